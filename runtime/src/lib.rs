@@ -1,1 +1,72 @@
+//! Diffusion models on microcontrollers.
+//!
+//! `waft` runs the whole reverse diffusion process, a U-Net and its sampler, from one `.waft` file: no heap, no panics,
+//! a memory plan fixed at export. The `i8` lane uses integers only, from the seed to the bytes of the picture, and
+//! draws the same picture on every core, bit for bit.
+//!
+//! ```
+//! # fn draw(bytes: &[u8], arena: &mut [u8]) -> Result<(), Box<dyn std::error::Error>> {
+//! use waft::{Model, Request, Session};
+//!
+//! let model = Model::from_bytes(bytes)?; // everything is checked here, once
+//! let mut session = Session::new(&model, arena)?; // `model.arena_bytes()` of memory, aligned to 16
+//! let mut run = session.sample(Request::new().class(7).seed(42).steps(10))?;
+//! while let Some(progress) = run.step()? {
+//!     // A bounded slice of work is done: feed the watchdog, serve the radio.
+//! }
+//! let image = run.image().expect("complete"); // (row, column, channel) bytes
+//! # Ok(()) }
+//! ```
+//!
+//! In firmware the model is part of the program, checked while it compiles, and the memory is a static:
+//!
+//! ```ignore
+//! waft::include_model!(DIGITS, "digits.waft");
+//! static ARENA: waft::Arena<{ DIGITS.arena_bytes() }> = waft::Arena::new();
+//! let mut session = waft::Session::new(&DIGITS, ARENA.take().unwrap())?;
+//! ```
+//!
+//! # The rooms
+//! [`format`](mod@format) specifies the file byte by byte and validates it; [`Model`] is the validated view. [`fixed`]
+//! defines the integer arithmetic, [`noise`] the generator. `ops` holds one folder for each operation and in it one
+//! file for each lane. [`Session`] walks the list of operations in slices and applies the sampler's steps.
+//!
+//! # Features
+//! - `i8`, `f16`, `f32` (all on by default): the lanes. A firmware with `default-features = false, features = ["i8"]`
+//!   carries no float code.
+//! - `micromath`: a faster, coarser exponential in the float lanes.
+//! - `defmt`: `Format` for the public types and log points at session level.
+//! - `rand_core`: noise from any generator of that trait.
 #![no_std]
+#![deny(missing_docs, unsafe_code)]
+
+#[cfg(not(any(feature = "i8", feature = "f16", feature = "f32")))]
+compile_error!("waft: enable at least one lane: i8, f16 or f32");
+
+#[cfg(target_endian = "big")]
+compile_error!("waft: the model file is little-endian and read in place; big-endian targets are not supported");
+
+#[allow(unsafe_code, reason = "hands out static memory")]
+mod arena;
+mod error;
+pub mod fixed;
+#[cfg(any(feature = "f16", feature = "f32"))]
+mod float;
+pub mod format;
+mod log;
+mod model;
+pub mod noise;
+mod ops;
+mod sampler;
+mod session;
+mod tables;
+
+pub use arena::Arena;
+pub use error::{Field, ModelError, RequestError, RunError, SessionError};
+pub use format::Lane;
+#[doc(hidden)]
+pub use model::Aligned;
+pub use model::Model;
+pub use noise::Noise;
+pub use sampler::Guidance;
+pub use session::{Image, Prediction, Progress, Request, Run, Samples, SamplesMut, Session};

@@ -1,0 +1,207 @@
+//! What can go wrong, one small type per operation.
+
+use core::fmt;
+
+/// Which part of a model file does not hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Field {
+    /// A field of the header.
+    Header,
+    /// Name or provenance.
+    Text,
+    /// A section or parameter array lies outside the file or is not aligned.
+    Offset,
+    /// A tensor's shape, element type, size or place in the arena.
+    Tensor,
+    /// A tensor is used outside its lifetime, or before it is written.
+    Lifetime,
+    /// Two tensors that are alive at the same time share memory.
+    Overlap,
+    /// An operation's kind or a field of it.
+    Op,
+    /// An operation names a tensor that does not exist or does not fit.
+    Operand,
+    /// A schedule or one of its steps.
+    Schedule,
+}
+
+/// Why a file is not a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ModelError {
+    /// Fewer bytes than the header promises.
+    Truncated {
+        /// Bytes needed.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// Does not start with `WAFT`.
+    Magic,
+    /// Written for another version of the format.
+    Version {
+        /// The file's version.
+        found: u16,
+    },
+    /// Not a lane that exists.
+    Lane {
+        /// The file's value.
+        found: u8,
+    },
+    /// Damaged: the checksum differs.
+    Checksum {
+        /// The file's checksum.
+        expected: u32,
+        /// The checksum of the bytes.
+        found: u32,
+    },
+    /// The checksum is right but the contents contradict themselves.
+    Malformed {
+        /// What does not hold together.
+        field: Field,
+        /// Index of the tensor, operation or schedule; 0 for the header.
+        index: usize,
+    },
+}
+
+impl fmt::Display for ModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated { expected, found } => {
+                write!(f, "model file is truncated: {expected} bytes expected, {found} found; copy it again")
+            }
+            Self::Magic => f.write_str("not a .waft file: it does not start with WAFT"),
+            Self::Version { found } => {
+                write!(f, "format version {found}, this build reads {}; export the model again", crate::format::VERSION)
+            }
+            Self::Lane { found } => write!(f, "unknown lane {found}; the file is newer than this build or damaged"),
+            Self::Checksum { expected, found } => {
+                write!(f, "model file is damaged: checksum {found:08x}, expected {expected:08x}; copy it again")
+            }
+            Self::Malformed { field, index } => {
+                write!(f, "model file is malformed: {field:?} {index}; export the model again")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ModelError {}
+
+/// Why a model cannot be run here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The memory is too small.
+    ArenaTooSmall {
+        /// Bytes that the model needs.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// The memory does not start at a multiple of 16; [`Arena`](crate::Arena) does.
+    ArenaMisaligned,
+    /// The model's bytes do not start at a multiple of 4; [`include_model!`](crate::include_model) aligns them.
+    ModelMisaligned,
+    /// The crate was built without the model's lane; enable the feature of that name.
+    LaneDisabled {
+        /// The lane that the model needs.
+        lane: crate::Lane,
+    },
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ArenaTooSmall { expected, found } => {
+                write!(f, "arena of {found} bytes is too small: the model needs {expected}")
+            }
+            Self::ArenaMisaligned => f.write_str("arena does not start at a multiple of 16; use waft::Arena"),
+            Self::ModelMisaligned => {
+                f.write_str("model does not start at a multiple of 4; use include_model! or align the buffer")
+            }
+            Self::LaneDisabled { lane } => {
+                write!(f, "built without the lane {lane:?}; enable the feature of that name")
+            }
+        }
+    }
+}
+
+impl core::error::Error for SessionError {}
+
+/// Why a picture cannot be drawn as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The file carries no list of that many steps.
+    Steps {
+        /// Steps asked for.
+        asked: u32,
+    },
+    /// There is no such class.
+    Class {
+        /// Class asked for.
+        asked: u16,
+        /// Number of classes.
+        classes: u16,
+    },
+    /// A class was given to a model without classes.
+    Unconditional,
+    /// The model is class-conditional and the request names no class.
+    ClassMissing,
+    /// Guidance other than 1 needs a class that means "none" and an arena planned for it at export.
+    GuidanceUnavailable,
+    /// The model's output has other channels than its input: it can predict but not sample.
+    NotASampler,
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steps { asked } => {
+                write!(f, "the model carries no list of {asked} steps; export it again with that count")
+            }
+            Self::Class { asked, classes } => write!(f, "class {asked} does not exist; the model has {classes}"),
+            Self::NotASampler => f.write_str("the model's output has other channels than its input; use predict"),
+            Self::Unconditional => f.write_str("the model has no classes; leave the class out"),
+            Self::ClassMissing => f.write_str("the model is class-conditional; name a class"),
+            Self::GuidanceUnavailable => {
+                f.write_str("the model was exported without guidance; leave it at 1 or export it again with guidance")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RequestError {}
+
+/// Why a run ended before its picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum RunError {
+    /// The caller's noise source had no more numbers.
+    NoiseExhausted {
+        /// The draw that was asked for: 0 for the initial sample, step + 1 else.
+        draw: u32,
+    },
+    /// The model's bytes changed under the run: an operation no longer holds together. Check the flash.
+    Corrupt {
+        /// Index of the operation.
+        op: u16,
+    },
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoiseExhausted { draw } => write!(f, "the noise source had no numbers for draw {draw}"),
+            Self::Corrupt { op } => write!(f, "operation {op} no longer holds together: the model's bytes changed"),
+        }
+    }
+}
+
+impl core::error::Error for RunError {}

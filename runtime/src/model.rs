@@ -1,0 +1,160 @@
+//! A validated view of a `.waft` file.
+
+use crate::error::ModelError;
+use crate::format::{self, Header, Lane, Op, Schedule, Tensor};
+
+/// A model, read in place. Once it exists, no accessor can fail.
+#[derive(Clone, Copy, Debug)]
+pub struct Model<'a> {
+    bytes: &'a [u8],
+    header: Header,
+}
+
+impl<'a> Model<'a> {
+    /// Checks `bytes` completely, see [`format`], and keeps a view of them.
+    ///
+    /// # Errors
+    /// A [`ModelError`] that names the first thing found wrong.
+    pub const fn from_bytes(bytes: &'a [u8]) -> Result<Self, ModelError> {
+        match format::validate(bytes) {
+            Ok(header) => Ok(Self { bytes, header }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, for a constant: an invalid model does not compile. Used by [`include_model!`](crate::include_model).
+    ///
+    /// # Panics
+    /// If the bytes are not a model; in a constant, that is a compile error.
+    pub const fn from_bytes_or_panic(bytes: &'a [u8]) -> Self {
+        match Self::from_bytes(bytes) {
+            Ok(model) => model,
+            Err(ModelError::Truncated { .. }) => panic!("model file is truncated"),
+            Err(ModelError::Magic) => panic!("not a .waft file"),
+            Err(ModelError::Version { .. }) => panic!("model file has another format version; export it again"),
+            Err(ModelError::Lane { .. }) => panic!("model file has an unknown lane"),
+            Err(ModelError::Checksum { .. }) => panic!("model file is damaged: its checksum differs"),
+            Err(ModelError::Malformed { .. }) => panic!("model file is malformed; export it again"),
+        }
+    }
+
+    /// The file.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The header's fields.
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How it computes.
+    pub const fn lane(&self) -> Lane {
+        self.header.lane
+    }
+
+    /// Bytes of memory that a session needs, scratch included; a multiple of 16.
+    pub const fn arena_bytes(&self) -> usize {
+        self.header.arena_bytes as usize
+    }
+
+    /// The name that the exporter gave it.
+    pub const fn name(&self) -> &'a str {
+        self.text(self.header.name)
+    }
+
+    /// Where it comes from: checkpoint, exporter, licence.
+    pub const fn provenance(&self) -> &'a str {
+        self.text(self.header.provenance)
+    }
+
+    const fn text(&self, [at, len]: [u32; 2]) -> &'a str {
+        match core::str::from_utf8(format::slice_at(self.bytes, at as usize, len as usize)) {
+            Ok(text) => text,
+            Err(_) => "",
+        }
+    }
+
+    /// Number of classes, 0 if it is unconditional.
+    pub const fn classes(&self) -> u16 {
+        self.header.classes
+    }
+
+    /// The class that means "no class", if there is one.
+    pub const fn unconditional_class(&self) -> Option<u16> {
+        if self.header.unconditional_class == format::NONE { None } else { Some(self.header.unconditional_class) }
+    }
+
+    /// Whether pictures can be drawn with guidance other than 1.
+    pub const fn has_guidance(&self) -> bool {
+        self.header.unconditional != format::NONE
+    }
+
+    /// Rows, columns and channels of the picture.
+    pub const fn image_shape(&self) -> [usize; 3] {
+        match self.tensor(self.header.sample) {
+            Some(t) => [t.rows as usize, t.columns as usize, t.channels as usize],
+            None => [0; 3],
+        }
+    }
+
+    /// Number of tensors in the plan.
+    pub const fn tensors(&self) -> u16 {
+        self.header.tensors
+    }
+
+    /// A tensor of the plan.
+    pub const fn tensor(&self, id: u16) -> Option<Tensor> {
+        self.header.tensor(self.bytes, id)
+    }
+
+    /// Number of operations of one network call.
+    pub const fn ops(&self) -> u16 {
+        self.header.ops
+    }
+
+    /// An operation.
+    pub const fn op(&self, index: u16) -> Option<Op> {
+        self.header.op(self.bytes, index)
+    }
+
+    /// Number of step lists.
+    pub const fn schedules(&self) -> u16 {
+        self.header.schedules
+    }
+
+    /// A step list.
+    pub const fn schedule(&self, index: u16) -> Option<Schedule> {
+        self.header.schedule(self.bytes, index)
+    }
+
+    /// `len` bytes at offset `at`; validation has seen that every such range in the plan exists.
+    pub(crate) const fn data(&self, at: usize, len: usize) -> &'a [u8] {
+        format::slice_at(self.bytes, at, len)
+    }
+}
+
+/// Bytes aligned so that any core can load words from them; made by [`include_model!`](crate::include_model).
+#[doc(hidden)]
+#[repr(C, align(16))]
+#[derive(Debug)]
+pub struct Aligned<T: ?Sized>(pub T);
+
+/// Embeds a `.waft` file as a static [`Model`], validated while the firmware compiles.
+///
+/// ```ignore
+/// waft::include_model!(pub DIGITS, "digits.waft");
+/// static ARENA: waft::Arena<{ DIGITS.arena_bytes() }> = waft::Arena::new();
+/// ```
+#[macro_export]
+macro_rules! include_model {
+    ($(#[$attribute:meta])* $visibility:vis $name:ident, $path:expr) => {
+        $(#[$attribute])*
+        // The checksum runs over the whole file in the compiler's interpreter.
+        #[allow(long_running_const_eval)]
+        $visibility static $name: $crate::Model<'static> = {
+            static FILE: &$crate::Aligned<[u8]> = &$crate::Aligned(*include_bytes!($path));
+            $crate::Model::from_bytes_or_panic(&FILE.0)
+        };
+    };
+}

@@ -1,0 +1,115 @@
+//! Gaussian noise that is the same number on every device: a counter-based generator and an integer quantile table.
+//!
+//! Draw `d` of element `i` of seed `s` is a pure function of `(s, d, i)`: Philox4x32-10 (Salmon et al., 2011, "Parallel
+//! random numbers: as easy as 1, 2, 3") with key `(s mod 2³², s >> 32)` and counter `(i >> 2, d, 0, 0)` gives four
+//! words; word `i & 3` becomes a Gaussian by the inverse of the normal distribution function in [`gaussian`]. Draw 0 is
+//! the initial sample, draw `k + 1` the noise of step `k`. Elements count in (row, column, channel) order.
+
+use crate::tables::GAUSSIAN;
+
+/// Where a run takes its standard Gaussian numbers from.
+pub trait Noise {
+    /// Element `index` of draw `draw` in [`SAMPLE_BITS`](crate::fixed::SAMPLE_BITS) fractional bits; `None` if the
+    /// source has no more, which ends the run with an error. A run asks for each element of a draw once, in ascending
+    /// order, draws in ascending order; draws of steps without noise are skipped.
+    fn sample(&mut self, draw: u32, index: u32) -> Option<i32>;
+}
+
+/// One block of Philox4x32-10.
+pub const fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
+    let [mut k0, mut k1] = key;
+    let [mut c0, mut c1, mut c2, mut c3] = counter;
+    let mut round = 0;
+    while round < 10 {
+        let a = 0xD251_1F53 * c0 as u64;
+        let b = 0xCD9E_8D57 * c2 as u64;
+        (c0, c1, c2, c3) = ((b >> 32) as u32 ^ c1 ^ k0, b as u32, (a >> 32) as u32 ^ c3 ^ k1, a as u32);
+        k0 = k0.wrapping_add(0x9E37_79B9);
+        k1 = k1.wrapping_add(0xBB67_AE85);
+        round += 1;
+    }
+    [c0, c1, c2, c3]
+}
+
+/// Maps a uniform word to a standard Gaussian in 20 fractional bits.
+///
+/// The top bit is the sign. The other 31 bits `v` give the tail probability `p = (v + ½)·2⁻³²` in (0, ½); its quantile
+/// is interpolated linearly in a table with 16 segments per octave of `p`, within 3·10⁻⁴ of the true quantile down to
+/// `p = 2⁻²⁵` (|z| = 5.42), where it ends.
+pub fn gaussian(word: u32) -> i32 {
+    let v = word & 0x7FFF_FFFF;
+    let octave = v.leading_zeros().saturating_sub(1);
+    let depth = 0x7FFF_FFFF_u32.wrapping_sub(v << (octave & 31)) & 0x7FFF_FFFF;
+    let index = (octave as usize) * 16 + (depth >> 26) as usize;
+    let magnitude = match (GAUSSIAN.get(index), GAUSSIAN.get(index + 1)) {
+        (Some(&low), Some(&high)) => {
+            let fraction = ((depth >> 13) & 0x1FFF) as i32;
+            low + (((high - low) * fraction + 4096) >> 13)
+        }
+        _ => GAUSSIAN[GAUSSIAN.len() - 1],
+    };
+    if word >> 31 == 0 { magnitude } else { -magnitude }
+}
+
+/// The documented generator of a seed: the same numbers on every target.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Seed {
+    key: [u32; 2],
+    // The block that was computed last, with its (block, draw).
+    at: Option<(u32, u32)>,
+    words: [u32; 4],
+}
+
+impl Seed {
+    /// The generator of `seed`.
+    pub const fn new(seed: u64) -> Self {
+        Self { key: [seed as u32, (seed >> 32) as u32], at: None, words: [0; 4] }
+    }
+}
+
+impl Noise for Seed {
+    fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
+        let at = (index >> 2, draw);
+        if self.at != Some(at) {
+            self.words = philox(self.key, [at.0, at.1, 0, 0]);
+            self.at = Some(at);
+        }
+        self.words.get((index & 3) as usize).map(|&word| gaussian(word))
+    }
+}
+
+/// The caller's numbers: consecutive draws of `len` elements each, in 20 fractional bits, (row, column, channel) order.
+///
+/// Draw 0 is the initial sample. Steps without noise (η = 0) take nothing, so for them one draw is enough.
+#[derive(Clone, Debug)]
+pub struct Given<'a> {
+    values: &'a [i32],
+    len: u32,
+}
+
+impl<'a> Given<'a> {
+    /// `values` holds draws of `len` elements.
+    pub const fn new(values: &'a [i32], len: u32) -> Self {
+        Self { values, len }
+    }
+}
+
+impl Noise for Given<'_> {
+    fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
+        let at = u64::from(draw) * u64::from(self.len) + u64::from(index);
+        usize::try_from(at).ok().and_then(|at| self.values.get(at)).copied()
+    }
+}
+
+/// Noise from any `rand_core` generator, a hardware one for example: each element takes one word.
+#[cfg(feature = "rand_core")]
+#[derive(Clone, Debug)]
+pub struct Random<R>(pub R);
+
+#[cfg(feature = "rand_core")]
+impl<R: rand_core::Rng> Noise for Random<R> {
+    fn sample(&mut self, _draw: u32, _index: u32) -> Option<i32> {
+        Some(gaussian(self.0.next_u32()))
+    }
+}

@@ -1,0 +1,213 @@
+//! Convolution in the float lanes: an `f32` ring, `f32` accumulators, weights in the lane's storage type.
+
+use super::Geometry;
+use crate::float::{Float, silu};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
+use crate::ops::{Context, Source, sources, view, view_mut};
+
+/// Pixels that are computed together, so that each weight is converted once for all of them.
+const PIXELS: usize = 4;
+
+pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
+    let geometry = Geometry::new(context, op)?;
+    let (y, channel, count) = geometry.tile(slice);
+    if channel == 0 {
+        for ring_row in geometry.new_rows(y) {
+            gather_row::<E>(context, op, &geometry, ring_row, arena)?;
+        }
+    }
+    compute::<E>(context, op, &geometry, y, channel, count, arena)
+}
+
+/// Brings one row of the padded, transformed input into its slot of the ring.
+fn gather_row<E: Float>(
+    context: &Context<'_>,
+    op: &Conv2d,
+    geometry: &Geometry,
+    ring_row: usize,
+    arena: &mut [u8],
+) -> Option<()> {
+    let ring = context.tensor(op.scratch)?.range();
+    let norm = context.tensor(op.norm).map_or(0..0, |t| t.range());
+    let start = geometry.slot(ring_row);
+    let row = geometry.source_row(ring_row);
+    {
+        let slots = view_mut::<f32>(arena.get_mut(ring.clone())?)?;
+        slots.get_mut(start..start + geometry.ring_row_len())?.fill(0.0);
+    }
+    let Some(row) = row else { return Some(()) };
+    for source in sources(context, op.sources)? {
+        let tensor = &source.tensor;
+        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element.bytes();
+        let from = tensor.offset as usize + row * bytes;
+        let [input, norm, ring] = arena.get_disjoint_mut([from..from + bytes, norm.clone(), ring.clone()]).ok()?;
+        let slot = view_mut::<f32>(ring)?.get_mut(start..start + geometry.ring_row_len())?;
+        let norm: &[[f32; 2]] = view(norm)?;
+        let norm = norm.get(source.channel..).unwrap_or(&[]);
+        // The sample is single precision in both lanes.
+        if tensor.element == Element::F32 {
+            gather_pixels::<f32>(op, geometry, &source, view(input)?, norm, slot)?;
+        } else {
+            gather_pixels::<E>(op, geometry, &source, view(input)?, norm, slot)?;
+        }
+    }
+    Some(())
+}
+
+/// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
+fn gather_pixels<S: bytemuck::Pod + Float>(
+    op: &Conv2d,
+    geometry: &Geometry,
+    source: &Source,
+    input: &[S],
+    norm: &[[f32; 2]],
+    slot: &mut [f32],
+) -> Option<()> {
+    let channels = usize::from(source.tensor.channels);
+    let pixel = geometry.channels;
+    let mut at = geometry.padding[1] * pixel + source.channel;
+    for values in input.chunks_exact(channels.max(1)) {
+        let target = slot.get_mut(at..at + channels)?;
+        match op.gather {
+            Gather::Raw => {
+                for (target, &value) in target.iter_mut().zip(values) {
+                    *target = op.input_gain * value.to_f32() + op.input_offset;
+                }
+            }
+            Gather::Affine => {
+                for ((target, &value), &[a, b]) in target.iter_mut().zip(values).zip(norm) {
+                    *target = value.to_f32() * a + b;
+                }
+            }
+            Gather::AffineSilu => {
+                for ((target, &value), &[a, b]) in target.iter_mut().zip(values).zip(norm) {
+                    *target = silu(value.to_f32() * a + b);
+                }
+            }
+        }
+        if geometry.doubling == 1 {
+            let (left, right) = slot.split_at_mut_checked(at + pixel)?;
+            for (twin, &value) in right.iter_mut().zip(left.get(at..at + channels)?) {
+                *twin = value;
+            }
+            at += pixel;
+        }
+        at += pixel;
+    }
+    Some(())
+}
+
+/// One row of up to eight output channels.
+fn compute<E: Float>(
+    context: &Context<'_>,
+    op: &Conv2d,
+    geometry: &Geometry,
+    y: usize,
+    channel: usize,
+    count: usize,
+    arena: &mut [u8],
+) -> Option<()> {
+    let output = context.tensor(op.output)?;
+    let [kh, kw] = geometry.kernel;
+    let run = kw * geometry.channels;
+    let taps = kh * run;
+    let padded = geometry.output_channels.next_multiple_of(CHANNEL_BLOCK);
+    let weights: &[[E; CHANNEL_BLOCK]] = context.blocks(op.weights, padded / CHANNEL_BLOCK * taps)?;
+    let block = channel / CHANNEL_BLOCK;
+    let weights = weights.get(block * taps..(block + 1) * taps)?;
+
+    let residual = context.tensor(op.residual);
+    let in_place = residual.is_some_and(|t| t.offset == output.offset);
+    let residual_range = residual.filter(|_| !in_place).map_or(0..0, |t| t.range());
+    let bias_range = context.tensor(op.bias_tensor).map_or(0..0, |t| t.range());
+    let ring_range = context.tensor(op.scratch)?.range();
+    let [ring, bias, residual_bytes, output_bytes] =
+        arena.get_disjoint_mut([ring_range, bias_range, residual_range, output.range()]).ok()?;
+    let ring: &[f32] = view(ring)?;
+    let bias: &[f32] = match op.bias {
+        Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
+        Bias::Step => {
+            let at = context.schedule.biases + context.step * context.schedule.bias_bytes + op.bias_at;
+            context.data(at, geometry.output_channels)?
+        }
+        Bias::Tensor => view(bias)?,
+    };
+    let bias = bias.get(channel..channel + count)?;
+    let kept: &[E] = view(residual_bytes)?;
+
+    let advance = geometry.stride * geometry.channels;
+    let mut x = 0;
+    while x < geometry.output_columns {
+        let pixels = PIXELS.min(geometry.output_columns - x);
+        let mut sums = [[0f32; CHANNEL_BLOCK]; PIXELS];
+        for sum in &mut sums {
+            for (sum, &bias) in sum.iter_mut().zip(bias) {
+                *sum = bias;
+            }
+        }
+        for ky in 0..kh {
+            let start = geometry.slot(y * geometry.stride + ky) + x * advance;
+            let weights = weights.get(ky * run..(ky + 1) * run)?;
+            let mut patches = [&[] as &[f32]; PIXELS];
+            for (i, patch) in patches.iter_mut().enumerate() {
+                // Past the last pixel the last one is computed again; its sums are not stored.
+                let start = start + i.min(pixels - 1) * advance;
+                *patch = ring.get(start..start + run)?;
+            }
+            multiply(&mut sums, patches, weights);
+        }
+        for (i, sum) in sums.iter().take(pixels).enumerate() {
+            let at = (y * geometry.output_columns + x + i) * geometry.output_channels + channel;
+            if output.element == Element::F32 {
+                store::<f32, E>(op, view_mut(output_bytes)?, at, count, sum, kept)?;
+            } else {
+                store::<E, E>(op, view_mut(output_bytes)?, at, count, sum, kept)?;
+            }
+        }
+        x += pixels;
+    }
+    Some(())
+}
+
+/// `sums[pixel][channel] += Σ patch[pixel][k]·weights[k][channel]`.
+#[inline]
+fn multiply<E: Float>(
+    sums: &mut [[f32; CHANNEL_BLOCK]; PIXELS],
+    patches: [&[f32]; PIXELS],
+    weights: &[[E; CHANNEL_BLOCK]],
+) {
+    let [a, b, c, d] = patches;
+    let mut local = *sums;
+    for ((((weights, &a), &b), &c), &d) in weights.iter().zip(a).zip(b).zip(c).zip(d) {
+        for i in 0..CHANNEL_BLOCK {
+            let weight = weights[i].to_f32();
+            local[0][i] += a * weight;
+            local[1][i] += b * weight;
+            local[2][i] += c * weight;
+            local[3][i] += d * weight;
+        }
+    }
+    *sums = local;
+}
+
+/// Adds the residual, in place or from `kept`, and writes the channels of one pixel.
+fn store<O: Float, E: Float>(
+    op: &Conv2d,
+    output: &mut [O],
+    at: usize,
+    count: usize,
+    sums: &[f32; CHANNEL_BLOCK],
+    kept: &[E],
+) -> Option<()> {
+    let output = output.get_mut(at..at + count)?;
+    let kept = kept.get(at..at + count);
+    for (i, (output, &sum)) in output.iter_mut().zip(sums).enumerate() {
+        let residual = match kept {
+            _ if op.residual == NONE => 0.0,
+            Some(kept) => kept.get(i)?.to_f32(),
+            None => output.to_f32(),
+        };
+        *output = O::from_f32(sum + op.residual_gain * residual);
+    }
+    Some(())
+}

@@ -1,0 +1,265 @@
+//! Convolution in the `i8` lane: `i8` or `i16` activations, `i8` weights, `i32` accumulators that wrap.
+//!
+//! The exporter chooses the width of `i16` rings so that no accumulator of the layer can leave 32 bits.
+
+use bytemuck::Pod;
+
+use super::Geometry;
+use crate::fixed::{
+    NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
+};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
+use crate::ops::{Context, Source, sources, view, view_mut};
+
+/// An element of the ring.
+trait Activation: Pod + Into<i32> {
+    fn saturate(value: i32) -> Self;
+}
+
+impl Activation for i8 {
+    fn saturate(value: i32) -> Self {
+        saturate_i8(value)
+    }
+}
+
+impl Activation for i16 {
+    fn saturate(value: i32) -> Self {
+        saturate_i16(value)
+    }
+}
+
+pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
+    let geometry = Geometry::new(context, op)?;
+    match context.tensor(op.scratch)?.element {
+        Element::I8 => run_ring::<i8>(context, op, &geometry, slice, arena),
+        Element::I16 => run_ring::<i16>(context, op, &geometry, slice, arena),
+        _ => None,
+    }
+}
+
+fn run_ring<R: Activation>(
+    context: &Context<'_>,
+    op: &Conv2d,
+    geometry: &Geometry,
+    slice: u32,
+    arena: &mut [u8],
+) -> Option<()> {
+    let (y, channel, count) = geometry.tile(slice);
+    if channel == 0 {
+        for ring_row in geometry.new_rows(y) {
+            gather_row::<R>(context, op, geometry, ring_row, arena)?;
+        }
+    }
+    compute::<R>(context, op, geometry, y, channel, count, arena)
+}
+
+/// Brings one row of the padded, transformed input into its slot of the ring.
+fn gather_row<R: Activation>(
+    context: &Context<'_>,
+    op: &Conv2d,
+    geometry: &Geometry,
+    ring_row: usize,
+    arena: &mut [u8],
+) -> Option<()> {
+    let ring = context.tensor(op.scratch)?.range();
+    let norm = context.tensor(op.norm).map_or(0..0, |t| t.range());
+    let start = geometry.slot(ring_row);
+    let row = geometry.source_row(ring_row);
+    {
+        let slots = view_mut::<R>(arena.get_mut(ring.clone())?)?;
+        slots.get_mut(start..start + geometry.ring_row_len())?.fill(R::saturate(op.ring_zero));
+    }
+    let Some(row) = row else { return Some(()) };
+    for source in sources(context, op.sources)? {
+        let tensor = &source.tensor;
+        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element.bytes();
+        let from = tensor.offset as usize + row * bytes;
+        let [input, norm, ring] = arena.get_disjoint_mut([from..from + bytes, norm.clone(), ring.clone()]).ok()?;
+        let slot = view_mut::<R>(ring)?.get_mut(start..start + geometry.ring_row_len())?;
+        let norm: &[[i32; 2]] = view(norm)?;
+        let norm = norm.get(source.channel..).unwrap_or(&[]);
+        match tensor.element {
+            Element::I8 => gather_pixels::<i8, R>(op, geometry, &source, view(input)?, norm, slot)?,
+            Element::I16 => gather_pixels::<i16, R>(op, geometry, &source, view(input)?, norm, slot)?,
+            Element::I32 => gather_pixels::<i32, R>(op, geometry, &source, view(input)?, norm, slot)?,
+            Element::F16 | Element::F32 => return None,
+        }
+    }
+    Some(())
+}
+
+/// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
+fn gather_pixels<S: Pod + Into<i32>, R: Activation>(
+    op: &Conv2d,
+    geometry: &Geometry,
+    source: &Source,
+    input: &[S],
+    norm: &[[i32; 2]],
+    slot: &mut [R],
+) -> Option<()> {
+    let channels = usize::from(source.tensor.channels);
+    let multiplier = op.multiplier.get(source.index).copied()?;
+    let shift = op.shift.get(source.index).copied()?;
+    let zero = op.source_zero.get(source.index).copied()?;
+    let pixel = geometry.channels;
+    let mut at = geometry.padding[1] * pixel + source.channel;
+    for values in input.chunks_exact(channels.max(1)) {
+        let target = slot.get_mut(at..at + channels)?;
+        match op.gather {
+            Gather::Raw if multiplier == 0 => {
+                for (target, &value) in target.iter_mut().zip(values) {
+                    *target = R::saturate(value.into());
+                }
+            }
+            Gather::Raw => {
+                for (target, &value) in target.iter_mut().zip(values) {
+                    let value = requantize(value.into().saturating_sub(zero), multiplier, shift);
+                    *target = R::saturate(value.saturating_add(op.ring_zero));
+                }
+            }
+            Gather::Affine | Gather::AffineSilu => {
+                let activate = op.gather == Gather::AffineSilu;
+                for ((target, &value), &[a, b]) in target.iter_mut().zip(values).zip(norm) {
+                    let product = i64::from(value.into()) * i64::from(a);
+                    let normalized = saturate_i32(round_shift(product, op.affine_shift) + i64::from(b));
+                    let value = if activate {
+                        silu(normalized)
+                    } else {
+                        normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS)
+                    };
+                    let value = requantize(value, op.multiplier[0], op.shift[0]);
+                    *target = R::saturate(value.saturating_add(op.ring_zero));
+                }
+            }
+        }
+        if geometry.doubling == 1 {
+            let (left, right) = slot.split_at_mut_checked(at + pixel)?;
+            for (twin, &value) in right.iter_mut().zip(left.get(at..at + channels)?) {
+                *twin = value;
+            }
+            at += pixel;
+        }
+        at += pixel;
+    }
+    Some(())
+}
+
+/// Values that a convolution writes or adds.
+enum Values<'a> {
+    I8(&'a mut [i8]),
+    I16(&'a mut [i16]),
+    I32(&'a mut [i32]),
+}
+
+impl<'a> Values<'a> {
+    fn new(element: Element, bytes: &'a mut [u8]) -> Option<Self> {
+        Some(match element {
+            Element::I8 => Values::I8(view_mut(bytes)?),
+            Element::I16 => Values::I16(view_mut(bytes)?),
+            Element::I32 => Values::I32(view_mut(bytes)?),
+            Element::F16 | Element::F32 => return None,
+        })
+    }
+
+    fn get(&self, at: usize) -> Option<i32> {
+        match self {
+            Values::I8(values) => values.get(at).map(|&v| v.into()),
+            Values::I16(values) => values.get(at).map(|&v| v.into()),
+            Values::I32(values) => values.get(at).copied(),
+        }
+    }
+
+    fn set(&mut self, at: usize, value: i32) -> Option<()> {
+        match self {
+            Values::I8(values) => *values.get_mut(at)? = saturate_i8(value),
+            Values::I16(values) => *values.get_mut(at)? = saturate_i16(value),
+            Values::I32(values) => *values.get_mut(at)? = value,
+        }
+        Some(())
+    }
+}
+
+/// One row of up to eight output channels.
+fn compute<R: Activation>(
+    context: &Context<'_>,
+    op: &Conv2d,
+    geometry: &Geometry,
+    y: usize,
+    channel: usize,
+    count: usize,
+    arena: &mut [u8],
+) -> Option<()> {
+    let output = context.tensor(op.output)?;
+    let [kh, kw] = geometry.kernel;
+    let run = kw * geometry.channels;
+    let taps = kh * run;
+    let weights: &[i8] = context.data(op.weights, geometry.output_channels * taps)?;
+    let weights = weights.get(channel * taps..(channel + count) * taps)?;
+    let requant: &[[i32; 2]] = context.data(op.requant, geometry.output_channels)?;
+    let requant = requant.get(channel..channel + count)?;
+
+    let residual = context.tensor(op.residual);
+    // A residual at the output's place is read through the output.
+    let in_place = residual.is_some_and(|t| t.offset == output.offset);
+    let residual_range = residual.filter(|_| !in_place).map_or(0..0, |t| t.range());
+    let bias_range = context.tensor(op.bias_tensor).map_or(0..0, |t| t.range());
+    let ring_range = context.tensor(op.scratch)?.range();
+    let [ring, bias, residual_bytes, output_bytes] =
+        arena.get_disjoint_mut([ring_range, bias_range, residual_range, output.range()]).ok()?;
+    let ring: &[R] = view(ring)?;
+    let bias: &[i32] = match op.bias {
+        Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
+        Bias::Step => {
+            let at = context.schedule.biases + context.step * context.schedule.bias_bytes + op.bias_at;
+            context.data(at, geometry.output_channels)?
+        }
+        Bias::Tensor => view(bias)?,
+    };
+    let bias = bias.get(channel..channel + count)?;
+    let mut output_values = Values::new(output.element, output_bytes)?;
+    let residual_values = match residual {
+        Some(t) if !in_place => Some(Values::new(t.element, residual_bytes)?),
+        _ => None,
+    };
+
+    let mut at = y * geometry.output_columns * geometry.output_channels + channel;
+    for x in 0..geometry.output_columns {
+        let mut accumulators = [0i32; CHANNEL_BLOCK];
+        for (accumulator, &bias) in accumulators.iter_mut().zip(bias) {
+            *accumulator = bias;
+        }
+        for ky in 0..kh {
+            let start = geometry.slot(y * geometry.stride + ky) + x * geometry.stride * geometry.channels;
+            let activations = ring.get(start..start + run)?;
+            let rows = weights.get(ky * run..)?;
+            for (accumulator, row) in accumulators.iter_mut().zip(rows.chunks(taps.max(1))) {
+                *accumulator = accumulator.wrapping_add(dot(activations, row));
+            }
+        }
+        for (i, (&accumulator, &[multiplier, shift])) in accumulators.iter().zip(requant).enumerate() {
+            let value = if op.residual == NONE {
+                requantize(accumulator, multiplier, shift)
+            } else {
+                let kept = match &residual_values {
+                    Some(values) => values.get(at + i)?,
+                    None => output_values.get(at + i)?,
+                };
+                let kept = requantize(kept.saturating_sub(op.residual_zero), op.residual_multiplier, op.residual_shift);
+                let value = requantize(accumulator, multiplier, shift.saturating_add(RESIDUAL_BITS as i32));
+                round_shift(i64::from(value) + i64::from(kept), RESIDUAL_BITS) as i32
+            };
+            output_values.set(at + i, value.saturating_add(op.output_zero))?;
+        }
+        at += geometry.output_channels;
+    }
+    Some(())
+}
+
+/// `Σ a·w`, wrapping; stops at the shorter of both.
+#[inline]
+fn dot<R: Activation>(activations: &[R], weights: &[i8]) -> i32 {
+    activations.iter().zip(weights).fold(0i32, |sum, (&a, &w)| {
+        let a: i32 = a.into();
+        sum.wrapping_add(a.wrapping_mul(i32::from(w)))
+    })
+}

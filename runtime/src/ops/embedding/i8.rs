@@ -1,0 +1,46 @@
+//! 16-bit tables, vectors and weights: conditioning is where eight bits would show.
+
+use crate::fixed::{requantize, round_shift, saturate_i16, saturate_i32, silu};
+use crate::format::{Embed, LINEAR_BLOCK, Linear};
+use crate::ops::{Context, view, view_mut};
+
+/// Bits that a 64-bit sum of 16-bit products gives up on its way to 32 bits.
+pub(crate) const LINEAR_SHIFT: u32 = 12;
+
+pub(crate) fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Option<()> {
+    let output = context.tensor(op.output)?;
+    let len = output.len();
+    let row = |table: u32, row: u32| -> Option<&[i16]> {
+        context.data(table.checked_add(row.checked_mul(2 * len as u32)?)?, len)
+    };
+    let time = row(context.schedule.embeddings, context.step)?;
+    let class: &[i16] = if context.model.classes() == 0 { &[] } else { row(op.table, context.class.into())? };
+    let output: &mut [i16] = view_mut(arena.get_mut(output.range())?)?;
+    for (i, (output, &time)) in output.iter_mut().zip(time).enumerate() {
+        let sum = i32::from(time) + class.get(i).map_or(0, |&class| class.into());
+        let value = silu(sum.wrapping_shl(op.input_shift));
+        *output = saturate_i16(saturate_i32(round_shift(value.into(), op.output_shift)));
+    }
+    Some(())
+}
+
+pub(crate) fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()> {
+    let source = context.tensor(op.source)?;
+    let output = context.tensor(op.output)?;
+    let inputs = source.len();
+    let weights: &[i16] = context.data(op.weights, output.len() * inputs)?;
+    let bias: &[i32] = context.data(op.bias, output.len())?;
+    let requant: &[[i32; 2]] = context.data(op.requant, output.len())?;
+    let [source, target] = arena.get_disjoint_mut([source.range(), output.range()]).ok()?;
+    let source: &[i16] = view(source)?;
+    let target: &mut [i32] = view_mut(target)?;
+    let rows = weights.chunks_exact(inputs.max(1)).zip(bias).zip(requant).zip(target.iter_mut());
+    for (((weights, &bias), &[multiplier, shift]), target) in
+        rows.skip(slice as usize * LINEAR_BLOCK).take(LINEAR_BLOCK)
+    {
+        let sum = weights.iter().zip(source).fold(0i64, |sum, (&w, &x)| sum + i64::from(i32::from(w) * i32::from(x)));
+        let sum = saturate_i32(round_shift(sum, LINEAR_SHIFT));
+        *target = requantize(sum, multiplier, shift).saturating_add(bias);
+    }
+    Some(())
+}

@@ -1,0 +1,91 @@
+//! Exact integer statistics, integer reciprocal square root.
+
+use bytemuck::Pod;
+
+use super::overlap;
+use crate::fixed::{round_shift, rsqrt_q16, saturate_i32};
+use crate::format::{Element, GroupNorm};
+use crate::ops::{Context, Source, bytes, sources, view, view_mut};
+
+pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
+    let output = context.tensor(op.output)?;
+    let channels = usize::from(output.columns);
+    let sources = sources(context, op.sources)?;
+    let per_group = channels.checked_div(op.groups.into())?;
+    let group = slice as usize * per_group..(slice as usize + 1) * per_group;
+
+    // Sums over the group in units of the larger scale: Σx with 15 fractional bits, Σx² without.
+    let mut sum = 0i64;
+    let mut squares = 0u64;
+    let mut count = 0u64;
+    for source in &sources {
+        let part = overlap(&group, source);
+        if part.is_empty() {
+            continue;
+        }
+        let input = bytes(arena, &source.tensor)?;
+        let zero = op.zero.get(source.index).copied()?;
+        let (s, q) = match source.tensor.element {
+            Element::I8 => sums::<i8>(source, view(input)?, part.clone(), zero)?,
+            Element::I16 => sums::<i16>(source, view(input)?, part.clone(), zero)?,
+            _ => return None,
+        };
+        let ratio = u64::from(op.ratio.get(source.index).copied()?);
+        sum = sum.wrapping_add(s.wrapping_mul(ratio as i64));
+        squares = squares.wrapping_add((q.wrapping_mul(ratio) >> 15).wrapping_mul(ratio) >> 15);
+        count += part.len() as u64 * u64::from(source.tensor.rows) * u64::from(source.tensor.columns);
+    }
+
+    // Mean and variance in 16 fractional bits of that unit.
+    let mean = (sum << 1).checked_div(count as i64)?;
+    let mean_square = (squares << 16).checked_div(count)?;
+    let variance = mean_square.saturating_sub(((mean * mean) >> 16) as u64);
+    let (mantissa, exponent) = rsqrt_q16(variance.saturating_add(op.epsilon_q16));
+
+    let gamma: &[i32] = context.data(op.gamma, channels)?;
+    let beta: &[i32] = context.data(op.beta, channels)?;
+    // Mean over deviation with 16 fractional bits: |mean| < 2³¹ and the mantissa is at most 2³¹.
+    let offset = shift(mean * i64::from(mantissa), exponent);
+    let map: &mut [[i32; 2]] = view_mut(arena.get_mut(output.range())?)?;
+    for source in &sources {
+        let ratio = i64::from(op.ratio.get(source.index).copied()?);
+        let zero = i64::from(op.zero.get(source.index).copied()?);
+        for channel in overlap(&group, source) {
+            let channel = source.channel + channel;
+            let gamma = i64::from(*gamma.get(channel)?);
+            // γ has 20 fractional bits, the ratio 15, the mantissa `exponent`; the result `affine_shift + 12`.
+            let scaled = round_shift(gamma * ratio, 15);
+            let a = shift(scaled * i64::from(mantissa), exponent + 20 - (op.affine_shift as i32 + 12));
+            let a = saturate_i32(a);
+            let b = i64::from(*beta.get(channel)?)
+                - round_shift(offset.saturating_mul(gamma), 16 + 20 - 12)
+                - round_shift(i64::from(a) * zero, op.affine_shift);
+            *map.get_mut(channel)? = [a, saturate_i32(b)];
+        }
+    }
+    Some(())
+}
+
+/// Σ(x − zero) and Σ(x − zero)² over the given channels of all pixels.
+fn sums<S: Pod + Into<i32>>(
+    source: &Source,
+    input: &[S],
+    channels: core::ops::Range<usize>,
+    zero: i32,
+) -> Option<(i64, u64)> {
+    let mut sum = 0i64;
+    let mut squares = 0u64;
+    for pixel in input.chunks_exact(usize::from(source.tensor.channels).max(1)) {
+        for &value in pixel.get(channels.clone())? {
+            let value = value.into().wrapping_sub(zero);
+            sum = sum.wrapping_add(value.into());
+            squares = squares.wrapping_add(u64::from(value.unsigned_abs()).pow(2));
+        }
+    }
+    Some((sum, squares))
+}
+
+/// `value·2^(−by)`, rounded, saturating.
+fn shift(value: i64, by: i32) -> i64 {
+    if by >= 0 { round_shift(value, by.unsigned_abs()) } else { value.saturating_mul(1 << (-by).clamp(0, 62)) }
+}

@@ -1,0 +1,134 @@
+//! The operations of the device. One folder each: geometry and slices in `mod.rs`, arithmetic per lane beside it.
+//!
+//! Every operation is cut into slices of bounded work; a slice is a pure function of the model, the arena and its
+//! index, executed in ascending order. Operations return `None` if the plan does not hold together, which a validated
+//! model excludes: it means that the model's bytes changed under the run.
+
+use bytemuck::Pod;
+
+use crate::format::{Lane, NONE, Op, Schedule, Tensor};
+use crate::model::Model;
+
+pub(crate) mod attention;
+pub(crate) mod conv2d;
+pub(crate) mod embedding;
+pub(crate) mod group_norm;
+
+/// What an operation knows besides its own record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'m> {
+    pub(crate) model: &'m Model<'m>,
+    pub(crate) schedule: Schedule,
+    pub(crate) step: u32,
+    pub(crate) class: u16,
+}
+
+impl<'m> Context<'m> {
+    /// A tensor of the plan, `None` for [`NONE`] and for ids that do not exist.
+    pub(crate) fn tensor(&self, id: u16) -> Option<Tensor> {
+        self.model.tensor(id)
+    }
+
+    /// `len` values of the file at offset `at`.
+    pub(crate) fn data<T: Pod>(&self, at: u32, len: usize) -> Option<&'m [T]> {
+        view(self.model.data(at as usize, len.checked_mul(size_of::<T>())?))
+    }
+
+    /// `len` blocks of eight values of the file at offset `at`.
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub(crate) fn blocks<T: Pod>(&self, at: u32, len: usize) -> Option<&'m [[T; crate::format::CHANNEL_BLOCK]]> {
+        let values = self.data::<T>(at, len.checked_mul(crate::format::CHANNEL_BLOCK)?)?;
+        Some(values.as_chunks().0)
+    }
+}
+
+/// Bytes as values; `None` if they are misaligned or do not divide.
+pub(crate) fn view<T: Pod>(bytes: &[u8]) -> Option<&[T]> {
+    bytemuck::try_cast_slice(bytes).ok()
+}
+
+/// Bytes as values, for writing; `None` if they are misaligned or do not divide.
+pub(crate) fn view_mut<T: Pod>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    bytemuck::try_cast_slice_mut(bytes).ok()
+}
+
+/// One tensor's bytes.
+pub(crate) fn bytes<'a>(arena: &'a [u8], tensor: &Tensor) -> Option<&'a [u8]> {
+    arena.get(tensor.range())
+}
+
+/// Number of slices of an operation.
+pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
+    let slices = match op {
+        Op::Conv2d(op) => conv2d::slices(model, op),
+        Op::GroupNorm(op) => Some(u32::from(op.groups)),
+        Op::Attention(op) => attention::slices(model, op),
+        Op::Embed(_) => Some(1),
+        Op::Linear(op) => embedding::linear_slices(model, op),
+    };
+    slices.unwrap_or(0)
+}
+
+/// Executes one slice of an operation.
+pub(crate) fn run(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) -> Option<()> {
+    match context.model.lane() {
+        #[cfg(feature = "i8")]
+        Lane::I8 => match op {
+            Op::Conv2d(op) => conv2d::i8::run(context, op, slice, arena),
+            Op::GroupNorm(op) => group_norm::i8::run(context, op, slice, arena),
+            Op::Attention(op) => attention::i8::run(context, op, slice, arena),
+            Op::Embed(op) => embedding::i8::embed(context, op, arena),
+            Op::Linear(op) => embedding::i8::linear(context, op, slice, arena),
+        },
+        #[cfg(feature = "f16")]
+        Lane::F16 => run_float::<half::f16>(context, op, slice, arena),
+        #[cfg(feature = "f32")]
+        Lane::F32 => run_float::<f32>(context, op, slice, arena),
+        #[allow(unreachable_patterns, reason = "reachable when a lane's feature is off")]
+        _ => None,
+    }
+}
+
+#[cfg(any(feature = "f16", feature = "f32"))]
+fn run_float<E: crate::float::Float>(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) -> Option<()> {
+    match op {
+        Op::Conv2d(op) => conv2d::float::run::<E>(context, op, slice, arena),
+        Op::GroupNorm(op) => group_norm::float::run::<E>(context, op, slice, arena),
+        Op::Attention(op) => attention::float::run::<E>(context, op, slice, arena),
+        Op::Embed(op) => embedding::float::embed(context, op, arena),
+        Op::Linear(op) => embedding::float::linear::<E>(context, op, slice, arena),
+    }
+}
+
+/// Whether the crate was built with a lane.
+pub(crate) const fn has_lane(lane: Lane) -> bool {
+    match lane {
+        Lane::I8 => cfg!(feature = "i8"),
+        Lane::F16 => cfg!(feature = "f16"),
+        Lane::F32 => cfg!(feature = "f32"),
+    }
+}
+
+/// One or two sources that are joined along the channels, with the first channel of each.
+pub(crate) fn sources(context: &Context<'_>, ids: [u16; 2]) -> Option<heapless::Vec<Source, 2>> {
+    let mut found = heapless::Vec::new();
+    let mut channel = 0;
+    for (index, id) in ids.into_iter().enumerate() {
+        if id != NONE {
+            let tensor = context.tensor(id)?;
+            found.push(Source { index, tensor, channel }).ok()?;
+            channel += usize::from(tensor.channels);
+        }
+    }
+    Some(found)
+}
+
+/// One input of an operation that joins its inputs along the channels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    /// Which of the two.
+    pub(crate) index: usize,
+    pub(crate) tensor: Tensor,
+    /// Its first channel in the joined input.
+    pub(crate) channel: usize,
+}

@@ -1,0 +1,135 @@
+//! One step of the reverse process as linear maps, and the conversion to bytes.
+//!
+//! For a sample `x`, a model output `m` and noise `z`, a step of DDIM (Song et al., 2020, arXiv:2010.02502, equation 12)
+//! is `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z`, whatever the model predicts; the exporter computes the
+//! coefficients in `f64`. Classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598) mixes two model outputs
+//! first: `m = u + g·(c − u)`.
+
+use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
+use crate::format::{f32_at, i32_at, u32_at};
+
+/// How far to go from the unconditional prediction towards the conditional one and beyond: 16 fractional bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Guidance(i32);
+
+impl Guidance {
+    /// The conditional prediction alone, at the cost of one network call a step.
+    pub const NONE: Self = Self(1 << 16);
+
+    /// `numerator / denominator`, saturated to ±32767; a denominator of 0 counts as 1.
+    pub const fn from_ratio(numerator: i16, denominator: u16) -> Self {
+        let denominator = if denominator == 0 { 1 } else { denominator as i64 };
+        Self(((numerator as i64 * (1 << 17) / denominator + 1) >> 1) as i32)
+    }
+
+    /// The nearest representable scale; NaN counts as 0. Float arithmetic: call it in a constant on cores without.
+    pub const fn from_f32(scale: f32) -> Self {
+        let scaled = scale * 65536.0;
+        Self((if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32)
+    }
+
+    /// In 16 fractional bits.
+    pub const fn to_bits(self) -> i32 {
+        self.0
+    }
+
+    /// As a float.
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub(crate) fn to_f32(self) -> f32 {
+        self.0 as f32 / 65536.0
+    }
+}
+
+impl Default for Guidance {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// Coefficients of one step in fixed point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FixedStep {
+    clip: i32,
+    x0: [i32; 2],
+    x0_shift: u32,
+    next: [i32; 4],
+    next_shift: u32,
+}
+
+impl FixedStep {
+    pub(crate) fn decode(record: &[u8]) -> Self {
+        Self {
+            clip: i32_at(record, 4),
+            x0: [i32_at(record, 8), i32_at(record, 12)],
+            x0_shift: u32_at(record, 16),
+            next: [i32_at(record, 20), i32_at(record, 24), i32_at(record, 28), i32_at(record, 32)],
+            next_shift: u32_at(record, 36),
+        }
+    }
+
+    pub(crate) fn has_noise(&self) -> bool {
+        self.next[3] != 0
+    }
+
+    /// The next sample. No sum of products leaves 64 bits: mantissas are at most 2²⁹, values 2³¹.
+    pub(crate) fn apply(&self, x: i32, m: i32, z: i32) -> i32 {
+        let product = |mantissa: i32, value: i32| i64::from(mantissa) * i64::from(value);
+        let x0 = saturate_i32(round_shift(product(self.x0[0], x) + product(self.x0[1], m), self.x0_shift));
+        let x0 = x0.max(-self.clip).min(self.clip);
+        let [p, q, r, s] = self.next;
+        let next = product(p, x0) + product(q, x) + product(r, m) + product(s, z);
+        saturate_i32(round_shift(next, self.next_shift))
+    }
+}
+
+/// `u + g·(c − u)` in fixed point.
+pub(crate) fn guide_fixed(unconditional: i32, conditional: i32, guidance: Guidance) -> i32 {
+    let difference = i64::from(conditional) - i64::from(unconditional);
+    saturate_i32(i64::from(unconditional) + round_shift(difference * i64::from(guidance.0), 16))
+}
+
+/// A value in [−1, 1] in fixed point as a byte, rounded.
+pub(crate) fn byte_fixed(value: i32) -> u8 {
+    const ONE: i32 = 1 << SAMPLE_BITS;
+    let value = value.clamp(-ONE, ONE) + ONE;
+    // At most 255·2²¹ + 2²⁰ < 2³⁰.
+    ((value * 255 + ONE) >> (SAMPLE_BITS + 1)) as u8
+}
+
+/// Coefficients of one step in the float lanes.
+#[cfg(any(feature = "f16", feature = "f32"))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FloatStep {
+    clip: f32,
+    x0: [f32; 2],
+    next: [f32; 4],
+}
+
+#[cfg(any(feature = "f16", feature = "f32"))]
+impl FloatStep {
+    pub(crate) fn decode(record: &[u8]) -> Self {
+        Self {
+            clip: f32_at(record, 4),
+            x0: [f32_at(record, 8), f32_at(record, 12)],
+            next: [f32_at(record, 20), f32_at(record, 24), f32_at(record, 28), f32_at(record, 32)],
+        }
+    }
+
+    pub(crate) fn has_noise(&self) -> bool {
+        self.next[3] != 0.0
+    }
+
+    pub(crate) fn apply(&self, x: f32, m: f32, z: f32) -> f32 {
+        let x0 = (self.x0[0] * x + self.x0[1] * m).max(-self.clip).min(self.clip);
+        let [p, q, r, s] = self.next;
+        p * x0 + q * x + r * m + s * z
+    }
+}
+
+/// A value in [−1, 1] as a byte, rounded.
+#[cfg(any(feature = "f16", feature = "f32"))]
+pub(crate) fn byte_float(value: f32) -> u8 {
+    // The cast saturates and takes NaN to 0.
+    ((value + 1.0) * 127.5 + 0.5) as u8
+}
