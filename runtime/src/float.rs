@@ -8,7 +8,6 @@ pub(crate) trait Float: Pod {
     fn from_f32(value: f32) -> Self;
 }
 
-#[cfg(feature = "f32")]
 impl Float for f32 {
     fn to_f32(self) -> f32 {
         self

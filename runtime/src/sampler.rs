@@ -6,7 +6,9 @@
 //! first: `m = u + g·(c − u)`.
 
 use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
-use crate::format::{f32_at, i32_at, u32_at};
+#[cfg(any(feature = "f16", feature = "f32"))]
+use crate::format::f32_at;
+use crate::format::{i32_at, u32_at};
 
 /// How far to go from the unconditional prediction towards the conditional one and beyond: 16 fractional bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
