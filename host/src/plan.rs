@@ -1,0 +1,227 @@
+//! Memory: lifetimes, results written over what they replace, and addresses.
+//!
+//! A buffer is one or more tensors at one address, each taking over from the one before; its size therefore changes
+//! with time. Buffers are placed greedily, largest first (ties: start, then number), each at the lowest address that is
+//! free during its whole life; where that misses the live-set lower bound, other orders are searched.
+
+use crate::graph::{Graph, Op as GraphOp};
+use crate::lower::{Conv, Id, Network, Op, Role};
+
+/// Multiple of every address and size in the arena.
+pub const ALIGN: u64 = waft::format::ALIGN as u64;
+
+/// Bytes that a tensor holds over a span of operations, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    first: usize,
+    last: usize,
+    bytes: u64,
+}
+
+/// Tensors that share an address.
+#[derive(Clone, Debug, Default)]
+struct Buffer {
+    spans: Vec<Span>,
+}
+
+impl Buffer {
+    fn peak(&self) -> u64 {
+        self.spans.iter().map(|span| span.bytes).max().unwrap_or(0)
+    }
+
+    fn first(&self) -> usize {
+        self.spans.iter().map(|span| span.first).min().unwrap_or(0)
+    }
+}
+
+/// Where one tensor lies and when it holds data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// First byte in the arena.
+    pub offset: u64,
+    /// Bytes, unaligned.
+    pub bytes: u64,
+    /// First operation during which it holds data.
+    pub first: usize,
+    /// Last operation during which it holds data; the number of operations stands for the sampler.
+    pub last: usize,
+}
+
+/// An arena.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// One for each tensor of the network.
+    pub placements: Vec<Placement>,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// The largest sum of live buffers over time: no placement can do with less.
+    pub lower_bound_bytes: u64,
+}
+
+/// Plans the arena of a network whose tensors have the given sizes; `element_bytes` gives each tensor's element size.
+pub fn plan(network: &Network, element_bytes: &[u64]) -> Plan {
+    let ends = network.ops.len();
+    let count = network.tensors.len();
+    let bytes: Vec<u64> = (0..count).map(|id| network.tensors[id].shape.len() as u64 * element_bytes[id]).collect();
+    let (mut first, mut last) = (vec![usize::MAX; count], vec![0usize; count]);
+    for (index, (_, op)) in network.ops.iter().enumerate() {
+        for id in op.inputs().into_iter().chain(op.scratch()).chain([op.output()]) {
+            first[id] = first[id].min(index);
+            last[id] = last[id].max(index);
+        }
+    }
+    for id in [Some(network.sample), network.unconditional].into_iter().flatten() {
+        (first[id], last[id]) = (0, ends);
+    }
+    last[network.prediction] = ends;
+
+    // Join each result to the operand it may overwrite.
+    let mut buffer_of: Vec<usize> = (0..count).collect();
+    for (index, (_, op)) in network.ops.iter().enumerate() {
+        let output = op.output();
+        let dies = |id: Id| last[id] == index && network.tensors[id].role != Role::Sample;
+        let target = match op {
+            Op::Attention { query, .. } => Some(*query),
+            Op::Conv(conv) => {
+                let residual = conv.residual.map(|(id, _)| id).filter(|&id| {
+                    dies(id) && element_bytes[id] == element_bytes[output] && may_overwrite(network, conv, id, &bytes)
+                });
+                let source = || {
+                    conv.sources.iter().copied().find(|&id| {
+                        dies(id) && Some(id) != conv.norm && may_overwrite(network, conv, id, &bytes)
+                    })
+                };
+                residual.or_else(source)
+            }
+            _ => None,
+        };
+        if let Some(target) = target {
+            buffer_of[output] = buffer_of[target];
+        }
+    }
+
+    let mut buffers = vec![Buffer::default(); count];
+    for id in 0..count {
+        let span = Span { first: first[id], last: last[id], bytes: bytes[id].next_multiple_of(ALIGN) };
+        buffers[buffer_of[id]].spans.push(span);
+    }
+    let lower_bound_bytes = lower_bound(&buffers, ends);
+    let (offsets, arena_bytes) = place(&buffers, lower_bound_bytes);
+    let placements = (0..count)
+        .map(|id| Placement { offset: offsets[buffer_of[id]], bytes: bytes[id], first: first[id], last: last[id] })
+        .collect();
+    Plan { placements, arena_bytes, lower_bound_bytes }
+}
+
+/// Whether a convolution may write its result to the address of its dying operand `id`: never before the rows that it
+/// replaces have been read. The model file's validation checks the same independently.
+fn may_overwrite(network: &Network, conv: &Conv, id: Id, bytes: &[u64]) -> bool {
+    if !conv.sources.contains(&id) {
+        return true;
+    }
+    let (from, to) = (network.tensors[id].shape, network.tensors[conv.output].shape);
+    let (from_row, to_row) = (bytes[id] / from.h as u64, bytes[conv.output] / to.h as u64);
+    (0..to.h).all(|y| {
+        let next = (y * conv.conv.stride + conv.conv.kernel[0]).saturating_sub(conv.conv.padding[0]);
+        let unread = if conv.upsample { next / 2 } else { next };
+        unread >= from.h || (y as u64 + 1) * to_row <= unread as u64 * from_row
+    })
+}
+
+/// The largest sum of live bytes over time; a buffer counts its largest tensor at each time.
+fn lower_bound(buffers: &[Buffer], ends: usize) -> u64 {
+    (0..=ends).map(|time| buffers.iter().map(|buffer| live(buffer, time)).sum()).max().unwrap_or(0)
+}
+
+fn live(buffer: &Buffer, time: usize) -> u64 {
+    buffer
+        .spans
+        .iter()
+        .filter(|span| span.first <= time && time <= span.last)
+        .map(|span| span.bytes)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Addresses and the arena's size: greedy by size, then, if above the bound, a bounded search over other orders.
+fn place(buffers: &[Buffer], bound: u64) -> (Vec<u64>, u64) {
+    let mut order: Vec<usize> = (0..buffers.len()).filter(|&b| !buffers[b].spans.is_empty()).collect();
+    order.sort_by_key(|&b| (std::cmp::Reverse(buffers[b].peak()), buffers[b].first(), b));
+    let mut best = place_in_order(buffers, &order);
+    // Deterministic local search: move one buffer to the front of the order and keep what does not get worse.
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let tries = if buffers.len() > 400 { 200 } else { 4000 };
+    for _ in 0..tries {
+        if best.1 <= bound {
+            break;
+        }
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let from = (state >> 33) as usize % order.len();
+        let to = (state >> 13) as usize % (from + 1);
+        let mut candidate = order.clone();
+        let moved = candidate.remove(from);
+        candidate.insert(to, moved);
+        let placed = place_in_order(buffers, &candidate);
+        if placed.1 <= best.1 {
+            (best, order) = (placed, candidate);
+        }
+    }
+    best
+}
+
+fn place_in_order(buffers: &[Buffer], order: &[usize]) -> (Vec<u64>, u64) {
+    let mut offsets = vec![0u64; buffers.len()];
+    let mut placed: Vec<usize> = vec![];
+    let mut end = 0;
+    for &b in order {
+        // Address ranges in which the buffer's first byte cannot lie.
+        let mut blocked: Vec<(u64, u64)> = vec![];
+        for &other in &placed {
+            for theirs in &buffers[other].spans {
+                for ours in &buffers[b].spans {
+                    if theirs.first <= ours.last && ours.first <= theirs.last {
+                        let start = (offsets[other] + 1).saturating_sub(ours.bytes);
+                        blocked.push((start, offsets[other] + theirs.bytes));
+                    }
+                }
+            }
+        }
+        blocked.sort_unstable();
+        let mut at = 0;
+        for (start, stop) in blocked {
+            if at < start {
+                break;
+            }
+            at = at.max(stop);
+        }
+        offsets[b] = at;
+        end = end.max(at + buffers[b].peak());
+        placed.push(b);
+    }
+    (offsets, end)
+}
+
+/// Arena of the same graph with one byte an element and the result of every node in a buffer of its own: what a runtime
+/// without these rewrites needs.
+pub fn materialized_bytes(graph: &Graph) -> u64 {
+    let ends = graph.nodes.len();
+    let mut buffers: Vec<Buffer> = vec![];
+    for (id, tensor) in graph.tensors.iter().enumerate() {
+        let id = crate::graph::TensorId(id);
+        let first = graph.nodes.iter().position(|node| node.output == id).unwrap_or(0);
+        let last = graph.nodes.iter().rposition(|node| node.inputs.contains(&id)).unwrap_or(ends);
+        let last = if id == graph.input || id == graph.output { ends } else { last };
+        let bytes = (tensor.shape.len() as u64).next_multiple_of(ALIGN);
+        buffers.push(Buffer { spans: vec![Span { first, last, bytes }] });
+    }
+    // The matrix of scores, and of probabilities, is a result too.
+    for (index, node) in graph.nodes.iter().enumerate() {
+        if let GraphOp::Attention { heads, .. } = &node.op {
+            let pixels = graph.shape(node.output).pixels() as u64;
+            let bytes = (*heads as u64 * pixels * pixels).next_multiple_of(ALIGN);
+            buffers.push(Buffer { spans: vec![Span { first: index, last: index, bytes }] });
+        }
+    }
+    let bound = lower_bound(&buffers, ends);
+    place(&buffers, bound).1
+}
