@@ -4,4 +4,6 @@
 pub mod checkpoint;
 pub mod graph;
 pub mod import;
+pub mod lower;
+pub mod plan;
 pub mod schedule;

@@ -246,17 +246,10 @@ pub fn lower(graph: &Graph, guidance: bool) -> Result<Network, LowerError> {
         }
     }
     let sample = Tensor { name: "sample".into(), shape: graph.shape(graph.input), role: Role::Sample };
-    let network = Network {
-        tensors: vec![sample],
-        ops: vec![],
-        sample: 0,
-        prediction: 0,
-        unconditional: None,
-        conditioning: 0,
-    };
+    let network =
+        Network { tensors: vec![sample], ops: vec![], sample: 0, prediction: 0, unconditional: None, conditioning: 0 };
     let ids = HashMap::from([(graph.input, 0)]);
-    let mut lowering =
-        Lowering { graph, writer, readers, network, ids, norms: HashMap::new(), conditioning: None };
+    let mut lowering = Lowering { graph, writer, readers, network, ids, norms: HashMap::new(), conditioning: None };
     lowering.run(guidance)?;
     let mut network = lowering.network;
     hoist_shortcuts(&mut network);

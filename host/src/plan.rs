@@ -87,9 +87,10 @@ pub fn plan(network: &Network, element_bytes: &[u64]) -> Plan {
                     dies(id) && element_bytes[id] == element_bytes[output] && may_overwrite(network, conv, id, &bytes)
                 });
                 let source = || {
-                    conv.sources.iter().copied().find(|&id| {
-                        dies(id) && Some(id) != conv.norm && may_overwrite(network, conv, id, &bytes)
-                    })
+                    conv.sources
+                        .iter()
+                        .copied()
+                        .find(|&id| dies(id) && Some(id) != conv.norm && may_overwrite(network, conv, id, &bytes))
                 };
                 residual.or_else(source)
             }
@@ -134,13 +135,7 @@ fn lower_bound(buffers: &[Buffer], ends: usize) -> u64 {
 }
 
 fn live(buffer: &Buffer, time: usize) -> u64 {
-    buffer
-        .spans
-        .iter()
-        .filter(|span| span.first <= time && time <= span.last)
-        .map(|span| span.bytes)
-        .max()
-        .unwrap_or(0)
+    buffer.spans.iter().filter(|span| span.first <= time && time <= span.last).map(|span| span.bytes).max().unwrap_or(0)
 }
 
 /// Addresses and the arena's size: greedy by size, then, if above the bound, a bounded search over other orders.

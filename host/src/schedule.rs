@@ -37,7 +37,9 @@ pub enum ScheduleError {
         what: String,
     },
     /// A step whose coefficients are not finite.
-    #[error("timestep {timestep} has no signal (alpha is 0): a model that predicts epsilon cannot start there; {advice}")]
+    #[error(
+        "timestep {timestep} has no signal (alpha is 0): a model that predicts epsilon cannot start there; {advice}"
+    )]
     NoSignal {
         /// The timestep.
         timestep: i64,
@@ -297,8 +299,7 @@ impl SchedulerConfig {
     /// If there is no such list.
     pub fn timesteps(&self, n: usize) -> Result<Vec<i64>, ScheduleError> {
         let train = self.num_train_timesteps;
-        let refuse =
-            |what: String| ScheduleError::Steps { steps: n, spacing: self.timestep_spacing, train, what };
+        let refuse = |what: String| ScheduleError::Steps { steps: n, spacing: self.timestep_spacing, train, what };
         if n == 0 || n > train {
             return Err(refuse(format!("ask for 1 to {train}")));
         }
@@ -398,19 +399,13 @@ impl SchedulerConfig {
         } else {
             (prev.sqrt(), direction * epsilon_x, direction * epsilon_m)
         };
-        let step = DdimStep {
-            timestep,
-            prev_timestep,
-            x0_x,
-            x0_m,
-            clip,
-            prev_x0,
-            prev_x,
-            prev_m,
-            noise: deviation,
-        };
+        let step = DdimStep { timestep, prev_timestep, x0_x, x0_m, clip, prev_x0, prev_x, prev_m, noise: deviation };
         let values = [x0_x, x0_m, prev_x0, prev_x, prev_m, deviation];
-        if values.iter().all(|value| value.is_finite()) { Ok(step) } else { Err(ScheduleError::NoSignal { timestep, advice }) }
+        if values.iter().all(|value| value.is_finite()) {
+            Ok(step)
+        } else {
+            Err(ScheduleError::NoSignal { timestep, advice })
+        }
     }
 }
 
@@ -421,7 +416,11 @@ fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
     }
     let step = (end - start) / (count - 1) as f32;
     (0..count)
-        .map(|i| if i < count / 2 { step.mul_add(i as f32, start) } else { step.mul_add(-((count - 1 - i) as f32), end) })
+        .map(
+            |i| {
+                if i < count / 2 { step.mul_add(i as f32, start) } else { step.mul_add(-((count - 1 - i) as f32), end) }
+            },
+        )
         .collect()
 }
 
