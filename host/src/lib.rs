@@ -1,9 +1,20 @@
 //! From a diffusers checkpoint to a `.waft` file, and from there to pictures, on the host.
+//!
+//! The way of data, one module each: [`checkpoint`] reads the folder, [`import`] builds the [`graph`], [`lower`] folds
+//! it into device operations, [`mod@calibrate`] watches the `f32` lane, [`quantize`] and [`emit`] turn real numbers into
+//! integers, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
+//! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself.
 #![deny(missing_docs)]
 
+pub mod calibrate;
 pub mod checkpoint;
+pub mod emit;
+pub mod export;
 pub mod graph;
 pub mod import;
 pub mod lower;
 pub mod plan;
+pub mod quantize;
+pub mod sample;
 pub mod schedule;
+pub mod write;

@@ -1,0 +1,144 @@
+//! Calibration without data: the `f32` lane samples from its own noise over the exact step lists of the export, and
+//! every tensor that will be quantized is watched.
+
+use indicatif::ProgressBar;
+use waft::{Guidance, Model, Request, Session};
+
+use crate::graph::silu;
+use crate::lower::{Id, Network, Op, Role};
+use crate::quantize::Observer;
+
+/// What was seen of every quantity that becomes an integer.
+#[derive(Clone, Debug)]
+pub struct Observations {
+    /// Values of each tensor; streams, queries and contexts.
+    pub tensors: Vec<Observer>,
+    /// Keys and values apart, by the joint tensor's index.
+    pub key_value: Vec<[Observer; 2]>,
+    /// Transformed inputs of each convolution, by operation.
+    pub gathered: Vec<Observer>,
+    /// For each normalization's map: the largest |A| of the channels of each source.
+    pub factors: Vec<[f64; 2]>,
+}
+
+/// How to sample.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// Pictures to draw.
+    pub images: usize,
+    /// Step counts to cycle through; lists of the model.
+    pub steps: Vec<usize>,
+    /// Number of classes to cycle through, 0 for none.
+    pub classes: usize,
+    /// Guidance of every second picture.
+    pub guidance: Option<Guidance>,
+}
+
+/// Seeds of calibration lie apart from those that people type.
+const FIRST_SEED: u64 = 0xCA11_B8A7_0000_0000;
+
+/// Draws pictures with the `f32` model and watches.
+///
+/// # Panics
+/// If `model` is not the `f32` model of `network`: a defect of the exporter.
+pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progress: &ProgressBar) -> Observations {
+    let mut seen = Observations {
+        tensors: vec![Observer::default(); network.tensors.len()],
+        key_value: vec![[Observer::default(), Observer::default()]; network.tensors.len()],
+        gathered: vec![Observer::default(); network.ops.len()],
+        factors: vec![[0.0; 2]; network.tensors.len()],
+    };
+    let mut arena = crate::sample::arena(model);
+    let mut session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
+    progress.set_length((how.images * how.steps.iter().max().copied().unwrap_or(1)) as u64);
+    for image in 0..how.images {
+        let mut request =
+            Request::new().seed(FIRST_SEED + image as u64).steps(how.steps[image % how.steps.len()] as u32);
+        if how.classes > 0 {
+            request = request.class((image % how.classes) as u16);
+        }
+        if let (Some(guidance), 1) = (how.guidance, image / how.classes.max(1) % 2) {
+            request = request.guidance(guidance);
+        }
+        let mut run = session.sample(request).expect("the exporter's own request is valid");
+        let mut before = None;
+        let mut step = 0;
+        loop {
+            if let Some(op) = run.starts() {
+                // The result of the operation before, untouched so far; the last one's is the prediction.
+                if let Some(previous) = before {
+                    watch_output(network, previous, &mut seen, |id| floats(run.tensor_bytes(id as u16)));
+                }
+                watch_inputs(network, usize::from(op), &mut seen, |id| floats(run.tensor_bytes(id as u16)));
+                before = Some(usize::from(op));
+            }
+            match run.step().expect("seeds do not run out") {
+                Some(now) => {
+                    if now.step != step {
+                        step = now.step;
+                        progress.inc(1);
+                    }
+                }
+                None => break,
+            }
+        }
+    }
+    progress.finish_and_clear();
+    seen
+}
+
+fn floats(bytes: Option<&[u8]>) -> Vec<f32> {
+    bytes.unwrap_or(&[]).as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+}
+
+/// The transformed input of a convolution that is about to run.
+fn watch_inputs(network: &Network, index: usize, seen: &mut Observations, read: impl Fn(Id) -> Vec<f32>) {
+    let Op::Conv(conv) = &network.ops[index].1 else { return };
+    let map = conv.norm.map(&read);
+    let mut first = 0;
+    for (number, &source) in conv.sources.iter().enumerate() {
+        let channels = network.tensors[source].shape.c;
+        let values = read(source);
+        match &map {
+            None => {
+                let (gain, offset) = conv.input_affine;
+                seen.gathered[index].observe(values.iter().map(|x| gain * x + offset));
+            }
+            Some(map) => {
+                let map = &map[2 * first..2 * (first + channels)];
+                let affine = |(i, x): (usize, &f32)| {
+                    let at = 2 * (i % channels);
+                    let y = x * map[at] + map[at + 1];
+                    if conv.silu { silu(f64::from(y)) as f32 } else { y }
+                };
+                seen.gathered[index].observe(values.iter().enumerate().map(affine));
+                let norm = conv.norm.expect("there is a map");
+                let largest = map.iter().step_by(2).fold(0f64, |a, &b| a.max(f64::from(b).abs()));
+                let factor = &mut seen.factors[norm][number];
+                *factor = factor.max(largest);
+            }
+        }
+        first += channels;
+    }
+}
+
+/// The result of an operation that has just run.
+fn watch_output(network: &Network, index: usize, seen: &mut Observations, read: impl Fn(Id) -> Vec<f32>) {
+    let output = network.ops[index].1.output();
+    let tensor = &network.tensors[output];
+    if !matches!(tensor.role, Role::Stream | Role::Attention) {
+        return;
+    }
+    let values = read(output);
+    let is_joint =
+        network.ops.iter().any(|(_, op)| matches!(op, Op::Attention { key_value, .. } if *key_value == output));
+    if is_joint {
+        let half = tensor.shape.c / 2;
+        for pixel in values.chunks_exact(2 * half) {
+            seen.key_value[output][0].observe(pixel[..half].iter().copied());
+            seen.key_value[output][1].observe(pixel[half..].iter().copied());
+        }
+    } else {
+        seen.tensors[output].observe(values);
+    }
+}

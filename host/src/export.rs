@@ -1,0 +1,482 @@
+//! The whole line: checkpoint to `.waft` file.
+
+use indicatif::ProgressBar;
+use serde::Serialize;
+use thiserror::Error;
+use waft::format::{Element, Lane};
+use waft::{Guidance, Model, ModelError, Session};
+
+use crate::calibrate::{Calibration, Observations, calibrate};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::emit::i8::Widths;
+use crate::emit::{self, Source, StepList};
+use crate::graph::Graph;
+use crate::import::{ImportError, import};
+use crate::lower::{LowerError, Network, Role, lower};
+use crate::plan::{Plan, materialized_bytes, plan};
+use crate::sample::{self, AlignedBytes, to_floats};
+use crate::schedule::{DdimOptions, ScheduleError};
+use crate::write::{Fields, Writer};
+
+/// Arena up to which every stream gets 16 bits without being asked.
+const SMALL_ARENA: u64 = 64 * 1024;
+
+/// Why a checkpoint was not exported.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The network is not supported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The network does not fold into device operations.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// The step list is not possible.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// An option that contradicts the model or itself.
+    #[error("{0}")]
+    Option(String),
+    /// The file that was written does not validate: too large a model, or a defect of the exporter.
+    #[error("the plan does not fit the format ({0}); reduce the model, or report it if it is small")]
+    Format(#[from] ModelError),
+}
+
+/// How wide streams are in the `i8` lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamWidth {
+    /// 16 bits where they cost no arena, and everywhere if the arena stays small.
+    #[default]
+    Auto,
+    /// 8 bits.
+    Narrow,
+    /// 16 bits.
+    Wide,
+}
+
+/// What to export.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// How the device computes.
+    pub lane: Lane,
+    /// Step counts of the lists that the file carries; the first is the default. Empty: the checkpoint's own, or 10.
+    pub steps: Vec<usize>,
+    /// η of DDIM.
+    pub eta: f64,
+    /// Guidance that the model will be used with: calibrates for it, and keeps room for it if it is not 1. `None`:
+    /// room if the model knows "no class".
+    pub guidance: Option<f32>,
+    /// Derive ε from the clipped sample; `None`: as the checkpoint says.
+    pub use_clipped_model_output: Option<bool>,
+    /// Pictures to calibrate with.
+    pub calibration_images: usize,
+    /// Width of streams.
+    pub stream: StreamWidth,
+    /// Name in the header; `None`: the checkpoint's, or its folder's.
+    pub name: Option<String>,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self {
+            lane: Lane::I8,
+            steps: vec![],
+            eta: 0.0,
+            guidance: None,
+            use_clipped_model_output: None,
+            calibration_images: 24,
+            stream: StreamWidth::Auto,
+            name: None,
+        }
+    }
+}
+
+/// What came out.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportReport {
+    /// Bytes of the file.
+    pub flash_bytes: u64,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// The largest sum of live buffers.
+    pub arena_lower_bound_bytes: u64,
+    /// Arena of the same graph in 8 bits with every node's result in a buffer of its own.
+    pub arena_materialized_bytes: u64,
+    /// Multiply-accumulates of one network call.
+    pub macs_per_step: u64,
+    /// Parameters of the checkpoint.
+    pub params: u64,
+    /// `i8`, `f16` or `f32`.
+    pub lane: &'static str,
+    /// Steps of the first list.
+    pub steps: usize,
+    /// Steps of all lists.
+    pub step_lists: Vec<usize>,
+    /// Error of every activation against `f32` on the same samples.
+    pub tensors: Vec<TensorError>,
+}
+
+/// How far one activation is from `f32`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorError {
+    /// The operation that computes it.
+    pub name: String,
+    /// Its element type.
+    pub element: String,
+    /// Signal to error, in decibels; errors of all operations before are included.
+    pub sqnr_db: f64,
+}
+
+/// An exported model.
+#[derive(Debug)]
+pub struct Export {
+    /// The file.
+    pub bytes: AlignedBytes,
+    /// What to tell people.
+    pub report: ExportReport,
+}
+
+/// A network ready to be emitted in any lane.
+pub struct Prepared {
+    graph: Graph,
+    network: Network,
+    lists: Vec<StepList>,
+    name: String,
+    provenance: String,
+    unconditional_class: Option<usize>,
+}
+
+/// Exports a checkpoint. `progress` shows calibration.
+///
+/// # Errors
+/// If something is not supported, by name.
+pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &ProgressBar) -> Result<Export, ExportError> {
+    let prepared = prepare(checkpoint, options)?;
+    let reference = prepared.emit_float(Lane::F32)?;
+    let bytes = match options.lane {
+        Lane::F32 => reference.clone(),
+        Lane::F16 => prepared.emit_float(Lane::F16)?,
+        Lane::I8 => {
+            let model = Model::from_bytes(reference.as_slice())?;
+            let how = Calibration {
+                images: options.calibration_images.max(1),
+                steps: prepared.lists.iter().map(|list| list.steps.len()).collect(),
+                classes: prepared.graph.classes.as_ref().map_or(0, |classes| classes.classes),
+                guidance: prepared.network.unconditional.map(|_| Guidance::from_f32(options.guidance.unwrap_or(2.0))),
+            };
+            let seen = calibrate(&prepared.network, &model, &how, progress);
+            prepared.emit_i8(&seen, options.stream)?
+        }
+    };
+    let tensors = if options.lane == Lane::F32 {
+        vec![]
+    } else {
+        prepared.errors(&Model::from_bytes(reference.as_slice())?, &Model::from_bytes(bytes.as_slice())?)
+    };
+    let model = Model::from_bytes(bytes.as_slice())?;
+    let header = model.header();
+    let step_lists: Vec<usize> = prepared.lists.iter().map(|list| list.steps.len()).collect();
+    let report = ExportReport {
+        flash_bytes: u64::from(header.file_bytes),
+        arena_bytes: u64::from(header.arena_bytes),
+        arena_lower_bound_bytes: u64::from(header.arena_lower_bound),
+        arena_materialized_bytes: materialized_bytes(&prepared.graph),
+        macs_per_step: header.macs,
+        params: header.params,
+        lane: lane_name(options.lane),
+        steps: step_lists.first().copied().unwrap_or(0),
+        step_lists,
+        tensors,
+    };
+    Ok(Export { bytes, report })
+}
+
+/// The lane's name in commands and reports.
+pub fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::I8 => "i8",
+        Lane::F16 => "f16",
+        Lane::F32 => "f32",
+    }
+}
+
+/// An `f32` model whose single list visits the given timesteps, for one network call at each.
+///
+/// # Errors
+/// If the checkpoint is not supported.
+pub fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<AlignedBytes, ExportError> {
+    let graph = import(checkpoint)?;
+    let network = lower(&graph, false)?;
+    // Only the timesteps matter: the model predicts and does not step.
+    let still = crate::schedule::DdimStep {
+        timestep: 0,
+        prev_timestep: 0,
+        x0_x: 0.0,
+        x0_m: 0.0,
+        clip: None,
+        prev_x0: 0.0,
+        prev_x: 1.0,
+        prev_m: 0.0,
+        noise: 0.0,
+    };
+    let steps = timesteps.iter().map(|&timestep| crate::schedule::DdimStep { timestep, ..still }).collect();
+    let lists = vec![StepList::new(&graph, steps)];
+    let (name, provenance) = (String::new(), String::new());
+    let prepared = Prepared { graph, network, lists, name, provenance, unconditional_class: None };
+    prepared.emit_float(Lane::F32)
+}
+
+fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared, ExportError> {
+    let refuse = |text: String| ExportError::Option(text);
+    let defaults = checkpoint.defaults();
+    let graph = import(checkpoint)?;
+    let mut steps = options.steps.clone();
+    if steps.is_empty() {
+        steps = defaults.steps.clone().unwrap_or_else(|| vec![10]);
+    }
+    let mut sorted = steps.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != steps.len() || steps.len() > 64 {
+        return Err(refuse(format!("--steps {steps:?}: name each count once, at most 64 of them")));
+    }
+    if !(0.0..=1.0).contains(&options.eta) {
+        return Err(refuse(format!("--eta {}: between 0 and 1", options.eta)));
+    }
+    if let Some(guidance) = options.guidance
+        && !(-1000.0..=1000.0).contains(&guidance)
+    {
+        return Err(refuse(format!("--guidance {guidance}: between -1000 and 1000")));
+    }
+    if options.calibration_images > 100_000 {
+        return Err(refuse(format!("--calib {}: at most 100000 pictures", options.calibration_images)));
+    }
+    let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
+    let unconditional_class = match defaults.unconditional_class {
+        Some(class) if class >= classes => {
+            return Err(refuse(format!("waft.json: unconditional_class {class}, but the model has {classes} classes")));
+        }
+        class => class,
+    };
+    if options.guidance.is_some_and(|guidance| guidance != 1.0) && unconditional_class.is_none() {
+        let what = "guidance needs a class that means \"no class\": name it as unconditional_class in waft.json";
+        return Err(refuse(what.into()));
+    }
+    let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
+    let network = lower(&graph, guided)?;
+    let ddim = DdimOptions {
+        eta: options.eta,
+        use_clipped_model_output: options.use_clipped_model_output.unwrap_or(defaults.use_clipped_model_output),
+    };
+    let lists = steps
+        .iter()
+        .map(|&n| Ok(StepList::new(&graph, checkpoint.scheduler().ddim(n, ddim)?)))
+        .collect::<Result<_, ScheduleError>>()?;
+    let folder = || checkpoint.folder().file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();
+    let provenance = defaults.provenance.clone().unwrap_or_default();
+    let provenance = format!("{provenance}\nexported by waft-host {}", env!("CARGO_PKG_VERSION"));
+    Ok(Prepared { graph, network, lists, name, provenance: provenance.trim().into(), unconditional_class })
+}
+
+impl Prepared {
+    fn source(&self) -> Source<'_> {
+        Source { graph: &self.graph, network: &self.network, lists: &self.lists }
+    }
+
+    fn plan(&self, elements: &[Element]) -> Plan {
+        let bytes: Vec<u64> = elements.iter().map(|element| element.bytes() as u64).collect();
+        plan(&self.network, &bytes)
+    }
+
+    fn emit_float(&self, lane: Lane) -> Result<AlignedBytes, ExportError> {
+        let activation = if lane == Lane::F16 { Element::F16 } else { Element::F32 };
+        let elements = emit::float_elements(&self.network, activation);
+        let plan = self.plan(&elements);
+        self.check(&plan)?;
+        let mut writer = Writer::default();
+        let emitted = emit::float::emit(&self.source(), lane, &plan, &elements, &mut writer);
+        self.finish(writer, lane, &plan, &emitted)
+    }
+
+    fn emit_i8(&self, seen: &Observations, stream: StreamWidth) -> Result<AlignedBytes, ExportError> {
+        let (widths, elements, plan) = self.widths(stream);
+        self.check(&plan)?;
+        let mut writer = Writer::default();
+        let emitted = emit::i8::emit(&self.source(), &widths, seen, &plan, &elements, &mut writer);
+        self.finish(writer, Lane::I8, &plan, &emitted)
+    }
+
+    /// Which streams get 16 bits.
+    fn widths(&self, stream: StreamWidth) -> (Widths, Vec<Element>, Plan) {
+        let attempt = |wide: Vec<bool>| {
+            let widths = Widths::new(&self.network, wide);
+            let elements = widths.elements(&self.network);
+            let plan = self.plan(&elements);
+            (widths, elements, plan)
+        };
+        let all = |wide: bool| vec![wide; self.network.tensors.len()];
+        let wide = attempt(all(true));
+        match stream {
+            StreamWidth::Wide => return wide,
+            StreamWidth::Narrow => return attempt(all(false)),
+            StreamWidth::Auto if wide.2.arena_bytes <= SMALL_ARENA => return wide,
+            StreamWidth::Auto => {}
+        }
+        // Widen one after the other what does not raise the arena.
+        let mut best = attempt(all(false));
+        for id in 0..self.network.tensors.len() {
+            if self.network.tensors[id].role == Role::Stream {
+                let mut candidate = best.0.wide_stream.clone();
+                candidate[id] = true;
+                let candidate = attempt(candidate);
+                if candidate.2.arena_bytes <= best.2.arena_bytes {
+                    best = candidate;
+                }
+            }
+        }
+        best
+    }
+
+    /// Sizes that the format's fields hold.
+    fn check(&self, plan: &Plan) -> Result<(), ExportError> {
+        let refuse = |text: String| Err(ExportError::Option(text));
+        if plan.arena_bytes > 1 << 30 {
+            return refuse(format!("the arena would have {} bytes; the format ends at 1 GiB", plan.arena_bytes));
+        }
+        if self.network.tensors.len() >= 65_535 || self.network.ops.len() >= 65_535 {
+            return refuse("the network has more than 65534 tensors or operations".into());
+        }
+        match self.network.tensors.iter().find(|t| t.shape.h > 65_535 || t.shape.w > 65_535 || t.shape.c > 65_535) {
+            Some(tensor) => refuse(format!("{} is {}; no dimension may exceed 65535", tensor.name, tensor.shape)),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(
+        &self,
+        writer: Writer,
+        lane: Lane,
+        plan: &Plan,
+        emitted: &emit::Emitted,
+    ) -> Result<AlignedBytes, ExportError> {
+        let network = &self.network;
+        if writer.len() > 1 << 31 {
+            return Err(ExportError::Option("the file would exceed 2 GiB; export in a smaller lane".into()));
+        }
+        let fields = Fields {
+            lane,
+            arena: [plan.arena_bytes, plan.lower_bound_bytes],
+            classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
+            unconditional_class: self.unconditional_class,
+            tensors: [Some(network.sample), Some(network.prediction), network.unconditional],
+            name: self.name.clone(),
+            provenance: self.provenance.clone(),
+            conditioning: network.conditioning,
+            macs: network.macs(),
+            params: self.graph.params,
+        };
+        let file = writer.finish(&fields, &emitted.tensors, &emitted.ops, &emitted.schedules);
+        let bytes = AlignedBytes::copy_of(&file);
+        Model::from_bytes(bytes.as_slice())?;
+        Ok(bytes)
+    }
+
+    /// Error of every activation: both models see the same samples, those of an `f32` run of the first list.
+    fn errors(&self, reference: &Model<'_>, quantized: &Model<'_>) -> Vec<TensorError> {
+        let network = &self.network;
+        let mut memory = [sample::arena(reference), sample::arena(reference), sample::arena(quantized)];
+        let [run_memory, reference_memory, quantized_memory] = &mut memory;
+        let class = (reference.classes() > 0).then_some(0);
+        let mut request = waft::Request::new().seed(1);
+        if let Some(class) = class {
+            request = request.class(class);
+        }
+        let mut session = Session::new(reference, run_memory.as_mut_slice()).expect("the exporter's own model runs");
+        let Ok(run) = session.sample(request) else { return vec![] };
+        let Ok(picture) = sample::finish(run, true) else { return vec![] };
+        let mut power = vec![[0f64; 2]; network.ops.len()];
+        for (step, x) in
+            picture.trajectory.iter().take(reference.schedule(0).map_or(0, |s| s.steps as usize)).enumerate()
+        {
+            let outputs = [(reference, &mut *reference_memory), (quantized, &mut *quantized_memory)]
+                .map(|(model, memory)| self.outputs(model, memory.as_mut_slice(), x, step as u32, class));
+            for ((power, want), got) in power.iter_mut().zip(&outputs[0]).zip(&outputs[1]) {
+                for (&want, &got) in want.iter().zip(got) {
+                    power[0] += want * want;
+                    power[1] += (want - got) * (want - got);
+                }
+            }
+        }
+        network
+            .ops
+            .iter()
+            .zip(power)
+            .filter(|(_, power)| power[0] > 0.0)
+            .map(|((name, op), [signal, error])| TensorError {
+                name: name.clone(),
+                element: quantized
+                    .tensor(op.output() as u16)
+                    .map_or_else(String::new, |tensor| format!("{:?}", tensor.element).to_lowercase()),
+                sqnr_db: 10.0 * (signal / error.max(signal * 1e-20)).log10(),
+            })
+            .collect()
+    }
+
+    /// Real values of each operation's result in one call; empty for what has no real scale.
+    fn outputs(&self, model: &Model<'_>, arena: &mut [u8], x: &[f32], step: u32, class: Option<u16>) -> Vec<Vec<f64>> {
+        let network = &self.network;
+        let mut outputs = vec![vec![]; network.ops.len()];
+        let mut session = Session::new(model, arena).expect("the exporter's own model runs");
+        match session.input() {
+            Some(waft::SamplesMut::Fixed(values)) => values.copy_from_slice(&sample::to_fixed(x)),
+            Some(waft::SamplesMut::Float(values)) => values.copy_from_slice(x),
+            None => return outputs,
+        }
+        let Ok(mut call) = session.predict(0, step, class) else { return outputs };
+        let mut before = None;
+        loop {
+            let starts = call.starts();
+            if let (Some(_), Some(op)) = (starts, before) {
+                let id = network.ops[usize::from(op)].1.output();
+                let uniform = network.tensors[id].role == Role::Stream
+                    || (network.tensors[id].role == Role::Attention && !self.is_joint(id));
+                if uniform && let (Some(tensor), Some(bytes)) = (model.tensor(id as u16), call.tensor_bytes(id as u16))
+                {
+                    outputs[usize::from(op)] = reals(&tensor, bytes);
+                }
+            }
+            before = starts.or(before);
+            match call.step() {
+                Ok(true) => {}
+                _ => break,
+            }
+        }
+        if let Some(last) = outputs.last_mut() {
+            *last = to_floats(call.output()).into_iter().map(f64::from).collect();
+        }
+        outputs
+    }
+
+    fn is_joint(&self, id: usize) -> bool {
+        let joins =
+            |op: &crate::lower::Op| matches!(op, crate::lower::Op::Attention { key_value, .. } if *key_value == id);
+        self.network.ops.iter().any(|(_, op)| joins(op))
+    }
+}
+
+/// A tensor's bytes as real numbers.
+fn reals(tensor: &waft::format::Tensor, bytes: &[u8]) -> Vec<f64> {
+    let scale = f64::from(tensor.scale);
+    let zero = f64::from(tensor.zero_point);
+    let dequantize = |q: f64| (q - zero) * scale;
+    match tensor.element {
+        Element::I8 => bytes.iter().map(|&b| dequantize(f64::from(b as i8))).collect(),
+        Element::I16 => bytes.as_chunks().0.iter().map(|&b| dequantize(f64::from(i16::from_le_bytes(b)))).collect(),
+        Element::I32 => bytes.as_chunks().0.iter().map(|&b| dequantize(f64::from(i32::from_le_bytes(b)))).collect(),
+        Element::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f64()).collect(),
+        Element::F32 => bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
+    }
+}
