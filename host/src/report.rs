@@ -1,0 +1,130 @@
+//! What the plan looks like: the memory map as SVG, time across, addresses up.
+
+use std::fmt::Write;
+
+use waft::Model;
+use waft::format::{NONE, Op, Tensor};
+
+/// A tensor of the plan and what it is for.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// Its index.
+    pub id: u16,
+    /// Its place and life.
+    pub tensor: Tensor,
+    /// What it is for.
+    pub role: &'static str,
+}
+
+/// The tensors of a model with their roles.
+pub fn memory(model: &Model<'_>) -> Vec<Memory> {
+    (0..model.tensors())
+        .filter_map(|id| model.tensor(id).map(|tensor| Memory { id, tensor, role: role(model, id) }))
+        .collect()
+}
+
+fn role(model: &Model<'_>, id: u16) -> &'static str {
+    let header = model.header();
+    if id == header.sample {
+        return "sample";
+    }
+    if id == header.prediction || id == header.unconditional {
+        return "prediction";
+    }
+    for index in 0..model.ops() {
+        match model.op(index) {
+            Some(Op::Conv2d(op)) if op.scratch == id => return "ring",
+            Some(Op::Conv2d(op)) if op.output == id => return "activation",
+            Some(Op::GroupNorm(op)) if op.output == id => return "map",
+            Some(Op::Attention(op)) if op.scratch == id => return "scores",
+            Some(Op::Attention(op)) if op.output == id => return "activation",
+            Some(Op::Embed(op)) if op.output == id => return "conditioning",
+            Some(Op::Linear(op)) if op.output == id => return "conditioning",
+            _ => {}
+        }
+    }
+    debug_assert_ne!(id, NONE);
+    "unused"
+}
+
+/// The memory map.
+pub fn memory_map(model: &Model<'_>, memory: &[Memory]) -> String {
+    const LEFT: f64 = 70.0;
+    const TOP: f64 = 50.0;
+    const HEIGHT: f64 = 520.0;
+    let ops = f64::from(model.ops()) + 1.0;
+    let column = (1200.0 / ops).clamp(4.0, 40.0);
+    let width = ops * column;
+    let arena = (model.arena_bytes() as f64).max(1.0);
+    let y = |bytes: f64| TOP + HEIGHT * (1.0 - bytes / arena);
+    let mut svg = String::new();
+    // Writing to a string cannot fail.
+    let mut put = |text: std::fmt::Arguments<'_>| svg.write_fmt(text).expect("strings grow");
+    put(format_args!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{:.0}\" height=\"{:.0}\" font-family=\"sans-serif\" \
+         font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
+        LEFT + width + 20.0,
+        TOP + HEIGHT + 60.0
+    ));
+    put(format_args!(
+        "<text x=\"{LEFT}\" y=\"20\" font-size=\"14\">{}: arena {} bytes, lower bound {}</text>\n",
+        escape(model.name()),
+        model.arena_bytes(),
+        model.header().arena_lower_bound
+    ));
+    let roles = [
+        ("sample", "#4477aa"),
+        ("prediction", "#66ccee"),
+        ("activation", "#228833"),
+        ("ring", "#ccbb44"),
+        ("map", "#ee6677"),
+        ("scores", "#aa3377"),
+        ("conditioning", "#bbbbbb"),
+    ];
+    for (index, (role, colour)) in roles.iter().enumerate() {
+        let x = LEFT + 95.0 * index as f64;
+        put(format_args!("<rect x=\"{x}\" y=\"28\" width=\"10\" height=\"10\" fill=\"{colour}\"/>"));
+        put(format_args!("<text x=\"{}\" y=\"37\">{role}</text>\n", x + 14.0));
+    }
+    for entry in memory {
+        let t = &entry.tensor;
+        let colour = roles.iter().find(|(role, _)| *role == entry.role).map_or("#000", |(_, colour)| colour);
+        let (start, end) = (f64::from(t.first), f64::from(t.last) + 1.0);
+        let top = y(f64::from(t.offset) + f64::from(t.bytes));
+        put(format_args!(
+            "<rect x=\"{:.1}\" y=\"{top:.2}\" width=\"{:.1}\" height=\"{:.2}\" fill=\"{colour}\" fill-opacity=\"0.75\" \
+             stroke=\"#fff\" stroke-width=\"0.5\"><title>#{} {} {}×{}×{} {:?}, {} bytes at {}, operations {} to {}</title></rect>\n",
+            LEFT + start * column,
+            (end - start) * column,
+            HEIGHT * f64::from(t.bytes) / arena,
+            entry.id,
+            entry.role,
+            t.rows,
+            t.columns,
+            t.channels,
+            t.element,
+            t.bytes,
+            t.offset,
+            t.first,
+            t.last
+        ));
+    }
+    for quarter in 0..=4 {
+        let bytes = arena * f64::from(quarter) / 4.0;
+        put(format_args!(
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{bytes:.0}</text>\n",
+            LEFT - 6.0,
+            y(bytes) + 4.0
+        ));
+    }
+    put(format_args!(
+        "<text x=\"{LEFT}\" y=\"{}\">operation 0 to {}, then the sampler</text>\n</svg>\n",
+        TOP + HEIGHT + 20.0,
+        model.ops()
+    ));
+    svg
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

@@ -1,0 +1,138 @@
+//! Finding models: by the name of one that the repository ships, or by path.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use thiserror::Error;
+use waft::format::Lane;
+use waft::{Model, ModelError};
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::export::{ExportError, ExportOptions, export, lane_name};
+use crate::sample::AlignedBytes;
+
+/// Why there is no model.
+#[derive(Debug, Error)]
+pub enum FindError {
+    /// Neither a file nor a shipped model.
+    #[error("no model {name:?}: neither a file nor one of {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What exists.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file is not a model.
+    #[error("{path}: {error}")]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: ModelError,
+    },
+    /// The file has another lane than was asked for.
+    #[error("{path} is an {found} model; export the checkpoint with --lane {asked}")]
+    Lane {
+        /// The file.
+        path: PathBuf,
+        /// Its lane.
+        found: &'static str,
+        /// The lane asked for.
+        asked: &'static str,
+    },
+    /// The checkpoint cannot be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+/// The folder of shipped models.
+pub fn models_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join("models")
+}
+
+/// The names of shipped models.
+pub fn names() -> Vec<String> {
+    let folder = fs::read_dir(models_folder()).into_iter().flatten().flatten();
+    let mut names: Vec<String> = folder
+        .filter(|entry| entry.path().join("checkpoint").is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Reads and validates a file.
+///
+/// # Errors
+/// If it cannot be read or is not a model.
+pub fn read(path: &Path) -> Result<AlignedBytes, FindError> {
+    let bytes = fs::read(path).map_err(|error| FindError::Io { path: path.into(), error })?;
+    let bytes = AlignedBytes::copy_of(&bytes);
+    Model::from_bytes(bytes.as_slice()).map_err(|error| FindError::Model { path: path.into(), error })?;
+    Ok(bytes)
+}
+
+/// A model by path or name. Of a shipped model, a lane or step count that no shipped file has is exported from its
+/// checkpoint on the spot.
+///
+/// # Errors
+/// If there is none, or it cannot be exported.
+pub fn find(
+    name: &str,
+    lane: Option<Lane>,
+    steps: Option<usize>,
+    progress: &ProgressBar,
+) -> Result<AlignedBytes, FindError> {
+    let path = Path::new(name);
+    if path.is_file() {
+        let bytes = read(path)?;
+        let model =
+            Model::from_bytes(bytes.as_slice()).map_err(|error| FindError::Model { path: path.into(), error })?;
+        return match lane {
+            Some(asked) if asked != model.lane() => {
+                Err(FindError::Lane { path: path.into(), found: lane_name(model.lane()), asked: lane_name(asked) })
+            }
+            _ => Ok(bytes),
+        };
+    }
+    if !names().iter().any(|known| known == name) {
+        return Err(FindError::Unknown { name: name.into(), known: names().join(", ") });
+    }
+    let folder = models_folder().join(name);
+    let lane = lane.unwrap_or(Lane::I8);
+    let file = folder.join(format!("{name}-{}.waft", lane_name(lane)));
+    if file.is_file() {
+        let bytes = read(&file)?;
+        let has = |model: &Model<'_>, n: usize| {
+            (0..model.schedules()).any(|i| model.schedule(i).is_some_and(|s| s.steps as usize == n))
+        };
+        let model = Model::from_bytes(bytes.as_slice()).map_err(|error| FindError::Model { path: file, error })?;
+        if steps.is_none_or(|n| has(&model, n)) {
+            return Ok(bytes);
+        }
+    }
+    let checkpoint = Checkpoint::open(folder.join("checkpoint"))?;
+    let options = ExportOptions { lane, steps: steps.into_iter().collect(), ..ExportOptions::default() };
+    Ok(export(&checkpoint, &options, progress)?.bytes)
+}
+
+/// The timesteps of a model's step list.
+pub fn timesteps(model: &Model<'_>, schedule: u16) -> Vec<i32> {
+    let Some(list) = model.schedule(schedule) else { return vec![] };
+    (0..list.steps as usize)
+        .filter_map(|step| model.bytes().get(list.rows as usize + step * waft::format::STEP_BYTES..)?.first_chunk())
+        .map(|&bytes| i32::from_le_bytes(bytes))
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! Small safetensors files that commands read and write.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use thiserror::Error;
+
+/// Why a tensor file is refused.
+#[derive(Debug, Error)]
+pub enum TensorsError {
+    /// The file cannot be read or written.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// Not a safetensors file.
+    #[error("{path}: not a safetensors file: {error}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        error: safetensors::SafeTensorError,
+    },
+    /// A tensor is missing.
+    #[error("{path}: no tensor {name:?}")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another type.
+    #[error("{path}: tensor {name:?} is {found:?}, expected {expected}")]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: Dtype,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A tensor holds a value that makes no sense.
+    #[error("{path}: tensor {name:?} holds {value}, expected {expected}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f64,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+/// An opened file.
+#[derive(Debug)]
+pub struct Tensors {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+/// Opens a file.
+///
+/// # Errors
+/// If it cannot be read or parsed.
+pub fn read(path: &Path) -> Result<Tensors, TensorsError> {
+    let bytes = std::fs::read(path).map_err(|error| TensorsError::Io { path: path.into(), error })?;
+    SafeTensors::deserialize(&bytes).map_err(|error| TensorsError::Parse { path: path.into(), error })?;
+    Ok(Tensors { path: path.into(), bytes })
+}
+
+impl Tensors {
+    fn get(&self, name: &str) -> Result<TensorView<'_>, TensorsError> {
+        let missing = |_| TensorsError::Missing { path: self.path.clone(), name: name.into() };
+        let parse = |error| TensorsError::Parse { path: self.path.clone(), error };
+        SafeTensors::deserialize(&self.bytes).map_err(parse)?.tensor(name).map_err(missing)
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_ok()
+    }
+
+    /// Shape and values of an `f32` tensor, all finite.
+    ///
+    /// # Errors
+    /// If it is missing, of another type, or not finite.
+    pub fn f32(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), TensorsError> {
+        let view = self.get(name)?;
+        if view.dtype() != Dtype::F32 {
+            return Err(self.wrong_type(name, view.dtype(), "F32"));
+        }
+        let values: Vec<f32> = view.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        match values.iter().find(|v| !v.is_finite()) {
+            Some(&value) => Err(self.wrong_value(name, value.into(), "finite numbers")),
+            None => Ok((view.shape().to_vec(), values)),
+        }
+    }
+
+    /// Values of an integer tensor: `i64`, `i32`, or `f32` that are whole.
+    ///
+    /// # Errors
+    /// If it is missing, of another type, or not whole.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>, TensorsError> {
+        let view = self.get(name)?;
+        match view.dtype() {
+            Dtype::I64 => Ok(view.data().as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect()),
+            Dtype::I32 => Ok(view.data().as_chunks().0.iter().map(|&b| i32::from_le_bytes(b).into()).collect()),
+            Dtype::F32 => {
+                let values = view.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b));
+                values
+                    .map(|value| match value.fract() == 0.0 {
+                        true => Ok(value as i64),
+                        false => Err(self.wrong_value(name, value.into(), "whole numbers")),
+                    })
+                    .collect()
+            }
+            found => Err(self.wrong_type(name, found, "I64 or F32")),
+        }
+    }
+
+    fn wrong_type(&self, name: &str, found: Dtype, expected: &'static str) -> TensorsError {
+        TensorsError::Dtype { path: self.path.clone(), name: name.into(), found, expected }
+    }
+
+    fn wrong_value(&self, name: &str, value: f64, expected: &'static str) -> TensorsError {
+        TensorsError::Value { path: self.path.clone(), name: name.into(), value, expected }
+    }
+}
+
+/// Writes a file of one `f32` tensor.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(path: &Path, name: &str, shape: &[usize], values: &[f32]) -> Result<(), TensorsError> {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let parse = |error| TensorsError::Parse { path: path.into(), error };
+    let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).map_err(parse)?;
+    let file = safetensors::serialize(HashMap::from([(name.to_string(), view)]), None).map_err(parse)?;
+    std::fs::write(path, file).map_err(|error| TensorsError::Io { path: path.into(), error })
+}
+
+/// (N, C, H, W) as (N, H, W, C).
+pub fn to_hwc(values: &[f32], [rows, cols, channels]: [usize; 3]) -> Vec<f32> {
+    let area = rows * cols;
+    let one = |picture: &[f32]| -> Vec<f32> {
+        (0..area).flat_map(|at| (0..channels).map(move |c| c * area + at)).map(|at| picture[at]).collect()
+    };
+    values.chunks_exact((area * channels).max(1)).flat_map(one).collect()
+}
+
+/// (N, H, W, C) as (N, C, H, W).
+pub fn to_chw(values: &[f32], [rows, cols, channels]: [usize; 3]) -> Vec<f32> {
+    let area = rows * cols;
+    let one = |picture: &[f32]| -> Vec<f32> {
+        (0..channels).flat_map(|c| (0..area).map(move |at| at * channels + c)).map(|at| picture[at]).collect()
+    };
+    values.chunks_exact((area * channels).max(1)).flat_map(one).collect()
+}

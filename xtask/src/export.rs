@@ -1,0 +1,126 @@
+//! `export-weights`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use waft_host::checkpoint::Checkpoint;
+use waft_host::export::{ExportOptions, StreamWidth, export};
+
+use crate::args::{Lane, print_json, progress, write_whole};
+
+/// Turns a diffusers checkpoint into a .waft file.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder that diffusers' `save_pretrained` wrote: a model, or a pipeline with unet/ and scheduler/.
+    checkpoint: PathBuf,
+    /// The file to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// How the device computes.
+    #[arg(long, value_enum, default_value = "i8")]
+    lane: Lane,
+    /// Width of weights in the i8 lane.
+    #[arg(long, value_enum, default_value = "i8")]
+    weights: Weights,
+    /// Step counts whose lists the file carries, the default one first [default: the checkpoint's waft.json, or 10].
+    #[arg(long, value_delimiter = ',', value_name = "N[,N...]")]
+    steps: Vec<usize>,
+    /// Sampler.
+    #[arg(long, value_enum, default_value = "ddim")]
+    scheduler: Scheduler,
+    /// Noise of DDIM: 0 is deterministic, 1 has DDPM's variance.
+    #[arg(long, default_value_t = 0.0)]
+    eta: f64,
+    /// Guidance that the model will be used with: 1 keeps no room for it [default: room if the model knows "no class"].
+    #[arg(long)]
+    guidance: Option<f32>,
+    /// Derive epsilon from the clipped sample, which keeps guidance stable [default: as waft.json says, or false].
+    #[arg(long)]
+    use_clipped_model_output: Option<bool>,
+    /// Pictures to calibrate the i8 lane with.
+    #[arg(long, default_value_t = ExportOptions::default().calibration_images, value_name = "N")]
+    calib: usize,
+    /// Width of the residual stream and skips in the i8 lane.
+    #[arg(long, value_enum, default_value = "auto")]
+    stream: Stream,
+    /// Name in the file [default: as waft.json says, or the folder's].
+    #[arg(long)]
+    name: Option<String>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Weights {
+    /// Eight bits, one scale per output channel.
+    I8,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Scheduler {
+    /// Song et al., 2020.
+    Ddim,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Stream {
+    /// 16 bits where they cost no arena, and everywhere if the arena stays small.
+    Auto,
+    /// 8 bits.
+    I8,
+    /// 16 bits.
+    I16,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let Weights::I8 = args.weights;
+    let Scheduler::Ddim = args.scheduler;
+    let checkpoint = Checkpoint::open(&args.checkpoint)?;
+    let options = ExportOptions {
+        lane: args.lane.into(),
+        steps: args.steps.clone(),
+        eta: args.eta,
+        guidance: args.guidance,
+        use_clipped_model_output: args.use_clipped_model_output,
+        calibration_images: args.calib,
+        stream: match args.stream {
+            Stream::Auto => StreamWidth::Auto,
+            Stream::I8 => StreamWidth::Narrow,
+            Stream::I16 => StreamWidth::Wide,
+        },
+        name: args.name.clone(),
+    };
+    let exported = export(&checkpoint, &options, &progress("calibrating"))
+        .with_context(|| format!("cannot export {}", args.checkpoint.display()))?;
+    write_whole(&args.out, |path| Ok(std::fs::write(path, exported.bytes.as_slice())?))?;
+    let report = &exported.report;
+    if args.json {
+        return print_json(&serde_json::to_value(report)?);
+    }
+    if !report.tensors.is_empty() {
+        println!("{:<52} {:>7} {:>9}", "activation", "element", "SQNR dB");
+        for tensor in &report.tensors {
+            println!("{:<52} {:>7} {:>9.1}", tensor.name, tensor.element, tensor.sqnr_db);
+        }
+        println!();
+    }
+    let percent = |a: u64, b: u64| 100.0 * a as f64 / b.max(1) as f64;
+    println!("{} in lane {}, steps {:?}", args.out.display(), report.lane, report.step_lists);
+    println!("  flash        {:>12} bytes", report.flash_bytes);
+    println!("  arena        {:>12} bytes", report.arena_bytes);
+    println!(
+        "  lower bound  {:>12} bytes ({:.1} %)",
+        report.arena_lower_bound_bytes,
+        percent(report.arena_bytes, report.arena_lower_bound_bytes)
+    );
+    println!(
+        "  materialized {:>12} bytes ({:.1} % of the 8-bit graph with every result in a buffer)",
+        report.arena_materialized_bytes,
+        percent(report.arena_bytes, report.arena_materialized_bytes)
+    );
+    println!("  MACs a step  {:>12}", report.macs_per_step);
+    println!("  parameters   {:>12}", report.params);
+    Ok(())
+}

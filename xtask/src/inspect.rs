@@ -1,0 +1,128 @@
+//! `inspect`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use waft::Model;
+use waft::format::{NONE, Op};
+use waft_host::report::{Memory, memory_map};
+use waft_host::shipped;
+
+use crate::args::{print_json, write_whole};
+
+/// Shows what is in a .waft file.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The file, or the name of a shipped model.
+    model: String,
+    /// Draws the memory map, time against address.
+    #[arg(long, value_name = "F.svg")]
+    svg: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let bytes = shipped::find(&args.model, None, None, &indicatif::ProgressBar::hidden())?;
+    let model = Model::from_bytes(bytes.as_slice())?;
+    let header = model.header();
+    let memory: Vec<Memory> = waft_host::report::memory(&model);
+    if let Some(path) = &args.svg {
+        let svg = memory_map(&model, &memory);
+        write_whole(path, |path| Ok(std::fs::write(path, &svg)?))?;
+    }
+    let ops: Vec<(String, Op)> =
+        (0..model.ops()).filter_map(|i| model.op(i)).map(|op| (describe(&model, &op), op)).collect();
+    let lists: Vec<Vec<i32>> = (0..model.schedules()).map(|i| shipped::timesteps(&model, i)).collect();
+    if args.json {
+        return print_json(&json!({
+            "name": model.name(),
+            "provenance": model.provenance(),
+            "lane": waft_host::export::lane_name(model.lane()),
+            "flash_bytes": header.file_bytes,
+            "arena_bytes": header.arena_bytes,
+            "arena_lower_bound_bytes": header.arena_lower_bound,
+            "macs_per_step": header.macs,
+            "params": header.params,
+            "image": model.image_shape(),
+            "classes": model.classes(),
+            "unconditional_class": model.unconditional_class(),
+            "timesteps": lists,
+            "ops": ops.iter().map(|(text, op)| json!({ "op": kind(op), "description": text })).collect::<Vec<_>>(),
+            "tensors": memory.iter().map(|m| json!({
+                "offset": m.tensor.offset, "bytes": m.tensor.bytes, "first": m.tensor.first, "last": m.tensor.last,
+                "shape": [m.tensor.rows, m.tensor.columns, m.tensor.channels],
+                "element": format!("{:?}", m.tensor.element).to_lowercase(), "role": m.role,
+            })).collect::<Vec<_>>(),
+        }));
+    }
+    let [h, w, c] = model.image_shape();
+    println!("{} ({})", model.name(), waft_host::export::lane_name(model.lane()));
+    for line in model.provenance().lines() {
+        println!("  {line}");
+    }
+    println!("  image {h}×{w}×{c}, classes {}, {} parameters", model.classes(), header.params);
+    println!(
+        "  flash {} bytes, arena {} bytes (lower bound {})",
+        header.file_bytes, header.arena_bytes, header.arena_lower_bound
+    );
+    println!("  {} MACs a call", header.macs);
+    for list in &lists {
+        println!("  {} steps: {list:?}", list.len());
+    }
+    println!();
+    for (index, (text, _)) in ops.iter().enumerate() {
+        println!("{index:>4}  {text}");
+    }
+    Ok(())
+}
+
+fn kind(op: &Op) -> &'static str {
+    match op {
+        Op::Conv2d(_) => "conv2d",
+        Op::GroupNorm(_) => "group_norm",
+        Op::Attention(_) => "attention",
+        Op::Embed(_) => "embed",
+        Op::Linear(_) => "linear",
+    }
+}
+
+fn describe(model: &Model<'_>, op: &Op) -> String {
+    let tensor = |id: u16| match model.tensor(id) {
+        Some(t) if id != NONE => {
+            format!("#{id} {}×{}×{} {}", t.rows, t.columns, t.channels, format!("{:?}", t.element).to_lowercase())
+        }
+        _ => String::new(),
+    };
+    let join = |ids: &[u16]| ids.iter().filter(|&&id| id != NONE).map(|&id| tensor(id)).collect::<Vec<_>>().join(" + ");
+    match op {
+        Op::Conv2d(op) => {
+            let [kh, kw] = op.kernel;
+            let residual = if op.residual == NONE { String::new() } else { format!(", adds {}", tensor(op.residual)) };
+            let upsample = if op.upsample { ", doubled" } else { "" };
+            format!(
+                "conv2d      {} → {} ({kh}×{kw}, stride {}, {:?}{upsample}{residual})",
+                join(&op.sources),
+                tensor(op.output),
+                op.stride,
+                op.gather
+            )
+        }
+        Op::GroupNorm(op) => {
+            format!("group_norm  {} → {} ({} groups)", join(&op.sources), tensor(op.output), op.groups)
+        }
+        Op::Attention(op) => {
+            format!(
+                "attention   {} over {} → {} ({} heads)",
+                tensor(op.query),
+                tensor(op.key_value),
+                tensor(op.output),
+                op.heads
+            )
+        }
+        Op::Embed(op) => format!("embed       → {}", tensor(op.output)),
+        Op::Linear(op) => format!("linear      {} → {}", tensor(op.source), tensor(op.output)),
+    }
+}
