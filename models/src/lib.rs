@@ -1,1 +1,27 @@
-//! x
+//! Models shipped with waft, ready to link into firmware.
+//!
+//! Each model is a module behind a feature of its name. Its folder in this crate holds the checkpoint, the script that
+//! trained it, its card with measured figures, and the exported files.
+//!
+//! ```
+//! use waft_models::digits;
+//!
+//! static ARENA: waft::Arena<{ digits::I8.arena_bytes() }> = waft::Arena::new();
+//! let mut session = waft::Session::new(&digits::I8, ARENA.take().expect("first use")).expect("fits exactly");
+//! let request = waft::Request::new().class(7).seed(42).steps(10);
+//! let mut run = session.sample(request).expect("a valid request");
+//! while run.step().expect("seeds do not run out").is_some() {}
+//! assert_eq!(run.image().expect("complete").data().len(), 64);
+//! ```
+#![no_std]
+#![deny(missing_docs)]
+
+/// Handwritten digits, 8×8 grey, classes 0 to 9 and 10 for "no class"; lists of 10, 20 and 50 steps.
+#[cfg(feature = "digits")]
+pub mod digits {
+    waft::include_model!(
+        /// The `i8` lane: integers only.
+        pub I8,
+        "../digits/digits-i8.waft"
+    );
+}

@@ -31,6 +31,11 @@ impl Guidance {
         Self((if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32)
     }
 
+    /// From 16 fractional bits.
+    pub const fn from_bits(bits: i32) -> Self {
+        Self(bits)
+    }
+
     /// In 16 fractional bits.
     pub const fn to_bits(self) -> i32 {
         self.0
