@@ -36,7 +36,7 @@ fn gather_row<E: Float>(
         slots.get_mut(start..start + geometry.ring_row_len())?.fill(0.0);
     }
     let Some(row) = row else { return Some(()) };
-    for source in sources(context, op.sources)? {
+    for source in &sources(context, op.sources)? {
         let tensor = &source.tensor;
         let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element.bytes();
         let from = tensor.offset as usize + row * bytes;
@@ -46,9 +46,9 @@ fn gather_row<E: Float>(
         let norm = norm.get(source.channel..).unwrap_or(&[]);
         // The sample is single precision in both lanes.
         if tensor.element == Element::F32 {
-            gather_pixels::<f32>(op, geometry, &source, view(input)?, norm, slot)?;
+            gather_pixels::<f32>(op, geometry, source, view(input)?, norm, slot)?;
         } else {
-            gather_pixels::<E>(op, geometry, &source, view(input)?, norm, slot)?;
+            gather_pixels::<E>(op, geometry, source, view(input)?, norm, slot)?;
         }
     }
     Some(())

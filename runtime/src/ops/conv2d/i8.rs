@@ -70,7 +70,7 @@ fn gather_row<R: Activation>(
         slots.get_mut(start..start + geometry.ring_row_len())?.fill(R::saturate(op.ring_zero));
     }
     let Some(row) = row else { return Some(()) };
-    for source in sources(context, op.sources)? {
+    for source in &sources(context, op.sources)? {
         let tensor = &source.tensor;
         let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element.bytes();
         let from = tensor.offset as usize + row * bytes;
@@ -79,9 +79,9 @@ fn gather_row<R: Activation>(
         let norm: &[[i32; 2]] = view(norm)?;
         let norm = norm.get(source.channel..).unwrap_or(&[]);
         match tensor.element {
-            Element::I8 => gather_pixels::<i8, R>(op, geometry, &source, view(input)?, norm, slot)?,
-            Element::I16 => gather_pixels::<i16, R>(op, geometry, &source, view(input)?, norm, slot)?,
-            Element::I32 => gather_pixels::<i32, R>(op, geometry, &source, view(input)?, norm, slot)?,
+            Element::I8 => gather_pixels::<i8, R>(op, geometry, source, view(input)?, norm, slot)?,
+            Element::I16 => gather_pixels::<i16, R>(op, geometry, source, view(input)?, norm, slot)?,
+            Element::I32 => gather_pixels::<i32, R>(op, geometry, source, view(input)?, norm, slot)?,
             Element::F16 | Element::F32 => return None,
         }
     }
