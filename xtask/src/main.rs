@@ -5,8 +5,11 @@ use clap::{Parser, Subcommand};
 mod args;
 mod eps;
 mod export;
+mod firmware;
 mod inspect;
 mod sample;
+mod setup;
+mod test;
 
 /// Diffusion models on microcontrollers: export, draw, check.
 #[derive(Parser)]
@@ -18,14 +21,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Turns a diffusers checkpoint into a .waft file.
     ExportWeights(export::Args),
-    /// Draws pictures with the runtime on this machine.
     Sample(sample::Args),
-    /// Runs one network call on given tensors.
     Eps(eps::Args),
-    /// Shows what is in a .waft file.
     Inspect(inspect::Args),
+    Firmware(firmware::Args),
+    Test(test::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -34,5 +35,7 @@ fn main() -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(&args),
         Command::Eps(args) => eps::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Firmware(args) => firmware::run(&args),
+        Command::Test(args) => test::run(&args),
     }
 }

@@ -1,0 +1,166 @@
+//! What the firmware tests need beyond cargo: a compiler for bare metal and an emulator. Each is looked for, then
+//! installed the ordinary way, then by the roundabout way that Debian images without either need.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+/// Oldest compiler that builds the workspace: the `rust-version` of its manifest.
+const MINOR: u32 = 89;
+
+/// A cargo that builds for a target.
+pub(crate) struct Toolchain {
+    cargo: PathBuf,
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+}
+
+impl Toolchain {
+    /// `cargo build` for the target, in a folder.
+    pub(crate) fn build(&self, folder: &Path, target: &str) -> Command {
+        let mut command = Command::new(&self.cargo);
+        // What `cargo xtask` set for its own toolchain does not hold for another.
+        for name in ["RUSTC", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTDOC", "CARGO", "RUSTC_WRAPPER"] {
+            command.env_remove(name);
+        }
+        command.current_dir(folder).args(["build", "--release", "--locked", "--target", target]);
+        command.args(&self.arguments).envs(self.environment.iter().cloned());
+        command
+    }
+}
+
+/// Whether set-up may install packages: not if `WAFT_NO_INSTALL` is set.
+fn may_install() -> bool {
+    std::env::var_os("WAFT_NO_INSTALL").is_none()
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+fn output(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+}
+
+/// Runs apt-get, with sudo if need be; says what it does.
+fn apt(arguments: &[&str]) -> bool {
+    let root = output("id", &["-u"]).is_some_and(|id| id == "0");
+    let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
+    if !root {
+        command.args(["-n", "apt-get"]);
+    }
+    eprintln!("set-up: apt-get {}", arguments.join(" "));
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments).arg("-qq");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn has_apt() -> bool {
+    succeeds(Command::new("apt-get").arg("--version"))
+}
+
+/// A toolchain for a bare-metal target.
+pub(crate) fn toolchain(target: &str) -> anyhow::Result<Toolchain> {
+    let native = || {
+        let folder = output("rustc", &["--print", "target-libdir", "--target", target])?;
+        let has_core =
+            fs::read_dir(folder).ok()?.flatten().any(|f| f.file_name().to_string_lossy().contains("libcore"));
+        has_core.then(|| Toolchain { cargo: "cargo".into(), environment: vec![], arguments: vec![] })
+    };
+    if let Some(found) = native() {
+        return Ok(found);
+    }
+    if may_install() {
+        eprintln!("set-up: rustup target add {target}");
+        if succeeds(Command::new("rustup").args(["target", "add", target]))
+            && let Some(found) = native()
+        {
+            return Ok(found);
+        }
+    }
+    if let Some(found) = from_source(target) {
+        return Ok(found);
+    }
+    if may_install() && has_apt() {
+        // A recent compiler with its library's sources, as some Debian releases carry it beside the old one.
+        let installed = apt(&["update"]) && apt(&["install", "-y", "rustc-web", "cargo-web", "rust-web-src", "lld-19"]);
+        if installed && let Some(found) = from_source(target) {
+            return Ok(found);
+        }
+    }
+    bail!("no compiler for {target}: run `rustup target add {target}`, or install a rustc with rust-src and lld")
+}
+
+/// The distribution's compiler with the core library built from source.
+fn from_source(target: &str) -> Option<Toolchain> {
+    let (cargo, rustc) = (PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"));
+    let version = output(&rustc, &["--version"])?;
+    let minor: u32 = version.split_whitespace().nth(1)?.split('.').nth(1)?.parse().ok()?;
+    let sysroot = output(&rustc, &["--print", "sysroot"])?;
+    let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/Cargo.toml");
+    if minor < MINOR || !sources.is_file() || !cargo.is_file() {
+        return None;
+    }
+    let rustup_lld = output("rustc", &["--print", "sysroot"])
+        .map(|root| format!("{root}/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld"))
+        .filter(|path| Path::new(path).is_file());
+    let linker = ["ld.lld-19", "ld.lld"]
+        .into_iter()
+        .find(|name| succeeds(Command::new(name).arg("--version")))
+        .map(ToString::to_string)
+        .or(rustup_lld)?;
+    let name = target.to_uppercase().replace(['-', '.'], "_");
+    Some(Toolchain {
+        cargo,
+        environment: vec![
+            ("RUSTC".into(), rustc.display().to_string()),
+            ("RUSTC_BOOTSTRAP".into(), "1".into()),
+            (format!("CARGO_TARGET_{name}_LINKER"), linker),
+        ],
+        arguments: vec!["-Z".into(), "build-std=core".into()],
+    })
+}
+
+/// Makes sure that an emulator runs.
+pub(crate) fn emulator(program: &str) -> anyhow::Result<()> {
+    let runs = || succeeds(Command::new(program).arg("--version"));
+    if runs() {
+        return Ok(());
+    }
+    let packages = ["qemu-system-arm", "qemu-system-misc"];
+    if may_install() && has_apt() {
+        let ordinary = [&["install", "-y", "--no-install-recommends"][..], &packages].concat();
+        if apt(&["update"]) && apt(&ordinary) && runs() {
+            return Ok(());
+        }
+        // Where other QEMU packages come from backports, this one must as well.
+        if let Ok(suite) = add_backports() {
+            let from = [&ordinary[..], &["qemu-system-data", "-t", &suite]].concat();
+            if apt(&["update"]) && apt(&from) && runs() {
+                return Ok(());
+            }
+        }
+    }
+    bail!("{program} does not run: install QEMU's system emulators ({})", packages.join(", "))
+}
+
+/// Adds the release's backports from the mirror that apt already uses; the suite's name.
+fn add_backports() -> anyhow::Result<String> {
+    let release = fs::read_to_string("/etc/os-release")?;
+    let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).context("no codename")?;
+    let suite = format!("{codename}-backports");
+    let targets = output("apt-get", &["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"])
+        .context("apt-get indextargets failed")?;
+    if targets.lines().any(|line| line.ends_with(&format!(" {suite}"))) {
+        return Ok(suite);
+    }
+    let mirror = targets
+        .lines()
+        .find_map(|line| line.strip_suffix(&format!(" {codename}")))
+        .context("no mirror of the release itself")?;
+    eprintln!("set-up: adding {suite}");
+    fs::write("/etc/apt/sources.list.d/waft-backports.list", format!("deb {mirror} {suite} main\n"))?;
+    Ok(suite)
+}

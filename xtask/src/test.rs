@@ -1,0 +1,122 @@
+//! `test`: everything that this machine can check, with what it needs set up first.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use waft::{Guidance, Model, Request};
+use waft_host::sample::{Batch, digest, draw};
+use waft_host::shipped;
+
+use crate::firmware::{self, Firmware};
+
+/// Runs every test that this machine can run, and says what it could not.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the firmware under QEMU, and all that it would install.
+    #[arg(long)]
+    no_firmware: bool,
+}
+
+/// Lanes and options that must build alone.
+const FEATURES: [&str; 7] =
+    ["i8", "f16", "f32", "i8,f16", "i8,defmt,rand_core", "f16,micromath", "i8,f16,f32,micromath,defmt,rand_core"];
+
+/// Limits of the digits firmware on a Cortex-M4F.
+const TEXT_BYTES: u64 = 48 * 1024;
+const DATA_BSS_BYTES: u64 = 1024;
+const STACK_BYTES: u64 = 4096;
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let mut summary = vec![];
+    let mut part = |name: &'static str, test: &mut dyn FnMut() -> anyhow::Result<()>| -> anyhow::Result<()> {
+        eprintln!("\n== {name}");
+        let started = Instant::now();
+        test().with_context(|| format!("{name} failed"))?;
+        summary.push((name, started.elapsed()));
+        Ok(())
+    };
+    part("format", &mut || cargo(&["fmt", "--all", "--check"]))?;
+    part("clippy", &mut || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    part("features", &mut || {
+        FEATURES.iter().try_for_each(|features| {
+            cargo(&[
+                "clippy",
+                "-q",
+                "-p",
+                "waft",
+                "--no-default-features",
+                "--features",
+                features,
+                "--",
+                "-D",
+                "warnings",
+            ])
+        })
+    })?;
+    part("docs", &mut || {
+        let mut command = Command::new("cargo");
+        status(command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    part("tests", &mut || cargo(&["test", "--workspace", "--release"]))?;
+    let mut missing = vec!["CUDA: no test needs a GPU yet".to_string()];
+    if args.no_firmware {
+        missing.push("firmware: left out by --no-firmware".into());
+    } else {
+        part("firmware", &mut firmware_tests)?;
+    }
+    report(&summary, &missing);
+    Ok(())
+}
+
+fn report(summary: &[(&str, Duration)], missing: &[String]) {
+    println!("\nall passed:");
+    for (name, time) in summary {
+        println!("  {name:<10} {:>6.1} s", time.as_secs_f64());
+    }
+    for what in missing {
+        println!("NOT RUN  {what}");
+    }
+}
+
+fn status(command: &mut Command) -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    let status = command.current_dir(root).status().context("cannot run cargo")?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    status(Command::new("cargo").args(arguments))
+}
+
+/// The firmware draws the host's pictures within its limits, without a panic path or a float routine.
+fn firmware_tests() -> anyhow::Result<()> {
+    let bytes = shipped::find("digits", None, None, &indicatif::ProgressBar::hidden())?;
+    let model = Model::from_bytes(bytes.as_slice())?;
+    let image = Firmware::build("thumbv7em-none-eabihf", bytes.as_slice())?;
+    let requests = [(7, 1, 10, 1.0), (0, 2, 10, 1.0), (3, u64::MAX, 20, 1.0), (10, 4, 10, 1.0), (5, 5, 10, 2.5)];
+    for (class, seed, steps, guidance) in requests {
+        let request = Request::new().class(class).steps(steps).guidance(Guidance::from_f32(guidance));
+        let batch = Batch { request, seed, classes: vec![], count: 1, latents: None, trajectory: false };
+        let expected = draw(&model, &batch, &indicatif::ProgressBar::hidden())?;
+        let expected = digest(expected.iter().map(|picture| picture.bytes.as_slice()));
+        let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
+        let report = image.draw(request)?;
+        let what = format!("class {class}, seed {seed}, {steps} steps, guidance {guidance}");
+        ensure!(report.digest == expected, "{what}: digest {} but the host's is {expected}", report.digest);
+        ensure!(report.text_bytes <= TEXT_BYTES, "text of {} bytes", report.text_bytes);
+        ensure!(report.data_bss_bytes <= DATA_BSS_BYTES, "data and bss of {} bytes", report.data_bss_bytes);
+        ensure!(report.stack_bytes <= STACK_BYTES, "{what}: stack of {} bytes", report.stack_bytes);
+        ensure!(report.panic_free, "a panic path survives in the firmware");
+        eprintln!("{what}: ok, {} instructions, stack {}", report.instructions, report.stack_bytes);
+    }
+    let floats = firmware::float_routines(bytes.as_slice())?;
+    if !floats.is_empty() {
+        bail!("the i8 firmware contains float routines: {}", floats.join(", "));
+    }
+    eprintln!("no float routine in the soft-float image");
+    Ok(())
+}
