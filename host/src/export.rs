@@ -136,6 +136,8 @@ pub struct Export {
     pub bytes: AlignedBytes,
     /// What to tell people.
     pub report: ExportReport,
+    /// The operations in real numbers, by the file's indices: what parity is checked against.
+    pub network: Network,
 }
 
 /// A network ready to be emitted in any lane.
@@ -190,7 +192,7 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
         step_lists,
         tensors,
     };
-    Ok(Export { bytes, report })
+    Ok(Export { bytes, report, network: prepared.network })
 }
 
 /// The lane's name in commands and reports.

@@ -39,7 +39,9 @@ pub const fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
 pub fn gaussian(word: u32) -> i32 {
     let v = word & 0x7FFF_FFFF;
     let octave = v.leading_zeros().saturating_sub(1);
-    let depth = 0x7FFF_FFFF_u32.wrapping_sub(v << (octave & 31)) & 0x7FFF_FFFF;
+    // 2³¹ − (v + ½)·2^octave, rounded down: 0 at the top of the octave, 2³⁰ at its end.
+    let normalized = (v << (octave & 31)) | ((1 << (octave & 31)) >> 1);
+    let depth = 0x7FFF_FFFF_u32.wrapping_sub(normalized) & 0x7FFF_FFFF;
     let index = (octave as usize) * 16 + (depth >> 26) as usize;
     let magnitude = match (GAUSSIAN.get(index), GAUSSIAN.get(index + 1)) {
         (Some(&low), Some(&high)) => {

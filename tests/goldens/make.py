@@ -1,0 +1,175 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.4", "diffusers>=0.36", "numpy", "safetensors"]
+# ///
+"""Writes the golden files of this folder with diffusers itself, in f32 on one thread.
+
+    python tests/goldens/make.py
+
+See README.md beside this script for what each file is.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DModel
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+DIGITS = HERE.parent.parent / "models" / "digits" / "checkpoint"
+
+# Each covers corners that the others do not; weights are random, norms and biases too, so that a mix-up shows.
+CHECKPOINTS = {
+    "cifar_small": dict(
+        sample_size=16, in_channels=3, out_channels=3, block_out_channels=(8, 8, 16, 16), layers_per_block=2,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1,
+        attention_head_dim=None,
+    ),
+    "heads": dict(
+        sample_size=(8, 12), in_channels=1, out_channels=1, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("AttnDownBlock2D", "DownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, attention_head_dim=4, add_attention=False, center_input_sample=True,
+        mid_block_scale_factor=1.5,
+    ),
+    "velocity": dict(
+        sample_size=6, in_channels=2, out_channels=2, block_out_channels=(8,), layers_per_block=3,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=2, num_class_embeds=5,
+        time_embedding_dim=24,
+    ),
+}
+
+
+def random_model(name: str) -> UNet2DModel:
+    torch.manual_seed(sorted(CHECKPOINTS).index(name))
+    model = UNet2DModel(**CHECKPOINTS[name]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+@torch.no_grad()
+def calls(model: UNet2DModel, timesteps: list[int], classes: list[int] | None, seed: int) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    size = model.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    sample = torch.randn((len(timesteps), model.config.in_channels, height, width), generator=generator)
+    timestep = torch.tensor(timesteps)
+    tensors = {"sample": sample, "timestep": timestep}
+    if classes is not None:
+        tensors["class_labels"] = torch.tensor(classes)
+    out = model(sample, timestep, class_labels=tensors.get("class_labels")).sample
+    return tensors | {"out": out}
+
+
+@torch.no_grad()
+def trajectory(model, scheduler, latents, classes, steps, guidance=1.0, clipped=False, eta=0.0, noise=None):
+    scheduler.set_timesteps(steps)
+    samples = [latents]
+    for index, t in enumerate(scheduler.timesteps):
+        x = samples[-1]
+        predicted = model(x, t, class_labels=classes).sample
+        if guidance != 1:
+            unconditional = model(x, t, class_labels=torch.full_like(classes, 10)).sample
+            predicted = unconditional + guidance * (predicted - unconditional)
+        step = scheduler.step(
+            predicted, t, x, eta=eta, use_clipped_model_output=clipped,
+            variance_noise=None if noise is None else noise[index],
+        )
+        samples.append(step.prev_sample)
+    return samples
+
+
+def schedules() -> dict:
+    lists, alphas = [], []
+    counts = [1, 2, 3, 7, 10, 16, 20, 31, 50, 61, 64, 97, 100, 103, 166, 372, 600, 1000]
+    for train in (1000, 100):
+        for spacing in ("leading", "linspace", "trailing"):
+            for offset in (0, 1) if spacing == "leading" else (0,):
+                for steps in counts:
+                    if steps > train:
+                        continue
+                    scheduler = DDIMScheduler(
+                        num_train_timesteps=train, timestep_spacing=spacing, steps_offset=offset
+                    )
+                    scheduler.set_timesteps(steps)
+                    found = [int(t) for t in scheduler.timesteps]
+                    text = ",".join(map(str, found))
+                    row = {"train": train, "spacing": spacing, "offset": offset, "steps": steps, "len": len(found)}
+                    row |= {"first": found[:3], "last": found[-3:], "sha256": hashlib.sha256(text.encode()).hexdigest()}
+                    lists.append(row)
+    for train in (1000, 100):
+        for beta_schedule in ("linear", "scaled_linear", "squaredcos_cap_v2"):
+            for zero_snr in (False, True):
+                scheduler = DDIMScheduler(
+                    num_train_timesteps=train, beta_schedule=beta_schedule, rescale_betas_zero_snr=zero_snr
+                )
+                values = scheduler.alphas_cumprod.numpy().astype("<f4")
+                places = sorted(set(np.linspace(0, train - 1, 25).astype(int).tolist()))
+                alphas.append({
+                    "train": train, "beta_schedule": beta_schedule, "zero_snr": zero_snr, "at": places,
+                    "values": [float(values[i]) for i in places],
+                    "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
+                })
+    return {"timesteps": lists, "alphas_cumprod": alphas}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for index, name in enumerate(CHECKPOINTS):
+        model = random_model(name)
+        folder = HERE / name
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder)
+        prediction = "v_prediction" if name == "velocity" else "epsilon"
+        scheduler = DDIMScheduler(prediction_type=prediction, timestep_spacing="trailing")
+        scheduler.save_config(folder)
+        classes = [0, 4, 2] if model.config.num_class_embeds else None
+        save_file(calls(model, [0, 999, 421], classes, seed=10 + index), HERE / f"{name}_eps.safetensors")
+
+    # diffusers' v-prediction through DDIM, without and with the clipped sample fed back.
+    model, scheduler = random_model("velocity"), DDIMScheduler.from_pretrained(HERE / "velocity")
+    latents = torch.randn((3, 2, 6, 6), generator=torch.Generator().manual_seed(20))
+    classes = torch.tensor([0, 1, 4])
+    save_file(
+        {"latents": latents, "class_labels": classes}
+        | {
+            f"clipped_{clipped}".lower(): trajectory(model, scheduler, latents, classes, 10, clipped=clipped)[-1]
+            for clipped in (False, True)
+        },
+        HERE / "velocity_trajectories.safetensors",
+    )
+
+    digits = UNet2DModel.from_pretrained(DIGITS).eval()
+    timesteps, classes = [0, 1, 99, 500, 998, 999], [0, 9, 10, 3, 10, 7]
+    save_file(calls(digits, timesteps, classes, seed=30), HERE / "digits_eps.safetensors")
+
+    latents = torch.randn((4, 1, 8, 8), generator=torch.Generator().manual_seed(31))
+    classes = torch.arange(4)
+    tensors = {"latents": latents, "class_labels": classes}
+    config = DDIMScheduler.from_pretrained(DIGITS).config
+    for spacing in ("leading", "linspace", "trailing"):
+        scheduler = DDIMScheduler.from_config(config, timestep_spacing=spacing)
+        for steps in (10, 20, 50):
+            tensors[f"{spacing}_{steps}"] = trajectory(digits, scheduler, latents, classes, steps)[-1]
+    scheduler = DDIMScheduler.from_config(config)
+    tensors["trailing_10_all"] = torch.stack(trajectory(digits, scheduler, latents, classes, 10))
+    tensors["guided_20"] = trajectory(digits, scheduler, latents, classes, 20, guidance=2.0, clipped=True)[-1]
+    tensors["eta_noise"] = torch.randn((10, 4, 1, 8, 8), generator=torch.Generator().manual_seed(32))
+    tensors["eta_10"] = trajectory(
+        digits, scheduler, latents, classes, 10, eta=0.7, noise=tensors["eta_noise"]
+    )[-1]
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, HERE / "digits_trajectories.safetensors")
+
+    (HERE / "schedules.json").write_text(json.dumps(schedules(), separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+//! Independent references for single operations: real numbers from the network's own weights, and integers straight
+//! from the file's specification. Both unfold everything naively; neither shares code with the runtime's operations.
+
+use waft::Model;
+use waft::format::{self, Bias, Element, Gather, NONE, Tensor};
+use waft_host::lower::{Network, Op};
+
+/// Real values of a tensor's bytes.
+///
+/// # Panics
+/// If the bytes are not the tensor's.
+pub fn reals(tensor: &Tensor, bytes: &[u8]) -> Vec<f64> {
+    match tensor.element {
+        Element::F32 => bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
+        Element::F16 => bytes.as_chunks::<2>().0.iter().map(|&b| half_to_f64(u16::from_le_bytes(b))).collect(),
+        _ => {
+            let (scale, zero) = (f64::from(tensor.scale), i64::from(tensor.zero_point));
+            integers(tensor, bytes).into_iter().map(|q| (q - zero) as f64 * scale).collect()
+        }
+    }
+}
+
+/// IEEE 754 half precision, by its definition.
+fn half_to_f64(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let fraction = f64::from(bits & 0x3FF);
+    match (bits >> 10) & 31 {
+        0 => sign * fraction * 2f64.powi(-24),
+        31 => sign * f64::INFINITY,
+        exponent => sign * (1.0 + fraction / 1024.0) * 2f64.powi(i32::from(exponent) - 15),
+    }
+}
+
+/// Integers of a tensor's bytes.
+///
+/// # Panics
+/// If it is a float tensor.
+pub fn integers(tensor: &Tensor, bytes: &[u8]) -> Vec<i64> {
+    match tensor.element {
+        Element::I8 => bytes.iter().map(|&b| i64::from(b as i8)).collect(),
+        Element::I16 => bytes.as_chunks().0.iter().map(|&b| i64::from(i16::from_le_bytes(b))).collect(),
+        Element::I32 => bytes.as_chunks().0.iter().map(|&b| i64::from(i32::from_le_bytes(b))).collect(),
+        Element::F16 | Element::F32 => panic!("not an integer tensor"),
+    }
+}
+
+/// The result of one operation in real numbers, from the real values of what it reads. `None` for operations whose
+/// operands have no uniform real scale.
+pub fn real_result(network: &Network, index: usize, read: &dyn Fn(usize) -> Vec<f64>) -> Option<Vec<f64>> {
+    match &network.ops[index].1 {
+        Op::Embed { .. } => None,
+        Op::Linear { source, linear, .. } => Some(linear.apply(&read(*source))),
+        Op::Norm { sources, norm, .. } => {
+            let joined = join(network, sources, read);
+            let channels = norm.gamma.len();
+            let per_group = channels / norm.groups;
+            let pixels = joined.len() / channels;
+            let mut map = vec![];
+            for channel in 0..channels {
+                let first = channel / per_group * per_group;
+                let group: Vec<f64> =
+                    (0..pixels).flat_map(|p| joined[p * channels + first..][..per_group].iter().copied()).collect();
+                let mean = group.iter().sum::<f64>() / group.len() as f64;
+                let variance = group.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / group.len() as f64;
+                let a = f64::from(norm.gamma[channel]) / (variance + norm.eps).sqrt();
+                map.extend([a, f64::from(norm.beta[channel]) - mean * a]);
+            }
+            Some(map)
+        }
+        Op::Attention { query, key_value, heads, scale, .. } => {
+            let channels = network.tensors[*query].shape.c;
+            Some(attention(&read(*query), &read(*key_value), channels, *heads, f64::from(*scale)))
+        }
+        Op::Conv(conv) => {
+            let shape = network.tensors[conv.sources[0]].shape;
+            let mut x = join(network, &conv.sources, read);
+            let channels = conv.conv.inputs;
+            match conv.norm.map(read) {
+                Some(map) => {
+                    for (i, x) in x.iter_mut().enumerate() {
+                        let c = i % channels;
+                        *x = *x * map[2 * c] + map[2 * c + 1];
+                        if conv.silu {
+                            *x /= 1.0 + (-*x).exp();
+                        }
+                    }
+                }
+                None => {
+                    let (gain, offset) = conv.input_affine;
+                    x.iter_mut().for_each(|x| *x = f64::from(gain) * *x + f64::from(offset));
+                }
+            }
+            let output = network.tensors[conv.output].shape;
+            let bias: Vec<f64> = match &conv.projection {
+                Some((_, Some(id))) => read(*id),
+                Some((_, None)) => return None,
+                None => conv.conv.bias.iter().map(|&b| f64::from(b)).collect(),
+            };
+            let residual = conv.residual.map(|(id, gain)| (read(id), f64::from(gain)));
+            let [kh, kw] = conv.conv.kernel;
+            let scale = if conv.upsample { 2 } else { 1 };
+            let mut out = vec![];
+            for y in 0..output.h {
+                for x_out in 0..output.w {
+                    for o in 0..output.c {
+                        let mut sum = bias[o];
+                        for ky in 0..kh {
+                            for kx in 0..kw {
+                                let iy = (y * conv.conv.stride + ky) as isize - conv.conv.padding[0] as isize;
+                                let ix = (x_out * conv.conv.stride + kx) as isize - conv.conv.padding[1] as isize;
+                                if iy < 0 || ix < 0 || iy as usize >= scale * shape.h || ix as usize >= scale * shape.w
+                                {
+                                    continue;
+                                }
+                                let pixel = (iy as usize / scale * shape.w + ix as usize / scale) * channels;
+                                let weights = ((o * kh + ky) * kw + kx) * channels;
+                                for c in 0..channels {
+                                    sum += x[pixel + c] * f64::from(conv.conv.weight[weights + c]);
+                                }
+                            }
+                        }
+                        if let Some((values, gain)) = &residual {
+                            sum += gain * values[(y * output.w + x_out) * output.c + o];
+                        }
+                        out.push(sum);
+                    }
+                }
+            }
+            Some(out)
+        }
+    }
+}
+
+fn join(network: &Network, sources: &[usize], read: &dyn Fn(usize) -> Vec<f64>) -> Vec<f64> {
+    let parts: Vec<(Vec<f64>, usize)> = sources.iter().map(|&id| (read(id), network.tensors[id].shape.c)).collect();
+    let pixels = parts[0].0.len() / parts[0].1;
+    (0..pixels).flat_map(|p| parts.iter().flat_map(move |(values, c)| values[p * c..(p + 1) * c].to_vec())).collect()
+}
+
+fn attention(query: &[f64], key_value: &[f64], channels: usize, heads: usize, scale: f64) -> Vec<f64> {
+    let pixels = query.len() / channels;
+    let head = channels / heads;
+    let mut context = vec![0.0; query.len()];
+    for h in 0..heads {
+        for i in 0..pixels {
+            let q = &query[i * channels + h * head..][..head];
+            let scores: Vec<f64> = (0..pixels)
+                .map(|j| scale * (0..head).map(|d| q[d] * key_value[j * 2 * channels + h * head + d]).sum::<f64>())
+                .collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..head {
+                let sum: f64 =
+                    (0..pixels).map(|j| weights[j] * key_value[j * 2 * channels + channels + h * head + d]).sum();
+                context[i * channels + h * head + d] = sum / total;
+            }
+        }
+    }
+    context
+}
+
+/// `value·multiplier·2^(shift−31)` rounded half up and saturated, over 128 bits.
+pub fn requantize(value: i64, multiplier: i32, shift: i32) -> i64 {
+    let k = 31 - shift.clamp(-31, 30);
+    let product = i128::from(value) * i128::from(multiplier) * 2 + (1i128 << k);
+    ((product >> (k + 1)) as i64).clamp(i32::MIN.into(), i32::MAX.into())
+}
+
+fn rounded(value: i128, shift: u32) -> i64 {
+    if shift == 0 { value as i64 } else { ((value + (1i128 << (shift - 1))) >> shift) as i64 }
+}
+
+/// The integers that a convolution of an `i8` model must write, straight from the record: unfolded, without a ring, in
+/// any order. `read` gives a tensor's integers before the operation. SiLU is the runtime's own function, which has a
+/// test of its own.
+///
+/// # Panics
+/// If the record does not fit the model.
+pub fn integer_conv(
+    model: &Model<'_>,
+    op: &format::Conv2d,
+    step_biases: &[u8],
+    read: &dyn Fn(u16) -> Vec<i64>,
+) -> Vec<i64> {
+    let tensor = |id: u16| model.tensor(id).expect("exists");
+    let word = |at: usize| i32::from_le_bytes(*model.bytes()[at..].first_chunk().expect("inside"));
+    let output = tensor(op.output);
+    let ring = tensor(op.scratch);
+    let first = tensor(op.sources[0]);
+    let (rows, columns) = (usize::from(first.rows), usize::from(first.columns));
+    let channels = usize::from(ring.channels);
+    let limits: (i64, i64) = if ring.element == Element::I8 { (-128, 127) } else { (-32768, 32767) };
+    let map = (op.norm != NONE).then(|| read(op.norm));
+
+    let mut x = vec![0i64; rows * columns * channels];
+    let mut start = 0;
+    for (i, &id) in op.sources.iter().filter(|&&id| id != NONE).enumerate() {
+        let width = usize::from(tensor(id).channels);
+        for (at, value) in read(id).into_iter().enumerate() {
+            let (pixel, channel) = (at / width, start + at % width);
+            let q = match op.gather {
+                Gather::Raw if op.multiplier[i] == 0 => value,
+                Gather::Raw => {
+                    requantize(value - i64::from(op.source_zero[i]), op.multiplier[i], op.shift[i])
+                        + i64::from(op.ring_zero)
+                }
+                _ => {
+                    let map = map.as_ref().expect("affine gathers have a map");
+                    let (a, b) = (map[2 * channel], map[2 * channel + 1]);
+                    let y = rounded(i128::from(value) * i128::from(a), op.affine_shift) + b;
+                    let y = y.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+                    let value = if op.gather == Gather::AffineSilu {
+                        i64::from(waft::fixed::silu(y))
+                    } else {
+                        i64::from(y.clamp(-(1 << 27), 1 << 27)) * 8
+                    };
+                    requantize(value, op.multiplier[0], op.shift[0]) + i64::from(op.ring_zero)
+                }
+            };
+            x[pixel * channels + channel] = q.clamp(limits.0, limits.1);
+        }
+        start += width;
+    }
+
+    let (oh, ow, oc) = (usize::from(output.rows), usize::from(output.columns), usize::from(output.channels));
+    let [kh, kw] = op.kernel.map(usize::from);
+    let scale = if op.upsample { 2 } else { 1 };
+    let bias_tensor = (op.bias == Bias::Tensor).then(|| read(op.bias_tensor));
+    let residual = (op.residual != NONE).then(|| read(op.residual));
+    let limits: (i64, i64) = match output.element {
+        Element::I8 => (-128, 127),
+        Element::I16 => (-32768, 32767),
+        _ => (i32::MIN.into(), i32::MAX.into()),
+    };
+    let mut out = vec![];
+    for y in 0..oh {
+        for xo in 0..ow {
+            for o in 0..oc {
+                let mut sum = match op.bias {
+                    Bias::Constant => i64::from(word(op.bias_at as usize + 4 * o)),
+                    Bias::Step => {
+                        let at = op.bias_at as usize + 4 * o;
+                        i64::from(i32::from_le_bytes(*step_biases[at..].first_chunk().expect("inside")))
+                    }
+                    Bias::Tensor => bias_tensor.as_ref().expect("read above")[o],
+                };
+                for ky in 0..kh {
+                    for kx in 0..kw {
+                        let iy = (y * usize::from(op.stride) + ky) as isize - op.padding[0] as isize;
+                        let ix = (xo * usize::from(op.stride) + kx) as isize - op.padding[1] as isize;
+                        let inside =
+                            iy >= 0 && ix >= 0 && (iy as usize) < scale * rows && (ix as usize) < scale * columns;
+                        for c in 0..channels {
+                            let weight = model.bytes()[op.weights as usize + ((o * kh + ky) * kw + kx) * channels + c];
+                            let value = if inside {
+                                x[(iy as usize / scale * columns + ix as usize / scale) * channels + c]
+                            } else {
+                                i64::from(op.ring_zero)
+                            };
+                            sum += i64::from(weight as i8) * value;
+                        }
+                    }
+                }
+                assert!(i32::try_from(sum).is_ok(), "the exporter promises that no accumulator leaves 32 bits: {sum}");
+                let (m, s) = (word(op.requant as usize + 8 * o), word(op.requant as usize + 8 * o + 4));
+                let value = match &residual {
+                    None => requantize(sum, m, s),
+                    Some(values) => {
+                        let kept = values[(y * ow + xo) * oc + o] - i64::from(op.residual_zero);
+                        let kept = requantize(kept, op.residual_multiplier, op.residual_shift);
+                        rounded(i128::from(requantize(sum, m, s + 8) + kept), 8)
+                    }
+                };
+                out.push((value + i64::from(op.output_zero)).clamp(limits.0, limits.1));
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,223 @@
+//! Every operation in every lane through one suite: each is run inside a real network and its result held against an
+//! oracle that computes it from the very values that it read.
+
+use waft::format::{self, Lane};
+use waft::{Model, Request, SamplesMut, Session};
+use waft_host::export::{Export, ExportOptions, StreamWidth};
+use waft_host::lower::{Op, Role};
+use waft_host::sample::arena;
+use waft_tests::{digits, exported, golden, model, oracle};
+
+fn options(lane: Lane, stream: StreamWidth) -> ExportOptions {
+    ExportOptions { lane, stream, steps: vec![4], calibration_images: 4, ..Default::default() }
+}
+
+/// Visits every operation of one network call: its index, what its operands held before and its result after.
+fn visit(model: &Model<'_>, step: u32, mut check: impl FnMut(u16, &dyn Fn(u16) -> Vec<u8>, Vec<u8>)) {
+    let mut memory = arena(model);
+    let mut session = Session::new(model, memory.as_mut_slice()).expect("fits");
+    // The initial noise of a seed.
+    let class = (model.classes() > 0).then_some(1);
+    let mut request = Request::new().seed(99);
+    if let Some(class) = class {
+        request = request.class(class);
+    }
+    {
+        let mut run = session.sample(request).expect("valid");
+        while run.starts().is_none() {
+            run.step().expect("runs");
+        }
+    }
+    assert!(matches!(session.input(), Some(SamplesMut::Fixed(_) | SamplesMut::Float(_))));
+    let mut call = session.predict(0, step, class).expect("valid");
+    let mut before: Option<(u16, Vec<Vec<u8>>)> = None;
+    loop {
+        let starts = call.starts();
+        if let (Some((index, tensors)), true) = (&before, starts.is_some()) {
+            let output = model.op(*index).expect("exists").output();
+            let result = call.tensor_bytes(output).expect("exists").to_vec();
+            check(*index, &|id| tensors[usize::from(id)].clone(), result);
+        }
+        if let Some(index) = starts {
+            let tensors = (0..model.tensors()).map(|id| call.tensor_bytes(id).expect("exists").to_vec()).collect();
+            before = Some((index, tensors));
+        }
+        if !call.step().expect("runs") {
+            break;
+        }
+    }
+    let (index, tensors) = before.expect("there are operations");
+    let output = model.op(index).expect("exists").output();
+    let result = call.tensor_bytes(output).expect("exists").to_vec();
+    check(index, &|id| tensors[usize::from(id)].clone(), result);
+}
+
+/// Signal to error in decibels.
+fn sqnr(found: &[f64], expected: &[f64]) -> f64 {
+    let signal: f64 = expected.iter().map(|x| x * x).sum();
+    let error: f64 = expected.iter().zip(found).map(|(a, b)| (a - b) * (a - b)).sum();
+    10.0 * (signal / error.max(1e-300)).log10()
+}
+
+/// Least signal-to-error ratio of one operation, given what it read. In the `i8` lane weights and inner activations
+/// have eight bits, which leaves some 30 dB for a convolution of random weights.
+fn floor(lane: Lane) -> f64 {
+    match lane {
+        Lane::I8 => 24.0,
+        Lane::F16 => 55.0,
+        Lane::F32 => 100.0,
+    }
+}
+
+fn real_suite(export: &Export) {
+    let model = model(&export.bytes);
+    let mut seen = [0; 4];
+    visit(&model, 1, |index, read, result| {
+        let op = &export.network.ops[usize::from(index)].1;
+        // Integer maps and bias vectors have scales of their own, which the integer suite knows.
+        let real = |id: usize| {
+            let role = export.network.tensors[id].role;
+            let joint = |op: &Op| matches!(op, Op::Attention { key_value, .. } if *key_value == id);
+            let joint = export.network.ops.iter().any(|(_, op)| joint(op));
+            model.lane() != Lane::I8
+                || !joint && !matches!(role, Role::Norm | Role::Bias | Role::Conditioning | Role::Scores | Role::Ring)
+        };
+        if !op.inputs().into_iter().chain([op.output()]).all(real) {
+            return;
+        }
+        let values = |id: usize| oracle::reals(&model.tensor(id as u16).expect("exists"), &read(id as u16));
+        let Some(expected) = oracle::real_result(&export.network, usize::from(index), &values) else { return };
+        let found = oracle::reals(&model.tensor(op.output() as u16).expect("exists"), &result);
+        let ratio = sqnr(&found, &expected);
+        let name = &export.network.ops[usize::from(index)].0;
+        assert!(ratio >= floor(model.lane()), "{name}: {ratio:.1} dB in {:?}", model.lane());
+        seen[match op {
+            Op::Conv(_) => 0,
+            Op::Norm { .. } => 1,
+            Op::Attention { .. } => 2,
+            Op::Linear { .. } | Op::Embed { .. } => 3,
+        }] += 1;
+    });
+    assert!(seen[0] >= 3, "{seen:?}");
+}
+
+/// Every convolution bit for bit against the unfolded one.
+fn integer_suite(export: &Export) {
+    let model = model(&export.bytes);
+    let step = 2;
+    let mut seen = 0;
+    let schedule = model.schedule(0).expect("there is one");
+    let biases = &model.bytes()[(schedule.biases + step * schedule.bias_bytes) as usize..];
+    visit(&model, step, |index, read, result| {
+        let Some(format::Op::Conv2d(op)) = model.op(index) else { return };
+        let read = |id: u16| oracle::integers(&model.tensor(id).expect("exists"), &read(id));
+        let expected = oracle::integer_conv(&model, &op, biases, &read);
+        let found = oracle::integers(&model.tensor(op.output).expect("exists"), &result);
+        let first = found.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(first, None, "{} differs", export.network.ops[usize::from(index)].0);
+        seen += 1;
+    });
+    assert!(seen >= 3);
+}
+
+/// Integer normalization maps against real statistics of the same integers.
+fn norm_suite(export: &Export) {
+    let model = model(&export.bytes);
+    visit(&model, 0, |index, read, result| {
+        let Some(format::Op::GroupNorm(op)) = model.op(index) else { return };
+        let values = |id: usize| oracle::reals(&model.tensor(id as u16).expect("exists"), &read(id as u16));
+        let expected = oracle::real_result(&export.network, usize::from(index), &values).expect("a map");
+        let map = oracle::integers(&model.tensor(op.output).expect("exists"), &result);
+        // Applied to what the operation read, the integer map gives the real one's values to a few units of 2⁻¹².
+        let mut channel = 0;
+        for id in op.sources.into_iter().filter(|&id| id != format::NONE) {
+            let tensor = model.tensor(id).expect("exists");
+            let integers = oracle::integers(&tensor, &read(id));
+            let reals = oracle::reals(&tensor, &read(id));
+            let width = usize::from(tensor.channels);
+            for (at, (&q, &x)) in integers.iter().zip(&reals).enumerate() {
+                let c = channel + at % width;
+                let found = ((q * map[2 * c]) >> op.affine_shift) + map[2 * c + 1];
+                let want = x * expected[2 * c] + expected[2 * c + 1];
+                let error = (found as f64 / 4096.0 - want).abs();
+                assert!(error <= 2e-3 + 2e-4 * want.abs(), "channel {c}: {want} became {}", found as f64 / 4096.0);
+            }
+            channel += width;
+        }
+    });
+}
+
+/// The suites for one lane over networks that together reach every form of every operation.
+macro_rules! lane_suite {
+    ($name:ident, $lane:expr) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn digits_network() {
+                real_suite(&exported(&digits(), &options($lane, StreamWidth::Auto)));
+            }
+
+            #[test]
+            fn downsampling_without_padding_and_one_head() {
+                real_suite(&exported(&golden("cifar_small"), &options($lane, StreamWidth::Auto)));
+            }
+
+            #[test]
+            fn heads_centered_input_and_output_factor() {
+                real_suite(&exported(&golden("heads"), &options($lane, StreamWidth::Auto)));
+            }
+
+            #[test]
+            fn no_attention_and_odd_sizes() {
+                real_suite(&exported(&golden("velocity"), &options($lane, StreamWidth::Auto)));
+            }
+        }
+    };
+}
+
+lane_suite!(f32, Lane::F32);
+lane_suite!(f16, Lane::F16);
+lane_suite!(i8, Lane::I8);
+
+#[test]
+fn integer_convolutions_are_exact_in_every_width() {
+    for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {
+        for stream in [StreamWidth::Auto, StreamWidth::Narrow, StreamWidth::Wide] {
+            integer_suite(&exported(&checkpoint, &options(Lane::I8, stream)));
+        }
+    }
+}
+
+#[test]
+fn integer_normalizations_follow_the_real_statistics() {
+    for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
+        for stream in [StreamWidth::Narrow, StreamWidth::Wide] {
+            norm_suite(&exported(&checkpoint, &options(Lane::I8, stream)));
+        }
+    }
+}
+
+/// What a projection adds to its convolution, in real numbers: the integers are checked through the network's values.
+#[test]
+fn conditioning_reaches_the_network_in_sixteen_bits() {
+    let [quantized, reference] =
+        [Lane::I8, Lane::F32].map(|lane| exported(&digits(), &options(lane, StreamWidth::Auto)));
+    let (quantized_model, reference_model) = (model(&quantized.bytes), model(&reference.bytes));
+    let mut expected = vec![];
+    visit(&reference_model, 3, |index, _, result| {
+        if let Op::Embed { output } = quantized.network.ops[usize::from(index)].1 {
+            expected = oracle::reals(&reference_model.tensor(output as u16).expect("exists"), &result);
+        }
+    });
+    visit(&quantized_model, 3, |index, _, result| {
+        if let Some(format::Op::Embed(op)) = quantized_model.op(index) {
+            let integers = oracle::integers(&quantized_model.tensor(op.output).expect("exists"), &result);
+            let unit = 2f64.powi(op.output_shift as i32 - 15);
+            for (found, expected) in integers.into_iter().zip(&expected) {
+                assert!((found as f64 * unit - expected).abs() < 2e-3, "{} but {expected}", found as f64 * unit);
+            }
+        }
+    });
+    assert!(!expected.is_empty());
+}
