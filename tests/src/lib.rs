@@ -54,3 +54,48 @@ pub fn psnr(found: &[f32], expected: &[f32]) -> f64 {
     let squares: f64 = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     10.0 * (4.0 / (squares / expected.len() as f64).max(1e-12)).log10()
 }
+
+/// Writes a checkpoint with small pseudo-random weights for a configuration: it asks the importer which tensors are
+/// missing, one after the other, as their names and shapes are in its errors.
+///
+/// # Panics
+/// If the configuration itself is refused.
+pub fn random_checkpoint(folder: &Path, config: &serde_json::Value) {
+    use safetensors::tensor::{Dtype, TensorView};
+    use waft_host::checkpoint::CheckpointError;
+    use waft_host::import::{ImportError, import};
+
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("writes");
+    let path = folder.join("diffusion_pytorch_model.safetensors");
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vec![];
+    let mut state = 0x9E37_79B9u32;
+    loop {
+        let views = tensors.iter().map(|(key, shape, bytes)| {
+            (key.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).expect("sized below"))
+        });
+        std::fs::write(&path, safetensors::serialize(views, None).expect("serializes")).expect("writes");
+        match import(&Checkpoint::open(folder).expect("opens")) {
+            Ok(_) => return,
+            Err(ImportError::Checkpoint(CheckpointError::NoTensor { key, .. })) => {
+                // An empty tensor makes the importer name the shape that it wants.
+                tensors.push((key, vec![0], vec![]));
+            }
+            Err(ImportError::Checkpoint(CheckpointError::Shape { key, expected, .. })) => {
+                let len: usize = expected.iter().product();
+                let fan_in = expected.iter().skip(1).product::<usize>().max(1) as f32;
+                let is_norm = key.contains("norm") && key.ends_with("weight");
+                let mut next = || {
+                    state ^= state << 13;
+                    state ^= state >> 17;
+                    state ^= state << 5;
+                    let uniform = state as f32 / u32::MAX as f32 * 2.0 - 1.0;
+                    if is_norm { 1.0 + 0.2 * uniform } else { uniform * 1.7 / fan_in.sqrt() }
+                };
+                let bytes = (0..len).flat_map(|_| next().to_le_bytes()).collect();
+                let entry = tensors.iter_mut().find(|(name, ..)| *name == key).expect("added above");
+                (entry.1, entry.2) = (expected, bytes);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

@@ -137,7 +137,8 @@ fn join(network: &Network, sources: &[usize], read: &dyn Fn(usize) -> Vec<f64>) 
     (0..pixels).flat_map(|p| parts.iter().flat_map(move |(values, c)| values[p * c..(p + 1) * c].to_vec())).collect()
 }
 
-fn attention(query: &[f64], key_value: &[f64], channels: usize, heads: usize, scale: f64) -> Vec<f64> {
+/// Softmax attention in real numbers; `key_value` holds keys, then values, of each pixel.
+pub fn attention(query: &[f64], key_value: &[f64], channels: usize, heads: usize, scale: f64) -> Vec<f64> {
     let pixels = query.len() / channels;
     let head = channels / heads;
     let mut context = vec![0.0; query.len()];

@@ -198,6 +198,63 @@ fn integer_normalizations_follow_the_real_statistics() {
     }
 }
 
+/// Integer attention against the real softmax of the same integers, to one unit of its result.
+#[test]
+fn integer_attention_follows_the_real_one() {
+    let mut seen = 0;
+    for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
+        let export = exported(&checkpoint, &options(Lane::I8, StreamWidth::Auto));
+        let model = model(&export.bytes);
+        visit(&model, 1, |index, read, result| {
+            let Some(format::Op::Attention(op)) = model.op(index) else { return };
+            let read = |id: u16| oracle::integers(&model.tensor(id).expect("exists"), &read(id));
+            let channels = usize::from(model.tensor(op.query).expect("exists").channels);
+            let as_reals = |values: Vec<i64>| values.into_iter().map(|q| q as f64).collect::<Vec<_>>();
+            let (query, key_value) = (as_reals(read(op.query)), as_reals(read(op.key_value)));
+            let factor = |m: i32, s: i32| f64::from(m) * 2f64.powi(s - 31);
+            // A difference of scores is in 1/256 binary orders.
+            let scale = factor(op.score_multiplier, op.score_shift) / 256.0 * std::f64::consts::LN_2;
+            let mean = oracle::attention(&query, &key_value, channels, op.heads.into(), scale);
+            let found = oracle::integers(&model.tensor(op.output).expect("exists"), &result);
+            for (found, mean) in found.into_iter().zip(mean) {
+                let want = (mean * factor(op.value_multiplier, op.value_shift)).clamp(-128.0, 127.0);
+                assert!((found as f64 - want).abs() <= 1.0, "{found} but {want}");
+            }
+            seen += 1;
+        });
+    }
+    assert!(seen >= 5);
+}
+
+/// Integer projections against real sums of the same integers, to one unit of the accumulator they feed.
+#[test]
+fn integer_projections_are_rounded_sums() {
+    let export = exported(&digits(), &options(Lane::I8, StreamWidth::Auto));
+    let model = model(&export.bytes);
+    let mut seen = 0;
+    visit(&model, 1, |index, read, result| {
+        let Some(format::Op::Linear(op)) = model.op(index) else { return };
+        let source = oracle::integers(&model.tensor(op.source).expect("exists"), &read(op.source));
+        let found = oracle::integers(&model.tensor(op.output).expect("exists"), &result);
+        let bytes = model.bytes();
+        let word = |at: usize| i32::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
+        for (i, found) in found.into_iter().enumerate() {
+            let weight = |j: usize| {
+                let at = op.weights as usize + 2 * (i * source.len() + j);
+                i64::from(i16::from_le_bytes(*bytes[at..].first_chunk().expect("inside")))
+            };
+            let sum: i64 = source.iter().enumerate().map(|(j, x)| x * weight(j)).sum();
+            let (m, s) = (word(op.requant as usize + 8 * i), word(op.requant as usize + 8 * i + 4));
+            let factor = f64::from(m) * 2f64.powi(s - 31);
+            let want = sum as f64 / 4096.0 * factor + f64::from(word(op.bias as usize + 4 * i));
+            // Rounding of the sum to its upper bits, times the factor, and of the result.
+            assert!((found as f64 - want).abs() <= 0.5 * factor + 0.51, "{found} but {want}");
+        }
+        seen += 1;
+    });
+    assert_eq!(seen, 8, "one for each residual block");
+}
+
 /// What a projection adds to its convolution, in real numbers: the integers are checked through the network's values.
 #[test]
 fn conditioning_reaches_the_network_in_sixteen_bits() {

@@ -1,0 +1,262 @@
+//! Hostile model files: cut, flipped, forged and misplaced.
+
+use waft::format::{HEADER_BYTES, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, TENSOR_BYTES, checksum};
+use waft::format::{Lane, Op};
+use waft::{Arena, Model, ModelError, Request, RequestError, RunError, Session, SessionError};
+use waft_host::export::ExportOptions;
+use waft_host::sample::AlignedBytes;
+use waft_tests::{digits, exported, golden, random_checkpoint};
+
+/// The smallest network that has every operation, in the `i8` lane.
+fn small() -> AlignedBytes {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = serde_json::json!({
+        "_class_name": "UNet2DModel", "sample_size": 2, "in_channels": 1, "out_channels": 1,
+        "block_out_channels": [4], "layers_per_block": 1, "norm_num_groups": 2, "attention_head_dim": 2,
+        "down_block_types": ["AttnDownBlock2D"], "up_block_types": ["UpBlock2D"], "mid_block_type": null,
+        "num_class_embeds": 2, "time_embedding_dim": 8,
+    });
+    random_checkpoint(folder.path(), &config);
+    std::fs::write(folder.path().join("waft.json"), r#"{"unconditional_class": 1}"#).expect("writes");
+    exported(folder.path(), &ExportOptions { steps: vec![2], calibration_images: 2, ..Default::default() }).bytes
+}
+
+fn seal(bytes: &mut [u8]) {
+    let sum = checksum(bytes);
+    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Runs a model that validates; whatever it computes, it must end.
+fn exercise(bytes: &[u8]) {
+    let Ok(model) = Model::from_bytes(bytes) else { return };
+    let mut memory = AlignedBytes::zeroed(model.arena_bytes());
+    let Ok(mut session) = Session::new(&model, memory.as_mut_slice()) else { return };
+    for request in [Request::new(), Request::new().class(0), Request::new().steps(2)] {
+        if let Ok(mut run) = session.sample(request) {
+            let slices = run.progress().slices;
+            for _ in 0..slices.min(2_000) {
+                if !matches!(run.step(), Ok(Some(_))) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let file = small();
+    let file = file.as_slice();
+    assert!(Model::from_bytes(file).is_ok());
+    for len in 0..file.len() {
+        assert!(matches!(Model::from_bytes(&file[..len]), Err(ModelError::Truncated { .. })), "{len} bytes");
+    }
+    let mut longer = file.to_vec();
+    longer.push(0);
+    assert!(matches!(Model::from_bytes(&longer), Err(ModelError::Malformed { .. })), "a byte too many");
+}
+
+#[test]
+fn every_flipped_bit_is_refused() {
+    let mut file = small();
+    let bytes = file.as_mut_slice();
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            bytes[at] ^= 1 << bit;
+            assert!(Model::from_bytes(bytes).is_err(), "byte {at}, bit {bit}");
+            bytes[at] ^= 1 << bit;
+        }
+    }
+    assert!(Model::from_bytes(bytes).is_ok());
+}
+
+/// A forger who mends the checksum changes any byte of the header and the tables: refused, or harmless.
+#[test]
+fn forged_tables_are_refused_or_harmless() {
+    let file = small();
+    let model = Model::from_bytes(file.as_slice()).expect("a model");
+    let header = *model.header();
+    let mut places: Vec<usize> = (0..HEADER_BYTES).filter(|at| !(12..16).contains(at)).collect();
+    let mut table = |at: u32, records: u16, bytes: usize| {
+        places.extend(at as usize..at as usize + usize::from(records) * bytes);
+    };
+    table(header.tensors_at, header.tensors, TENSOR_BYTES);
+    table(header.ops_at, header.ops, OP_BYTES);
+    table(header.schedules_at, header.schedules, SCHEDULE_BYTES);
+    let schedule = model.schedule(0).expect("there is one");
+    places.extend(schedule.rows as usize..schedule.rows as usize + 2 * STEP_BYTES);
+    let mut forged = file.clone();
+    let mut refused = 0;
+    for &at in &places {
+        for value in [0x00, 0x01, 0x7F, 0x80, 0xFF, file.as_slice()[at] ^ 0x10, file.as_slice()[at].wrapping_add(1)] {
+            let bytes = forged.as_mut_slice();
+            bytes[at] = value;
+            seal(bytes);
+            refused += u32::from(Model::from_bytes(bytes).is_err());
+            exercise(bytes);
+            bytes.copy_from_slice(file.as_slice());
+        }
+    }
+    assert!(refused > 1000, "{refused} of {} forgeries refused", 7 * places.len());
+}
+
+/// Replaces 32 bits and mends the checksum.
+fn forged(file: &AlignedBytes, at: usize, value: u32) -> Result<(), ModelError> {
+    let mut copy = file.clone();
+    let bytes = copy.as_mut_slice();
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    seal(bytes);
+    Model::from_bytes(bytes).map(|_| ())
+}
+
+#[test]
+fn offsets_and_sizes_out_of_range_are_refused() {
+    let file = small();
+    let header = *Model::from_bytes(file.as_slice()).expect("a model").header();
+    let far = [1, 8, 0x7FFF_FFF0, 0xFFFF_FFF0, header.file_bytes, header.file_bytes + 16];
+    for field in [40, 44, 48, 52, 60] {
+        for value in far {
+            let refused = forged(&file, field, value);
+            assert!(
+                matches!(refused, Err(ModelError::Malformed { .. })),
+                "header field {field} = {value}: {refused:?}"
+            );
+        }
+    }
+    for index in 0..usize::from(header.tensors) {
+        let at = header.tensors_at as usize + index * TENSOR_BYTES;
+        for value in [header.arena_bytes, 0xFFFF_FFF0, 8] {
+            assert!(forged(&file, at, value).is_err(), "tensor {index} at {value}");
+        }
+        assert!(forged(&file, at + 4, 0xFFFF_FFFF).is_err());
+        assert!(forged(&file, at + 8, 0xFFFF_FFFF).is_err(), "rows and columns of tensor {index}");
+    }
+    for index in 0..header.ops {
+        let at = header.ops_at as usize + usize::from(index) * OP_BYTES;
+        let op = Model::from_bytes(file.as_slice()).expect("a model").op(index).expect("exists");
+        for value in far {
+            if !matches!(op, Op::Attention(_)) {
+                assert!(forged(&file, at + 24, value).is_err(), "parameters of {op:?} at {value}");
+            }
+        }
+        assert!(forged(&file, at + 8, 0xFFFF_FFFF).is_err(), "output of {op:?}");
+        assert!(forged(&file, at, 0x0000_00FF).is_err(), "kind of {op:?}");
+    }
+}
+
+#[test]
+fn tensors_cannot_be_moved_onto_each_other() {
+    let file = small();
+    let model = Model::from_bytes(file.as_slice()).expect("a model");
+    let header = *model.header();
+    let mut refused = 0;
+    for a in 0..header.tensors {
+        for b in 0..header.tensors {
+            let (ta, tb) = (model.tensor(a).expect("exists"), model.tensor(b).expect("exists"));
+            let together = ta.first < tb.last && tb.first < ta.last;
+            if a != b && together && ta.offset != tb.offset && tb.offset + ta.bytes <= header.arena_bytes {
+                let at = header.tensors_at as usize + usize::from(a) * TENSOR_BYTES;
+                assert!(forged(&file, at, tb.offset).is_err(), "#{a} moved onto #{b}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 20);
+}
+
+#[test]
+fn other_lanes_do_not_fit() {
+    let file = small();
+    let version_and_lane = u32::from_le_bytes(*file.as_slice()[4..].first_chunk().expect("inside"));
+    for lane in [Lane::F16, Lane::F32] {
+        let value = version_and_lane & 0xFF00_FFFF | (lane as u32) << 16;
+        assert!(matches!(forged(&file, 4, value), Err(ModelError::Malformed { .. })), "{lane:?}");
+    }
+    assert_eq!(forged(&file, 4, version_and_lane | 0x0009_0000), Err(ModelError::Lane { found: 9 }));
+    assert!(matches!(forged(&file, 4, version_and_lane + 1), Err(ModelError::Version { .. })));
+    assert_eq!(forged(&file, 0, 0), Err(ModelError::Magic));
+}
+
+#[test]
+fn memory_that_does_not_fit_is_refused() {
+    let file = small();
+    let model = Model::from_bytes(file.as_slice()).expect("a model");
+    let expected = model.arena_bytes();
+    let mut memory = AlignedBytes::zeroed(expected + 32);
+    for found in [0, 1, expected - 1] {
+        let error = Session::new(&model, &mut memory.as_mut_slice()[..found]).err();
+        assert_eq!(error, Some(SessionError::ArenaTooSmall { expected, found }));
+    }
+    for shift in [1, 4, 8] {
+        let error = Session::new(&model, &mut memory.as_mut_slice()[shift..]).err();
+        assert_eq!(error, Some(SessionError::ArenaMisaligned));
+    }
+    assert!(Session::new(&model, &mut memory.as_mut_slice()[16..]).is_ok());
+
+    let mut shifted = AlignedBytes::zeroed(file.as_slice().len() + 1);
+    shifted.as_mut_slice()[1..].copy_from_slice(file.as_slice());
+    let model = Model::from_bytes(&shifted.as_slice()[1..]).expect("bytes are bytes");
+    assert_eq!(Session::new(&model, memory.as_mut_slice()).err(), Some(SessionError::ModelMisaligned));
+}
+
+#[test]
+fn every_lane_and_network_survives_random_damage() {
+    let mut state = 1u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize
+    };
+    for checkpoint in [golden("heads"), digits()] {
+        for lane in [Lane::I8, Lane::F16, Lane::F32] {
+            let options = ExportOptions { lane, steps: vec![2], calibration_images: 1, ..Default::default() };
+            let file = exported(&checkpoint, &options).bytes;
+            let mut damaged = file.clone();
+            for _ in 0..150 {
+                let bytes = damaged.as_mut_slice();
+                for _ in 0..=next() % 4 {
+                    let header = Model::from_bytes(file.as_slice()).expect("a model").header().ops_at as usize;
+                    // Half of the damage hits the tables, where it hurts.
+                    let at = if next() % 2 == 0 { header + next() % 2048 } else { next() % bytes.len() };
+                    let at = at.min(bytes.len() - 1);
+                    bytes[at] = next() as u8;
+                }
+                seal(bytes);
+                exercise(bytes);
+                bytes.copy_from_slice(file.as_slice());
+            }
+        }
+    }
+}
+
+#[test]
+fn requests_that_a_model_cannot_serve_are_refused() {
+    let file = small();
+    let model = Model::from_bytes(file.as_slice()).expect("a model");
+    let mut memory = AlignedBytes::zeroed(model.arena_bytes());
+    let mut session = Session::new(&model, memory.as_mut_slice()).expect("fits");
+    let error = |session: &mut Session<'_>, request| session.sample(request).err();
+    assert_eq!(error(&mut session, Request::new().steps(3)), Some(RequestError::Steps { asked: 3 }));
+    assert_eq!(error(&mut session, Request::new().class(2)), Some(RequestError::Class { asked: 2, classes: 2 }));
+    assert!(session.predict(0, 2, None).is_err() && session.predict(1, 0, None).is_err());
+}
+
+/// The arena of a static and the model of a constant: what firmware uses.
+#[test]
+fn constants_and_statics_fit_exactly() {
+    use waft_models::digits::I8;
+    static ARENA: Arena<{ I8.arena_bytes() }> = Arena::new();
+    let memory = ARENA.take().expect("first use");
+    assert!(ARENA.take().is_none(), "the arena is handed out once");
+    let mut session = Session::new(&I8, memory).expect("fits exactly");
+    let given = [0i32; 10];
+    let noise = waft::noise::Given::new(&given, 64);
+    let mut run = session.sample_with(Request::new().class(1), noise).expect("valid");
+    let error = loop {
+        match run.step() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("ten numbers are not enough"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, RunError::NoiseExhausted { draw: 0 });
+}
