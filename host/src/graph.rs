@@ -173,8 +173,9 @@ impl TimeEmbedding {
         let half = self.channels / 2;
         let mut sinusoid = vec![0.0; self.channels];
         for i in 0..half {
-            let frequency = (-(10_000f64.ln()) * i as f64 / (half as f64 - self.freq_shift)).exp();
-            let (sin, cos) = (t * frequency).sin_cos();
+            // `libm`, not the platform's functions: an export is the same on every host.
+            let frequency = libm::exp(-libm::log(10_000.0) * i as f64 / (half as f64 - self.freq_shift));
+            let (sin, cos) = libm::sincos(t * frequency);
             let (first, second) = if self.flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
             sinusoid[i] = first;
             sinusoid[half + i] = second;
@@ -197,7 +198,7 @@ impl Linear {
 
 /// `x·sigmoid(x)` (Hendrycks and Gimpel, 2016; also called swish).
 pub fn silu(x: f64) -> f64 {
-    x / (1.0 + (-x).exp())
+    x / (1.0 + libm::exp(-x))
 }
 
 /// A table with one row per class that is added to the time embedding.

@@ -8,7 +8,7 @@ pub fn multiplier(real: f64) -> (i32, i32) {
     if real == 0.0 || !real.is_finite() {
         return (0, 0);
     }
-    let mut shift = real.abs().log2().floor() as i32 + 1;
+    let mut shift = libm::log2(real.abs()).floor() as i32 + 1;
     shift = shift.clamp(-31, 30);
     let mut mantissa = (real * 2f64.powi(31 - shift)).round();
     if mantissa.abs() >= 2f64.powi(31) && shift < 30 {

@@ -276,7 +276,7 @@ impl SchedulerConfig {
                 roots.into_iter().map(|root| root * root).collect()
             }
             BetaSchedule::SquaredcosCapV2 => {
-                let alpha_bar = |t: f64| ((t + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
+                let alpha_bar = |t: f64| libm::cos((t + 0.008) / 1.008 * FRAC_PI_2).powi(2);
                 let at = |i: usize| alpha_bar(i as f64 / count as f64);
                 (0..count).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999) as f32).collect()
             }

@@ -299,7 +299,7 @@ impl<'a> Emitter<'a> {
         let factors = self.seen.factors[map];
         let largest =
             sources.iter().zip(factors).map(|(&id, factor)| factor * self.scales[id].scale).fold(1e-12, f64::max);
-        let bits = (2f64.powi(31) / (4.0 * largest * 2f64.powi(NORM_BITS as i32))).log2().floor();
+        let bits = libm::log2(2f64.powi(31) / (4.0 * largest * 2f64.powi(NORM_BITS as i32))).floor();
         bits.clamp(4.0, 30.0) as u32
     }
 
@@ -424,7 +424,7 @@ fn fixed(value: f64, bits: u32) -> i32 {
 /// Mantissas of at most 2²⁹ for one group of coefficients, and their fractional bits, at most 62.
 fn mantissas<const N: usize>(values: [f64; N]) -> ([i32; N], u32) {
     let peak = values.iter().fold(0f64, |peak, v| peak.max(v.abs()));
-    let bits = if peak > 0.0 { 28 - (peak.log2().floor() as i32) } else { 29 };
+    let bits = if peak > 0.0 { 28 - (libm::log2(peak).floor() as i32) } else { 29 };
     let bits = bits.clamp(0, 62);
     (values.map(|v| (v * 2f64.powi(bits)).round().clamp(-536_870_912.0, 536_870_912.0) as i32), bits as u32)
 }

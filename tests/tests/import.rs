@@ -1,0 +1,234 @@
+//! Checkpoints as they come: old keys, other float types, shards, pipeline folders; and as they should not.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize};
+use serde_json::{Map, Value, json};
+use waft_host::checkpoint::{Checkpoint, CheckpointError};
+use waft_host::graph::Graph;
+use waft_host::import::{ImportError, import};
+use waft_tests::golden;
+
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+type Tensors = HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+/// A checkpoint that a test changes before it is opened.
+struct Draft {
+    folder: tempfile::TempDir,
+    config: Map<String, Value>,
+    tensors: Tensors,
+}
+
+impl Draft {
+    fn of(name: &str) -> Self {
+        let text = std::fs::read_to_string(golden(name).join("config.json")).expect("golden");
+        let bytes = std::fs::read(golden(name).join(WEIGHTS)).expect("golden");
+        let parsed = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let tensors = parsed.iter().map(|(k, t)| (k.to_string(), (t.dtype(), t.shape().to_vec(), t.data().to_vec())));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { folder, config: serde_json::from_str(&text).expect("JSON"), tensors: tensors.collect() }
+    }
+
+    fn with(mut self, fields: &Value) -> Self {
+        self.config.extend(fields.as_object().expect("an object").clone());
+        self
+    }
+
+    /// Every tensor through a conversion of its values.
+    fn converted(mut self, dtype: Dtype, convert: impl Fn(f32) -> Vec<u8>) -> Self {
+        for (found, _, data) in self.tensors.values_mut() {
+            *data = data.as_chunks().0.iter().flat_map(|&b| convert(f32::from_le_bytes(b))).collect();
+            *found = dtype;
+        }
+        self
+    }
+
+    fn write_to(&self, folder: &Path) {
+        std::fs::create_dir_all(folder).expect("creates");
+        std::fs::write(folder.join("config.json"), Value::Object(self.config.clone()).to_string()).expect("writes");
+        write_tensors(&folder.join(WEIGHTS), &self.tensors, |_| true);
+    }
+
+    fn import(&self) -> Result<Graph, ImportError> {
+        self.write_to(self.folder.path());
+        import(&Checkpoint::open(self.folder.path())?)
+    }
+
+    fn refusal(&self) -> String {
+        self.import().err().expect("refused").to_string()
+    }
+}
+
+fn write_tensors(path: &Path, tensors: &Tensors, keep: impl Fn(&str) -> bool) {
+    let views = tensors
+        .iter()
+        .filter(|(key, _)| keep(key))
+        .map(|(key, (dtype, shape, data))| (key.clone(), TensorView::new(*dtype, shape.clone(), data).expect("sized")));
+    std::fs::write(path, serialize(views, None).expect("serializes")).expect("writes");
+}
+
+/// All weights of a graph, for comparison.
+fn weights(graph: &Graph) -> Vec<f32> {
+    use waft_host::graph::Op;
+    let of = |op: &Op| match op {
+        Op::Conv2d(conv) => [&conv.weight[..], &conv.bias].concat(),
+        Op::GroupNorm(norm) => [&norm.gamma[..], &norm.beta].concat(),
+        Op::AddEmbedding(linear) => [&linear.weight[..], &linear.bias].concat(),
+        _ => vec![],
+    };
+    graph.nodes.iter().flat_map(|node| of(&node.op)).collect()
+}
+
+#[test]
+fn old_attention_keys_mean_the_same() {
+    let expected = weights(&Draft::of("cifar_small").import().expect("imports"));
+    let mut draft = Draft::of("cifar_small");
+    let renamed = draft.tensors.drain().map(|(key, tensor)| {
+        let pairs = [(".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")];
+        (pairs.iter().fold(key, |key, (new, old)| key.replace(new, old)), tensor)
+    });
+    draft.tensors = renamed.collect();
+    assert!(draft.tensors.keys().any(|key| key.contains("proj_attn")));
+    assert_eq!(weights(&draft.import().expect("imports")), expected);
+}
+
+#[test]
+fn half_and_brain_floats_are_read() {
+    let expected = weights(&Draft::of("velocity").import().expect("imports"));
+    let half = Draft::of("velocity").converted(Dtype::F16, |v| f16::from_f32(v).to_le_bytes().to_vec());
+    let brain = Draft::of("velocity").converted(Dtype::BF16, |v| bf16::from_f32(v).to_le_bytes().to_vec());
+    for (draft, unit) in [(half, 1e-3), (brain, 1e-2)] {
+        for (found, expected) in weights(&draft.import().expect("imports")).iter().zip(&expected) {
+            assert!((found - expected).abs() <= unit * expected.abs().max(1e-2), "{found} but {expected}");
+        }
+    }
+    let wide = Draft::of("velocity").converted(Dtype::F64, |v| f64::from(v).to_le_bytes().to_vec());
+    assert!(wide.refusal().contains("F64"));
+}
+
+#[test]
+fn shards_and_pipeline_folders_are_found() {
+    let draft = Draft::of("velocity");
+    let expected = weights(&draft.import().expect("imports"));
+    let pipeline = tempfile::tempdir().expect("a temporary folder");
+    draft.write_to(&pipeline.path().join("unet"));
+    std::fs::create_dir(pipeline.path().join("scheduler")).expect("creates");
+    let scheduler = r#"{"_class_name":"DDPMScheduler","num_train_timesteps":77}"#;
+    std::fs::write(pipeline.path().join("scheduler/scheduler_config.json"), scheduler).expect("writes");
+    let opened = Checkpoint::open(pipeline.path()).expect("opens");
+    assert_eq!(opened.scheduler().num_train_timesteps, 77);
+    assert_eq!(weights(&import(&opened).expect("imports")), expected);
+
+    let folder = pipeline.path().join("unet");
+    std::fs::remove_file(folder.join(WEIGHTS)).expect("removes");
+    let first = |key: &str| key.starts_with("up_blocks");
+    write_tensors(&folder.join("a.safetensors"), &draft.tensors, first);
+    write_tensors(&folder.join("b.safetensors"), &draft.tensors, |key| !first(key));
+    let place = |key: &String| if first(key) { "a.safetensors" } else { "b.safetensors" };
+    let map: Map<String, Value> = draft.tensors.keys().map(|key| (key.clone(), place(key).into())).collect();
+    let index = folder.join(format!("{WEIGHTS}.index.json"));
+    std::fs::write(&index, json!({ "weight_map": map }).to_string()).expect("writes");
+    assert_eq!(weights(&import(&Checkpoint::open(&folder).expect("opens")).expect("imports")), expected);
+
+    std::fs::write(&index, json!({ "weight_map": { "x": "../escape.safetensors" } }).to_string()).expect("writes");
+    assert!(Checkpoint::open(&folder).err().expect("refused").to_string().contains("outside"));
+    std::fs::remove_file(&index).expect("removes");
+    std::fs::write(folder.join("diffusion_pytorch_model.bin"), "pickle").expect("writes");
+    assert!(Checkpoint::open(&folder).err().expect("refused").to_string().contains("safe_serialization"));
+}
+
+#[test]
+fn fields_that_are_not_supported_are_named_with_their_value() {
+    let cases = [
+        (json!({ "_class_name": "UNet2DConditionModel" }), "UNet2DConditionModel"),
+        (json!({ "sample_size": null }), "sample_size = null"),
+        (json!({ "sample_size": 5000 }), "sample_size = 5000"),
+        (json!({ "sample_size": [8, 12, 3] }), "sample_size"),
+        (json!({ "sample_size": 7 }), "sample_size"),
+        (json!({ "sample_size": -8 }), "sample_size"),
+        (json!({ "time_embedding_type": "fourier" }), "time_embedding_type = \"fourier\""),
+        (json!({ "down_block_types": ["SkipDownBlock2D", "DownBlock2D"] }), "SkipDownBlock2D"),
+        (json!({ "up_block_types": ["UpBlock2D", "ResnetUpsampleBlock2D"] }), "ResnetUpsampleBlock2D"),
+        (json!({ "up_block_types": ["UpBlock2D"] }), "up_block_types = 1 blocks"),
+        (json!({ "down_block_types": "DownBlock2D" }), "down_block_types"),
+        (json!({ "mid_block_type": "UNetMidBlock2DCrossAttn" }), "mid_block_type"),
+        (json!({ "resnet_time_scale_shift": "scale_shift" }), "resnet_time_scale_shift = \"scale_shift\""),
+        (json!({ "class_embed_type": "timestep" }), "class_embed_type"),
+        (json!({ "act_fn": "mish" }), "act_fn = \"mish\""),
+        (json!({ "downsample_type": "resnet" }), "downsample_type"),
+        (json!({ "upsample_type": "resnet" }), "upsample_type"),
+        (json!({ "downsample_padding": 2 }), "downsample_padding = 2"),
+        (json!({ "norm_num_groups": 3 }), "norm_num_groups = 3"),
+        (json!({ "norm_num_groups": 0 }), "norm_num_groups = 0"),
+        (json!({ "norm_eps": 0.0 }), "norm_eps"),
+        (json!({ "norm_eps": "small" }), "norm_eps"),
+        (json!({ "attention_head_dim": 3 }), "attention_head_dim = 3"),
+        (json!({ "layers_per_block": 0 }), "layers_per_block"),
+        (json!({ "layers_per_block": 1e9 }), "layers_per_block"),
+        (json!({ "block_out_channels": [8, 1_000_000] }), "block_out_channels"),
+        (json!({ "block_out_channels": [] }), "block_out_channels"),
+        (json!({ "center_input_sample": 1 }), "center_input_sample = 1"),
+        (json!({ "mid_block_scale_factor": 0 }), "mid_block_scale_factor"),
+        (json!({ "freq_shift": 4 }), "freq_shift"),
+        (json!({ "encoder_hid_dim": 4 }), "encoder_hid_dim = 4"),
+    ];
+    for (fields, expected) in cases {
+        let refusal = Draft::of("heads").with(&fields).refusal();
+        assert!(refusal.contains(expected), "{fields}: {refusal}");
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_named_with_both_shapes() {
+    let key = "mid_block.resnets.0.conv1.weight".to_string();
+    let mut draft = Draft::of("heads");
+    let tensor = draft.tensors.remove(&key).expect("present");
+    let refusal = draft.refusal();
+    assert!(refusal.contains(&key) && refusal.contains("mid_block.resnets.0"), "{refusal}");
+
+    draft.tensors.insert(key.clone(), (Dtype::F32, vec![16, 16, 9], tensor.2.clone()));
+    let refusal = draft.refusal();
+    assert!(refusal.contains("[16, 16, 9]") && refusal.contains("[16, 16, 3, 3]"), "{refusal}");
+
+    let mut data = tensor.2.clone();
+    data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    draft.tensors.insert(key.clone(), (Dtype::F32, tensor.1.clone(), data));
+    assert!(matches!(draft.import(), Err(ImportError::Checkpoint(CheckpointError::NotFinite { .. }))));
+
+    draft.tensors.insert(key, tensor.clone());
+    draft.tensors.insert("mystery.weight".into(), tensor);
+    assert!(draft.refusal().contains("mystery.weight"), "a tensor that nothing reads means a misunderstood network");
+}
+
+#[test]
+fn damaged_files_are_refused() {
+    let draft = Draft::of("velocity");
+    let folder = draft.folder.path();
+    draft.write_to(folder);
+    let whole = std::fs::read(folder.join(WEIGHTS)).expect("written");
+    for len in [0, 7, 8, 100, whole.len() - 1] {
+        std::fs::write(folder.join(WEIGHTS), &whole[..len]).expect("writes");
+        assert!(Checkpoint::open(folder).is_err(), "{len} bytes");
+    }
+    std::fs::write(folder.join(WEIGHTS), &whole).expect("writes");
+    std::fs::write(folder.join("config.json"), "{").expect("writes");
+    assert!(Checkpoint::open(folder).err().expect("refused").to_string().contains("config.json"));
+    draft.write_to(folder);
+    for (file, text) in [
+        ("waft.json", r#"{"naem": "x"}"#),
+        ("scheduler_config.json", r#"{"beta_schedule": "sigmoid"}"#),
+        ("scheduler_config.json", r#"{"prediction_type": "flow"}"#),
+        ("scheduler_config.json", r#"{"num_train_timesteps": 1000000000}"#),
+        ("scheduler_config.json", r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#),
+        ("scheduler_config.json", r#"{"trained_betas": [2.0], "num_train_timesteps": 1}"#),
+    ] {
+        std::fs::write(folder.join(file), text).expect("writes");
+        let error = Checkpoint::open(folder).err().unwrap_or_else(|| panic!("{text} must be refused"));
+        assert!(error.to_string().contains(file), "{text}: {error}");
+        std::fs::remove_file(folder.join(file)).expect("removes");
+    }
+}

@@ -1,0 +1,185 @@
+//! The command line's contracts: outputs, JSON keys, exit codes, and files that are whole or absent.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn xtask(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xtask")).args(arguments).output().expect("runs")
+}
+
+/// The one JSON object that a successful command prints.
+fn json(arguments: &[&str]) -> Value {
+    let output = xtask(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("stdout is one JSON object and nothing else")
+}
+
+/// What a failing command says.
+fn failure(arguments: &[&str]) -> String {
+    let output = xtask(arguments);
+    assert!(!output.status.success(), "{arguments:?} must fail");
+    assert!(output.stdout.is_empty(), "{arguments:?} printed a result");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the repository").to_path_buf()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+fn golden(name: &str) -> String {
+    text(&root().join("tests").join("goldens").join(name)).to_string()
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["export-weights", "sample", "eps", "inspect", "firmware", "test"] {
+        let output = xtask(&[command, "--help"]);
+        assert!(output.status.success() && output.stdout.len() > 100, "{command}");
+    }
+    assert!(failure(&["sampel"]).contains("sample"), "a near miss is named");
+}
+
+#[test]
+fn export_and_sample_from_a_checkpoint() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("d.waft");
+    let report = json(&[
+        "export-weights",
+        &golden("heads"),
+        "--lane",
+        "i8",
+        "--steps",
+        "4",
+        "--calib",
+        "2",
+        "--out",
+        text(&file),
+        "--json",
+    ]);
+    for key in ["flash_bytes", "arena_bytes", "arena_lower_bound_bytes", "macs_per_step", "params"] {
+        assert!(report[key].as_u64().is_some_and(|n| n > 0), "{key}: {report}");
+    }
+    assert_eq!((report["lane"].as_str(), report["steps"].as_u64()), (Some("i8"), Some(4)));
+    assert_eq!(report["flash_bytes"], std::fs::metadata(&file).expect("written").len());
+
+    let draw = |extra: &[&str]| {
+        json(&[&["sample", "--model", text(&file), "--seed", "3", "--count", "5", "--json"], extra].concat())
+    };
+    let plain = draw(&[]);
+    assert_eq!(plain["digest"].as_str().map(str::len), Some(64));
+    assert_eq!(plain["digest"], draw(&["--steps", "4"])["digest"]);
+    let (png, gif, samples) =
+        (folder.path().join("a.png"), folder.path().join("a.gif"), folder.path().join("a.safetensors"));
+    for path in [&png, &gif, &samples] {
+        assert_eq!(plain["digest"], draw(&["--out", text(path)])["digest"]);
+    }
+    assert!(std::fs::read(&png).expect("written").starts_with(b"\x89PNG"));
+    assert!(std::fs::read(&gif).expect("written").starts_with(b"GIF89a"));
+    let found = waft_host::tensors::read(&samples).expect("safetensors").f32("sample").expect("sample");
+    assert_eq!(found.0, [5, 1, 8, 12]);
+    assert!(found.1.iter().all(|v| (-1.0..=1.0).contains(v)));
+    draw(&["--out", text(&png), "--trajectory"]);
+
+    // The same export gives the same file, bit for bit.
+    let again = folder.path().join("again.waft");
+    json(&[
+        "export-weights",
+        &golden("heads"),
+        "--lane",
+        "i8",
+        "--steps",
+        "4",
+        "--calib",
+        "2",
+        "--out",
+        text(&again),
+        "--json",
+    ]);
+    assert!(std::fs::read(&file).expect("written") == std::fs::read(&again).expect("written"));
+    let shown = json(&["inspect", text(&file), "--svg", text(&folder.path().join("map.svg")), "--json"]);
+    assert_eq!(shown["arena_bytes"], report["arena_bytes"]);
+    assert!(std::fs::read_to_string(folder.path().join("map.svg")).expect("written").starts_with("<svg"));
+}
+
+#[test]
+fn latents_replace_the_seed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let latents = folder.path().join("latents.safetensors");
+    let values: Vec<f32> = (0..2 * 64).map(|i| ((i * 37) as f32 * 0.11).sin()).collect();
+    waft_host::tensors::write(&latents, "latents", &[2, 1, 8, 8], &values).expect("writes");
+    let draw = |seed: &str| {
+        json(&["sample", "--model", "digits", "--class", "4", "--latents", text(&latents), "--seed", seed, "--json"])
+    };
+    assert_eq!(draw("1")["count"], 2);
+    assert_eq!(draw("1")["digest"], draw("2")["digest"], "the seed has no say");
+
+    waft_host::tensors::write(&latents, "latents", &[2, 8, 8, 1], &values).expect("writes");
+    let error = failure(&["sample", "--model", "digits", "--latents", text(&latents)]);
+    assert!(error.contains("(N, 1, 8, 8)"), "{error}");
+}
+
+#[test]
+fn eps_agrees_with_diffusers_and_refuses_what_does_not_fit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("out.safetensors");
+    let input = golden("velocity_eps.safetensors");
+    assert!(xtask(&["eps", &golden("velocity"), "--input", &input, "--out", text(&out)]).status.success());
+    let found = waft_host::tensors::read(&out).expect("safetensors").f32("out").expect("out");
+    let expected = waft_host::tensors::read(Path::new(&input)).expect("safetensors").f32("out").expect("out");
+    assert_eq!(found.0, expected.0);
+    let worst = found.1.iter().zip(&expected.1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= 1e-4, "{worst}");
+
+    let absent = folder.path().join("absent.safetensors");
+    let error = failure(&["eps", &golden("heads"), "--input", &input, "--out", text(&absent)]);
+    assert!(error.contains("shape") && !absent.exists(), "{error}");
+}
+
+#[test]
+fn mistakes_are_named_and_leave_no_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("x.waft");
+    let heads = golden("heads");
+    let export = |extra: &[&str]| failure(&[&["export-weights", &heads, "--out", text(&out)], extra].concat());
+    assert!(export(&["--steps", "0"]).contains("1 to 1000"));
+    assert!(export(&["--steps", "61"]).contains("take 6"), "a trailing list that diffusers gets wrong");
+    assert!(export(&["--eta", "2"]).contains("between 0 and 1"));
+    assert!(export(&["--guidance", "3"]).contains("unconditional_class"));
+    assert!(export(&["--lane", "f64"]).contains("f32"));
+    assert!(failure(&["export-weights", "/nowhere", "--out", text(&out)]).contains("config.json"));
+    assert!(
+        !out.exists() && std::fs::read_dir(folder.path()).expect("exists").next().is_none(),
+        "nothing is left over"
+    );
+
+    assert!(failure(&["sample", "--model", "nobody"]).contains("digits"), "the known models are listed");
+    assert!(failure(&["sample", "--model", "digits", "--class", "11"]).contains("has 11"));
+    assert!(failure(&["sample", "--model", "digits", "--count", "0"]).contains("--count"));
+    assert!(failure(&["sample", "--model", "digits", "--out", "x.bmp"]).contains(".png"));
+    let no_model = folder.path().join("not.waft");
+    std::fs::write(&no_model, [0u8; 200]).expect("writes");
+    assert!(failure(&["sample", "--model", text(&no_model)]).contains("WAFT"));
+    assert!(failure(&["inspect", text(&no_model)]).contains("WAFT"));
+    let error = failure(&["firmware", "--target", "z80-unknown-none", "--model", "digits"]);
+    assert!(error.contains("thumbv7em-none-eabihf"), "{error}");
+}
+
+/// The shipped file is what the exporter makes of the shipped checkpoint today.
+#[test]
+fn the_shipped_digits_file_is_reproducible() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("d.waft");
+    let checkpoint = root().join("models").join("digits").join("checkpoint");
+    for lane in ["i8", "f16"] {
+        json(&["export-weights", text(&checkpoint), "--lane", lane, "--out", text(&out), "--json"]);
+        let shipped = root().join("models").join("digits").join(format!("digits-{lane}.waft"));
+        let same = std::fs::read(&out).expect("written") == std::fs::read(&shipped).expect("shipped");
+        assert!(same, "export models/digits/checkpoint with --lane {lane} again, or find what changed");
+    }
+}
