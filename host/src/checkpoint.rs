@@ -107,6 +107,7 @@ pub struct ExportDefaults {
 }
 
 /// An opened checkpoint.
+#[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
     config: serde_json::Map<String, serde_json::Value>,

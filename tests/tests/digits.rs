@@ -102,11 +102,12 @@ fn a_dropped_run_leaves_nothing_behind() {
     };
     let first = draw(&mut session);
     for abandoned in [1, 50, 700] {
-        let mut run = session.sample(request.class(9)).expect("valid");
-        for _ in 0..abandoned {
-            run.step().expect("runs");
+        {
+            let mut run = session.sample(request.class(9)).expect("valid");
+            for _ in 0..abandoned {
+                run.step().expect("runs");
+            }
         }
-        drop(run);
         assert_eq!(draw(&mut session), first);
     }
 }

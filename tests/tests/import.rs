@@ -59,7 +59,7 @@ impl Draft {
     }
 
     fn refusal(&self) -> String {
-        self.import().err().expect("refused").to_string()
+        self.import().expect_err("refused").to_string()
     }
 }
 
@@ -135,10 +135,10 @@ fn shards_and_pipeline_folders_are_found() {
     assert_eq!(weights(&import(&Checkpoint::open(&folder).expect("opens")).expect("imports")), expected);
 
     std::fs::write(&index, json!({ "weight_map": { "x": "../escape.safetensors" } }).to_string()).expect("writes");
-    assert!(Checkpoint::open(&folder).err().expect("refused").to_string().contains("outside"));
+    assert!(Checkpoint::open(&folder).expect_err("refused").to_string().contains("outside"));
     std::fs::remove_file(&index).expect("removes");
     std::fs::write(folder.join("diffusion_pytorch_model.bin"), "pickle").expect("writes");
-    assert!(Checkpoint::open(&folder).err().expect("refused").to_string().contains("safe_serialization"));
+    assert!(Checkpoint::open(&folder).expect_err("refused").to_string().contains("safe_serialization"));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn damaged_files_are_refused() {
     }
     std::fs::write(folder.join(WEIGHTS), &whole).expect("writes");
     std::fs::write(folder.join("config.json"), "{").expect("writes");
-    assert!(Checkpoint::open(folder).err().expect("refused").to_string().contains("config.json"));
+    assert!(Checkpoint::open(folder).expect_err("refused").to_string().contains("config.json"));
     draft.write_to(folder);
     for (file, text) in [
         ("waft.json", r#"{"naem": "x"}"#),
