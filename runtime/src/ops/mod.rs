@@ -113,10 +113,10 @@ pub(crate) const fn has_lane(lane: Lane) -> bool {
 pub(crate) fn sources(context: &Context<'_>, ids: [u16; 2]) -> Option<heapless::Vec<Source, 2>> {
     let mut found = heapless::Vec::new();
     let mut channel = 0;
-    for (index, id) in ids.into_iter().enumerate() {
+    for id in ids {
         if id != NONE {
             let tensor = context.tensor(id)?;
-            found.push(Source { index, tensor, channel }).ok()?;
+            found.push(Source { tensor, channel }).ok()?;
             channel += usize::from(tensor.channels);
         }
     }
@@ -126,9 +126,15 @@ pub(crate) fn sources(context: &Context<'_>, ids: [u16; 2]) -> Option<heapless::
 /// One input of an operation that joins its inputs along the channels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
-    /// Which of the two.
-    pub(crate) index: usize,
     pub(crate) tensor: Tensor,
     /// Its first channel in the joined input.
     pub(crate) channel: usize,
+}
+
+#[cfg(feature = "i8")]
+impl Source {
+    /// Which of the two.
+    pub(crate) fn index(&self) -> usize {
+        usize::from(self.channel > 0)
+    }
 }

@@ -98,9 +98,9 @@ fn gather_pixels<S: Pod + Into<i32>, R: Activation>(
     slot: &mut [R],
 ) -> Option<()> {
     let channels = usize::from(source.tensor.channels);
-    let multiplier = op.multiplier.get(source.index).copied()?;
-    let shift = op.shift.get(source.index).copied()?;
-    let zero = op.source_zero.get(source.index).copied()?;
+    let multiplier = op.multiplier.get(source.index()).copied()?;
+    let shift = op.shift.get(source.index()).copied()?;
+    let zero = op.source_zero.get(source.index()).copied()?;
     let pixel = geometry.channels;
     let mut at = geometry.padding[1] * pixel + source.channel;
     for values in input.chunks_exact(channels.max(1)) {

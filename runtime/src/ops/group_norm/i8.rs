@@ -24,13 +24,13 @@ pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut
             continue;
         }
         let input = bytes(arena, &source.tensor)?;
-        let zero = op.zero.get(source.index).copied()?;
+        let zero = op.zero.get(source.index()).copied()?;
         let (s, q) = match source.tensor.element {
             Element::I8 => sums::<i8>(source, view(input)?, part.clone(), zero)?,
             Element::I16 => sums::<i16>(source, view(input)?, part.clone(), zero)?,
             _ => return None,
         };
-        let ratio = u64::from(op.ratio.get(source.index).copied()?);
+        let ratio = u64::from(op.ratio.get(source.index()).copied()?);
         sum = sum.wrapping_add(s.wrapping_mul(ratio as i64));
         squares = squares.wrapping_add((q.wrapping_mul(ratio) >> 15).wrapping_mul(ratio) >> 15);
         count += part.len() as u64 * u64::from(source.tensor.rows) * u64::from(source.tensor.columns);
@@ -48,8 +48,8 @@ pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut
     let offset = shift(mean * i64::from(mantissa), exponent);
     let map: &mut [[i32; 2]] = view_mut(arena.get_mut(output.range())?)?;
     for source in &sources {
-        let ratio = i64::from(op.ratio.get(source.index).copied()?);
-        let zero = i64::from(op.zero.get(source.index).copied()?);
+        let ratio = i64::from(op.ratio.get(source.index()).copied()?);
+        let zero = i64::from(op.zero.get(source.index()).copied()?);
         for channel in overlap(&group, source) {
             let channel = source.channel + channel;
             let gamma = i64::from(*gamma.get(channel)?);
