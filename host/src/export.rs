@@ -44,9 +44,9 @@ pub enum ExportError {
     Format(#[from] ModelError),
 }
 
-/// How wide streams are in the `i8` lane.
+/// How wide the residual stream and skips are in the `i8` lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StreamWidth {
+pub enum ResidualWidth {
     /// 16 bits where they cost no arena, and everywhere if the arena stays small.
     #[default]
     Auto,
@@ -72,8 +72,8 @@ pub struct ExportOptions {
     pub use_clipped_model_output: Option<bool>,
     /// Pictures to calibrate with.
     pub calibration_images: usize,
-    /// Width of streams.
-    pub stream: StreamWidth,
+    /// Width of the residual stream and skips in the `i8` lane.
+    pub residual: ResidualWidth,
     /// Name in the header; `None`: the checkpoint's, or its folder's.
     pub name: Option<String>,
 }
@@ -87,7 +87,7 @@ impl Default for ExportOptions {
             guidance: None,
             use_clipped_model_output: None,
             calibration_images: 24,
-            stream: StreamWidth::Auto,
+            residual: ResidualWidth::Auto,
             name: None,
         }
     }
@@ -169,7 +169,7 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
                 guidance: prepared.network.unconditional.map(|_| Guidance::from_f32(options.guidance.unwrap_or(2.0))),
             };
             let seen = calibrate(&prepared.network, &model, &how, progress);
-            prepared.emit_i8(&seen, options.stream)?
+            prepared.emit_i8(&seen, options.residual)?
         }
     };
     let tensors = if options.lane == Lane::F32 {
@@ -303,7 +303,7 @@ impl Prepared {
         self.finish(writer, lane, &plan, &emitted)
     }
 
-    fn emit_i8(&self, seen: &Observations, stream: StreamWidth) -> Result<AlignedBytes, ExportError> {
+    fn emit_i8(&self, seen: &Observations, stream: ResidualWidth) -> Result<AlignedBytes, ExportError> {
         let (widths, elements, plan) = self.widths(stream);
         self.check(&plan)?;
         let mut writer = Writer::default();
@@ -312,7 +312,7 @@ impl Prepared {
     }
 
     /// Which streams get 16 bits.
-    fn widths(&self, stream: StreamWidth) -> (Widths, Vec<Element>, Plan) {
+    fn widths(&self, stream: ResidualWidth) -> (Widths, Vec<Element>, Plan) {
         let attempt = |wide: Vec<bool>| {
             let widths = Widths::new(&self.network, wide);
             let elements = widths.elements(&self.network);
@@ -322,10 +322,10 @@ impl Prepared {
         let all = |wide: bool| vec![wide; self.network.tensors.len()];
         let wide = attempt(all(true));
         match stream {
-            StreamWidth::Wide => return wide,
-            StreamWidth::Narrow => return attempt(all(false)),
-            StreamWidth::Auto if wide.2.arena_bytes <= SMALL_ARENA => return wide,
-            StreamWidth::Auto => {}
+            ResidualWidth::Wide => return wide,
+            ResidualWidth::Narrow => return attempt(all(false)),
+            ResidualWidth::Auto if wide.2.arena_bytes <= SMALL_ARENA => return wide,
+            ResidualWidth::Auto => {}
         }
         // Widen one after the other what does not raise the arena.
         let mut best = attempt(all(false));

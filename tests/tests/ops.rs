@@ -3,13 +3,13 @@
 
 use waft::format::{self, Lane};
 use waft::{Model, Request, SamplesMut, Session};
-use waft_host::export::{Export, ExportOptions, StreamWidth};
+use waft_host::export::{Export, ExportOptions, ResidualWidth};
 use waft_host::lower::{Op, Role};
 use waft_host::sample::arena;
 use waft_tests::{digits, exported, golden, model, oracle};
 
-fn options(lane: Lane, stream: StreamWidth) -> ExportOptions {
-    ExportOptions { lane, stream, steps: vec![4], calibration_images: 4, ..Default::default() }
+fn options(lane: Lane, residual: ResidualWidth) -> ExportOptions {
+    ExportOptions { lane, residual, steps: vec![4], calibration_images: 4, ..Default::default() }
 }
 
 /// Visits every operation of one network call: its index, what its operands held before and its result after.
@@ -155,22 +155,22 @@ macro_rules! lane_suite {
 
             #[test]
             fn digits_network() {
-                real_suite(&exported(&digits(), &options($lane, StreamWidth::Auto)));
+                real_suite(&exported(&digits(), &options($lane, ResidualWidth::Auto)));
             }
 
             #[test]
             fn downsampling_without_padding_and_one_head() {
-                real_suite(&exported(&golden("cifar_small"), &options($lane, StreamWidth::Auto)));
+                real_suite(&exported(&golden("cifar_small"), &options($lane, ResidualWidth::Auto)));
             }
 
             #[test]
             fn heads_centered_input_and_output_factor() {
-                real_suite(&exported(&golden("heads"), &options($lane, StreamWidth::Auto)));
+                real_suite(&exported(&golden("heads"), &options($lane, ResidualWidth::Auto)));
             }
 
             #[test]
             fn no_attention_and_odd_sizes() {
-                real_suite(&exported(&golden("velocity"), &options($lane, StreamWidth::Auto)));
+                real_suite(&exported(&golden("velocity"), &options($lane, ResidualWidth::Auto)));
             }
         }
     };
@@ -183,8 +183,8 @@ lane_suite!(i8, Lane::I8);
 #[test]
 fn integer_convolutions_are_exact_in_every_width() {
     for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {
-        for stream in [StreamWidth::Auto, StreamWidth::Narrow, StreamWidth::Wide] {
-            integer_suite(&exported(&checkpoint, &options(Lane::I8, stream)));
+        for residual in [ResidualWidth::Auto, ResidualWidth::Narrow, ResidualWidth::Wide] {
+            integer_suite(&exported(&checkpoint, &options(Lane::I8, residual)));
         }
     }
 }
@@ -192,8 +192,8 @@ fn integer_convolutions_are_exact_in_every_width() {
 #[test]
 fn integer_normalizations_follow_the_real_statistics() {
     for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
-        for stream in [StreamWidth::Narrow, StreamWidth::Wide] {
-            norm_suite(&exported(&checkpoint, &options(Lane::I8, stream)));
+        for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
+            norm_suite(&exported(&checkpoint, &options(Lane::I8, residual)));
         }
     }
 }
@@ -203,7 +203,7 @@ fn integer_normalizations_follow_the_real_statistics() {
 fn integer_attention_follows_the_real_one() {
     let mut seen = 0;
     for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
-        let export = exported(&checkpoint, &options(Lane::I8, StreamWidth::Auto));
+        let export = exported(&checkpoint, &options(Lane::I8, ResidualWidth::Auto));
         let model = model(&export.bytes);
         visit(&model, 1, |index, read, result| {
             let Some(format::Op::Attention(op)) = model.op(index) else { return };
@@ -229,7 +229,7 @@ fn integer_attention_follows_the_real_one() {
 /// Integer projections against real sums of the same integers, to one unit of the accumulator they feed.
 #[test]
 fn integer_projections_are_rounded_sums() {
-    let export = exported(&digits(), &options(Lane::I8, StreamWidth::Auto));
+    let export = exported(&digits(), &options(Lane::I8, ResidualWidth::Auto));
     let model = model(&export.bytes);
     let mut seen = 0;
     visit(&model, 1, |index, read, result| {
@@ -259,7 +259,7 @@ fn integer_projections_are_rounded_sums() {
 #[test]
 fn conditioning_reaches_the_network_in_sixteen_bits() {
     let [quantized, reference] =
-        [Lane::I8, Lane::F32].map(|lane| exported(&digits(), &options(lane, StreamWidth::Auto)));
+        [Lane::I8, Lane::F32].map(|lane| exported(&digits(), &options(lane, ResidualWidth::Auto)));
     let (quantized_model, reference_model) = (model(&quantized.bytes), model(&reference.bytes));
     let mut expected = vec![];
     visit(&reference_model, 3, |index, _, result| {

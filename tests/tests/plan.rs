@@ -2,24 +2,24 @@
 
 use waft::format::{Lane, NONE, Op};
 use waft::{Guidance, Model, Request, Session};
-use waft_host::export::{Export, ExportOptions, StreamWidth};
+use waft_host::export::{Export, ExportOptions, ResidualWidth};
 use waft_host::sample::arena;
 use waft_tests::{digits, exported, golden, model};
 
-fn options(lane: Lane, stream: StreamWidth) -> ExportOptions {
-    ExportOptions { lane, stream, steps: vec![3], calibration_images: 2, ..Default::default() }
+fn options(lane: Lane, residual: ResidualWidth) -> ExportOptions {
+    ExportOptions { lane, residual, steps: vec![3], calibration_images: 2, ..Default::default() }
 }
 
 fn everything() -> Vec<Export> {
     let mut exports = vec![];
     for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {
-        for (lane, stream) in [
-            (Lane::I8, StreamWidth::Auto),
-            (Lane::I8, StreamWidth::Narrow),
-            (Lane::F16, StreamWidth::Auto),
-            (Lane::F32, StreamWidth::Auto),
+        for (lane, residual) in [
+            (Lane::I8, ResidualWidth::Auto),
+            (Lane::I8, ResidualWidth::Narrow),
+            (Lane::F16, ResidualWidth::Auto),
+            (Lane::F32, ResidualWidth::Auto),
         ] {
-            exports.push(exported(&checkpoint, &options(lane, stream)));
+            exports.push(exported(&checkpoint, &options(lane, residual)));
         }
     }
     exports
@@ -144,8 +144,8 @@ fn rewrites_save_a_third_of_a_larger_network() {
         "up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
     });
     waft_tests::random_checkpoint(folder.path(), &config);
-    for stream in [StreamWidth::Auto, StreamWidth::Narrow] {
-        let export = exported(folder.path(), &ExportOptions { calibration_images: 1, ..options(Lane::I8, stream) });
+    for residual in [ResidualWidth::Auto, ResidualWidth::Narrow] {
+        let export = exported(folder.path(), &ExportOptions { calibration_images: 1, ..options(Lane::I8, residual) });
         let report = &export.report;
         let ratio = report.arena_bytes as f64 / report.arena_materialized_bytes as f64;
         println!("{} of {} bytes: {ratio:.3}", report.arena_bytes, report.arena_materialized_bytes);

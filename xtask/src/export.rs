@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use waft_host::checkpoint::Checkpoint;
-use waft_host::export::{ExportOptions, StreamWidth, export};
+use waft_host::export::{ExportOptions, ResidualWidth, export};
 
 use crate::args::{Lane, print_json, progress, write_whole};
 
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     calib: usize,
     /// Width of the residual stream and skips in the i8 lane.
     #[arg(long, value_enum, default_value = "auto")]
-    stream: Stream,
+    residual: Residual,
     /// Name in the file [default: as waft.json says, or the folder's].
     #[arg(long)]
     name: Option<String>,
@@ -64,7 +64,7 @@ enum Scheduler {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Stream {
+enum Residual {
     /// 16 bits where they cost no arena, and everywhere if the arena stays small.
     Auto,
     /// 8 bits.
@@ -85,10 +85,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         guidance: args.guidance,
         use_clipped_model_output: args.use_clipped_model_output,
         calibration_images: args.calib,
-        stream: match args.stream {
-            Stream::Auto => StreamWidth::Auto,
-            Stream::I8 => StreamWidth::Narrow,
-            Stream::I16 => StreamWidth::Wide,
+        residual: match args.residual {
+            Residual::Auto => ResidualWidth::Auto,
+            Residual::I8 => ResidualWidth::Narrow,
+            Residual::I16 => ResidualWidth::Wide,
         },
         name: args.name.clone(),
     };
