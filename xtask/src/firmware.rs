@@ -9,21 +9,26 @@ use anyhow::{Context, bail};
 use object::{Object, ObjectSection, ObjectSymbol};
 use serde::Serialize;
 use waft::{Guidance, Model};
+use waft_host::export::lane_name;
 use waft_host::sample::digest;
 use waft_host::shipped;
 
-use crate::args::{print_json, progress};
+use crate::args::{Lane, print_json, progress};
+use crate::boards::{self, Board, SOFT_FLOAT};
 use crate::setup;
 
 /// Builds the firmware for a bare-metal target and draws a picture with it under QEMU.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Target triple.
-    #[arg(long, default_value = BOARDS[0].target)]
+    /// Target triple, with `/core` where several cores share it, or `all`.
+    #[arg(long, default_value = "thumbv7em-none-eabihf")]
     target: String,
-    /// Name of a shipped model, or a .waft file; the i8 lane.
+    /// Name of a shipped model, or a .waft file.
     #[arg(long)]
     model: String,
+    /// Lane of a shipped model [default: i8].
+    #[arg(long, value_enum)]
+    lane: Option<Lane>,
     /// Steps [default: the first list of the model].
     #[arg(long)]
     steps: Option<u32>,
@@ -36,29 +41,10 @@ pub(crate) struct Args {
     /// Classifier-free guidance.
     #[arg(long)]
     guidance: Option<f32>,
-    /// Print one JSON object.
+    /// Print one JSON object a target.
     #[arg(long)]
     json: bool,
 }
-
-/// A target and the board that stands for it.
-struct Board {
-    target: &'static str,
-    emulator: &'static str,
-    machine: &'static [&'static str],
-    /// Nanoseconds of virtual time, which are instructions, for each tick of the firmware's timer.
-    instructions_per_tick: u64,
-}
-
-const BOARDS: [Board; 1] = [Board {
-    target: "thumbv7em-none-eabihf",
-    emulator: "qemu-system-arm",
-    machine: &["-M", "mps2-an386"],
-    instructions_per_tick: 40,
-}];
-
-/// The target whose images show float arithmetic as calls: hard float hides it in instructions.
-const SOFT_FLOAT: &str = "thumbv7em-none-eabi";
 
 /// A picture to draw on the device.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,12 +59,13 @@ pub(crate) struct Request {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) target: String,
+    pub(crate) core: &'static str,
     /// SHA-256 of the picture's bytes.
     pub(crate) digest: String,
-    /// Instructions of the whole picture.
-    pub(crate) instructions: u64,
+    /// Instructions of the whole picture; none where the machine has no exact counter.
+    pub(crate) instructions: Option<u64>,
     /// Instructions of the longest `step()`.
-    pub(crate) max_step_instructions: u64,
+    pub(crate) max_step_instructions: Option<u64>,
     /// Everything that is programmed: code, constants, model, initial data.
     pub(crate) flash_bytes: u64,
     /// Code and constants besides the model, the harness included.
@@ -95,20 +82,36 @@ pub(crate) struct Report {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let boards = boards::find(&args.target)?;
     let steps = args.steps.map(|steps| steps as usize);
-    let bytes = shipped::find(&args.model, Some(waft::Lane::I8), steps, &progress("exporting"))?;
+    let bytes = shipped::find(&args.model, args.lane.map(Into::into), steps, &progress("exporting"))?;
     let request = Request { steps: args.steps, seed: args.seed, class: args.class, guidance: args.guidance };
-    let report = Firmware::build(&args.target, bytes.as_slice())?.draw(request)?;
-    if args.json {
-        return print_json(&serde_json::to_value(&report)?);
+    if !args.json {
+        println!(
+            "{:<37} {:<11} {:>13} {:>9} {:>7} {:>6} {:>6} {:>10}  SHA-256",
+            "target", "core", "instructions", "max step", "text", "ram+", "stack", "panic-free"
+        );
     }
-    println!("{}: SHA-256 {}", report.target, report.digest);
-    println!("  instructions  {:>12}, longest step {}", report.instructions, report.max_step_instructions);
-    println!("  flash         {:>12} bytes, of which {} are not the model", report.flash_bytes, report.text_bytes);
-    println!("  arena         {:>12} bytes", report.arena_bytes);
-    println!("  data and bss  {:>12} bytes besides", report.data_bss_bytes);
-    println!("  stack         {:>12} bytes", report.stack_bytes);
-    println!("  panic-free    {:>12}", report.panic_free);
+    for board in boards {
+        let report = Firmware::build(board, bytes.as_slice())?.draw(request)?;
+        if args.json {
+            print_json(&serde_json::to_value(&report)?)?;
+            continue;
+        }
+        let count = |value: Option<u64>| value.map_or_else(|| "-".into(), |value| value.to_string());
+        println!(
+            "{:<37} {:<11} {:>13} {:>9} {:>7} {:>6} {:>6} {:>10}  {}",
+            report.target,
+            report.core,
+            count(report.instructions),
+            count(report.max_step_instructions),
+            report.text_bytes,
+            report.data_bss_bytes,
+            report.stack_bytes,
+            report.panic_free,
+            report.digest
+        );
+    }
     Ok(())
 }
 
@@ -123,37 +126,27 @@ pub(crate) struct Firmware {
 
 impl Firmware {
     /// Builds the image, and once more with a panic handler that cannot be linked.
-    pub(crate) fn build(target: &str, model: &[u8]) -> anyhow::Result<Self> {
-        let board = BOARDS.iter().find(|board| board.target == target).with_context(|| {
-            let known: Vec<&str> = BOARDS.iter().map(|board| board.target).collect();
-            format!("--target {target}: supported are {}", known.join(", "))
-        })?;
+    pub(crate) fn build(board: &'static Board, model: &[u8]) -> anyhow::Result<Self> {
         let parsed = Model::from_bytes(model)?;
-        if parsed.lane() != waft::Lane::I8 {
-            bail!("the firmware is built with the i8 lane only; export the model in it");
-        }
-        setup::emulator(board.emulator)?;
-        let panic_free = build_image(target, model, &["prove-panic-free"]).is_ok();
-        let image = build_image(target, model, &[])?;
+        board.set_up()?;
+        let panic_free = match build_image(board.triple, board.layout, model, true) {
+            // WebAssembly imports what it lacks.
+            Ok(image) => !contains(&std::fs::read(image)?, PANIC_SYMBOL),
+            Err(error) if error.to_string().contains(PANIC_SYMBOL) => false,
+            Err(error) => return Err(error),
+        };
+        let image = build_image(board.triple, board.layout, model, false)?;
         let arena_bytes = parsed.arena_bytes() as u64;
         Ok(Self { board, image, model_bytes: model.len() as u64, arena_bytes, panic_free })
     }
 
-    /// Draws one picture under QEMU.
+    /// Draws one picture.
     pub(crate) fn draw(&self, request: Request) -> anyhow::Result<Report> {
         let mut words = vec![format!("seed={}", request.seed)];
         words.extend(request.class.map(|class| format!("class={class}")));
         words.extend(request.steps.map(|steps| format!("steps={steps}")));
         words.extend(request.guidance.map(|scale| format!("guidance={}", Guidance::from_f32(scale).to_bits())));
-        let mut semihosting = "enable=on,target=native,arg=waft".to_string();
-        words.iter().for_each(|word| semihosting += &format!(",arg={word}"));
-        let mut command = Command::new(self.board.emulator);
-        command
-            .args(self.board.machine)
-            .args(["-nographic", "-monitor", "none", "-serial", "none"])
-            .args(["-icount", "shift=0,align=off,sleep=off"])
-            .args(["-semihosting-config", &semihosting, "-kernel"])
-            .arg(&self.image);
+        let mut command = self.board.command(&source(), &self.image, &words);
         let output = run_for(&mut command, Duration::from_secs(600))?;
         let values: HashMap<&str, &str> = output.lines().filter_map(|line| line.split_once('=')).collect();
         let image = values.get("image").with_context(|| {
@@ -165,10 +158,11 @@ impl Firmware {
         };
         let sizes = sizes(&self.image)?;
         Ok(Report {
-            target: self.board.target.into(),
+            target: self.board.name.into(),
+            core: self.board.core,
             digest: digest([from_hex(image)?.as_slice()]),
-            instructions: number("ticks")? * self.board.instructions_per_tick,
-            max_step_instructions: number("longest_ticks")? * self.board.instructions_per_tick,
+            instructions: self.board.instructions(number("ticks")?),
+            max_step_instructions: self.board.instructions(number("longest_ticks")?),
             flash_bytes: sizes.flash,
             text_bytes: sizes.flash.saturating_sub(self.model_bytes),
             arena_bytes: self.arena_bytes,
@@ -181,7 +175,7 @@ impl Firmware {
 
 /// Names of float routines that a soft-float image of the firmware contains: none, if it computes in integers only.
 pub(crate) fn float_routines(model: &[u8]) -> anyhow::Result<Vec<String>> {
-    let image = build_image(SOFT_FLOAT, model, &[])?;
+    let image = build_image(SOFT_FLOAT, "mps2-an386", model, false)?;
     let data = std::fs::read(&image)?;
     let file = object::File::parse(&*data)?;
     let is_float = |name: &str| {
@@ -198,19 +192,33 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
-/// Builds the firmware crate and returns the image.
-fn build_image(target: &str, model: &[u8], features: &[&str]) -> anyhow::Result<PathBuf> {
-    let toolchain = setup::toolchain(target)?;
+/// The firmware crate.
+fn source() -> PathBuf {
+    root().join("tests").join("firmware")
+}
+
+/// What a surviving panic path refers to.
+const PANIC_SYMBOL: &str = "waft_panic_path_survives";
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// Builds the firmware crate, as it is or with a panic handler that cannot be linked, and returns the image.
+fn build_image(triple: &str, layout: &str, model: &[u8], proof: bool) -> anyhow::Result<PathBuf> {
+    let toolchain = setup::toolchain(triple)?;
     let folder = root().join("target").join("firmware");
     std::fs::create_dir_all(&folder)?;
     // The file is part of the program; its name carries its contents so that cargo sees a change.
     let model_file = folder.join(format!("{}.waft", &digest([model])[..16]));
     std::fs::write(&model_file, model)?;
-    eprintln!("building the firmware for {target}{}", if features.is_empty() { "" } else { " (panic-free proof)" });
+    let lane = lane_name(Model::from_bytes(model)?.lane());
+    eprintln!("building the firmware for {triple} on {layout}{}", if proof { " (panic-free proof)" } else { "" });
     let output = toolchain
-        .build(&root().join("tests").join("firmware"), target)
-        .args(["--features", &features.join(",")])
+        .build(&source(), triple)
+        .args(["--features", lane, "--features", if proof { "prove-panic-free" } else { "" }])
         .env("WAFT_MODEL_FILE", &model_file)
+        .env("WAFT_BOARD", layout)
         .env("CARGO_TARGET_DIR", &folder)
         .stdin(Stdio::null())
         .output()
@@ -218,10 +226,11 @@ fn build_image(target: &str, model: &[u8], features: &[&str]) -> anyhow::Result<
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let tail: Vec<&str> = text.lines().rev().take(30).collect();
-        bail!("the firmware does not build for {target}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        bail!("the firmware does not build for {triple}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
     }
-    let built = folder.join(target).join("release").join("waft-firmware");
-    let kept = built.with_extension(if features.is_empty() { "elf" } else { "proof" });
+    let extension = if triple.starts_with("wasm") { "wasm" } else { "" };
+    let built = folder.join(triple).join("release").join("waft-firmware").with_extension(extension);
+    let kept = built.with_file_name(format!("{layout}-{lane}-{}", if proof { "proof" } else { "image" }));
     std::fs::copy(&built, &kept)?;
     Ok(kept)
 }
@@ -269,7 +278,8 @@ fn sizes(image: &Path) -> anyhow::Result<Sizes> {
     let size = |names: &[&str]| -> u64 {
         names.iter().filter_map(|name| file.section_by_name(name)).map(|section| section.size()).sum()
     };
-    let flash = size(&[".vector_table", ".text", ".rodata", ".data"]);
+    let flash = size(&[".vector_table", ".text", ".rodata", ".data", ".data.rel.ro", "<code>", "<data>"]);
+    // A WebAssembly module does not say how much of its memory is static and zero.
     Ok(Sizes { flash, memory: size(&[".data", ".bss", ".uninit"]) })
 }
 

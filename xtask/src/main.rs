@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod args;
+mod boards;
 mod eps;
 mod export;
 mod firmware;

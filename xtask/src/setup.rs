@@ -106,7 +106,8 @@ fn from_source(target: &str) -> Option<Toolchain> {
     let rustup_lld = output("rustc", &["--print", "sysroot"])
         .map(|root| format!("{root}/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld"))
         .filter(|path| Path::new(path).is_file());
-    let linker = ["ld.lld-19", "ld.lld"]
+    let linkers = if target.starts_with("wasm") { ["wasm-ld-19", "wasm-ld"] } else { ["ld.lld-19", "ld.lld"] };
+    let linker = linkers
         .into_iter()
         .find(|name| succeeds(Command::new(name).arg("--version")))
         .map(ToString::to_string)
@@ -123,27 +124,26 @@ fn from_source(target: &str) -> Option<Toolchain> {
     })
 }
 
-/// Makes sure that an emulator runs.
-pub(crate) fn emulator(program: &str) -> anyhow::Result<()> {
+/// Makes sure that a program runs that packages bring.
+pub(crate) fn program(program: &str, packages: &[&str]) -> anyhow::Result<()> {
     let runs = || succeeds(Command::new(program).arg("--version"));
     if runs() {
         return Ok(());
     }
-    let packages = ["qemu-system-arm", "qemu-system-misc"];
     if may_install() && has_apt() {
-        let ordinary = [&["install", "-y", "--no-install-recommends"][..], &packages].concat();
+        let ordinary = [&["install", "-y", "--no-install-recommends"][..], packages].concat();
         if apt(&["update"]) && apt(&ordinary) && runs() {
             return Ok(());
         }
-        // Where other QEMU packages come from backports, this one must as well.
+        // Where other packages of the same source come from backports, these must as well.
         if let Ok(suite) = add_backports() {
-            let from = [&ordinary[..], &["qemu-system-data", "-t", &suite]].concat();
+            let from = [&ordinary[..], &["-t", &suite]].concat();
             if apt(&["update"]) && apt(&from) && runs() {
                 return Ok(());
             }
         }
     }
-    bail!("{program} does not run: install QEMU's system emulators ({})", packages.join(", "))
+    bail!("{program} does not run: install it (Debian's packages: {})", packages.join(", "))
 }
 
 /// Adds the release's backports from the mirror that apt already uses; the suite's name.

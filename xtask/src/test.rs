@@ -9,6 +9,7 @@ use waft::{Guidance, Model, Request};
 use waft_host::sample::{Batch, digest, draw};
 use waft_host::shipped;
 
+use crate::boards;
 use crate::firmware::{self, Firmware};
 
 /// Runs every test that this machine can run, and says what it could not.
@@ -96,7 +97,7 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 fn firmware_tests() -> anyhow::Result<()> {
     let bytes = shipped::find("digits", None, None, &indicatif::ProgressBar::hidden())?;
     let model = Model::from_bytes(bytes.as_slice())?;
-    let image = Firmware::build("thumbv7em-none-eabihf", bytes.as_slice())?;
+    let image = Firmware::build(boards::find("thumbv7em-none-eabihf")?[0], bytes.as_slice())?;
     let requests = [(7, 1, 10, 1.0), (0, 2, 10, 1.0), (3, u64::MAX, 20, 1.0), (10, 4, 10, 1.0), (5, 5, 10, 2.5)];
     for (class, seed, steps, guidance) in requests {
         let request = Request::new().class(class).steps(steps).guidance(Guidance::from_f32(guidance));
@@ -111,7 +112,7 @@ fn firmware_tests() -> anyhow::Result<()> {
         ensure!(report.data_bss_bytes <= DATA_BSS_BYTES, "data and bss of {} bytes", report.data_bss_bytes);
         ensure!(report.stack_bytes <= STACK_BYTES, "{what}: stack of {} bytes", report.stack_bytes);
         ensure!(report.panic_free, "a panic path survives in the firmware");
-        eprintln!("{what}: ok, {} instructions, stack {}", report.instructions, report.stack_bytes);
+        eprintln!("{what}: ok, {:?} instructions, stack {}", report.instructions, report.stack_bytes);
     }
     let floats = firmware::float_routines(bytes.as_slice())?;
     if !floats.is_empty() {

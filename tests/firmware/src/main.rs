@@ -1,4 +1,4 @@
-//! Firmware that draws pictures under QEMU: the request comes on the semihosting command line, the picture's bytes and
+//! Firmware that draws pictures under an emulator: the request comes on the command line, the picture's bytes and
 //! the measurements go back as lines `key=value`.
 //!
 //! Keys of the command line, separated by spaces: `class`, `seed`, `steps`, `guidance` (16 fractional bits, decimal).
@@ -6,12 +6,11 @@
 #![no_main]
 
 mod board;
-mod semihosting;
 mod stack;
 
 use core::hint::black_box;
 
-use semihosting::{exit, print, print_hex, print_value};
+use board::print;
 use waft::{Guidance, Request, Session};
 
 waft::include_model!(MODEL, env!("WAFT_MODEL_FILE"));
@@ -21,14 +20,15 @@ static ARENA: waft::Arena<{ MODEL.arena_bytes() }> = waft::Arena::new();
 /// Longest command line.
 const LINE: usize = 128;
 
-fn main() -> ! {
+/// Draws what the command line asks for; whether all went well.
+fn main() -> bool {
     let mut line = [0u8; LINE];
-    let request = parse(semihosting::command_line(&mut line));
+    let request = parse(board::command_line(&mut line));
     let ok = request.is_some_and(|request| draw(request).is_some());
     if !ok {
-        print("error=1\n\0");
+        print("error=1\n");
     }
-    exit(ok)
+    ok
 }
 
 /// The request of a command line; `None` if a value is not a number.
@@ -56,43 +56,73 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// The arena's memory.
+#[cfg(target_has_atomic = "8")]
+fn memory() -> Option<&'static mut [u8]> {
+    ARENA.take()
+}
+
+/// The arena's memory.
+#[cfg(not(target_has_atomic = "8"))]
+fn memory() -> Option<&'static mut [u8]> {
+    // SAFETY: called once, by `draw`, which `main` calls once.
+    Some(unsafe { ARENA.take_once() })
+}
+
 /// Draws, measures and prints; `None` if anything fails.
 fn draw(request: Request) -> Option<()> {
-    let memory = ARENA.take()?;
-    board::start_timer();
+    let memory = memory()?;
+    board::start_counter();
     stack::paint();
     let mut longest = 0;
-    let start = board::ticks();
+    let start = board::instructions();
     // The session lives in a frame of its own, so that the depth below counts it.
     let mut session = Session::new(&MODEL, memory).ok()?;
     let mut run = session.sample(black_box(request)).ok()?;
     loop {
-        let before = board::ticks();
+        let before = board::instructions();
         let more = run.step().ok()?.is_some();
-        longest = longest.max(board::ticks().wrapping_sub(before));
+        longest = longest.max(board::instructions().wrapping_sub(before));
         if !more {
             break;
         }
     }
-    let total = board::ticks().wrapping_sub(start);
+    let total = board::instructions().wrapping_sub(start);
     let image = run.image()?;
     let depth = stack::depth();
-    print("image=\0");
+    print("image=");
     for &byte in image.data() {
         print_hex(byte);
     }
-    print("\n\0");
-    print_value("ticks=\0", total);
-    print_value("longest_ticks=\0", longest);
-    print_value("stack=\0", depth);
+    print("\n");
+    print_value("ticks=", total);
+    print_value("longest_ticks=", longest);
+    print_value("stack=", depth);
     Some(())
+}
+
+/// Prints two hexadecimal digits.
+fn print_hex(byte: u8) {
+    const DIGITS: &str = "0123456789abcdef";
+    for digit in [usize::from(byte >> 4), usize::from(byte & 15)] {
+        print(DIGITS.get(digit..=digit).unwrap_or_default());
+    }
+}
+
+/// Prints a key and a number.
+fn print_value(key: &str, value: u64) {
+    print(key);
+    for byte in value.to_be_bytes() {
+        print_hex(byte);
+    }
+    print("\n");
 }
 
 #[cfg(not(feature = "prove-panic-free"))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    print("panic=1\n\0");
-    exit(false)
+    print("panic=1\n");
+    board::exit(false)
 }
 
 #[cfg(feature = "prove-panic-free")]
@@ -102,6 +132,6 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
         /// Defined nowhere.
         fn waft_panic_path_survives() -> !;
     }
-    // SAFETY: an image that contains this call does not link.
+    // SAFETY: an image that contains this call does not link, or imports it.
     unsafe { waft_panic_path_survives() }
 }

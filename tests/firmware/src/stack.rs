@@ -1,28 +1,27 @@
 //! How deep the stack was: memory below it is painted before the run and searched after it.
 
+use core::hint::black_box;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::board;
+
 const PAINT: u32 = 0xA5A5_5A5A;
 /// Bytes painted below the stack pointer: far more than a run may use.
 const REACH: usize = 64 * 1024;
 /// Bytes right below the stack pointer that painting leaves alone: its own frame.
-const MARGIN: usize = 64;
+const MARGIN: usize = 256;
 
-static TOP: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
-
-fn pointer() -> usize {
-    let here: usize;
-    // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {}, sp", out(reg) here, options(nomem, nostack, preserves_flags)) };
-    here
-}
+static TOP: AtomicUsize = AtomicUsize::new(0);
 
 /// Paints the memory below the stack pointer.
 #[inline(never)]
 pub fn paint() {
-    let top = (pointer() - MARGIN) & !3;
-    TOP.store(top, core::sync::atomic::Ordering::Relaxed);
+    let here = black_box(0u32);
+    let top = ((&raw const here) as usize - MARGIN) & !3;
+    TOP.store(top, Ordering::Relaxed);
     let mut at = top - REACH;
     while at < top {
-        // SAFETY: the boards have megabytes of memory below the stack, of which the statics use the other end.
+        // SAFETY: every board has more than this below its stack.
         unsafe { (at as *mut u32).write_volatile(PAINT) };
         at += 4;
     }
@@ -30,15 +29,12 @@ pub fn paint() {
 
 /// Bytes of stack that were used since painting, the caller's frame included.
 #[inline(never)]
-pub fn depth() -> u32 {
-    unsafe extern "C" {
-        static _stack_start: u32;
-    }
-    let top = TOP.load(core::sync::atomic::Ordering::Relaxed);
+pub fn depth() -> u64 {
+    let top = TOP.load(Ordering::Relaxed);
     let mut at = top - REACH;
     // SAFETY: the memory that was painted.
     while at < top && unsafe { (at as *const u32).read_volatile() } == PAINT {
         at += 4;
     }
-    (core::ptr::addr_of!(_stack_start) as usize - at) as u32
+    (board::stack_top() - at) as u64
 }
