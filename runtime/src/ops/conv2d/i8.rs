@@ -78,22 +78,17 @@ fn gather_row<R: Activation>(
         let slot = view_mut::<R>(ring)?.get_mut(start..start + geometry.ring_row_len())?;
         let norm: &[[i32; 2]] = view(norm)?;
         let norm = norm.get(source.channel..).unwrap_or(&[]);
-        match tensor.element {
-            Element::I8 => gather_pixels::<i8, R>(op, geometry, source, view(input)?, norm, slot)?,
-            Element::I16 => gather_pixels::<i16, R>(op, geometry, source, view(input)?, norm, slot)?,
-            Element::I32 => gather_pixels::<i32, R>(op, geometry, source, view(input)?, norm, slot)?,
-            Element::F16 | Element::F32 => return None,
-        }
+        gather_pixels(op, geometry, source, &Values::new(tensor.element, input)?, norm, slot)?;
     }
     Some(())
 }
 
 /// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
-fn gather_pixels<S: Pod + Into<i32>, R: Activation>(
+fn gather_pixels<R: Activation>(
     op: &Conv2d,
     geometry: &Geometry,
     source: &Source,
-    input: &[S],
+    input: &Values<'_>,
     norm: &[[i32; 2]],
     slot: &mut [R],
 ) -> Option<()> {
@@ -103,34 +98,26 @@ fn gather_pixels<S: Pod + Into<i32>, R: Activation>(
     let zero = op.source_zero.get(source.index()).copied()?;
     let pixel = geometry.channels;
     let mut at = geometry.padding[1] * pixel + source.channel;
-    for values in input.chunks_exact(channels.max(1)) {
-        let target = slot.get_mut(at..at + channels)?;
-        match op.gather {
-            Gather::Raw if multiplier == 0 => {
-                for (target, &value) in target.iter_mut().zip(values) {
-                    *target = R::saturate(value.into());
-                }
-            }
-            Gather::Raw => {
-                for (target, &value) in target.iter_mut().zip(values) {
-                    let value = requantize(value.into().saturating_sub(zero), multiplier, shift);
-                    *target = R::saturate(value.saturating_add(op.ring_zero));
-                }
-            }
-            Gather::Affine | Gather::AffineSilu => {
-                let activate = op.gather == Gather::AffineSilu;
-                for ((target, &value), &[a, b]) in target.iter_mut().zip(values).zip(norm) {
-                    let product = i64::from(value.into()) * i64::from(a);
+    let mut from = 0;
+    for _ in 0..source.tensor.columns {
+        for (channel, target) in slot.get_mut(at..at + channels)?.iter_mut().enumerate() {
+            let value = input.get(from + channel)?;
+            let value = match op.gather {
+                Gather::Raw if multiplier == 0 => value,
+                Gather::Raw => requantize(value.saturating_sub(zero), multiplier, shift).saturating_add(op.ring_zero),
+                Gather::Affine | Gather::AffineSilu => {
+                    let [a, b] = *norm.get(channel)?;
+                    let product = i64::from(value) * i64::from(a);
                     let normalized = saturate_i32(round_shift(product, op.affine_shift) + i64::from(b));
-                    let value = if activate {
+                    let value = if op.gather == Gather::AffineSilu {
                         silu(normalized)
                     } else {
                         normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS)
                     };
-                    let value = requantize(value, op.multiplier[0], op.shift[0]);
-                    *target = R::saturate(value.saturating_add(op.ring_zero));
+                    requantize(value, op.multiplier[0], op.shift[0]).saturating_add(op.ring_zero)
                 }
-            }
+            };
+            *target = R::saturate(value);
         }
         if geometry.doubling == 1 {
             let (left, right) = slot.split_at_mut_checked(at + pixel)?;
@@ -140,11 +127,12 @@ fn gather_pixels<S: Pod + Into<i32>, R: Activation>(
             at += pixel;
         }
         at += pixel;
+        from += channels;
     }
     Some(())
 }
 
-/// Values that a convolution writes or adds.
+/// Values that a convolution reads, writes or adds.
 enum Values<'a> {
     I8(&'a mut [i8]),
     I16(&'a mut [i16]),
@@ -232,9 +220,7 @@ fn compute<R: Activation>(
             let start = geometry.slot(y * geometry.stride + ky) + x * geometry.stride * geometry.channels;
             let activations = ring.get(start..start + run)?;
             let rows = weights.get(ky * run..)?;
-            for (accumulator, row) in accumulators.iter_mut().zip(rows.chunks(taps.max(1))) {
-                *accumulator = accumulator.wrapping_add(dot(activations, row));
-            }
+            multiply(&mut accumulators, activations, rows, taps, count);
         }
         for (i, (&accumulator, &[multiplier, shift])) in accumulators.iter().zip(requant).enumerate() {
             let value = if op.residual == NONE {
@@ -255,11 +241,39 @@ fn compute<R: Activation>(
     Some(())
 }
 
-/// `Σ a·w`, wrapping; stops at the shorter of both.
+/// `accumulators[c] += Σ activations[k]·weights[c·taps + k]`, wrapping, for `count` channels.
 #[inline]
-fn dot<R: Activation>(activations: &[R], weights: &[i8]) -> i32 {
-    activations.iter().zip(weights).fold(0i32, |sum, (&a, &w)| {
-        let a: i32 = a.into();
-        sum.wrapping_add(a.wrapping_mul(i32::from(w)))
-    })
+fn multiply<R: Activation>(
+    accumulators: &mut [i32; CHANNEL_BLOCK],
+    activations: &[R],
+    weights: &[i8],
+    taps: usize,
+    count: usize,
+) {
+    let mut rows = weights.chunks(taps.max(1));
+    for (i, quad) in accumulators.as_chunks_mut().0.iter_mut().enumerate() {
+        // Past the last channel the last row is computed again; its sums are not stored.
+        let mut last = &[] as &[i8];
+        let rows = [(); 4].map(|()| {
+            last = rows.next().unwrap_or(last);
+            last
+        });
+        if i * 4 < count {
+            *quad = dot4(*quad, activations, rows);
+        }
+    }
+}
+
+/// Four channels share each activation that is loaded. Out of line: the loop wants the registers for itself.
+#[inline(never)]
+fn dot4<R: Activation>(sums: [i32; 4], activations: &[R], [a, b, c, d]: [&[i8]; 4]) -> [i32; 4] {
+    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
+    for ((((&x, &a), &b), &c), &d) in activations.iter().zip(a).zip(b).zip(c).zip(d) {
+        let x: i32 = x.into();
+        sum_a = sum_a.wrapping_add(x.wrapping_mul(a.into()));
+        sum_b = sum_b.wrapping_add(x.wrapping_mul(b.into()));
+        sum_c = sum_c.wrapping_add(x.wrapping_mul(c.into()));
+        sum_d = sum_d.wrapping_add(x.wrapping_mul(d.into()));
+    }
+    [sum_a, sum_b, sum_c, sum_d]
 }
