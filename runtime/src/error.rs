@@ -111,6 +111,11 @@ pub enum SessionError {
         /// The lane that the model needs.
         lane: crate::Lane,
     },
+    /// The crate was built without an operation that the model needs; enable the feature.
+    OperationDisabled {
+        /// Name of the feature.
+        feature: &'static str,
+    },
 }
 
 impl fmt::Display for SessionError {
@@ -125,6 +130,9 @@ impl fmt::Display for SessionError {
             }
             Self::LaneDisabled { lane } => {
                 write!(f, "built without the lane {lane:?}; enable the feature of that name")
+            }
+            Self::OperationDisabled { feature } => {
+                write!(f, "built without an operation of the model; enable the feature {feature}")
             }
         }
     }

@@ -125,10 +125,15 @@ impl<'a> Session<'a> {
     /// Prepares `model` to run in `arena`, whose contents do not matter.
     ///
     /// # Errors
-    /// If the memory is too small or misaligned, or the crate was built without the model's lane.
+    /// If the memory is too small or misaligned, or the crate was built without the model's lane or
+    /// one of its operations.
     pub fn new(model: &'a Model<'a>, arena: &'a mut [u8]) -> Result<Self, SessionError> {
         if !ops::has_lane(model.lane()) {
             return Err(SessionError::LaneDisabled { lane: model.lane() });
+        }
+        let mut ops = (0..model.ops()).filter_map(|index| model.op(index));
+        if let Some(feature) = ops.find_map(|op| ops::missing_feature(&op)) {
+            return Err(SessionError::OperationDisabled { feature });
         }
         if !model.bytes().as_ptr().addr().is_multiple_of(4) {
             return Err(SessionError::ModelMisaligned);

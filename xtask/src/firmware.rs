@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use object::{Object, ObjectSection, ObjectSymbol};
 use serde::Serialize;
+use waft::format::Op;
 use waft::{Guidance, Model};
 use waft_host::export::lane_name;
 use waft_host::sample::digest;
@@ -119,9 +120,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 pub(crate) struct Firmware {
     board: &'static Board,
     image: PathBuf,
-    model_bytes: u64,
-    arena_bytes: u64,
-    panic_free: bool,
+    pub(crate) sizes: Sizes,
+    pub(crate) model_bytes: u64,
+    pub(crate) arena_bytes: u64,
+    pub(crate) panic_free: bool,
 }
 
 impl Firmware {
@@ -137,7 +139,8 @@ impl Firmware {
         };
         let image = build_image(board.triple, board.layout, model, false)?;
         let arena_bytes = parsed.arena_bytes() as u64;
-        Ok(Self { board, image, model_bytes: model.len() as u64, arena_bytes, panic_free })
+        let sizes = Sizes::of(&image)?;
+        Ok(Self { board, image, sizes, model_bytes: model.len() as u64, arena_bytes, panic_free })
     }
 
     /// Draws one picture.
@@ -156,17 +159,16 @@ impl Firmware {
             let text = values.get(key).with_context(|| format!("the firmware did not report {key}"))?;
             Ok(u64::from_str_radix(text, 16)?)
         };
-        let sizes = sizes(&self.image)?;
         Ok(Report {
             target: self.board.name.into(),
             core: self.board.core,
             digest: digest([from_hex(image)?.as_slice()]),
             instructions: self.board.instructions(number("ticks")?),
             max_step_instructions: self.board.instructions(number("longest_ticks")?),
-            flash_bytes: sizes.flash,
-            text_bytes: sizes.flash.saturating_sub(self.model_bytes),
+            flash_bytes: self.sizes.flash(),
+            text_bytes: self.sizes.flash().saturating_sub(self.model_bytes),
             arena_bytes: self.arena_bytes,
-            data_bss_bytes: sizes.memory.saturating_sub(self.arena_bytes),
+            data_bss_bytes: (self.sizes.data + self.sizes.bss).saturating_sub(self.arena_bytes),
             stack_bytes: number("stack")?,
             panic_free: self.panic_free,
         })
@@ -212,11 +214,24 @@ fn build_image(triple: &str, layout: &str, model: &[u8], proof: bool) -> anyhow:
     // The file is part of the program; its name carries its contents so that cargo sees a change.
     let model_file = folder.join(format!("{}.waft", &digest([model])[..16]));
     std::fs::write(&model_file, model)?;
-    let lane = lane_name(Model::from_bytes(model)?.lane());
+    let parsed = Model::from_bytes(model)?;
+    let lane = lane_name(parsed.lane());
+    // The lane and the operations that the model uses, and nothing else.
+    let mut features = vec![lane];
+    let ops: Vec<Op> = (0..parsed.ops()).filter_map(|index| parsed.op(index)).collect();
+    if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
+        features.push("attention");
+    }
+    if ops.iter().any(|op| matches!(op, Op::Embed(_) | Op::Linear(_))) {
+        features.push("conditioning");
+    }
+    if proof {
+        features.push("prove-panic-free");
+    }
     eprintln!("building the firmware for {triple} on {layout}{}", if proof { " (panic-free proof)" } else { "" });
     let output = toolchain
         .build(&source(), triple)
-        .args(["--features", lane, "--features", if proof { "prove-panic-free" } else { "" }])
+        .args(["--features", &features.join(",")])
         .env("WAFT_MODEL_FILE", &model_file)
         .env("WAFT_BOARD", layout)
         .env("CARGO_TARGET_DIR", &folder)
@@ -266,21 +281,35 @@ fn run_for(command: &mut Command, limit: Duration) -> anyhow::Result<String> {
     Ok(text)
 }
 
-struct Sizes {
-    flash: u64,
-    memory: u64,
+/// Bytes of an image by kind, the model and the arena included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) code: u64,
+    pub(crate) constants: u64,
+    pub(crate) data: u64,
+    pub(crate) bss: u64,
 }
 
-/// Bytes of an image that lie in flash, and in static memory.
-fn sizes(image: &Path) -> anyhow::Result<Sizes> {
-    let data = std::fs::read(image)?;
-    let file = object::File::parse(&*data)?;
-    let size = |names: &[&str]| -> u64 {
-        names.iter().filter_map(|name| file.section_by_name(name)).map(|section| section.size()).sum()
-    };
-    let flash = size(&[".vector_table", ".text", ".rodata", ".data", ".data.rel.ro", "<code>", "<data>"]);
-    // A WebAssembly module does not say how much of its memory is static and zero.
-    Ok(Sizes { flash, memory: size(&[".data", ".bss", ".uninit"]) })
+impl Sizes {
+    fn of(image: &Path) -> anyhow::Result<Self> {
+        let data = std::fs::read(image)?;
+        let file = object::File::parse(&*data)?;
+        let size = |names: &[&str]| -> u64 {
+            names.iter().filter_map(|name| file.section_by_name(name)).map(|section| section.size()).sum()
+        };
+        Ok(Self {
+            code: size(&[".vector_table", ".text", "<code>"]),
+            constants: size(&[".rodata", ".data.rel.ro", "<data>"]),
+            data: size(&[".data"]),
+            // A WebAssembly module does not say how much of its memory is static and zero.
+            bss: size(&[".bss", ".uninit"]),
+        })
+    }
+
+    /// Everything that is programmed.
+    fn flash(&self) -> u64 {
+        self.code + self.constants + self.data
+    }
 }
 
 fn from_hex(text: &str) -> anyhow::Result<Vec<u8>> {

@@ -10,6 +10,7 @@ mod firmware;
 mod inspect;
 mod sample;
 mod setup;
+mod size;
 mod test;
 
 /// Diffusion models on microcontrollers: export, draw, check.
@@ -27,6 +28,7 @@ enum Command {
     Eps(eps::Args),
     Inspect(inspect::Args),
     Firmware(firmware::Args),
+    Size(size::Args),
     Test(test::Args),
 }
 
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Command::Eps(args) => eps::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Firmware(args) => firmware::run(&args),
+        Command::Size(args) => size::run(&args),
         Command::Test(args) => test::run(&args),
     }
 }

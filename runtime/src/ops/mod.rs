@@ -9,8 +9,10 @@ use bytemuck::Pod;
 use crate::format::{Lane, NONE, Op, Schedule, Tensor};
 use crate::model::Model;
 
+#[cfg(feature = "attention")]
 pub(crate) mod attention;
 pub(crate) mod conv2d;
+#[cfg(feature = "conditioning")]
 pub(crate) mod embedding;
 pub(crate) mod group_norm;
 
@@ -20,6 +22,7 @@ pub(crate) struct Context<'m> {
     pub(crate) model: &'m Model<'m>,
     pub(crate) schedule: Schedule,
     pub(crate) step: u32,
+    #[cfg_attr(not(feature = "conditioning"), expect(dead_code, reason = "only class embeddings read it"))]
     pub(crate) class: u16,
 }
 
@@ -62,9 +65,16 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
     let slices = match op {
         Op::Conv2d(op) => conv2d::slices(model, op),
         Op::GroupNorm(op) => Some(u32::from(op.groups)),
+        #[cfg(feature = "attention")]
         Op::Attention(op) => attention::slices(model, op),
+        #[cfg(feature = "conditioning")]
         Op::Embed(_) => Some(1),
+        #[cfg(feature = "conditioning")]
         Op::Linear(op) => embedding::linear_slices(model, op),
+        #[cfg(not(feature = "attention"))]
+        Op::Attention(_) => None,
+        #[cfg(not(feature = "conditioning"))]
+        Op::Embed(_) | Op::Linear(_) => None,
     };
     slices.unwrap_or(0)
 }
@@ -76,9 +86,16 @@ pub(crate) fn run(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) 
         Lane::I8 => match op {
             Op::Conv2d(op) => conv2d::i8::run(context, op, slice, arena),
             Op::GroupNorm(op) => group_norm::i8::run(context, op, slice, arena),
+            #[cfg(feature = "attention")]
             Op::Attention(op) => attention::i8::run(context, op, slice, arena),
+            #[cfg(feature = "conditioning")]
             Op::Embed(op) => embedding::i8::embed(context, op, arena),
+            #[cfg(feature = "conditioning")]
             Op::Linear(op) => embedding::i8::linear(context, op, slice, arena),
+            #[cfg(not(feature = "attention"))]
+            Op::Attention(_) => None,
+            #[cfg(not(feature = "conditioning"))]
+            Op::Embed(_) | Op::Linear(_) => None,
         },
         #[cfg(feature = "f16")]
         Lane::F16 => run_float::<half::f16>(context, op, slice, arena),
@@ -94,9 +111,16 @@ fn run_float<E: crate::float::Float>(context: &Context<'_>, op: &Op, slice: u32,
     match op {
         Op::Conv2d(op) => conv2d::float::run::<E>(context, op, slice, arena),
         Op::GroupNorm(op) => group_norm::float::run::<E>(context, op, slice, arena),
+        #[cfg(feature = "attention")]
         Op::Attention(op) => attention::float::run::<E>(context, op, slice, arena),
+        #[cfg(feature = "conditioning")]
         Op::Embed(op) => embedding::float::embed(context, op, arena),
+        #[cfg(feature = "conditioning")]
         Op::Linear(op) => embedding::float::linear::<E>(context, op, slice, arena),
+        #[cfg(not(feature = "attention"))]
+        Op::Attention(_) => None,
+        #[cfg(not(feature = "conditioning"))]
+        Op::Embed(_) | Op::Linear(_) => None,
     }
 }
 
@@ -106,6 +130,15 @@ pub(crate) const fn has_lane(lane: Lane) -> bool {
         Lane::I8 => cfg!(feature = "i8"),
         Lane::F16 => cfg!(feature = "f16"),
         Lane::F32 => cfg!(feature = "f32"),
+    }
+}
+
+/// Name of the feature that an operation needs and the crate was built without.
+pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
+        Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),
+        _ => None,
     }
 }
 
