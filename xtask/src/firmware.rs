@@ -1,6 +1,5 @@
 //! `firmware`: builds the bare-metal image, runs it under QEMU and measures it.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use waft_host::shipped;
 
 use crate::args::{Lane, print_json, progress};
 use crate::boards::{self, Board, SOFT_FLOAT};
+use crate::c;
 use crate::setup;
 
 /// Builds the firmware for a bare-metal target and draws a picture with it under QEMU.
@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Classifier-free guidance.
     #[arg(long)]
     guidance: Option<f32>,
+    /// Draw through the C interface, on the targets that have a C firmware.
+    #[arg(long)]
+    c: bool,
     /// Print one JSON object a target.
     #[arg(long)]
     json: bool,
@@ -54,6 +57,17 @@ pub(crate) struct Request {
     pub(crate) seed: u64,
     pub(crate) class: Option<u16>,
     pub(crate) guidance: Option<f32>,
+}
+
+impl Request {
+    /// The firmware's command line.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = vec![format!("seed={}", self.seed)];
+        words.extend(self.class.map(|class| format!("class={class}")));
+        words.extend(self.steps.map(|steps| format!("steps={steps}")));
+        words.extend(self.guidance.map(|scale| format!("guidance={}", Guidance::from_f32(scale).to_bits())));
+        words
+    }
 }
 
 /// What the firmware did and what it needs.
@@ -83,10 +97,13 @@ pub(crate) struct Report {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let boards = boards::find(&args.target)?;
     let steps = args.steps.map(|steps| steps as usize);
     let bytes = shipped::find(&args.model, args.lane.map(Into::into), steps, &progress("exporting"))?;
     let request = Request { steps: args.steps, seed: args.seed, class: args.class, guidance: args.guidance };
+    if args.c {
+        return run_c(args, bytes.as_slice(), request);
+    }
+    let boards = boards::find(&args.target)?;
     if !args.json {
         println!(
             "{:<37} {:<11} {:>13} {:>9} {:>7} {:>6} {:>6} {:>10}  SHA-256",
@@ -112,6 +129,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             report.panic_free,
             report.digest
         );
+    }
+    Ok(())
+}
+
+fn run_c(args: &Args, model: &[u8], request: Request) -> anyhow::Result<()> {
+    let targets: Vec<&str> = if args.target == "all" { c::targets().collect() } else { vec![&args.target] };
+    for target in targets {
+        let digest = c::draw(target, model, request)?;
+        if args.json {
+            print_json(&serde_json::json!({ "target": target, "language": "c", "digest": digest }))?;
+        } else {
+            println!("{target:<37} C           {digest}");
+        }
     }
     Ok(())
 }
@@ -145,33 +175,47 @@ impl Firmware {
 
     /// Draws one picture.
     pub(crate) fn draw(&self, request: Request) -> anyhow::Result<Report> {
-        let mut words = vec![format!("seed={}", request.seed)];
-        words.extend(request.class.map(|class| format!("class={class}")));
-        words.extend(request.steps.map(|steps| format!("steps={steps}")));
-        words.extend(request.guidance.map(|scale| format!("guidance={}", Guidance::from_f32(scale).to_bits())));
-        let mut command = self.board.command(&source(), &self.image, &words);
-        let output = run_for(&mut command, Duration::from_secs(600))?;
-        let values: HashMap<&str, &str> = output.lines().filter_map(|line| line.split_once('=')).collect();
-        let image = values.get("image").with_context(|| {
-            format!("the firmware drew nothing ({}); does the model have that class and step count?", output.trim())
-        })?;
-        let number = |key: &str| -> anyhow::Result<u64> {
-            let text = values.get(key).with_context(|| format!("the firmware did not report {key}"))?;
-            Ok(u64::from_str_radix(text, 16)?)
-        };
+        let printed = Printed::by(&mut self.board.command(&source(), &self.image, &request.words()))?;
         Ok(Report {
             target: self.board.name.into(),
             core: self.board.core,
-            digest: digest([from_hex(image)?.as_slice()]),
-            instructions: self.board.instructions(number("ticks")?),
-            max_step_instructions: self.board.instructions(number("longest_ticks")?),
+            digest: digest([printed.picture()?.as_slice()]),
+            instructions: self.board.instructions(printed.number("ticks")?),
+            max_step_instructions: self.board.instructions(printed.number("longest_ticks")?),
             flash_bytes: self.sizes.flash(),
             text_bytes: self.sizes.flash().saturating_sub(self.model_bytes),
             arena_bytes: self.arena_bytes,
             data_bss_bytes: (self.sizes.data + self.sizes.bss).saturating_sub(self.arena_bytes),
-            stack_bytes: number("stack")?,
+            stack_bytes: printed.number("stack")?,
             panic_free: self.panic_free,
         })
+    }
+}
+
+/// What a firmware printed: lines `key=value`.
+pub(crate) struct Printed(String);
+
+impl Printed {
+    /// Runs a firmware to its end.
+    pub(crate) fn by(command: &mut Command) -> anyhow::Result<Self> {
+        run_for(command, Duration::from_secs(600)).map(Self)
+    }
+
+    fn value(&self, key: &str) -> anyhow::Result<&str> {
+        let mut lines = self.0.lines().filter_map(|line| line.split_once('='));
+        lines.find(|(found, _)| *found == key).map(|(_, value)| value).with_context(|| {
+            format!("the firmware printed no {key} ({}); does the model have that class and step count?", self.0.trim())
+        })
+    }
+
+    fn number(&self, key: &str) -> anyhow::Result<u64> {
+        Ok(u64::from_str_radix(self.value(key)?, 16)?)
+    }
+
+    /// The picture's bytes.
+    pub(crate) fn picture(&self) -> anyhow::Result<Vec<u8>> {
+        let pairs = self.value("image")?.as_bytes().chunks(2);
+        pairs.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()
     }
 }
 
@@ -190,8 +234,21 @@ pub(crate) fn float_routines(model: &[u8]) -> anyhow::Result<Vec<String>> {
     Ok(file.symbols().filter_map(|symbol| symbol.name().ok()).filter(|name| is_float(name)).map(Into::into).collect())
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// The lane and the operations that a model uses, as features of the core.
+pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
+    let mut features = vec![lane_name(model.lane())];
+    let ops: Vec<Op> = (0..model.ops()).filter_map(|index| model.op(index)).collect();
+    if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
+        features.push("attention");
+    }
+    if ops.iter().any(|op| matches!(op, Op::Embed(_) | Op::Linear(_))) {
+        features.push("conditioning");
+    }
+    features
 }
 
 /// The firmware crate.
@@ -216,15 +273,7 @@ fn build_image(triple: &str, layout: &str, model: &[u8], proof: bool) -> anyhow:
     std::fs::write(&model_file, model)?;
     let parsed = Model::from_bytes(model)?;
     let lane = lane_name(parsed.lane());
-    // The lane and the operations that the model uses, and nothing else.
-    let mut features = vec![lane];
-    let ops: Vec<Op> = (0..parsed.ops()).filter_map(|index| parsed.op(index)).collect();
-    if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
-        features.push("attention");
-    }
-    if ops.iter().any(|op| matches!(op, Op::Embed(_) | Op::Linear(_))) {
-        features.push("conditioning");
-    }
+    let mut features = features(&parsed);
     if proof {
         features.push("prove-panic-free");
     }
@@ -310,9 +359,4 @@ impl Sizes {
     fn flash(&self) -> u64 {
         self.code + self.constants + self.data
     }
-}
-
-fn from_hex(text: &str) -> anyhow::Result<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()
 }

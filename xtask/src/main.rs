@@ -4,9 +4,11 @@ use clap::{Parser, Subcommand};
 
 mod args;
 mod boards;
+mod c;
 mod eps;
 mod export;
 mod firmware;
+mod header;
 mod inspect;
 mod sample;
 mod setup;
@@ -29,6 +31,7 @@ enum Command {
     Inspect(inspect::Args),
     Firmware(firmware::Args),
     Size(size::Args),
+    Header(header::Args),
     Test(test::Args),
 }
 
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),
+        Command::Header(args) => header::run(&args),
         Command::Test(args) => test::run(&args),
     }
 }

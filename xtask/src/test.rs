@@ -10,7 +10,9 @@ use waft_host::sample::{Batch, digest, draw};
 use waft_host::shipped;
 
 use crate::boards;
+use crate::c;
 use crate::firmware::{self, Firmware};
+use crate::header;
 
 /// Runs every test that this machine can run, and says what it could not.
 #[derive(clap::Args)]
@@ -19,6 +21,9 @@ pub(crate) struct Args {
     #[arg(long)]
     no_firmware: bool,
 }
+
+/// Manifests that are workspaces of their own.
+const OUTSIDE: [&str; 3] = ["runtime/c/Cargo.toml", "tests/firmware/Cargo.toml", "tests/fuzz/Cargo.toml"];
 
 /// Lanes and options that must build alone.
 const FEATURES: [&str; 9] = [
@@ -50,8 +55,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         summary.push((name, started.elapsed()));
         Ok(())
     };
-    part("format", &mut || cargo(&["fmt", "--all", "--check"]))?;
-    part("clippy", &mut || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    part("format", &mut || {
+        cargo(&["fmt", "--all", "--check"])?;
+        OUTSIDE.iter().try_for_each(|manifest| cargo(&["fmt", "--check", "--manifest-path", manifest]))
+    })?;
+    part("clippy", &mut || {
+        cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+        let c = &["clippy", "-q", "--manifest-path", "runtime/c/Cargo.toml", "--", "-D", "warnings"];
+        cargo(c)
+    })?;
+    part("C header", &mut || header::run(&header::Args { check: true }))?;
     part("features", &mut || {
         FEATURES.iter().try_for_each(|features| {
             cargo(&[
@@ -133,6 +146,13 @@ fn firmware_tests() -> anyhow::Result<()> {
             ensure!(report.data_bss_bytes <= DATA_BSS_BYTES, "{what}: data and bss of {} bytes", report.data_bss_bytes);
         }
         eprintln!("{}: {} pictures as on the host", board.name, expected.len());
+    }
+    for target in c::targets() {
+        let (class, seed, steps, guidance) = requests[3];
+        let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
+        let found = c::draw(target, bytes.as_slice(), request)?;
+        ensure!(found == expected[3], "C on {target}: digest {found} but the host's is {}", expected[3]);
+        eprintln!("{target}: the C firmware draws the host's picture");
     }
     let half = shipped::find("digits", Some(waft::Lane::F16), None, &hidden)?;
     ensure!(

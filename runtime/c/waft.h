@@ -1,0 +1,181 @@
+/* waft: diffusion models on microcontrollers. Written by cbindgen from runtime/c/src/lib.rs. */
+
+#ifndef WAFT_H
+#define WAFT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Bytes of memory for a context, on any target.
+#define WAFT_CONTEXT_BYTES 512
+
+// Class of a request that names none.
+#define WAFT_NO_CLASS -1
+
+// Guidance of 1: the conditional prediction alone. Guidance has 16 fractional bits.
+#define WAFT_GUIDANCE_NONE (1 << 16)
+
+// What a function answers.
+typedef enum waft_status {
+  // Done; of `waft_step`: the picture is complete.
+  WAFT_STATUS_OK = 0,
+  // There is more to do: call `waft_step` again.
+  WAFT_STATUS_MORE = 1,
+  // An argument is a null pointer.
+  WAFT_STATUS_NULL = 2,
+  // The context's memory is too small or not aligned to 8.
+  WAFT_STATUS_CONTEXT = 3,
+  // Not a model file, of another version, or truncated.
+  WAFT_STATUS_MODEL_FORMAT = 4,
+  // The model file is damaged.
+  WAFT_STATUS_MODEL_DAMAGED = 5,
+  // The model does not start at a multiple of 4.
+  WAFT_STATUS_MODEL_MISALIGNED = 6,
+  // The library was built without the model's lane or one of its operations.
+  WAFT_STATUS_MODEL_UNSUPPORTED = 7,
+  // The arena is smaller than the model needs.
+  WAFT_STATUS_ARENA_TOO_SMALL = 8,
+  // The arena does not start at a multiple of 16.
+  WAFT_STATUS_ARENA_MISALIGNED = 9,
+  // The model carries no list of that many steps.
+  WAFT_STATUS_STEPS = 10,
+  // There is no such class, or a class is missing.
+  WAFT_STATUS_CLASS = 11,
+  // The model was exported without guidance.
+  WAFT_STATUS_GUIDANCE = 12,
+  // The model can predict but not sample.
+  WAFT_STATUS_NOT_A_SAMPLER = 13,
+  // No picture was begun, or it was cancelled or failed.
+  WAFT_STATUS_IDLE = 14,
+  // The picture is not complete yet.
+  WAFT_STATUS_INCOMPLETE = 15,
+  // The noise function had no more numbers.
+  WAFT_STATUS_NOISE_EXHAUSTED = 16,
+  // The model's bytes changed under the run.
+  WAFT_STATUS_CORRUPT = 17,
+} waft_status;
+
+// A model, its session and its run. Opaque to C; never moved.
+typedef struct waft_context waft_context;
+
+// What a model file says of itself.
+typedef struct waft_info {
+  // Bytes that its arena needs, aligned to 16.
+  size_t arena_bytes;
+  // Rows of the picture.
+  size_t height;
+  // Columns of the picture.
+  size_t width;
+  // Channels of a pixel.
+  size_t channels;
+  // Number of classes; 0 if it is unconditional.
+  uint32_t classes;
+  // Steps of the default list.
+  uint32_t steps;
+} waft_info;
+
+// A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
+// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k; elements count in
+// (row, column, channel) order.
+typedef bool (*waft_noise)(void *user, uint32_t draw, uint32_t index, int32_t *value);
+
+// What to draw. Start from `waft_default_request()`.
+typedef struct waft_request {
+  // Seed of the documented noise.
+  uint64_t seed;
+  // Class, or `WAFT_NO_CLASS`.
+  int32_t class_;
+  // Steps; 0 takes the model's default list.
+  uint32_t steps;
+  // Guidance, in 16 fractional bits.
+  int32_t guidance;
+  // Noise of the caller instead of the seed's, or null.
+  waft_noise noise;
+  // Handed to `noise`.
+  void *user;
+} waft_request;
+
+// How far a run is.
+typedef struct waft_progress {
+  // Diffusion steps that are complete.
+  uint32_t step;
+  // Diffusion steps in all.
+  uint32_t steps;
+  // Slices of work that are complete.
+  uint32_t slice;
+  // Slices of work in all.
+  uint32_t slices;
+} waft_progress;
+
+// A picture in the arena, (row, column, channel) order; valid until the next call that takes the context.
+typedef struct waft_image {
+  // The bytes.
+  const uint8_t *data;
+  // Rows.
+  size_t height;
+  // Columns.
+  size_t width;
+  // Channels of a pixel.
+  size_t channels;
+} waft_image;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// What a status means, in English; never null.
+const char *waft_strerror(uint32_t status);
+
+// Checks a model file and tells what it needs.
+//
+// # Safety
+// `model` points to `model_len` readable bytes, `info` to one writable value; null is answered with a status.
+enum waft_status waft_inspect(const uint8_t *model, size_t model_len, struct waft_info *info);
+
+// Checks a model file completely and opens a context in `memory`: `WAFT_CONTEXT_BYTES`, aligned to 8. The model and the
+// arena stay in use until the context is; memory, model and arena must not overlap.
+//
+// # Safety
+// The three blocks are valid for as long as the context is used, and only the context uses `memory` and `arena`.
+enum waft_status waft_open(void *memory,
+                           size_t memory_len,
+                           const uint8_t *model,
+                           size_t model_len,
+                           uint8_t *arena,
+                           size_t arena_len,
+                           struct waft_context **context);
+
+// Seed 0, no class, the model's default list of steps, guidance 1.
+struct waft_request waft_default_request(void);
+
+// Begins a picture; one that was in progress is abandoned.
+//
+// # Safety
+// `context` is open, `request` points to a request, and its noise function can be called until the run ends.
+enum waft_status waft_begin(struct waft_context *context, const struct waft_request *request);
+
+// Does a bounded slice of work: `WAFT_STATUS_MORE` until the picture is complete, then `WAFT_STATUS_OK`. After an error
+// the picture is abandoned. `progress` may be null.
+//
+// # Safety
+// `context` is open; `progress` is null or points to one writable value.
+enum waft_status waft_step(struct waft_context *context, struct waft_progress *progress);
+
+// The complete picture.
+//
+// # Safety
+// `context` is open, `image` points to one writable value.
+enum waft_status waft_get_image(struct waft_context *context, struct waft_image *image);
+
+// Abandons the picture in progress, if there is one.
+//
+// # Safety
+// `context` is open.
+enum waft_status waft_cancel(struct waft_context *context);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* WAFT_H */

@@ -1,0 +1,36 @@
+//! `header`: writes the C header from the C interface's source, or checks that it is what the source gives.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::args::write_whole;
+
+/// Writes runtime/c/waft.h.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only checks that the header is what the source gives.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?.join("runtime/c");
+    let path = folder.join("waft.h");
+    let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(anyhow::Error::msg)?;
+    let bindings = cbindgen::Builder::new()
+        .with_config(config)
+        .with_src(folder.join("src").join("lib.rs"))
+        .generate()
+        .context("runtime/c/src/lib.rs")?;
+    let mut text = vec![];
+    bindings.write(&mut text);
+    if !args.check {
+        return write_whole(&path, |path| Ok(std::fs::write(path, &text)?));
+    }
+    if std::fs::read(&path).with_context(|| path.display().to_string())? != text {
+        bail!("{} is not what the source gives: run `cargo xtask header`", path.display());
+    }
+    Ok(())
+}
