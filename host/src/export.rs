@@ -16,6 +16,7 @@ use crate::lower::{LowerError, Network, Role, lower};
 use crate::plan::{Plan, materialized_bytes, plan};
 use crate::sample::{self, AlignedBytes, to_floats};
 use crate::schedule::{DdimOptions, ScheduleError};
+use crate::stream::with_windows;
 use crate::write::{Fields, Writer};
 
 /// Arena up to which every stream gets 16 bits without being asked.
@@ -76,6 +77,9 @@ pub struct ExportOptions {
     pub residual: ResidualWidth,
     /// Name in the header; `None`: the checkpoint's, or its folder's.
     pub name: Option<String>,
+    /// Keep the weights of convolutions in a file of their own, and stream them through a window of at most this many
+    /// bytes of the arena.
+    pub stream: Option<u64>,
 }
 
 impl Default for ExportOptions {
@@ -89,6 +93,7 @@ impl Default for ExportOptions {
             calibration_images: 24,
             residual: ResidualWidth::Auto,
             name: None,
+            stream: None,
         }
     }
 }
@@ -98,6 +103,8 @@ impl Default for ExportOptions {
 pub struct ExportReport {
     /// Bytes of the file.
     pub flash_bytes: u64,
+    /// Bytes of the weights' own file, 0 if there is none.
+    pub weights_bytes: u64,
     /// Bytes of the arena.
     pub arena_bytes: u64,
     /// The largest sum of live buffers.
@@ -134,6 +141,8 @@ pub struct TensorError {
 pub struct Export {
     /// The file.
     pub bytes: AlignedBytes,
+    /// The weights' own file, if they are streamed.
+    pub weights: Option<Vec<u8>>,
     /// What to tell people.
     pub report: ExportReport,
     /// The operations in real numbers, by the file's indices: what parity is checked against.
@@ -156,10 +165,9 @@ pub struct Prepared {
 /// If something is not supported, by name.
 pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &ProgressBar) -> Result<Export, ExportError> {
     let prepared = prepare(checkpoint, options)?;
-    let reference = prepared.emit_float(Lane::F32)?;
-    let bytes = match options.lane {
-        Lane::F32 => reference.clone(),
-        Lane::F16 => prepared.emit_float(Lane::F16)?,
+    let (reference, _) = prepared.emit_float(Lane::F32, None)?;
+    let seen = match options.lane {
+        Lane::F16 | Lane::F32 => None,
         Lane::I8 => {
             let model = Model::from_bytes(reference.as_slice())?;
             let how = Calibration {
@@ -168,20 +176,30 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
                 classes: prepared.graph.classes.as_ref().map_or(0, |classes| classes.classes),
                 guidance: prepared.network.unconditional.map(|_| Guidance::from_f32(options.guidance.unwrap_or(2.0))),
             };
-            let seen = calibrate(&prepared.network, &model, &how, progress);
-            prepared.emit_i8(&seen, options.residual)?
+            Some(calibrate(&prepared.network, &model, &how, progress))
         }
     };
+    let emit = |stream| match &seen {
+        Some(seen) => prepared.emit_i8(seen, options.residual, stream),
+        None => prepared.emit_float(options.lane, stream),
+    };
+    let (mut bytes, mut weights) = emit(None)?;
     let tensors = if options.lane == Lane::F32 {
         vec![]
     } else {
         prepared.errors(&Model::from_bytes(reference.as_slice())?, &Model::from_bytes(bytes.as_slice())?)
     };
+    // Streaming changes where weights are, not a bit of what is computed.
+    if options.stream.is_some() {
+        (bytes, weights) = emit(options.stream)?;
+    }
+    let weights = options.stream.map(|_| weights);
     let model = Model::from_bytes(bytes.as_slice())?;
     let header = model.header();
     let step_lists: Vec<usize> = prepared.lists.iter().map(|list| list.steps.len()).collect();
     let report = ExportReport {
         flash_bytes: u64::from(header.file_bytes),
+        weights_bytes: u64::from(header.weights_bytes),
         arena_bytes: u64::from(header.arena_bytes),
         arena_lower_bound_bytes: u64::from(header.arena_lower_bound),
         arena_materialized_bytes: materialized_bytes(&prepared.graph),
@@ -192,7 +210,7 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
         step_lists,
         tensors,
     };
-    Ok(Export { bytes, report, network: prepared.network })
+    Ok(Export { bytes, weights, report, network: prepared.network })
 }
 
 /// The lane's name in commands and reports.
@@ -227,7 +245,7 @@ pub fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<AlignedBy
     let lists = vec![StepList::new(&graph, steps)];
     let (name, provenance) = (String::new(), String::new());
     let prepared = Prepared { graph, network, lists, name, provenance, unconditional_class: None };
-    prepared.emit_float(Lane::F32)
+    Ok(prepared.emit_float(Lane::F32, None)?.0)
 }
 
 fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared, ExportError> {
@@ -284,30 +302,51 @@ fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared,
 }
 
 impl Prepared {
-    fn source(&self) -> Source<'_> {
-        Source { graph: &self.graph, network: &self.network, lists: &self.lists }
-    }
-
     fn plan(&self, elements: &[Element]) -> Plan {
-        let bytes: Vec<u64> = elements.iter().map(|element| element.bytes() as u64).collect();
-        plan(&self.network, &bytes)
+        plan(&self.network, &element_bytes(elements))
     }
 
-    fn emit_float(&self, lane: Lane) -> Result<AlignedBytes, ExportError> {
+    /// The network with its weights streamed through windows, and its elements.
+    fn streamed(
+        &self,
+        elements: &[Element],
+        lane: Lane,
+        stream: Option<u64>,
+    ) -> Result<(Network, Vec<Element>), ExportError> {
+        let Some(limit) = stream else { return Ok((self.network.clone(), elements.to_vec())) };
+        let network = with_windows(&self.network, &element_bytes(elements), lane, limit).map_err(|(name, bytes)| {
+            ExportError::Option(format!("--stream {limit}: {name} needs a window of at least {bytes} bytes"))
+        })?;
+        let mut elements = elements.to_vec();
+        elements.resize(network.tensors.len(), Element::I8);
+        Ok((network, elements))
+    }
+
+    fn emit_float(&self, lane: Lane, stream: Option<u64>) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
         let activation = if lane == Lane::F16 { Element::F16 } else { Element::F32 };
         let elements = emit::float_elements(&self.network, activation);
-        let plan = self.plan(&elements);
+        let (network, elements) = self.streamed(&elements, lane, stream)?;
+        let plan = plan(&network, &element_bytes(&elements));
         self.check(&plan)?;
         let mut writer = Writer::default();
-        let emitted = emit::float::emit(&self.source(), lane, &plan, &elements, &mut writer);
+        let source = Source { graph: &self.graph, network: &network, lists: &self.lists };
+        let emitted = emit::float::emit(&source, lane, &plan, &elements, &mut writer);
         self.finish(writer, lane, &plan, &emitted)
     }
 
-    fn emit_i8(&self, seen: &Observations, stream: ResidualWidth) -> Result<AlignedBytes, ExportError> {
-        let (widths, elements, plan) = self.widths(stream);
+    fn emit_i8(
+        &self,
+        seen: &Observations,
+        residual: ResidualWidth,
+        stream: Option<u64>,
+    ) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
+        let (widths, elements, _) = self.widths(residual);
+        let (network, elements) = self.streamed(&elements, Lane::I8, stream)?;
+        let plan = plan(&network, &element_bytes(&elements));
         self.check(&plan)?;
         let mut writer = Writer::default();
-        let emitted = emit::i8::emit(&self.source(), &widths, seen, &plan, &elements, &mut writer);
+        let source = Source { graph: &self.graph, network: &network, lists: &self.lists };
+        let emitted = emit::i8::emit(&source, &widths, seen, &plan, &elements, &mut writer);
         self.finish(writer, Lane::I8, &plan, &emitted)
     }
 
@@ -363,7 +402,7 @@ impl Prepared {
         lane: Lane,
         plan: &Plan,
         emitted: &emit::Emitted,
-    ) -> Result<AlignedBytes, ExportError> {
+    ) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
         let network = &self.network;
         if writer.len() > 1 << 31 {
             return Err(ExportError::Option("the file would exceed 2 GiB; export in a smaller lane".into()));
@@ -380,10 +419,10 @@ impl Prepared {
             macs: network.macs(),
             params: self.graph.params,
         };
-        let file = writer.finish(&fields, &emitted.tensors, &emitted.ops, &emitted.schedules);
+        let (file, weights) = writer.finish(&fields, &emitted.tensors, &emitted.ops, &emitted.schedules);
         let bytes = AlignedBytes::copy_of(&file);
         Model::from_bytes(bytes.as_slice())?;
-        Ok(bytes)
+        Ok((bytes, weights))
     }
 
     /// Error of every activation: both models see the same samples, those of an `f32` run of the first list.
@@ -467,6 +506,10 @@ impl Prepared {
             |op: &crate::lower::Op| matches!(op, crate::lower::Op::Attention { key_value, .. } if *key_value == id);
         self.network.ops.iter().any(|(_, op)| joins(op))
     }
+}
+
+fn element_bytes(elements: &[Element]) -> Vec<u64> {
+    elements.iter().map(|element| element.bytes() as u64).collect()
 }
 
 /// A tensor's bytes as real numbers.

@@ -2,7 +2,7 @@
 //!
 //! The way of data, one module each: [`checkpoint`] reads the folder, [`import`] builds the [`graph`], [`lower`] folds
 //! it into device operations, [`mod@calibrate`] watches the `f32` lane, [`quantize`] and [`emit`] turn real numbers into
-//! integers, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
+//! integers, [`stream`] cuts weights that the device does not hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
 //! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself.
 #![deny(missing_docs)]
 
@@ -20,5 +20,6 @@ pub mod report;
 pub mod sample;
 pub mod schedule;
 pub mod shipped;
+pub mod stream;
 pub mod tensors;
 pub mod write;

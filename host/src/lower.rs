@@ -48,6 +48,8 @@ pub enum Role {
     Scores,
     /// A convolution's ring of rows.
     Ring,
+    /// What streamed weights pass through.
+    Window,
 }
 
 /// A tensor of the plan.
@@ -86,8 +88,21 @@ pub struct Conv {
     pub residual: Option<(Id, f32)>,
     /// The ring.
     pub ring: Id,
+    /// How the weights are streamed, if they are.
+    pub window: Option<Window>,
     /// The result.
     pub output: Id,
+}
+
+/// How a convolution's weights pass through the arena.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The memory.
+    pub tensor: Id,
+    /// Blocks of eight output channels in a chunk.
+    pub blocks: usize,
+    /// Number of chunks.
+    pub chunks: usize,
 }
 
 /// One operation of the plan.
@@ -160,12 +175,12 @@ impl Op {
         }
     }
 
-    /// The tensor it uses only while it runs.
-    pub fn scratch(&self) -> Option<Id> {
+    /// The tensors it uses only while it runs.
+    pub fn scratch(&self) -> Vec<Id> {
         match self {
-            Op::Conv(conv) => Some(conv.ring),
-            Op::Attention { scratch, .. } => Some(*scratch),
-            _ => None,
+            Op::Conv(conv) => conv.window.map(|window| window.tensor).into_iter().chain([conv.ring]).collect(),
+            Op::Attention { scratch, .. } => vec![*scratch],
+            _ => vec![],
         }
     }
 }
@@ -425,6 +440,7 @@ impl Lowering<'_> {
             projection,
             residual: residual.map(|id| (id, scale)),
             ring,
+            window: None,
             output,
         };
         self.network.ops.push((node.name.clone(), Op::Conv(Box::new(op))));

@@ -58,8 +58,16 @@ pub struct Plan {
     pub lower_bound_bytes: u64,
 }
 
-/// Plans the arena of a network whose tensors have the given sizes; `element_bytes` gives each tensor's element size.
-pub fn plan(network: &Network, element_bytes: &[u64]) -> Plan {
+/// Lifetimes, and which tensors share an address.
+struct Lives {
+    bytes: Vec<u64>,
+    first: Vec<usize>,
+    last: Vec<usize>,
+    buffer_of: Vec<usize>,
+    buffers: Vec<Buffer>,
+}
+
+fn lives(network: &Network, element_bytes: &[u64]) -> Lives {
     let ends = network.ops.len();
     let count = network.tensors.len();
     let bytes: Vec<u64> = (0..count).map(|id| network.tensors[id].shape.len() as u64 * element_bytes[id]).collect();
@@ -106,9 +114,21 @@ pub fn plan(network: &Network, element_bytes: &[u64]) -> Plan {
         let span = Span { first: first[id], last: last[id], bytes: bytes[id].next_multiple_of(ALIGN) };
         buffers[buffer_of[id]].spans.push(span);
     }
-    let lower_bound_bytes = lower_bound(&buffers, ends);
+    Lives { bytes, first, last, buffer_of, buffers }
+}
+
+/// Bytes that are live during each operation of a network whose tensors have the given element sizes.
+pub fn live_bytes(network: &Network, element_bytes: &[u64]) -> Vec<u64> {
+    let buffers = lives(network, element_bytes).buffers;
+    (0..network.ops.len()).map(|time| buffers.iter().map(|buffer| live(buffer, time)).sum()).collect()
+}
+
+/// Plans the arena of a network whose tensors have the given element sizes.
+pub fn plan(network: &Network, element_bytes: &[u64]) -> Plan {
+    let Lives { bytes, first, last, buffer_of, buffers } = lives(network, element_bytes);
+    let lower_bound_bytes = lower_bound(&buffers, network.ops.len());
     let (offsets, arena_bytes) = place(&buffers, lower_bound_bytes);
-    let placements = (0..count)
+    let placements = (0..network.tensors.len())
         .map(|id| Placement { offset: offsets[buffer_of[id]], bytes: bytes[id], first: first[id], last: last[id] })
         .collect();
     Plan { placements, arena_bytes, lower_bound_bytes }
@@ -119,6 +139,10 @@ pub fn plan(network: &Network, element_bytes: &[u64]) -> Plan {
 fn may_overwrite(network: &Network, conv: &Conv, id: Id, bytes: &[u64]) -> bool {
     if !conv.sources.contains(&id) {
         return true;
+    }
+    // Each chunk of streamed weights reads the sources again.
+    if conv.window.is_some_and(|window| window.chunks > 1) {
+        return false;
     }
     let (from, to) = (network.tensors[id].shape, network.tensors[conv.output].shape);
     let (from_row, to_row) = (bytes[id] / from.h as u64, bytes[conv.output] / to.h as u64);

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use waft::fixed::SAMPLE_BITS;
 use waft::noise::Given;
-use waft::{Model, ModelError, Noise, Request, RequestError, Run, RunError, Samples, Session, SessionError};
+use waft::{
+    Model, ModelError, Noise, Request, RequestError, Run, RunError, Samples, Session, SessionError, WeightSource,
+};
 
 /// Bytes whose address is a multiple of 16.
 #[derive(Clone, Debug)]
@@ -74,7 +76,7 @@ pub enum SampleError {
 }
 
 /// What to draw.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Class, steps and guidance; its seed is that of the first picture, the others count up from it.
     pub request: Request,
@@ -88,6 +90,8 @@ pub struct Batch {
     pub latents: Option<Vec<f32>>,
     /// Whether to keep the sample after every step.
     pub trajectory: bool,
+    /// The weights' own file, of a model that has one.
+    pub weights: Vec<u8>,
 }
 
 /// One picture.
@@ -153,7 +157,7 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &ProgressBar) -> Result<
 }
 
 fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) -> Result<Picture, SampleError> {
-    let mut session = Session::new(model, arena)?;
+    let mut session = Session::with_weights(model, arena, batch.weights.as_slice())?;
     let mut request = batch.request.seed(batch.seed.wrapping_add(index as u64));
     if let Some(&class) = batch.classes.get(index) {
         request = request.class(class);
@@ -186,7 +190,7 @@ pub fn to_floats(samples: Option<Samples<'_>>) -> Vec<f32> {
 ///
 /// # Errors
 /// If the run ends early.
-pub fn finish<N: Noise>(mut run: Run<'_, '_, N>, keep: bool) -> Result<Picture, SampleError> {
+pub fn finish<N: Noise, W: WeightSource>(mut run: Run<'_, '_, N, W>, keep: bool) -> Result<Picture, SampleError> {
     let mut trajectory = vec![];
     let mut step = None;
     loop {

@@ -49,6 +49,16 @@ pub enum FindError {
         /// The lane asked for.
         asked: &'static str,
     },
+    /// The weights' own file is not the model's.
+    #[error("{path} has {found} bytes, the model expects {expected}: export both again")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        found: u64,
+        /// Bytes that the model expects.
+        expected: u64,
+    },
     /// The checkpoint cannot be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -126,6 +136,21 @@ pub fn find(
     let checkpoint = Checkpoint::open(folder.join("checkpoint"))?;
     let options = ExportOptions { lane, steps: steps.into_iter().collect(), ..ExportOptions::default() };
     Ok(export(&checkpoint, &options, progress)?.bytes)
+}
+
+/// The weights' own file of a model, beside it with the extension `weights`; empty if it has none.
+///
+/// # Errors
+/// If it has one that cannot be read or is of another size.
+pub fn weights(name: &str, model: &Model<'_>) -> Result<Vec<u8>, FindError> {
+    let expected = u64::from(model.header().weights_bytes);
+    if expected == 0 {
+        return Ok(vec![]);
+    }
+    let path = Path::new(name).with_extension("weights");
+    let bytes = fs::read(&path).map_err(|error| FindError::Io { path: path.clone(), error })?;
+    let found = bytes.len() as u64;
+    if found == expected { Ok(bytes) } else { Err(FindError::Weights { path, found, expected }) }
 }
 
 /// The timesteps of a model's step list.

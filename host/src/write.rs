@@ -1,7 +1,9 @@
 //! Writing the `.waft` file: records and sections as [`waft::format`] specifies them.
 
 use waft::format::{ALIGN, HEADER_BYTES, MAGIC, NONE, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, TENSOR_BYTES, VERSION};
-use waft::format::{Element, Lane, checksum};
+use waft::format::{Element, Lane, checksum, chunk_checksum};
+
+use crate::lower::Window;
 
 /// A record under construction: fixed size, fields by their place.
 #[derive(Clone, Debug)]
@@ -119,11 +121,12 @@ pub struct Fields {
 #[derive(Debug)]
 pub struct Writer {
     bytes: Vec<u8>,
+    weights: Vec<u8>,
 }
 
 impl Default for Writer {
     fn default() -> Self {
-        Self { bytes: vec![0; HEADER_BYTES] }
+        Self { bytes: vec![0; HEADER_BYTES], weights: vec![] }
     }
 }
 
@@ -141,6 +144,23 @@ impl Writer {
         self.section(bytemuck::cast_slice(values))
     }
 
+    /// Appends the weights of a convolution, `block` bytes for eight output channels, here or to the weights' own file.
+    pub fn conv_weights(&mut self, record: Record, window: Option<Window>, weights: &[u8], block: usize) -> Record {
+        let Some(window) = window else {
+            return record.u32(24, self.section(weights)).id(96, None);
+        };
+        let at = self.weights.len() as u32;
+        let mut checks = vec![];
+        for chunk in weights.chunks((window.blocks * block).max(1)) {
+            let start = self.weights.len();
+            self.weights.extend_from_slice(chunk);
+            self.weights.resize(self.weights.len().next_multiple_of(ALIGN), 0);
+            checks.push(chunk_checksum(&self.weights[start..]));
+        }
+        let checks = self.values(&checks);
+        record.u32(24, at).id(96, Some(window.tensor)).u16(98, window.blocks as u16).u32(100, checks)
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
@@ -151,14 +171,14 @@ impl Writer {
         self.bytes.len() == HEADER_BYTES
     }
 
-    /// Appends the tables, writes the header and seals the file with its checksum.
+    /// Appends the tables, writes the header and seals the file with its checksum; the file, and that of the weights.
     pub fn finish(
         mut self,
         fields: &Fields,
         tensors: &[TensorEntry],
         ops: &[Record],
         schedules: &[ScheduleEntry],
-    ) -> Vec<u8> {
+    ) -> (Vec<u8>, Vec<u8>) {
         let mut schedule_table = vec![];
         for schedule in schedules {
             let rows: Vec<u8> = schedule.steps.iter().flat_map(|step| &step.0).copied().collect();
@@ -206,11 +226,12 @@ impl Writer {
             .u32(64, provenance.len() as u32)
             .u32(68, fields.conditioning as u32)
             .u64(72, fields.macs)
-            .u64(80, fields.params);
+            .u64(80, fields.params)
+            .u32(88, self.weights.len() as u32);
         self.bytes[..HEADER_BYTES].copy_from_slice(&header.0);
         let sum = checksum(&self.bytes);
         self.bytes[12..16].copy_from_slice(&sum.to_le_bytes());
-        self.bytes
+        (self.bytes, self.weights)
     }
 }
 

@@ -111,6 +111,9 @@ pub enum SessionError {
         /// The lane that the model needs.
         lane: crate::Lane,
     },
+    /// The model keeps its weights in a file of their own; use
+    /// [`Session::with_weights`](crate::Session::with_weights).
+    WeightsMissing,
     /// The crate was built without an operation that the model needs; enable the feature.
     OperationDisabled {
         /// Name of the feature.
@@ -131,6 +134,7 @@ impl fmt::Display for SessionError {
             Self::LaneDisabled { lane } => {
                 write!(f, "built without the lane {lane:?}; enable the feature of that name")
             }
+            Self::WeightsMissing => f.write_str("the model streams its weights; use Session::with_weights"),
             Self::OperationDisabled { feature } => {
                 write!(f, "built without an operation of the model; enable the feature {feature}")
             }
@@ -201,6 +205,18 @@ pub enum RunError {
         /// Index of the operation.
         op: u16,
     },
+    /// The source of streamed weights failed. [`step`](crate::Run::step) again asks it again.
+    WeightsUnreadable {
+        /// First byte asked for.
+        offset: u32,
+    },
+    /// Streamed weights are not those of the model file. [`step`](crate::Run::step) again reads them again.
+    WeightsDamaged {
+        /// Index of the operation.
+        op: u16,
+        /// Number of the chunk.
+        chunk: u32,
+    },
 }
 
 impl fmt::Display for RunError {
@@ -208,6 +224,10 @@ impl fmt::Display for RunError {
         match self {
             Self::NoiseExhausted { draw } => write!(f, "the noise source had no numbers for draw {draw}"),
             Self::Corrupt { op } => write!(f, "operation {op} no longer holds together: the model's bytes changed"),
+            Self::WeightsUnreadable { offset } => write!(f, "the weights cannot be read at byte {offset}"),
+            Self::WeightsDamaged { op, chunk } => {
+                write!(f, "the weights of operation {op}, chunk {chunk}, are damaged or of another model")
+            }
         }
     }
 }

@@ -24,7 +24,8 @@
 //! | 60, 64 | `u32` | offset and length of the provenance, UTF-8, at most 1024 bytes |
 //! | 68 | `u32` | length of the conditioning vector (0: the schedules carry per-step biases instead) |
 //! | 72, 80 | `u64` | multiply-accumulates of one network call, parameters of the checkpoint |
-//! | 88 | `[u8; 40]` | 0 |
+//! | 88 | `u32` | bytes of the weights that lie in a file of their own, see below (0: there is none) |
+//! | 92 | `[u8; 36]` | 0 |
 //!
 //! # Tensor, 32 bytes
 //! | at | type | field |
@@ -38,7 +39,7 @@
 //! | 24 | `i32` | zero point, for reports |
 //! | 28 | `u32` | 0 |
 //!
-//! # Operation, 96 bytes
+//! # Operation, 112 bytes
 //! Byte 0 is the kind: 0 [`Conv2d`], 1 [`GroupNorm`], 2 [`Attention`], 3 [`Embed`], 4 [`Linear`]. The fields and their
 //! places are those of the `decode` functions of these types.
 //!
@@ -64,12 +65,19 @@
 //! | 36 | `u32` | `shift1`, at most 62 (float lanes: 0) |
 //! | 40 | `[u8; 8]` | 0 |
 
+//! # The weights' own file
+//! A model that streams its weights ([`WeightSource`](crate::WeightSource)) keeps those of its convolutions in a second
+//! file, in the order in which they are needed. The weights of one convolution are cut into chunks of
+//! [`Conv2d::chunk_blocks`] blocks of eight output channels; each chunk starts at a multiple of 16, with zeros between, and
+//! its CRC-32 (zeros included) stands in the model file at [`Conv2d::checks`]. While chunk `k` is in use it lies in the
+//! window tensor at `(k mod n)·s`, where `s` is the size of a whole chunk and `n` = ⌊window / s⌋.
+
 use crate::error::{Field, ModelError};
 
 /// First bytes of every file.
 pub const MAGIC: [u8; 4] = *b"WAFT";
 /// Version of the format that this crate reads and its exporter writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Stands for "no tensor" or "no class".
 pub const NONE: u16 = 0xFFFF;
 /// Bytes of the header.
@@ -77,7 +85,7 @@ pub const HEADER_BYTES: usize = 128;
 /// Bytes of a tensor record.
 pub const TENSOR_BYTES: usize = 32;
 /// Bytes of an operation record.
-pub const OP_BYTES: usize = 96;
+pub const OP_BYTES: usize = 112;
 /// Bytes of a schedule record.
 pub const SCHEDULE_BYTES: usize = 32;
 /// Bytes of a step record.
@@ -187,6 +195,12 @@ pub(crate) const fn slice_at(bytes: &[u8], at: usize, len: usize) -> &[u8] {
 
 /// CRC-32 (IEEE 802.3) of the file without its checksum field.
 pub const fn checksum(bytes: &[u8]) -> u32 {
+    let (head, tail) = bytes.split_at(if bytes.len() < 12 { bytes.len() } else { 12 });
+    !crc32(crc32(!0, head), slice_at(tail, 4, tail.len().saturating_sub(4)))
+}
+
+/// The CRC-32 register after more bytes; it starts as `!0` and is inverted at the end.
+pub(crate) const fn crc32(mut crc: u32, bytes: &[u8]) -> u32 {
     const NIBBLE: [u32; 16] = {
         let mut table = [0; 16];
         let mut i = 0;
@@ -202,19 +216,19 @@ pub const fn checksum(bytes: &[u8]) -> u32 {
         }
         table
     };
-    let mut crc = !0u32;
     let mut rest = bytes;
-    let mut at = 0usize;
     while let Some((&byte, tail)) = rest.split_first() {
-        if at < 12 || at >= 16 {
-            crc ^= byte as u32;
-            crc = crc >> 4 ^ NIBBLE[(crc & 15) as usize];
-            crc = crc >> 4 ^ NIBBLE[(crc & 15) as usize];
-        }
+        crc ^= byte as u32;
+        crc = crc >> 4 ^ NIBBLE[(crc & 15) as usize];
+        crc = crc >> 4 ^ NIBBLE[(crc & 15) as usize];
         rest = tail;
-        at += 1;
     }
-    !crc
+    crc
+}
+
+/// CRC-32 (IEEE 802.3) of any bytes: what guards a chunk of streamed weights.
+pub const fn chunk_checksum(bytes: &[u8]) -> u32 {
+    !crc32(!0, bytes)
 }
 
 /// A tensor's place, shape and lifetime.
@@ -368,6 +382,70 @@ pub struct Conv2d {
     pub input_gain: f32,
     /// See `input_gain`.
     pub input_offset: f32,
+    /// At 96: the window that streamed weights pass through, or [`NONE`] if `weights` is an offset in this file.
+    pub window: u16,
+    /// At 98: blocks of eight output channels in a chunk of streamed weights, at least 1.
+    pub chunk_blocks: u16,
+    /// At 100: offset of the CRC-32 of each chunk.
+    pub checks: u32,
+}
+
+impl Conv2d {
+    /// Bytes of the weights of `channels` output channels, for `inputs` input channels.
+    const fn weights_len(&self, channels: u64, inputs: u64, lane: Lane) -> u64 {
+        let taps = self.kernel[0] as u64 * self.kernel[1] as u64 * inputs;
+        match lane {
+            Lane::I8 => channels * taps,
+            Lane::F16 => channels.next_multiple_of(CHANNEL_BLOCK as u64) * taps * 2,
+            Lane::F32 => channels.next_multiple_of(CHANNEL_BLOCK as u64) * taps * 4,
+        }
+    }
+
+    /// How the weights are streamed, for `outputs` and `inputs` channels; `None` if they are not.
+    pub const fn chunks(&self, lane: Lane, outputs: u64, inputs: u64) -> Option<Chunks> {
+        if self.window == NONE || self.chunk_blocks == 0 {
+            return None;
+        }
+        let channels = self.chunk_blocks as u64 * CHANNEL_BLOCK as u64;
+        let count = outputs.div_ceil(channels);
+        let last = outputs - (count - 1) * channels;
+        Some(Chunks {
+            count,
+            bytes: self.weights_len(channels, inputs, lane).next_multiple_of(ALIGN as u64),
+            last_bytes: self.weights_len(last, inputs, lane).next_multiple_of(ALIGN as u64),
+        })
+    }
+}
+
+/// The chunks of one convolution's streamed weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    /// How many.
+    pub count: u64,
+    /// Bytes of each but the last.
+    pub bytes: u64,
+    /// Bytes of the last.
+    pub last_bytes: u64,
+}
+
+impl Chunks {
+    /// Bytes of the largest.
+    pub const fn largest(&self) -> u64 {
+        if self.count > 1 { self.bytes } else { self.last_bytes }
+    }
+
+    /// How many fit a window of `window` bytes: two or more are read ahead.
+    pub const fn buffers(&self, window: u64) -> u64 {
+        match window.checked_div(self.bytes) {
+            Some(fit) if fit > 0 => fit,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of all.
+    pub const fn total(&self) -> u64 {
+        (self.count - 1) * self.bytes + self.last_bytes
+    }
 }
 
 /// Group normalization's statistics, turned into one affine map per channel: `y = x·A + B`.
@@ -512,6 +590,9 @@ impl Conv2d {
             residual_gain: f32_at(record, 84),
             input_gain: f32_at(record, 88),
             input_offset: f32_at(record, 92),
+            window: u16_at(record, 96),
+            chunk_blocks: u16_at(record, 98),
+            checks: u32_at(record, 100),
         })
     }
 
@@ -607,23 +688,25 @@ impl Op {
         }
     }
 
-    /// The tensors it reads, then its scratch; [`NONE`] where there is none.
-    pub const fn operands(&self) -> [u16; 6] {
+    /// The tensors it reads and its scratch; [`NONE`] where there is none.
+    pub const fn operands(&self) -> [u16; 7] {
         match self {
-            Op::Conv2d(op) => [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor, op.scratch],
-            Op::GroupNorm(op) => [op.sources[0], op.sources[1], NONE, NONE, NONE, NONE],
-            Op::Attention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE],
-            Op::Embed(_) => [NONE; 6],
-            Op::Linear(op) => [op.source, NONE, NONE, NONE, NONE, NONE],
+            Op::Conv2d(op) => {
+                [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor, op.scratch, op.window]
+            }
+            Op::GroupNorm(op) => [op.sources[0], op.sources[1], NONE, NONE, NONE, NONE, NONE],
+            Op::Attention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE],
+            Op::Embed(_) => [NONE; 7],
+            Op::Linear(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE],
         }
     }
 
-    /// The operand that is scratch: written before it is read, within the operation.
-    const fn scratch(&self) -> u16 {
+    /// Whether an operand is scratch: written before it is read, within the operation.
+    const fn is_scratch(&self, id: u16) -> bool {
         match self {
-            Op::Conv2d(op) => op.scratch,
-            Op::Attention(op) => op.scratch,
-            _ => NONE,
+            Op::Conv2d(op) => id == op.scratch || id == op.window,
+            Op::Attention(op) => id == op.scratch,
+            _ => false,
         }
     }
 }
@@ -671,6 +754,8 @@ pub struct Header {
     pub macs: u64,
     /// Parameters of the checkpoint.
     pub params: u64,
+    /// Bytes of the weights' own file, 0 if there is none.
+    pub weights_bytes: u32,
 }
 
 /// One list of steps.
@@ -738,6 +823,7 @@ impl Header {
             conditioning: u32_at(bytes, 68),
             macs: u64_at(bytes, 72),
             params: u64_at(bytes, 80),
+            weights_bytes: u32_at(bytes, 88),
         })
     }
 

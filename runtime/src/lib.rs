@@ -39,6 +39,7 @@
 //! - `micromath`: a faster, coarser exponential in the float lanes.
 //! - `defmt`: `Format` for the public types and log points at session level.
 //! - `rand_core`: noise from any generator of that trait.
+//! - `embedded-storage`, `embedded-io`: streamed weights from NOR flash, files and lines, see [`weights`].
 #![no_std]
 #![deny(missing_docs, unsafe_code)]
 
@@ -62,6 +63,7 @@ mod ops;
 mod sampler;
 mod session;
 mod tables;
+pub mod weights;
 
 pub use arena::Arena;
 pub use error::{Field, ModelError, RequestError, RunError, SessionError};
@@ -72,3 +74,4 @@ pub use model::Model;
 pub use noise::Noise;
 pub use sampler::Guidance;
 pub use session::{Image, Prediction, Progress, Request, Run, Samples, SamplesMut, Session};
+pub use weights::WeightSource;

@@ -12,15 +12,17 @@ use crate::ops::{self, Context, view, view_mut};
 use crate::sampler::{FixedStep, Guidance, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::sampler::{FloatStep, byte_float};
+use crate::weights::{Loading, Resident, WeightSource};
 
 /// Elements of the sample that one slice draws, updates or converts.
 const CHUNK: usize = 512;
 
-/// A model and the memory it runs in.
+/// A model, the memory it runs in, and where its weights come from if the model file does not carry them.
 #[derive(Debug)]
-pub struct Session<'a> {
+pub struct Session<'a, W = Resident> {
     model: &'a Model<'a>,
     arena: &'a mut [u8],
+    weights: W,
 }
 
 /// What to draw. Starts from seed 0, no class, the first step list of the model, guidance 1.
@@ -125,9 +127,23 @@ impl<'a> Session<'a> {
     /// Prepares `model` to run in `arena`, whose contents do not matter.
     ///
     /// # Errors
-    /// If the memory is too small or misaligned, or the crate was built without the model's lane or
-    /// one of its operations.
+    /// If the memory is too small or misaligned, the crate was built without the model's lane or one of its
+    /// operations, or the model streams its weights.
     pub fn new(model: &'a Model<'a>, arena: &'a mut [u8]) -> Result<Self, SessionError> {
+        Self::with_weights(model, arena, Resident)
+    }
+}
+
+impl<'a, W: WeightSource> Session<'a, W> {
+    /// The same for a model that streams its weights; a source is not asked for those of one that does not.
+    ///
+    /// # Errors
+    /// If the memory is too small or misaligned, or the crate was built without the model's lane or one of its
+    /// operations.
+    pub fn with_weights(model: &'a Model<'a>, arena: &'a mut [u8], weights: W) -> Result<Self, SessionError> {
+        if !W::STREAMS && model.header().weights_bytes > 0 {
+            return Err(SessionError::WeightsMissing);
+        }
         if !ops::has_lane(model.lane()) {
             return Err(SessionError::LaneDisabled { lane: model.lane() });
         }
@@ -145,7 +161,7 @@ impl<'a> Session<'a> {
         let expected = model.arena_bytes();
         let arena = arena.get_mut(..expected).ok_or(SessionError::ArenaTooSmall { expected, found })?;
         debug!("waft: session of {} bytes", expected);
-        Ok(Self { model, arena })
+        Ok(Self { model, arena, weights })
     }
 
     /// The model.
@@ -153,11 +169,16 @@ impl<'a> Session<'a> {
         self.model
     }
 
+    /// Where the weights come from, to look at its state after an error.
+    pub const fn weights(&mut self) -> &mut W {
+        &mut self.weights
+    }
+
     /// Starts a picture from the documented noise of the request's seed.
     ///
     /// # Errors
     /// If the model cannot draw what is asked for.
-    pub fn sample(&mut self, request: Request) -> Result<Run<'_, 'a, Seed>, RequestError> {
+    pub fn sample(&mut self, request: Request) -> Result<Run<'_, 'a, Seed, W>, RequestError> {
         self.sample_with(request, Seed::new(request.seed))
     }
 
@@ -165,7 +186,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// If the model cannot draw what is asked for.
-    pub fn sample_with<N: Noise>(&mut self, request: Request, noise: N) -> Result<Run<'_, 'a, N>, RequestError> {
+    pub fn sample_with<N: Noise>(&mut self, request: Request, noise: N) -> Result<Run<'_, 'a, N, W>, RequestError> {
         let model = self.model;
         let schedule = (0..model.schedules())
             .filter_map(|index| model.schedule(index))
@@ -212,7 +233,7 @@ impl<'a> Session<'a> {
         schedule: u16,
         step: u32,
         class: Option<u16>,
-    ) -> Result<Prediction<'_, 'a>, RequestError> {
+    ) -> Result<Prediction<'_, 'a, W>, RequestError> {
         let schedule = self
             .model
             .schedule(schedule)
@@ -264,34 +285,57 @@ impl<'a> Session<'a> {
 struct Walk {
     op: u16,
     slice: u32,
+    loading: Loading,
+}
+
+/// What an advance came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advance {
+    /// Weights have not arrived yet.
+    Waits,
+    /// A slice was executed.
+    Works,
+    /// The last slice of the call was executed.
+    Completes,
 }
 
 impl Walk {
-    /// Executes one slice; `true` when the call is complete.
-    fn advance(&mut self, context: &Context<'_>, arena: &mut [u8]) -> Result<bool, RunError> {
+    /// Executes one slice, or brings its weights nearer.
+    fn advance<W: WeightSource>(
+        &mut self,
+        context: &Context<'_>,
+        arena: &mut [u8],
+        weights: &mut W,
+    ) -> Result<Advance, RunError> {
         let corrupt = RunError::Corrupt { op: self.op };
         let op: Op = context.model.op(self.op).ok_or(corrupt)?;
+        if W::STREAMS
+            && let Op::Conv2d(op) = &op
+            && op.window != NONE
+            && !self.loading.advance(context, self.op, op, self.slice, arena, weights)?
+        {
+            return Ok(Advance::Waits);
+        }
         ops::run(context, &op, self.slice, arena).ok_or(corrupt)?;
         self.slice += 1;
         if self.slice >= ops::slices(context.model, &op) {
-            self.op += 1;
-            self.slice = 0;
+            *self = Walk { op: self.op + 1, ..Walk::default() };
         }
-        Ok(self.op >= context.model.ops())
+        Ok(if self.op >= context.model.ops() { Advance::Completes } else { Advance::Works })
     }
 }
 
 /// One network call in progress. Dropping it abandons the call.
 #[derive(Debug)]
-pub struct Prediction<'s, 'a> {
-    session: &'s mut Session<'a>,
+pub struct Prediction<'s, 'a, W = Resident> {
+    session: &'s mut Session<'a, W>,
     walk: Walk,
     schedule: Schedule,
     step: u32,
     class: u16,
 }
 
-impl Prediction<'_, '_> {
+impl<W: WeightSource> Prediction<'_, '_, W> {
     /// Does a bounded slice of work; `false` when there was none left.
     ///
     /// # Errors
@@ -302,7 +346,7 @@ impl Prediction<'_, '_> {
         }
         let context =
             Context { model: self.session.model, schedule: self.schedule, step: self.step, class: self.class };
-        self.walk.advance(&context, self.session.arena)?;
+        self.walk.advance(&context, self.session.arena, &mut self.session.weights)?;
         Ok(true)
     }
 
@@ -344,8 +388,8 @@ enum Stage {
 
 /// A picture in progress. Dropping it abandons the picture; the session is ready for the next.
 #[derive(Debug)]
-pub struct Run<'s, 'a, N> {
-    session: &'s mut Session<'a>,
+pub struct Run<'s, 'a, N, W = Resident> {
+    session: &'s mut Session<'a, W>,
     noise: N,
     schedule: Schedule,
     class: u16,
@@ -355,12 +399,14 @@ pub struct Run<'s, 'a, N> {
     progress: Progress,
 }
 
-impl<N: Noise> Run<'_, '_, N> {
-    /// Does a bounded slice of work: part of one row of one layer, or some elements of the sample. `None` when the
-    /// picture is complete.
+impl<N: Noise, W: WeightSource> Run<'_, '_, N, W> {
+    /// Does a bounded slice of work: part of one row of one layer, or some elements of the sample; or reads a piece of
+    /// streamed weights. `None` when the picture is complete.
     ///
     /// # Errors
-    /// [`RunError::NoiseExhausted`] if the caller's noise ends; [`RunError::Corrupt`] if the model's bytes changed.
+    /// [`RunError::NoiseExhausted`] if the caller's noise ends; [`RunError::Corrupt`] if the model's bytes changed;
+    /// [`RunError::WeightsUnreadable`] and [`RunError::WeightsDamaged`] for streamed weights, after which another step
+    /// tries again.
     pub fn step(&mut self) -> Result<Option<Progress>, RunError> {
         self.stage = match self.stage {
             Stage::Noise { chunk } => {
@@ -371,13 +417,17 @@ impl<N: Noise> Run<'_, '_, N> {
                 let class = if first_of_two { self.session.model.header().unconditional_class } else { self.class };
                 let context =
                     Context { model: self.session.model, schedule: self.schedule, step: self.progress.step, class };
-                if !walk.advance(&context, self.session.arena)? {
-                    Stage::Network { first_of_two, walk }
-                } else if first_of_two {
-                    self.keep_unconditional()?;
-                    Stage::Network { first_of_two: false, walk: Walk::default() }
-                } else {
-                    Stage::Update { chunk: 0 }
+                let advance = walk.advance(&context, self.session.arena, &mut self.session.weights);
+                // Weights that came before an error are kept.
+                self.stage = Stage::Network { first_of_two, walk };
+                match advance? {
+                    Advance::Waits => return Ok(Some(self.progress)),
+                    Advance::Works => self.stage,
+                    Advance::Completes if first_of_two => {
+                        self.keep_unconditional()?;
+                        Stage::Network { first_of_two: false, walk: Walk::default() }
+                    }
+                    Advance::Completes => Stage::Update { chunk: 0 },
                 }
             }
             Stage::Update { chunk } => {

@@ -18,7 +18,7 @@ fn classes(count: usize) -> Vec<u16> {
 fn pictures(bytes: &AlignedBytes, count: usize, steps: u32, guidance: Guidance) -> Vec<Picture> {
     let model = Model::from_bytes(bytes.as_slice()).expect("a model");
     let request = Request::new().steps(steps).guidance(guidance);
-    let batch = Batch { request, seed: 10_000, classes: classes(count), count, latents: None, trajectory: false };
+    let batch = Batch { request, seed: 10_000, classes: classes(count), count, ..Batch::default() };
     draw(&model, &batch, &indicatif::ProgressBar::hidden()).expect("draws")
 }
 
@@ -72,7 +72,7 @@ fn the_picture_is_the_same_everywhere() {
     let bytes = shipped(Lane::I8);
     let model = Model::from_bytes(bytes.as_slice()).expect("a model");
     let request = Request::new().class(7).steps(10);
-    let batch = Batch { request, seed: 1, classes: vec![], count: 16, latents: None, trajectory: false };
+    let batch = Batch { request, seed: 1, count: 16, ..Batch::default() };
     let pictures = draw(&model, &batch, &indicatif::ProgressBar::hidden()).expect("draws");
     assert_eq!(digest(pictures.iter().map(|p| p.bytes.as_slice())), DIGEST);
 }

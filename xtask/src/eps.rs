@@ -53,6 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let output = model.tensor(model.header().prediction).context("the model has no output")?;
     let output_shape = [rows, cols, usize::from(output.channels)];
     let samples = to_hwc(&sample, input_shape);
+    let weights = waft_host::shipped::weights(&args.model.to_string_lossy(), &model)?;
     let mut memory = arena(&model);
     let mut outputs = vec![];
     for (call, sample) in samples.chunks_exact(rows * cols * channels).enumerate() {
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Some(classes) => Some(u16::try_from(classes[call]).with_context(|| format!("class {}", classes[call]))?),
             None => None,
         };
-        let mut session = Session::new(&model, memory.as_mut_slice())?;
+        let mut session = Session::with_weights(&model, memory.as_mut_slice(), weights.as_slice())?;
         match session.input().context("the model has no input")? {
             SamplesMut::Float(values) => values.copy_from_slice(sample),
             SamplesMut::Fixed(values) => values.copy_from_slice(&to_fixed(sample)),

@@ -43,6 +43,10 @@ pub(crate) struct Args {
     /// Width of the residual stream and skips in the i8 lane.
     #[arg(long, value_enum, default_value = "auto")]
     residual: Residual,
+    /// Keep the weights of convolutions in a file of their own beside OUT, with the extension `weights`, for devices that
+    /// cannot address them; they pass through a window of the arena of at most this many bytes.
+    #[arg(long, value_name = "BYTES")]
+    stream: Option<u64>,
     /// Name in the file [default: as waft.json says, or the folder's].
     #[arg(long)]
     name: Option<String>,
@@ -91,9 +95,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Residual::I16 => ResidualWidth::Wide,
         },
         name: args.name.clone(),
+        stream: args.stream,
     };
     let exported = export(&checkpoint, &options, &progress("calibrating"))
         .with_context(|| format!("cannot export {}", args.checkpoint.display()))?;
+    if let Some(weights) = &exported.weights {
+        write_whole(&args.out.with_extension("weights"), |path| Ok(std::fs::write(path, weights)?))?;
+    }
     write_whole(&args.out, |path| Ok(std::fs::write(path, exported.bytes.as_slice())?))?;
     let report = &exported.report;
     if args.json {
@@ -109,6 +117,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let percent = |a: u64, b: u64| 100.0 * a as f64 / b.max(1) as f64;
     println!("{} in lane {}, steps {:?}", args.out.display(), report.lane, report.step_lists);
     println!("  flash        {:>12} bytes", report.flash_bytes);
+    if report.weights_bytes > 0 {
+        println!(
+            "  weights      {:>12} bytes in {}",
+            report.weights_bytes,
+            args.out.with_extension("weights").display()
+        );
+    }
     println!("  arena        {:>12} bytes", report.arena_bytes);
     println!(
         "  lower bound  {:>12} bytes ({:.1} %)",

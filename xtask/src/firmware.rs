@@ -99,6 +99,7 @@ pub(crate) struct Report {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let steps = args.steps.map(|steps| steps as usize);
     let bytes = shipped::find(&args.model, args.lane.map(Into::into), steps, &progress("exporting"))?;
+    let weights = shipped::weights(&args.model, &Model::from_bytes(bytes.as_slice())?)?;
     let request = Request { steps: args.steps, seed: args.seed, class: args.class, guidance: args.guidance };
     if args.c {
         return run_c(args, bytes.as_slice(), request);
@@ -111,7 +112,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     for board in boards {
-        let report = Firmware::build(board, bytes.as_slice())?.draw(request)?;
+        let report = Firmware::build(board, bytes.as_slice(), &weights)?.draw(request)?;
         if args.json {
             print_json(&serde_json::to_value(&report)?)?;
             continue;
@@ -158,19 +159,19 @@ pub(crate) struct Firmware {
 
 impl Firmware {
     /// Builds the image, and once more with a panic handler that cannot be linked.
-    pub(crate) fn build(board: &'static Board, model: &[u8]) -> anyhow::Result<Self> {
+    pub(crate) fn build(board: &'static Board, model: &[u8], weights: &[u8]) -> anyhow::Result<Self> {
         let parsed = Model::from_bytes(model)?;
         board.set_up()?;
-        let panic_free = match build_image(board.triple, board.layout, model, true) {
+        let panic_free = match build_image(board.triple, board.layout, model, weights, true) {
             // WebAssembly imports what it lacks.
             Ok(image) => !contains(&std::fs::read(image)?, PANIC_SYMBOL),
             Err(error) if error.to_string().contains(PANIC_SYMBOL) => false,
             Err(error) => return Err(error),
         };
-        let image = build_image(board.triple, board.layout, model, false)?;
+        let image = build_image(board.triple, board.layout, model, weights, false)?;
         let arena_bytes = parsed.arena_bytes() as u64;
         let sizes = Sizes::of(&image)?;
-        Ok(Self { board, image, sizes, model_bytes: model.len() as u64, arena_bytes, panic_free })
+        Ok(Self { board, image, sizes, model_bytes: (model.len() + weights.len()) as u64, arena_bytes, panic_free })
     }
 
     /// Draws one picture.
@@ -221,7 +222,7 @@ impl Printed {
 
 /// Names of float routines that a soft-float image of the firmware contains: none, if it computes in integers only.
 pub(crate) fn float_routines(model: &[u8]) -> anyhow::Result<Vec<String>> {
-    let image = build_image(SOFT_FLOAT, "mps2-an386", model, false)?;
+    let image = build_image(SOFT_FLOAT, "mps2-an386", model, &[], false)?;
     let data = std::fs::read(&image)?;
     let file = object::File::parse(&*data)?;
     let is_float = |name: &str| {
@@ -264,16 +265,21 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 /// Builds the firmware crate, as it is or with a panic handler that cannot be linked, and returns the image.
-fn build_image(triple: &str, layout: &str, model: &[u8], proof: bool) -> anyhow::Result<PathBuf> {
+fn build_image(triple: &str, layout: &str, model: &[u8], weights: &[u8], proof: bool) -> anyhow::Result<PathBuf> {
     let toolchain = setup::toolchain(triple)?;
     let folder = root().join("target").join("firmware");
     std::fs::create_dir_all(&folder)?;
     // The file is part of the program; its name carries its contents so that cargo sees a change.
     let model_file = folder.join(format!("{}.waft", &digest([model])[..16]));
     std::fs::write(&model_file, model)?;
+    let weights_file = model_file.with_extension("weights");
+    std::fs::write(&weights_file, weights)?;
     let parsed = Model::from_bytes(model)?;
     let lane = lane_name(parsed.lane());
     let mut features = features(&parsed);
+    if !weights.is_empty() {
+        features.push("stream");
+    }
     if proof {
         features.push("prove-panic-free");
     }
@@ -282,6 +288,7 @@ fn build_image(triple: &str, layout: &str, model: &[u8], proof: bool) -> anyhow:
         .build(&source(), triple)
         .args(["--features", &features.join(",")])
         .env("WAFT_MODEL_FILE", &model_file)
+        .env("WAFT_WEIGHTS_FILE", &weights_file)
         .env("WAFT_BOARD", layout)
         .env("CARGO_TARGET_DIR", &folder)
         .stdin(Stdio::null())

@@ -88,8 +88,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     let film = kind.as_deref() == Some("gif");
-    let batch =
-        Batch { request, seed: args.seed, classes: vec![], count, latents, trajectory: args.trajectory || film };
+    let weights = shipped::weights(&args.model, &model)?;
+    let trajectory = args.trajectory || film;
+    let batch = Batch { request, seed: args.seed, count, latents, trajectory, weights, ..Batch::default() };
     let pictures = draw(&model, &batch, &progress("drawing"))?;
     if let (Some(path), Some(kind)) = (&args.out, &kind) {
         write_whole(path, |path| match kind.as_str() {

@@ -1,6 +1,7 @@
 //! `size`: what a firmware spends on code and memory, target by target.
 
 use serde_json::json;
+use waft::Model;
 use waft_host::shipped;
 
 use crate::args::{Lane, print_json, progress};
@@ -27,12 +28,13 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let bytes = shipped::find(&args.model, args.lane.map(Into::into), None, &progress("exporting"))?;
+    let weights = shipped::weights(&args.model, &Model::from_bytes(bytes.as_slice())?)?;
     if !args.json {
         println!("bytes besides the model and the arena, the test harness included");
         println!("{:<37} {:>8} {:>10} {:>6} {:>6}", "target", "code", "constants", "data", "bss");
     }
     for board in boards::find(&args.target)? {
-        let firmware = Firmware::build(board, bytes.as_slice())?;
+        let firmware = Firmware::build(board, bytes.as_slice(), &weights)?;
         let sizes = firmware.sizes;
         let constants = sizes.constants.saturating_sub(firmware.model_bytes);
         let bss = sizes.bss.saturating_sub(firmware.arena_bytes);

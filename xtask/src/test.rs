@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use waft::{Guidance, Model, Request};
+use waft_host::checkpoint::Checkpoint;
+use waft_host::export::{ExportOptions, export};
 use waft_host::sample::{Batch, digest, draw};
 use waft_host::shipped;
 
@@ -26,7 +28,7 @@ pub(crate) struct Args {
 const OUTSIDE: [&str; 3] = ["runtime/c/Cargo.toml", "tests/firmware/Cargo.toml", "tests/fuzz/Cargo.toml"];
 
 /// Lanes and options that must build alone.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 10] = [
     "i8",
     "f16",
     "f32",
@@ -35,7 +37,8 @@ const FEATURES: [&str; 9] = [
     "i8,f16,attention,conditioning",
     "i8,defmt,rand_core",
     "f16,micromath,attention,conditioning",
-    "i8,f16,f32,attention,conditioning,micromath,defmt,rand_core",
+    "i8,f16,f32,attention,conditioning,micromath,defmt,rand_core,embedded-io,embedded-storage",
+    "i8,embedded-storage",
 ];
 
 /// Limits of the digits firmware's code and constants, the harness included.
@@ -126,12 +129,12 @@ fn firmware_tests() -> anyhow::Result<()> {
     let mut expected = vec![];
     for (class, seed, steps, guidance) in requests {
         let request = Request::new().class(class).steps(steps).guidance(Guidance::from_f32(guidance));
-        let batch = Batch { request, seed, classes: vec![], count: 1, latents: None, trajectory: false };
+        let batch = Batch { request, seed, count: 1, ..Batch::default() };
         let pictures = draw(&model, &batch, &hidden)?;
         expected.push(digest(pictures.iter().map(|picture| picture.bytes.as_slice())));
     }
     for board in boards::find("all")? {
-        let image = Firmware::build(board, bytes.as_slice())?;
+        let image = Firmware::build(board, bytes.as_slice(), &[])?;
         for ((class, seed, steps, guidance), expected) in requests.into_iter().zip(&expected) {
             let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
             let report = image.draw(request)?;
@@ -147,6 +150,7 @@ fn firmware_tests() -> anyhow::Result<()> {
         }
         eprintln!("{}: {} pictures as on the host", board.name, expected.len());
     }
+    stream_test(requests[0], &expected[0])?;
     for target in c::targets() {
         let (class, seed, steps, guidance) = requests[3];
         let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
@@ -156,7 +160,7 @@ fn firmware_tests() -> anyhow::Result<()> {
     }
     let half = shipped::find("digits", Some(waft::Lane::F16), None, &hidden)?;
     ensure!(
-        Firmware::build(boards::find("thumbv7em-none-eabihf")?[0], half.as_slice())?.panic_free,
+        Firmware::build(boards::find("thumbv7em-none-eabihf")?[0], half.as_slice(), &[])?.panic_free,
         "a panic path survives in the f16 lane"
     );
     let floats = firmware::float_routines(bytes.as_slice())?;
@@ -164,5 +168,22 @@ fn firmware_tests() -> anyhow::Result<()> {
         bail!("the i8 firmware contains float routines: {}", floats.join(", "));
     }
     eprintln!("no float routine in the soft-float image");
+    Ok(())
+}
+
+/// Digits with weights that pass through 16 KiB draw the same picture on a Cortex-M4F in 20 KiB of memory.
+fn stream_test((class, seed, steps, guidance): (u16, u64, u32, f32), expected: &str) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(shipped::models_folder().join("digits").join("checkpoint"))?;
+    let options = ExportOptions { stream: Some(16 * 1024), ..ExportOptions::default() };
+    let export = export(&checkpoint, &options, &indicatif::ProgressBar::hidden())?;
+    let weights = export.weights.unwrap_or_default();
+    let board = boards::find("thumbv7em-none-eabihf")?[0];
+    let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
+    let report = Firmware::build(board, export.bytes.as_slice(), &weights)?.draw(request)?;
+    ensure!(report.digest == expected, "streamed: digest {} but the host's is {expected}", report.digest);
+    ensure!(report.panic_free, "a panic path survives in streaming");
+    let memory = report.arena_bytes + report.data_bss_bytes + report.stack_bytes;
+    ensure!(memory <= 20 * 1024, "streaming takes {memory} bytes of memory");
+    eprintln!("streamed weights: the same picture in {memory} bytes of memory");
     Ok(())
 }

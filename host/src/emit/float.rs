@@ -14,12 +14,11 @@ use crate::write::{Record, ScheduleEntry, Writer};
 pub fn emit(source: &Source<'_>, lane: Lane, plan: &Plan, elements: &[Element], writer: &mut Writer) -> Emitted {
     let network = source.network;
     let (bias_places, bias_bytes) = bias_layout(network);
-    let mut weights = |values: &[f32]| match lane {
-        Lane::F16 => {
-            let halves: Vec<u16> = values.iter().map(|&w| f16::from_f32(w).to_bits()).collect();
-            writer.values(&halves)
+    let stored = |values: &[f32]| -> Vec<u8> {
+        match lane {
+            Lane::F16 => values.iter().flat_map(|&w| f16::from_f32(w).to_le_bytes()).collect(),
+            Lane::F32 | Lane::I8 => values.iter().flat_map(|&w| w.to_le_bytes()).collect(),
         }
-        Lane::F32 | Lane::I8 => writer.values(values),
     };
     let mut ops = vec![];
     for (index, (_, op)) in network.ops.iter().enumerate() {
@@ -31,7 +30,7 @@ pub fn emit(source: &Source<'_>, lane: Lane, plan: &Plan, elements: &[Element], 
             }
             Op::Linear { source, linear, output } => {
                 let record = Record::op(LINEAR).id(4, Some(*source)).id(8, Some(*output));
-                (record.u32(24, weights(&linear.weight)), None, Some((28, linear.bias.clone())))
+                (record.u32(24, writer.section(&stored(&linear.weight))), None, Some((28, linear.bias.clone())))
             }
             Op::Norm { sources, norm, output } => {
                 let record = Record::op(GROUP_NORM)
@@ -54,8 +53,10 @@ pub fn emit(source: &Source<'_>, lane: Lane, plan: &Plan, elements: &[Element], 
             }
             Op::Conv(conv) => {
                 let taps = conv.conv.weight.len() / conv.conv.outputs;
-                let record = conv_record(network, conv)
-                    .u32(24, weights(&blocked(&conv.conv.weight, taps)))
+                let weights = stored(&blocked(&conv.conv.weight, taps));
+                let block = weights.len() / conv.conv.outputs.div_ceil(CHANNEL_BLOCK);
+                let record = writer
+                    .conv_weights(conv_record(network, conv), conv.window, &weights, block)
                     .u32(72, 4)
                     .f32(84, conv.residual.map_or(0.0, |(_, gain)| gain))
                     .f32(88, conv.input_affine.0)

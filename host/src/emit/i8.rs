@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use waft::fixed::{NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
-use waft::format::{Element, STEP_BYTES};
+use waft::format::{CHANNEL_BLOCK, Element, STEP_BYTES};
 
 use super::{
     ATTENTION, EMBED, Emitted, GROUP_NORM, LINEAR, Source, bias_layout, conditioning_peak, conv_record, tensor_table,
@@ -365,7 +365,10 @@ impl<'a> Emitter<'a> {
     fn conv(&self, conv: &Conv, quantized: &QuantizedConv, place: Option<usize>, writer: &mut Writer) -> Record {
         let network = self.source.network;
         let QuantizedConv { ring, weights, units, corrections } = quantized;
-        let mut record = conv_record(network, conv).u32(24, writer.values(weights)).i32(36, ring.zero);
+        let block = CHANNEL_BLOCK * weights.len() / conv.conv.outputs;
+        let record = conv_record(network, conv);
+        let mut record =
+            writer.conv_weights(record, conv.window, bytemuck::cast_slice(weights), block).i32(36, ring.zero);
 
         let output = self.scales[conv.output];
         let extra = if conv.residual.is_some() { RESIDUAL_BITS as i32 } else { 0 };

@@ -99,15 +99,6 @@ const fn is_activation(lane: Lane, element: Element) -> bool {
     )
 }
 
-/// Bytes of one weight of a convolution.
-const fn weight_bytes(lane: Lane) -> u64 {
-    match lane {
-        Lane::I8 => 1,
-        Lane::F16 => 2,
-        Lane::F32 => 4,
-    }
-}
-
 /// Bytes of one weight of a linear operation.
 const fn linear_weight_bytes(lane: Lane) -> u64 {
     match lane {
@@ -166,7 +157,6 @@ const fn validate_ops(header: &Header, bytes: &[u8]) -> Check {
     let mut predicted = false;
     while index < header.ops {
         let op = require!(header.op(bytes, index), Op, index);
-        let scratch = op.scratch();
         let operands = op.operands();
         let mut i = 0;
         while i < operands.len() {
@@ -175,15 +165,23 @@ const fn validate_ops(header: &Header, bytes: &[u8]) -> Check {
                 let t = require!(header.tensor(bytes, id), Operand, index);
                 ensure!(t.first <= index && index <= t.last, Lifetime, id);
                 // Results are read after the operation that wrote them; the sample is there from the start.
-                let written = t.first < index || id == header.sample || id == scratch;
+                let written = t.first < index || id == header.sample || op.is_scratch(id);
                 ensure!(written && id != header.unconditional, Lifetime, id);
+                if op.is_scratch(id) {
+                    ensure!(t.first == index && t.last == index && id != header.sample, Lifetime, id);
+                    let mut other = 0;
+                    while other < operands.len() {
+                        ensure!(other == i || operands[other] != id, Operand, index);
+                        other += 1;
+                    }
+                }
             }
             i += 1;
         }
         // A result's life starts where it is written: nothing else can be lost by writing it.
         let output = require!(header.tensor(bytes, op.output()), Operand, index);
         ensure!(output.first == index && op.output() != header.sample, Lifetime, op.output());
-        ensure!(op.output() != header.unconditional && op.output() != scratch, Lifetime, op.output());
+        ensure!(op.output() != header.unconditional && !op.is_scratch(op.output()), Lifetime, op.output());
         if op.output() == header.prediction {
             predicted = true;
         }
@@ -273,12 +271,19 @@ const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d)
         ensure!(same_shape(&residual, &output) && is_activation(header.lane, residual.element), Operand, index);
     }
     let outputs = output.channels as u64;
-    let taps = kh as u64 * kw as u64 * channels as u64;
-    let weights = match header.lane {
-        Lane::I8 => outputs * taps,
-        Lane::F16 | Lane::F32 => outputs.next_multiple_of(CHANNEL_BLOCK as u64) * taps * weight_bytes(header.lane),
-    };
-    ensure!(inside(header, op.weights, weights), Offset, index);
+    match op.chunks(header.lane, outputs, channels as u64) {
+        None => {
+            ensure!(op.window == NONE, Op, index);
+            ensure!(inside(header, op.weights, op.weights_len(outputs, channels as u64, header.lane)), Offset, index);
+        }
+        Some(chunks) => {
+            let window = require!(header.tensor(bytes, op.window), Operand, index);
+            ensure!(window.bytes as u64 >= chunks.largest(), Operand, index);
+            ensure!(op.weights.is_multiple_of(ALIGN as u32), Offset, index);
+            ensure!(op.weights as u64 + chunks.total() <= header.weights_bytes as u64, Offset, index);
+            ensure!(inside(header, op.checks, chunks.count * 4), Offset, index);
+        }
+    }
     if matches!(header.lane, Lane::I8) {
         ensure!(inside(header, op.requant, outputs * 8), Offset, index);
     }
@@ -430,14 +435,24 @@ const fn may_overwrite(header: &Header, bytes: &[u8], index: u16, dying: u16, ou
         Op::Conv2d(op) => {
             let is_source = op.sources[0] == dying || op.sources[1] == dying;
             let is_residual = op.residual == dying;
-            if op.norm == dying || op.bias_tensor == dying || op.scratch == dying || !(is_source || is_residual) {
+            let is_other = op.norm == dying || op.bias_tensor == dying || op.scratch == dying || op.window == dying;
+            if is_other || !(is_source || is_residual) {
                 return false;
             }
             // A residual is read element by element, just before the result is written to the same place.
             if is_residual && (from.offset != to.offset || !matches_element(from.element, to.element)) {
                 return false;
             }
-            !is_source || rows_are_read_first(&op, &from, &to)
+            // A convolution whose weights come in several chunks reads its sources once for each.
+            let channels = match joined(header, bytes, index, op.sources) {
+                Ok([_, _, channels]) => channels,
+                Err(_) => return false,
+            };
+            let passes = match op.chunks(header.lane, to.channels as u64, channels as u64) {
+                Some(chunks) => chunks.count,
+                None => 1,
+            };
+            !is_source || (passes == 1 && rows_are_read_first(&op, &from, &to))
         }
         Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) => false,
     }

@@ -36,13 +36,6 @@ impl<'m> Context<'m> {
     pub(crate) fn data<T: Pod>(&self, at: u32, len: usize) -> Option<&'m [T]> {
         view(self.model.data(at as usize, len.checked_mul(size_of::<T>())?))
     }
-
-    /// `len` blocks of eight values of the file at offset `at`.
-    #[cfg(any(feature = "f16", feature = "f32"))]
-    pub(crate) fn blocks<T: Pod>(&self, at: u32, len: usize) -> Option<&'m [[T; crate::format::CHANNEL_BLOCK]]> {
-        let values = self.data::<T>(at, len.checked_mul(crate::format::CHANNEL_BLOCK)?)?;
-        Some(values.as_chunks().0)
-    }
 }
 
 /// Bytes as values; `None` if they are misaligned or do not divide.

@@ -11,11 +11,24 @@ mod stack;
 use core::hint::black_box;
 
 use board::print;
-use waft::{Guidance, Request, Session};
+use waft::{Guidance, Request};
+#[cfg(not(feature = "stream"))]
+use waft::{Session, SessionError};
 
 waft::include_model!(MODEL, env!("WAFT_MODEL_FILE"));
 
 static ARENA: waft::Arena<{ MODEL.arena_bytes() }> = waft::Arena::new();
+
+#[cfg(feature = "stream")]
+mod stream;
+#[cfg(feature = "stream")]
+use stream::session;
+
+/// A session over the model and its own weights.
+#[cfg(not(feature = "stream"))]
+fn session(memory: &'static mut [u8]) -> Result<Session<'static>, SessionError> {
+    Session::new(&MODEL, memory)
+}
 
 /// Longest command line.
 const LINE: usize = 128;
@@ -77,7 +90,7 @@ fn draw(request: Request) -> Option<()> {
     let mut longest = 0;
     let start = board::instructions();
     // The session lives in a frame of its own, so that the depth below counts it.
-    let mut session = Session::new(&MODEL, memory).ok()?;
+    let mut session = session(memory).ok()?;
     let mut run = session.sample(black_box(request)).ok()?;
     loop {
         let before = board::instructions();

@@ -1,6 +1,6 @@
 //! Convolution in the float lanes: an `f32` ring, `f32` accumulators, weights in the lane's storage type.
 
-use super::Geometry;
+use super::{Geometry, Tile, weights};
 use crate::float::{Float, silu};
 use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
 use crate::ops::{Context, Source, sources, view, view_mut};
@@ -10,13 +10,13 @@ const PIXELS: usize = 4;
 
 pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
     let geometry = Geometry::new(context, op)?;
-    let (y, channel, count) = geometry.tile(slice);
-    if channel == 0 {
-        for ring_row in geometry.new_rows(y) {
+    let tile = geometry.tile(slice);
+    if tile.gathers() {
+        for ring_row in geometry.new_rows(tile.y) {
             gather_row::<E>(context, op, &geometry, ring_row, arena)?;
         }
     }
-    compute::<E>(context, op, &geometry, y, channel, count, arena)
+    compute::<E>(context, op, &geometry, &tile, arena)
 }
 
 /// Brings one row of the padded, transformed input into its slot of the ring.
@@ -102,27 +102,26 @@ fn compute<E: Float>(
     context: &Context<'_>,
     op: &Conv2d,
     geometry: &Geometry,
-    y: usize,
-    channel: usize,
-    count: usize,
+    tile: &Tile,
     arena: &mut [u8],
 ) -> Option<()> {
+    let &Tile { y, channel, count, chunk_channel, .. } = tile;
     let output = context.tensor(op.output)?;
     let [kh, kw] = geometry.kernel;
     let run = kw * geometry.channels;
     let taps = kh * run;
-    let padded = geometry.output_channels.next_multiple_of(CHANNEL_BLOCK);
-    let weights: &[[E; CHANNEL_BLOCK]] = context.blocks(op.weights, padded / CHANNEL_BLOCK * taps)?;
-    let block = channel / CHANNEL_BLOCK;
-    let weights = weights.get(block * taps..(block + 1) * taps)?;
 
     let residual = context.tensor(op.residual);
     let in_place = residual.is_some_and(|t| t.offset == output.offset);
     let residual_range = residual.filter(|_| !in_place).map_or(0..0, |t| t.range());
     let bias_range = context.tensor(op.bias_tensor).map_or(0..0, |t| t.range());
     let ring_range = context.tensor(op.scratch)?.range();
-    let [ring, bias, residual_bytes, output_bytes] =
-        arena.get_disjoint_mut([ring_range, bias_range, residual_range, output.range()]).ok()?;
+    let window_range = context.tensor(op.window).map_or(0..0, |t| t.range());
+    let [ring, bias, window, residual_bytes, output_bytes] =
+        arena.get_disjoint_mut([ring_range, bias_range, window_range, residual_range, output.range()]).ok()?;
+    let weights: &[E] = weights(context, op, geometry, tile, window)?;
+    let block = (channel - chunk_channel) / CHANNEL_BLOCK;
+    let weights = weights.as_chunks().0.get(block * taps..(block + 1) * taps)?;
     let ring: &[f32] = view(ring)?;
     let bias: &[f32] = match op.bias {
         Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,

@@ -4,7 +4,7 @@
 
 use bytemuck::Pod;
 
-use super::Geometry;
+use super::{Geometry, Tile, weights};
 use crate::fixed::{
     NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
 };
@@ -44,13 +44,13 @@ fn run_ring<R: Activation>(
     slice: u32,
     arena: &mut [u8],
 ) -> Option<()> {
-    let (y, channel, count) = geometry.tile(slice);
-    if channel == 0 {
-        for ring_row in geometry.new_rows(y) {
+    let tile = geometry.tile(slice);
+    if tile.gathers() {
+        for ring_row in geometry.new_rows(tile.y) {
             gather_row::<R>(context, op, geometry, ring_row, arena)?;
         }
     }
-    compute::<R>(context, op, geometry, y, channel, count, arena)
+    compute::<R>(context, op, geometry, &tile, arena)
 }
 
 /// Brings one row of the padded, transformed input into its slot of the ring.
@@ -172,17 +172,14 @@ fn compute<R: Activation>(
     context: &Context<'_>,
     op: &Conv2d,
     geometry: &Geometry,
-    y: usize,
-    channel: usize,
-    count: usize,
+    tile: &Tile,
     arena: &mut [u8],
 ) -> Option<()> {
+    let &Tile { y, channel, count, chunk_channel, .. } = tile;
     let output = context.tensor(op.output)?;
     let [kh, kw] = geometry.kernel;
     let run = kw * geometry.channels;
     let taps = kh * run;
-    let weights: &[i8] = context.data(op.weights, geometry.output_channels * taps)?;
-    let weights = weights.get(channel * taps..(channel + count) * taps)?;
     let requant: &[[i32; 2]] = context.data(op.requant, geometry.output_channels)?;
     let requant = requant.get(channel..channel + count)?;
 
@@ -192,8 +189,11 @@ fn compute<R: Activation>(
     let residual_range = residual.filter(|_| !in_place).map_or(0..0, |t| t.range());
     let bias_range = context.tensor(op.bias_tensor).map_or(0..0, |t| t.range());
     let ring_range = context.tensor(op.scratch)?.range();
-    let [ring, bias, residual_bytes, output_bytes] =
-        arena.get_disjoint_mut([ring_range, bias_range, residual_range, output.range()]).ok()?;
+    let window_range = context.tensor(op.window).map_or(0..0, |t| t.range());
+    let [ring, bias, window, residual_bytes, output_bytes] =
+        arena.get_disjoint_mut([ring_range, bias_range, window_range, residual_range, output.range()]).ok()?;
+    let weights: &[i8] = weights(context, op, geometry, tile, window)?;
+    let weights = weights.get((channel - chunk_channel) * taps..(channel - chunk_channel + count) * taps)?;
     let ring: &[R] = view(ring)?;
     let bias: &[i32] = match op.bias {
         Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,

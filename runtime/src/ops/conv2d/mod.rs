@@ -2,11 +2,15 @@
 //!
 //! The input is never unfolded. A ring holds the last `kh` rows of the padded, transformed input, each of
 //! `ring_width·channels` elements, so that the patch under the kernel is `kh` runs of `kw·channels` neighbours. Row `r`
-//! of the padded input lies in slot `r mod kh`. Slice `s` computes output row `s / blocks`, channels
-//! `8·(s mod blocks)..`; the first slice of a row brings the rows into the ring that the row before did not need.
+//! of the padded input lies in slot `r mod kh`. A slice computes eight channels of one output row; the first slice of a
+//! row brings the rows into the ring that the row before did not need. Slices go through the channels of a row, then to the
+//! next row. Streamed weights cut the channels into chunks; then slices go through all rows of a chunk, and each chunk
+//! gathers the input again.
 
-use super::Context;
-use crate::format::{CHANNEL_BLOCK, Conv2d};
+use bytemuck::Pod;
+
+use super::{Context, view};
+use crate::format::{CHANNEL_BLOCK, Conv2d, NONE};
 use crate::model::Model;
 
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -27,6 +31,29 @@ struct Geometry {
     padding: [usize; 2],
     /// 1 if rows and columns are doubled, else 0.
     doubling: usize,
+    output_rows: usize,
+    /// Blocks of eight output channels that are computed together: all, or those of a chunk of streamed weights.
+    chunk_blocks: usize,
+}
+
+/// What one slice computes.
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    /// Output row.
+    y: usize,
+    /// First output channel, and how many.
+    channel: usize,
+    count: usize,
+    /// Number of the weights' chunk, and the first output channel in it.
+    chunk: usize,
+    chunk_channel: usize,
+}
+
+impl Tile {
+    /// Whether this is the first slice of its row, which gathers the input.
+    fn gathers(&self) -> bool {
+        self.channel == self.chunk_channel
+    }
 }
 
 impl Geometry {
@@ -44,6 +71,12 @@ impl Geometry {
             stride: op.stride.into(),
             padding: op.padding.map(usize::from),
             doubling: op.upsample.into(),
+            output_rows: output.rows.into(),
+            chunk_blocks: if op.window == NONE {
+                usize::from(output.channels).div_ceil(CHANNEL_BLOCK)
+            } else {
+                op.chunk_blocks.into()
+            },
         })
     }
 
@@ -70,12 +103,52 @@ impl Geometry {
         ring_row.checked_rem(self.kernel[0]).unwrap_or(0) * self.ring_row_len()
     }
 
-    /// Output row, first output channel and number of channels of a slice.
-    fn tile(&self, slice: u32) -> (usize, usize, usize) {
-        let blocks = self.output_channels.div_ceil(CHANNEL_BLOCK).max(1);
-        let channel = (slice as usize % blocks) * CHANNEL_BLOCK;
-        (slice as usize / blocks, channel, self.output_channels.saturating_sub(channel).min(CHANNEL_BLOCK))
+    /// What a slice computes.
+    fn tile(&self, slice: u32) -> Tile {
+        let blocks = self.output_channels.div_ceil(CHANNEL_BLOCK);
+        let chunk = (slice as usize).checked_div(self.chunk_blocks.saturating_mul(self.output_rows)).unwrap_or(0);
+        let first = chunk * self.chunk_blocks;
+        let width = self.chunk_blocks.min(blocks.saturating_sub(first)).max(1);
+        let within = slice as usize - first * self.output_rows;
+        let channel = (first + within % width) * CHANNEL_BLOCK;
+        let count = self.output_channels.saturating_sub(channel).min(CHANNEL_BLOCK);
+        Tile { y: within / width, channel, count, chunk, chunk_channel: first * CHANNEL_BLOCK }
     }
+
+    /// Elements under the kernel.
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.channels
+    }
+}
+
+/// The weights of a tile's chunk: in the file, or in the window of the arena that they pass through.
+fn weights<'a, T: Pod>(
+    context: &Context<'a>,
+    op: &Conv2d,
+    geometry: &Geometry,
+    tile: &Tile,
+    window: &'a [u8],
+) -> Option<&'a [T]> {
+    let outputs = geometry.output_channels as u64;
+    match op.chunks(context.model.lane(), outputs, geometry.channels as u64) {
+        None => {
+            let channels = if size_of::<T>() == 1 {
+                geometry.output_channels
+            } else {
+                geometry.output_channels.next_multiple_of(CHANNEL_BLOCK)
+            };
+            context.data(op.weights, channels * geometry.taps())
+        }
+        Some(chunks) => {
+            let buffer = (tile.chunk as u64).checked_rem(chunks.buffers(window.len() as u64))?;
+            view(window.get((buffer * chunks.bytes) as usize..)?)
+        }
+    }
+}
+
+/// The chunk of streamed weights that a slice needs.
+pub(crate) fn chunk(context: &Context<'_>, op: &Conv2d, slice: u32) -> Option<usize> {
+    Some(Geometry::new(context, op)?.tile(slice).chunk)
 }
 
 /// Number of slices.

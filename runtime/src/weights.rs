@@ -1,0 +1,224 @@
+//! Weights that are not addressable memory: read piece by piece into a window of the arena while the model runs.
+
+use crate::error::RunError;
+use crate::format::{Chunks, Conv2d, crc32, u32_at};
+use crate::ops::{Context, conv2d};
+
+/// Bytes that one step reads at most, and the granularity of reading: offsets and lengths are multiples of 16.
+pub const PIECE: usize = 512;
+
+/// Where streamed weights come from. The weights' own file is read in the order in which it is written, from its
+/// beginning, once for each network call; only after an error does an offset go back.
+pub trait WeightSource {
+    /// What can go wrong. The session reports [`RunError::WeightsUnreadable`]; keep the details in the source.
+    type Error;
+
+    /// Copies the bytes from `offset` of the weights' file on into the beginning of `into`, and returns how many: fewer
+    /// than asked for, or none, if they have not arrived yet, in which case the next step asks for the rest.
+    ///
+    /// # Errors
+    /// If they cannot be read. The next step asks again.
+    fn read(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, Self::Error>;
+
+    /// Whether there is anything to read at all; `false` leaves the code for it out of the program.
+    const STREAMS: bool = true;
+}
+
+/// No weights of their own: the model file carries them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resident;
+
+impl WeightSource for Resident {
+    type Error = core::convert::Infallible;
+
+    fn read(&mut self, _offset: u32, _into: &mut [u8]) -> Result<usize, Self::Error> {
+        Ok(0)
+    }
+
+    const STREAMS: bool = false;
+}
+
+/// Addressable memory, for tests and for hosts.
+impl WeightSource for &[u8] {
+    type Error = ();
+
+    fn read(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, ()> {
+        let from = self.get(offset as usize..).and_then(|rest| rest.get(..into.len())).ok_or(())?;
+        into.copy_from_slice(from);
+        Ok(into.len())
+    }
+}
+
+/// NOR flash behind `embedded-storage`.
+#[cfg(feature = "embedded-storage")]
+#[derive(Debug)]
+pub struct Flash<F> {
+    flash: F,
+    base: u32,
+}
+
+#[cfg(feature = "embedded-storage")]
+impl<F: embedded_storage::nor_flash::ReadNorFlash> Flash<F> {
+    /// The weights' file starts at byte `base` of the flash, a multiple of its `READ_SIZE`, which divides 16.
+    pub const fn new(flash: F, base: u32) -> Self {
+        const { assert!(F::READ_SIZE <= 16 && 16usize.is_multiple_of(F::READ_SIZE)) }
+        Self { flash, base }
+    }
+
+    /// The flash.
+    pub fn into_inner(self) -> F {
+        self.flash
+    }
+}
+
+#[cfg(feature = "embedded-storage")]
+impl<F: embedded_storage::nor_flash::ReadNorFlash> WeightSource for Flash<F> {
+    type Error = F::Error;
+
+    fn read(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, F::Error> {
+        self.flash.read(self.base.wrapping_add(offset), into)?;
+        Ok(into.len())
+    }
+}
+
+/// A file behind `embedded-io`, on an SD card for example.
+#[cfg(feature = "embedded-io")]
+#[derive(Debug)]
+pub struct File<R> {
+    file: R,
+    base: u64,
+    at: Option<u64>,
+}
+
+#[cfg(feature = "embedded-io")]
+impl<R: embedded_io::Read + embedded_io::Seek> File<R> {
+    /// The weights start at byte `base` of the file.
+    pub const fn new(file: R, base: u64) -> Self {
+        Self { file, base, at: None }
+    }
+
+    /// The file.
+    pub fn into_inner(self) -> R {
+        self.file
+    }
+}
+
+#[cfg(feature = "embedded-io")]
+impl<R: embedded_io::Read + embedded_io::Seek> WeightSource for File<R> {
+    type Error = R::Error;
+
+    fn read(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, R::Error> {
+        let from = self.base.saturating_add(offset.into());
+        if self.at != Some(from) {
+            self.at = None;
+            self.file.seek(embedded_io::SeekFrom::Start(from))?;
+        }
+        self.at = None;
+        let read = self.file.read(into)?;
+        self.at = Some(from.saturating_add(read as u64));
+        Ok(read)
+    }
+}
+
+/// A line behind `embedded-io`, a UART for example, whose other end sends the weights' file again and again, once for each
+/// network call. It cannot go back: after an error the run has to be started anew, and the other end with it.
+#[cfg(feature = "embedded-io")]
+#[derive(Debug)]
+pub struct Line<R> {
+    line: R,
+    at: u32,
+}
+
+/// Why a [`Line`] gives no weights.
+#[cfg(feature = "embedded-io")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineError<E> {
+    /// The line's own error.
+    Line(E),
+    /// The bytes asked for are not the next ones.
+    OutOfOrder,
+}
+
+#[cfg(feature = "embedded-io")]
+impl<R: embedded_io::Read> Line<R> {
+    /// The next byte of the line is the first of the weights' file.
+    pub const fn new(line: R) -> Self {
+        Self { line, at: 0 }
+    }
+
+    /// The line.
+    pub fn into_inner(self) -> R {
+        self.line
+    }
+}
+
+#[cfg(feature = "embedded-io")]
+impl<R: embedded_io::Read> WeightSource for Line<R> {
+    type Error = LineError<R::Error>;
+
+    fn read(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, Self::Error> {
+        // Each call starts again at the beginning.
+        if offset != 0 && offset != self.at {
+            return Err(LineError::OutOfOrder);
+        }
+        let read = self.line.read(into).map_err(LineError::Line)?;
+        self.at = offset.saturating_add(read as u32);
+        Ok(read)
+    }
+}
+
+/// How far the weights of the current operation have come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Loading {
+    /// Chunks that are complete.
+    ready: u32,
+    /// Bytes of the next one.
+    loaded: u32,
+    /// Its CRC register, inverted, so that it starts as zero.
+    crc: u32,
+}
+
+impl Loading {
+    /// Reads one more piece if the window has room for it; whether the chunk that `slice` needs is complete.
+    pub(crate) fn advance<W: WeightSource>(
+        &mut self,
+        context: &Context<'_>,
+        index: u16,
+        op: &Conv2d,
+        slice: u32,
+        arena: &mut [u8],
+        source: &mut W,
+    ) -> Result<bool, RunError> {
+        let corrupt = RunError::Corrupt { op: index };
+        let needed = conv2d::chunk(context, op, slice).ok_or(corrupt)? as u32;
+        let window = context.tensor(op.window).ok_or(corrupt)?;
+        let outputs = context.tensor(op.output).ok_or(corrupt)?.channels;
+        let inputs = context.tensor(op.scratch).ok_or(corrupt)?.channels;
+        let chunks: Chunks = op.chunks(context.model.lane(), outputs.into(), inputs.into()).ok_or(corrupt)?;
+        let buffers = chunks.buffers(window.bytes.into()) as u32;
+        if u64::from(self.ready) < chunks.count && self.ready < needed.saturating_add(buffers) {
+            let last = u64::from(self.ready) + 1 == chunks.count;
+            let size = if last { chunks.last_bytes } else { chunks.bytes } as u32;
+            let start = u64::from(window.offset) + u64::from(self.ready % buffers.max(1)) * chunks.bytes;
+            let start = start as usize + self.loaded as usize;
+            let len = (size.saturating_sub(self.loaded) as usize).min(PIECE);
+            let into = arena.get_mut(start..start + len).ok_or(corrupt)?;
+            let offset = u64::from(op.weights) + u64::from(self.ready) * chunks.bytes + u64::from(self.loaded);
+            let offset = offset as u32;
+            let read = source.read(offset, into).map_err(|_| RunError::WeightsUnreadable { offset })?;
+            let read = read.min(len);
+            self.crc = !crc32(!self.crc, into.get(..read).ok_or(corrupt)?);
+            self.loaded += read as u32;
+            if self.loaded >= size {
+                let check = context.model.data(op.checks as usize + 4 * self.ready as usize, 4);
+                let intact = u32_at(check, 0) == self.crc;
+                (self.loaded, self.crc) = (0, 0);
+                if !intact {
+                    return Err(RunError::WeightsDamaged { op: index, chunk: self.ready });
+                }
+                self.ready += 1;
+            }
+        }
+        Ok(self.ready > needed)
+    }
+}
