@@ -39,6 +39,7 @@
 //! - `micromath`: a faster, coarser exponential in the float lanes.
 //! - `defmt`: `Format` for the public types and log points at session level.
 //! - `rand_core`: noise from any generator of that trait.
+//! - `ed25519`: signed models, see `signature`.
 //! - `embedded-storage`, `embedded-io`: streamed weights from NOR flash, files and lines, see [`weights`].
 #![no_std]
 #![deny(missing_docs, unsafe_code)]
@@ -62,6 +63,8 @@ pub mod noise;
 mod ops;
 mod sampler;
 mod session;
+#[cfg(feature = "ed25519")]
+pub mod signature;
 mod tables;
 pub mod weights;
 

@@ -12,6 +12,7 @@ mod header;
 mod inspect;
 mod sample;
 mod setup;
+mod sign;
 mod size;
 mod test;
 
@@ -31,6 +32,7 @@ enum Command {
     Inspect(inspect::Args),
     Firmware(firmware::Args),
     Size(size::Args),
+    Sign(sign::Args),
     Header(header::Args),
     Test(test::Args),
 }
@@ -43,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),
+        Command::Sign(args) => sign::run(&args),
         Command::Header(args) => header::run(&args),
         Command::Test(args) => test::run(&args),
     }

@@ -38,7 +38,7 @@ fn golden(name: &str) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["export-weights", "sample", "eps", "inspect", "firmware", "test"] {
+    for command in ["export-weights", "sample", "eps", "inspect", "firmware", "size", "sign", "header", "test"] {
         let output = xtask(&[command, "--help"]);
         assert!(output.status.success() && output.stdout.len() > 100, "{command}");
     }
@@ -182,4 +182,63 @@ fn the_shipped_digits_file_is_reproducible() {
         let same = std::fs::read(&out).expect("written") == std::fs::read(&shipped).expect("shipped");
         assert!(same, "export models/digits/checkpoint with --lane {lane} again, or find what changed");
     }
+}
+
+#[test]
+fn streamed_weights_go_into_a_file_beside_the_model() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let export = |name: &str, more: &[&str]| {
+        let file = folder.path().join(name);
+        let arguments = ["export-weights", &golden("heads"), "--steps", "4", "--calib", "2", "--json", "--out"];
+        (json(&[&arguments[..], &[text(&file)], more].concat()), file)
+    };
+    let (resident, resident_file) = export("resident.waft", &[]);
+    let (streamed, streamed_file) = export("streamed.waft", &["--stream", "4096"]);
+    assert_eq!(resident["weights_bytes"], 0);
+    let weights = streamed_file.with_extension("weights");
+    assert_eq!(streamed["weights_bytes"], std::fs::metadata(&weights).expect("written").len());
+    assert!(streamed["flash_bytes"].as_u64() < resident["flash_bytes"].as_u64());
+    let digest = |file: &Path| json(&["sample", "--model", text(file), "--seed", "3", "--json"])["digest"].clone();
+    assert_eq!(digest(&streamed_file), digest(&resident_file));
+
+    std::fs::write(&weights, b"short").expect("writes");
+    let refused = failure(&["sample", "--model", text(&streamed_file), "--seed", "3"]);
+    assert!(refused.contains("streamed.weights has 5 bytes"), "{refused}");
+}
+
+#[test]
+fn signed_models_are_accepted_with_their_key_only() {
+    use waft::signature::SignedModelError;
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (model, key, out) =
+        (folder.path().join("m.waft"), folder.path().join("waft.key"), folder.path().join("m.signed"));
+    json(&["export-weights", &golden("heads"), "--steps", "2", "--lane", "f32", "--out", text(&model), "--json"]);
+    let sign = ["sign", text(&model), "--key", text(&key), "--out", text(&out), "--json"];
+    assert!(failure(&sign).contains("--new-key"), "a missing key is explained");
+    assert!(!out.exists());
+    let report = json(&[&sign[..], &["--new-key"]].concat());
+    assert_eq!(json(&sign), report, "Ed25519 is deterministic");
+    assert!(failure(&[&sign[..], &["--new-key"]].concat()).contains("cannot create the key"), "a key was overwritten");
+
+    let public = report["public_key"].as_str().expect("text").to_string();
+    let public: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&public[2 * i..2 * i + 2], 16).expect("hex")).collect();
+    let public: [u8; 32] = public.try_into().expect("32 bytes");
+    let mut signed = std::fs::read(&out).expect("written");
+    assert!(waft::Model::from_signed_bytes(&signed, &public).is_ok());
+    // Any bit, of the model or of the signature; the model's own checks come after the signature's.
+    for at in [0, 4, 12, 100, signed.len() / 2, signed.len() - 65, signed.len() - 64, signed.len() - 1] {
+        signed[at] ^= 1;
+        let refused = waft::Model::from_signed_bytes(&signed, &public).err();
+        assert_eq!(refused, Some(SignedModelError::Signature), "bit 0 of byte {at}");
+        signed[at] ^= 1;
+    }
+    let mut other = public;
+    other[0] ^= 1;
+    assert!(waft::Model::from_signed_bytes(&signed, &other).is_err());
+    // The neutral element, under which anything verifies without strictness.
+    let mut weak = [0; 32];
+    weak[0] = 1;
+    assert_eq!(waft::Model::from_signed_bytes(&signed, &weak).err(), Some(SignedModelError::Key));
+    assert_eq!(waft::Model::from_signed_bytes(&signed[..63], &public).err(), Some(SignedModelError::Signature));
 }
