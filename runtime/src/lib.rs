@@ -39,6 +39,7 @@
 //! - `micromath`: a faster, coarser exponential in the float lanes.
 //! - `defmt`: `Format` for the public types and log points at session level.
 //! - `rand_core`: noise from any generator of that trait.
+//! - `embedded-graphics`: pictures on displays, see `graphics`.
 //! - `ed25519`: signed models, see `signature`.
 //! - `embedded-storage`, `embedded-io`: streamed weights from NOR flash, files and lines, see [`weights`].
 #![no_std]
@@ -57,6 +58,8 @@ pub mod fixed;
 #[cfg(any(feature = "f16", feature = "f32"))]
 mod float;
 pub mod format;
+#[cfg(feature = "embedded-graphics")]
+pub mod graphics;
 mod log;
 mod model;
 pub mod noise;

@@ -37,7 +37,7 @@ const FEATURES: [&str; 10] = [
     "i8,f16,attention,conditioning",
     "i8,defmt,rand_core",
     "f16,micromath,attention,conditioning",
-    "i8,f16,f32,attention,conditioning,micromath,defmt,rand_core,embedded-io,embedded-storage,ed25519",
+    "i8,f16,f32,attention,conditioning,micromath,defmt,rand_core,embedded-io,embedded-storage,ed25519,embedded-graphics",
     "i8,embedded-storage",
 ];
 
