@@ -131,7 +131,7 @@ pub(crate) fn program(program: &str, packages: &[&str]) -> anyhow::Result<()> {
         return Ok(());
     }
     if may_install() && has_apt() {
-        let ordinary = [&["install", "-y", "--no-install-recommends"][..], packages].concat();
+        let ordinary = [&["install", "-y", "--no-install-recommends", "--no-remove"][..], packages].concat();
         if apt(&["update"]) && apt(&ordinary) && runs() {
             return Ok(());
         }
