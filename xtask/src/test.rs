@@ -15,6 +15,7 @@ use crate::boards;
 use crate::c;
 use crate::firmware::{self, Firmware};
 use crate::header;
+use crate::setup;
 
 /// Runs every test that this machine can run, and says what it could not.
 #[derive(clap::Args)]
@@ -24,8 +25,16 @@ pub(crate) struct Args {
     no_firmware: bool,
 }
 
-/// Manifests that are workspaces of their own.
-const OUTSIDE: [&str; 3] = ["runtime/c/Cargo.toml", "tests/firmware/Cargo.toml", "tests/fuzz/Cargo.toml"];
+/// Folders that are workspaces of their own.
+const OUTSIDE: [&str; 3] = ["runtime/c", "tests/firmware", "tests/fuzz"];
+
+/// Board examples in runtime/boards, and what they are built for.
+const EXAMPLES: [(&str, &str); 4] = [
+    ("rp2350", "thumbv8m.main-none-eabihf"),
+    ("nrf52840", "thumbv7em-none-eabihf"),
+    ("stm32f429", "thumbv7em-none-eabihf"),
+    ("esp32c3", "riscv32imc-unknown-none-elf"),
+];
 
 /// Lanes and options that must build alone.
 const FEATURES: [&str; 10] = [
@@ -60,7 +69,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     part("format", &mut || {
         cargo(&["fmt", "--all", "--check"])?;
-        OUTSIDE.iter().try_for_each(|manifest| cargo(&["fmt", "--check", "--manifest-path", manifest]))
+        let examples = EXAMPLES.iter().map(|(board, _)| format!("runtime/boards/{board}"));
+        let mut folders = OUTSIDE.iter().map(|folder| folder.to_string()).chain(examples);
+        folders.try_for_each(|folder| cargo(&["fmt", "--check", "--manifest-path", &format!("{folder}/Cargo.toml")]))
     })?;
     part("clippy", &mut || {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
@@ -94,6 +105,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         missing.push("firmware: left out by --no-firmware".into());
     } else {
         part("firmware", &mut firmware_tests)?;
+        part("boards", &mut board_examples)?;
     }
     report(&summary, &missing);
     Ok(())
@@ -185,5 +197,18 @@ fn stream_test((class, seed, steps, guidance): (u16, u64, u32, f32), expected: &
     let memory = report.arena_bytes + report.data_bss_bytes + report.stack_bytes;
     ensure!(memory <= 20 * 1024, "streaming takes {memory} bytes of memory");
     eprintln!("streamed weights: the same picture in {memory} bytes of memory");
+    Ok(())
+}
+
+/// The examples for real boards build.
+fn board_examples() -> anyhow::Result<()> {
+    for (board, triple) in EXAMPLES {
+        eprintln!("building the example for {board}");
+        let folder = firmware::root().join("runtime").join("boards").join(board);
+        let mut command = setup::toolchain(triple)?.build(&folder, triple);
+        command.env("CARGO_TARGET_DIR", firmware::root().join("target").join("boards")).arg("--quiet");
+        let status = command.status().context("cannot run cargo")?;
+        ensure!(status.success(), "the example for {board} does not build");
+    }
     Ok(())
 }
