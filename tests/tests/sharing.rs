@@ -36,6 +36,5 @@ fn two_models_take_turns_in_one_arena() {
     for _ in 0..500 {
         run.step().expect("runs");
     }
-    drop(run);
     assert_eq!(draw(&digits::I8, memory, 4), alone(&digits::I8, 4));
 }

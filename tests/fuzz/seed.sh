@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The smallest models in every lane, resident and streamed, as seeds of the corpus.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+corpus=tests/fuzz/corpus/model
+mkdir -p "$corpus" target/tiny
+cargo run --quiet --release -p waft-tests --example tiny_checkpoint -- target/tiny
+for lane in i8:2000 f16:4000 f32:8000; do
+  export="cargo xtask export-weights target/tiny --lane ${lane%:*} --steps 2 --calib 1 --eta 0.5 --json"
+  $export --out "$corpus/${lane%:*}" >/dev/null
+  $export --out target/tiny/streamed.waft --stream "${lane#*:}" >/dev/null
+  cat target/tiny/streamed.waft target/tiny/streamed.weights >"$corpus/${lane%:*}-streamed"
+done
+ls -l "$corpus"
