@@ -9,8 +9,8 @@ fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let config = serde_json::json!({
         "_class_name": "UNet2DModel", "sample_size": 4, "in_channels": 1, "out_channels": 1,
-        "block_out_channels": [4, 12], "layers_per_block": 1, "norm_num_groups": 2, "num_class_embeds": 3,
-        "attention_head_dim": 4, "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "block_out_channels": [4, 4], "layers_per_block": 1, "norm_num_groups": 2, "num_class_embeds": 3,
+        "attention_head_dim": 2, "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
         "up_block_types": ["UpBlock2D", "UpBlock2D"],
     });
     waft_tests::random_checkpoint(&folder, &config);
