@@ -5,8 +5,9 @@ use indicatif::ProgressBar;
 use waft::{Guidance, Model, Request, Session};
 
 use crate::graph::silu;
-use crate::lower::{Id, Network, Op, Role};
+use crate::lower::{Conv, Id, Network, Op, Role};
 use crate::quantize::Observer;
+use crate::rounding::Moments;
 
 /// What was seen of every quantity that becomes an integer.
 #[derive(Clone, Debug)]
@@ -19,6 +20,10 @@ pub struct Observations {
     pub gathered: Vec<Observer>,
     /// For each normalization's map: the largest |A| of the channels of each source.
     pub factors: Vec<[f64; 2]>,
+    /// Unfolded inputs of each convolution, by operation.
+    pub moments: Vec<Option<Moments>>,
+    /// State of the generator that picks among them.
+    picks: u64,
 }
 
 /// How to sample.
@@ -47,7 +52,10 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
         key_value: vec![[Observer::default(), Observer::default()]; network.tensors.len()],
         gathered: vec![Observer::default(); network.ops.len()],
         factors: vec![[0.0; 2]; network.tensors.len()],
+        moments: network.ops.iter().map(|(_, op)| moments(op)).collect(),
+        picks: 0x9E37_79B9_7F4A_7C15,
     };
+    let calls = how.images * how.steps.iter().sum::<usize>() / how.steps.len().max(1);
     let mut arena = crate::sample::arena(model);
     let mut session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
     progress.set_length((how.images * how.steps.iter().max().copied().unwrap_or(1)) as u64);
@@ -69,7 +77,7 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
                 if let Some(previous) = before {
                     watch_output(network, previous, &mut seen, |id| floats(run.tensor_bytes(id as u16)));
                 }
-                watch_inputs(network, usize::from(op), &mut seen, |id| floats(run.tensor_bytes(id as u16)));
+                watch_inputs(network, usize::from(op), calls, &mut seen, |id| floats(run.tensor_bytes(id as u16)));
                 before = Some(usize::from(op));
             }
             match run.step().expect("seeds do not run out") {
@@ -91,35 +99,75 @@ fn floats(bytes: Option<&[u8]>) -> Vec<f32> {
     bytes.unwrap_or(&[]).as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
 }
 
+fn moments(op: &Op) -> Option<Moments> {
+    let Op::Conv(conv) = op else { return None };
+    Some(Moments::new(conv.conv.weight.len() / conv.conv.outputs.max(1)))
+}
+
 /// The transformed input of a convolution that is about to run.
-fn watch_inputs(network: &Network, index: usize, seen: &mut Observations, read: impl Fn(Id) -> Vec<f32>) {
+fn watch_inputs(network: &Network, index: usize, calls: usize, seen: &mut Observations, read: impl Fn(Id) -> Vec<f32>) {
     let Op::Conv(conv) = &network.ops[index].1 else { return };
     let map = conv.norm.map(&read);
+    let inputs = conv.conv.inputs;
+    let mut image = vec![0f32; network.tensors[conv.sources[0]].shape.pixels() * inputs];
     let mut first = 0;
     for (number, &source) in conv.sources.iter().enumerate() {
         let channels = network.tensors[source].shape.c;
         let values = read(source);
-        match &map {
-            None => {
-                let (gain, offset) = conv.input_affine;
-                seen.gathered[index].observe(values.iter().map(|x| gain * x + offset));
-            }
+        let transform = |(channel, &x): (usize, &f32)| match &map {
+            None => conv.input_affine.0 * x + conv.input_affine.1,
             Some(map) => {
-                let map = &map[2 * first..2 * (first + channels)];
-                let affine = |(i, x): (usize, &f32)| {
-                    let at = 2 * (i % channels);
-                    let y = x * map[at] + map[at + 1];
-                    if conv.silu { silu(f64::from(y)) as f32 } else { y }
-                };
-                seen.gathered[index].observe(values.iter().enumerate().map(affine));
-                let norm = conv.norm.expect("there is a map");
-                let largest = map.iter().step_by(2).fold(0f64, |a, &b| a.max(f64::from(b).abs()));
-                let factor = &mut seen.factors[norm][number];
-                *factor = factor.max(largest);
+                let at = 2 * (first + channel);
+                let y = x * map[at] + map[at + 1];
+                if conv.silu { silu(f64::from(y)) as f32 } else { y }
             }
+        };
+        for (pixel, values) in image.chunks_exact_mut(inputs).zip(values.chunks_exact(channels)) {
+            for (to, from) in pixel[first..].iter_mut().zip(values.iter().enumerate().map(transform)) {
+                *to = from;
+            }
+        }
+        if let (Some(norm), Some(map)) = (conv.norm, &map) {
+            let map = &map[2 * first..2 * (first + channels)];
+            let largest = map.iter().step_by(2).fold(0f64, |a, &b| a.max(f64::from(b).abs()));
+            let factor = &mut seen.factors[norm][number];
+            *factor = factor.max(largest);
         }
         first += channels;
     }
+    seen.gathered[index].observe(image.iter().copied());
+
+    let Some(moments) = &mut seen.moments[index] else { return };
+    let output = network.tensors[conv.output].shape;
+    let rows = moments.wanted().div_ceil(calls.max(1)).min(output.pixels());
+    for _ in 0..rows {
+        seen.picks = seen.picks.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let pixel = (seen.picks >> 33) as usize % output.pixels();
+        moments.observe(patch(network, conv, &image, [pixel / output.w, pixel % output.w]));
+    }
+}
+
+/// The values under the kernel at an output pixel, in the order of the weights.
+fn patch(network: &Network, conv: &Conv, image: &[f32], [y, x]: [usize; 2]) -> Vec<f32> {
+    let shape = network.tensors[conv.sources[0]].shape;
+    let inputs = conv.conv.inputs;
+    let doubling = usize::from(conv.upsample);
+    // The source's index along one side; `None` for padding.
+    let place = |at: usize, tap: usize, padding: usize, size: usize| {
+        let at = (at * conv.conv.stride + tap).checked_sub(padding)? >> doubling;
+        (at < size).then_some(at)
+    };
+    let mut values = vec![0.0; conv.conv.kernel[0] * conv.conv.kernel[1] * inputs];
+    for (tap, values) in values.chunks_exact_mut(inputs).enumerate() {
+        let (row, column) = (tap / conv.conv.kernel[1], tap % conv.conv.kernel[1]);
+        let row = place(y, row, conv.conv.padding[0], shape.h);
+        let column = place(x, column, conv.conv.padding[1], shape.w);
+        if let (Some(row), Some(column)) = (row, column) {
+            let at = (row * shape.w + column) * inputs;
+            values.copy_from_slice(&image[at..at + inputs]);
+        }
+    }
+    values
 }
 
 /// The result of an operation that has just run.

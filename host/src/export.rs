@@ -8,11 +8,11 @@ use waft::{Guidance, Model, ModelError, Session};
 
 use crate::calibrate::{Calibration, Observations, calibrate};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::emit::i8::Widths;
+use crate::emit::i8::{QuantizedConv, Rounding, Widths};
 use crate::emit::{self, Source, StepList};
 use crate::graph::Graph;
 use crate::import::{ImportError, import};
-use crate::lower::{LowerError, Network, Role, lower};
+use crate::lower::{LowerError, Network, Op, Role, lower};
 use crate::plan::{Plan, materialized_bytes, plan};
 use crate::sample::{self, AlignedBytes, to_floats};
 use crate::schedule::{DdimOptions, ScheduleError};
@@ -57,6 +57,16 @@ pub enum ResidualWidth {
     Wide,
 }
 
+/// Width of weights in the `i8` lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightWidth {
+    /// Eight bits.
+    #[default]
+    Eight,
+    /// Four bits, but for the first and the last convolution.
+    Four,
+}
+
 /// What to export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
@@ -75,6 +85,10 @@ pub struct ExportOptions {
     pub calibration_images: usize,
     /// Width of the residual stream and skips in the `i8` lane.
     pub residual: ResidualWidth,
+    /// Width of weights in the `i8` lane.
+    pub weights: WeightWidth,
+    /// How weights of the `i8` lane become integers.
+    pub rounding: Rounding,
     /// Name in the header; `None`: the checkpoint's, or its folder's.
     pub name: Option<String>,
     /// Keep the weights of convolutions in a file of their own, and stream them through a window of at most this many
@@ -92,6 +106,8 @@ impl Default for ExportOptions {
             use_clipped_model_output: None,
             calibration_images: 24,
             residual: ResidualWidth::Auto,
+            weights: WeightWidth::Eight,
+            rounding: Rounding::Gptq,
             name: None,
             stream: None,
         }
@@ -164,7 +180,10 @@ pub struct Prepared {
 /// # Errors
 /// If something is not supported, by name.
 pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &ProgressBar) -> Result<Export, ExportError> {
-    let prepared = prepare(checkpoint, options)?;
+    let mut prepared = prepare(checkpoint, options)?;
+    if options.weights == WeightWidth::Four {
+        prepared.narrow_weights();
+    }
     let (reference, _) = prepared.emit_float(Lane::F32, None)?;
     let seen = match options.lane {
         Lane::F16 | Lane::F32 => None,
@@ -176,11 +195,15 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
                 classes: prepared.graph.classes.as_ref().map_or(0, |classes| classes.classes),
                 guidance: prepared.network.unconditional.map(|_| Guidance::from_f32(options.guidance.unwrap_or(2.0))),
             };
-            Some(calibrate(&prepared.network, &model, &how, progress))
+            let seen = calibrate(&prepared.network, &model, &how, progress);
+            let (widths, elements, _) = prepared.widths(options.residual);
+            let source = Source { graph: &prepared.graph, network: &prepared.network, lists: &prepared.lists };
+            let convs = emit::i8::quantize(&source, &widths, &seen, options.rounding, progress);
+            Some((seen, widths, elements, convs))
         }
     };
     let emit = |stream| match &seen {
-        Some(seen) => prepared.emit_i8(seen, options.residual, stream),
+        Some((seen, widths, elements, convs)) => prepared.emit_i8(seen, widths, elements, convs, stream),
         None => prepared.emit_float(options.lane, stream),
     };
     let (mut bytes, mut weights) = emit(None)?;
@@ -337,17 +360,29 @@ impl Prepared {
     fn emit_i8(
         &self,
         seen: &Observations,
-        residual: ResidualWidth,
+        widths: &Widths,
+        elements: &[Element],
+        convs: &[Option<QuantizedConv>],
         stream: Option<u64>,
     ) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
-        let (widths, elements, _) = self.widths(residual);
-        let (network, elements) = self.streamed(&elements, Lane::I8, stream)?;
+        let (network, elements) = self.streamed(elements, Lane::I8, stream)?;
         let plan = plan(&network, &element_bytes(&elements));
         self.check(&plan)?;
         let mut writer = Writer::default();
         let source = Source { graph: &self.graph, network: &network, lists: &self.lists };
-        let emitted = emit::i8::emit(&source, &widths, seen, &plan, &elements, &mut writer);
+        let emitted = emit::i8::emit(&source, widths, seen, convs, &plan, &elements, &mut writer);
         self.finish(writer, Lane::I8, &plan, &emitted)
+    }
+
+    /// Gives four bits to the weights of all convolutions but the first and the last: these are small, and everything
+    /// goes through them.
+    fn narrow_weights(&mut self) {
+        let (sample, prediction) = (self.network.sample, self.network.prediction);
+        for (_, op) in &mut self.network.ops {
+            if let Op::Conv(conv) = op {
+                conv.four_bits = !conv.sources.contains(&sample) && conv.output != prediction;
+            }
+        }
     }
 
     /// Which streams get 16 bits.

@@ -1,8 +1,8 @@
 //! From a diffusers checkpoint to a `.waft` file, and from there to pictures, on the host.
 //!
 //! The way of data, one module each: [`checkpoint`] reads the folder, [`import`] builds the [`graph`], [`lower`] folds
-//! it into device operations, [`mod@calibrate`] watches the `f32` lane, [`quantize`] and [`emit`] turn real numbers into
-//! integers, [`stream`] cuts weights that the device does not hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
+//! it into device operations, [`mod@calibrate`] watches the `f32` lane, [`quantize`], [`rounding`] and [`emit`] turn real
+//! numbers into integers, [`stream`] cuts weights that the device does not hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
 //! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself.
 #![deny(missing_docs)]
 
@@ -17,6 +17,7 @@ pub mod lower;
 pub mod plan;
 pub mod quantize;
 pub mod report;
+pub mod rounding;
 pub mod sample;
 pub mod schedule;
 pub mod shipped;

@@ -88,6 +88,8 @@ pub struct Conv {
     pub residual: Option<(Id, f32)>,
     /// The ring.
     pub ring: Id,
+    /// Whether the `i8` lane keeps the weights in four bits.
+    pub four_bits: bool,
     /// How the weights are streamed, if they are.
     pub window: Option<Window>,
     /// The result.
@@ -440,6 +442,7 @@ impl Lowering<'_> {
             projection,
             residual: residual.map(|id| (id, scale)),
             ring,
+            four_bits: false,
             window: None,
             output,
         };

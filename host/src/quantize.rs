@@ -137,14 +137,22 @@ impl Observer {
     }
 }
 
-/// Eight-bit weights of one output channel, in [−127, 127], with the scale of least squared error. `floor` is the
-/// smallest scale allowed.
-pub fn weights_i8(row: &[f32], floor: f64) -> (Vec<i8>, f64) {
+/// Rounds every row of `weights` to the nearest integers of `bits` bits, in the scale of least squared error. Returns the
+/// integers and each row's scale, which is at least `floors`.
+pub fn round(weights: &[f32], bits: u32, floors: &[f64]) -> (Vec<i8>, Vec<f64>) {
+    let taps = weights.len() / floors.len().max(1);
+    let rows = weights.chunks_exact(taps).zip(floors).map(|(row, &floor)| round_row(row, bits, floor));
+    let (integers, scales): (Vec<_>, Vec<_>) = rows.unzip();
+    (integers.concat(), scales)
+}
+
+fn round_row(row: &[f32], bits: u32, floor: f64) -> (Vec<i8>, f64) {
+    let most = f64::from((1 << (bits - 1)) - 1);
     let peak = row.iter().fold(0f64, |peak, &w| peak.max(f64::from(w).abs()));
-    let quantized = |scale: f64| row.iter().map(move |&w| (f64::from(w) / scale).round().clamp(-127.0, 127.0));
+    let quantized = |scale: f64| row.iter().map(move |&w| (f64::from(w) / scale).round().clamp(-most, most));
     let error =
         |scale: f64| -> f64 { quantized(scale).zip(row).map(|(q, &w)| (q * scale - f64::from(w)).powi(2)).sum() };
-    let widest = (peak / 127.0).max(floor).max(1e-30);
+    let widest = (peak / most).max(floor).max(1e-30);
     let scale = (0..60)
         .map(|i| (widest * (1.0 - 0.01 * f64::from(i))).max(floor))
         .map(|scale| (error(scale), scale))

@@ -5,7 +5,7 @@
 //! window takes all weights of its convolution, or else two chunks as large as possible, so that one is read while the
 //! other is in use, or else one.
 
-use waft::format::{CHANNEL_BLOCK, Lane};
+use waft::format::{CHANNEL_BLOCK, Lane, QUAD};
 
 use crate::graph::Shape;
 use crate::lower::{Network, Op, Role, Tensor, Window};
@@ -21,11 +21,6 @@ pub fn with_windows(
     lane: Lane,
     limit: u64,
 ) -> Result<Network, (String, u64)> {
-    let weight_bytes = match lane {
-        Lane::I8 => 1,
-        Lane::F16 => 2,
-        Lane::F32 => 4,
-    };
     // Several chunks keep a result from overwriting its source: assume that of all while the budget is made.
     let mut network = network.clone();
     for (_, op) in &mut network.ops {
@@ -39,8 +34,15 @@ pub fn with_windows(
         let Op::Conv(conv) = op else { return None };
         let taps = (conv.conv.weight.len() / conv.conv.outputs) as u64;
         let blocks = conv.conv.outputs.div_ceil(CHANNEL_BLOCK) as u64;
-        let block = CHANNEL_BLOCK as u64 * taps * weight_bytes;
-        let all = if lane == Lane::I8 { conv.conv.outputs as u64 * taps } else { blocks * block };
+        let outputs = conv.conv.outputs as u64;
+        let (block, all) = match lane {
+            Lane::I8 if conv.four_bits => {
+                (CHANNEL_BLOCK as u64 / 2 * taps, outputs.next_multiple_of(QUAD as u64) / 2 * taps)
+            }
+            Lane::I8 => (CHANNEL_BLOCK as u64 * taps, outputs * taps),
+            Lane::F16 => (CHANNEL_BLOCK as u64 * taps * 2, blocks * CHANNEL_BLOCK as u64 * taps * 2),
+            Lane::F32 => (CHANNEL_BLOCK as u64 * taps * 4, blocks * CHANNEL_BLOCK as u64 * taps * 4),
+        };
         Some((block, all.next_multiple_of(ALIGN), blocks))
     };
     let least = |op: &Op| size(op).map_or(0, |(block, all, _)| block.next_multiple_of(ALIGN).min(all));

@@ -77,7 +77,7 @@ use crate::error::{Field, ModelError};
 /// First bytes of every file.
 pub const MAGIC: [u8; 4] = *b"WAFT";
 /// Version of the format that this crate reads and its exporter writes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Stands for "no tensor" or "no class".
 pub const NONE: u16 = 0xFFFF;
 /// Bytes of the header.
@@ -94,6 +94,8 @@ pub const STEP_BYTES: usize = 48;
 pub const ALIGN: usize = 16;
 /// Output channels that one slice of a convolution computes, and the block of float weights.
 pub const CHANNEL_BLOCK: usize = 8;
+/// Output channels whose four-bit weights stand side by side.
+pub const QUAD: usize = 4;
 /// Outputs that one slice of a linear operation computes.
 pub const LINEAR_BLOCK: usize = 32;
 
@@ -324,8 +326,10 @@ pub enum Bias {
 /// A convolution, its input transformation, its optional residual and its requantization.
 ///
 /// The one or two sources are joined along the channels, doubled by nearest neighbour if `upsample`, padded, convolved,
-/// added to the residual, and written. Weights are `i8` in (output, row, column, input) order in the `i8` lane, and
-/// (block of 8 outputs, row, column, input, output in block) with zeros for missing outputs in the float lanes.
+/// added to the residual, and written. Weights are `i8` in (output, row, column, input) order in the `i8` lane, or four
+/// bits wide in (block of 4 outputs, row, column, input, output in block) order, the first of a block in the lowest bits of
+/// its 16; in the float lanes they are in (block of 8 outputs, row, column, input, output in block) order. Missing outputs
+/// of a block have zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {
     /// At 4, 6: inputs; the second may be [`NONE`].
@@ -342,6 +346,8 @@ pub struct Conv2d {
     pub gather: Gather,
     /// At 2: whether rows and columns are doubled.
     pub upsample: bool,
+    /// At 3: whether weights are four bits wide; `i8` lane.
+    pub four_bits: bool,
     /// At 16, 17: rows and columns of the kernel, 1 to 15.
     pub kernel: [u8; 2],
     /// At 18: 1 to 4.
@@ -392,9 +398,10 @@ pub struct Conv2d {
 
 impl Conv2d {
     /// Bytes of the weights of `channels` output channels, for `inputs` input channels.
-    const fn weights_len(&self, channels: u64, inputs: u64, lane: Lane) -> u64 {
+    pub(crate) const fn weights_len(&self, channels: u64, inputs: u64, lane: Lane) -> u64 {
         let taps = self.kernel[0] as u64 * self.kernel[1] as u64 * inputs;
         match lane {
+            Lane::I8 if self.four_bits => channels.next_multiple_of(QUAD as u64) / 2 * taps,
             Lane::I8 => channels * taps,
             Lane::F16 => channels.next_multiple_of(CHANNEL_BLOCK as u64) * taps * 2,
             Lane::F32 => channels.next_multiple_of(CHANNEL_BLOCK as u64) * taps * 4,
@@ -556,6 +563,11 @@ impl Conv2d {
             1 => true,
             _ => return None,
         };
+        let four_bits = match u8_at(record, 3) {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
         let bias = match u8_at(record, 21) {
             0 => Bias::Constant,
             1 => Bias::Step,
@@ -570,6 +582,7 @@ impl Conv2d {
             scratch: u16_at(record, 14),
             gather,
             upsample,
+            four_bits,
             kernel: [u8_at(record, 16), u8_at(record, 17)],
             stride: u8_at(record, 18),
             padding: [u8_at(record, 19), u8_at(record, 20)],

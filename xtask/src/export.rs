@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use waft_host::checkpoint::Checkpoint;
-use waft_host::export::{ExportOptions, ResidualWidth, export};
+use waft_host::emit::i8::Rounding;
+use waft_host::export::{ExportOptions, ResidualWidth, WeightWidth, export};
 
 use crate::args::{Lane, print_json, progress, write_whole};
 
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Width of the residual stream and skips in the i8 lane.
     #[arg(long, value_enum, default_value = "auto")]
     residual: Residual,
+    /// How weights become integers in the i8 lane.
+    #[arg(long, value_enum, default_value = "gptq")]
+    rounding: RoundingArg,
     /// Keep the weights of convolutions in a file of their own beside OUT, with the extension `weights`, for devices that
     /// cannot address them; they pass through a window of the arena of at most this many bytes.
     #[arg(long, value_name = "BYTES")]
@@ -59,6 +63,16 @@ pub(crate) struct Args {
 enum Weights {
     /// Eight bits, one scale per output channel.
     I8,
+    /// Four bits but for the first and the last convolution, one scale per output channel.
+    I4,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RoundingArg {
+    /// Each to the nearest, in the scale of least squared error.
+    Nearest,
+    /// So that the network's activations change least (Frantar et al., 2022).
+    Gptq,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -79,7 +93,6 @@ enum Residual {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let Weights::I8 = args.weights;
     let Scheduler::Ddim = args.scheduler;
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let options = ExportOptions {
@@ -93,6 +106,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Residual::Auto => ResidualWidth::Auto,
             Residual::I8 => ResidualWidth::Narrow,
             Residual::I16 => ResidualWidth::Wide,
+        },
+        weights: match args.weights {
+            Weights::I8 => WeightWidth::Eight,
+            Weights::I4 => WeightWidth::Four,
+        },
+        rounding: match args.rounding {
+            RoundingArg::Nearest => Rounding::Nearest,
+            RoundingArg::Gptq => Rounding::Gptq,
         },
         name: args.name.clone(),
         stream: args.stream,

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use indicatif::ProgressBar;
+use rayon::prelude::*;
 use waft::fixed::{NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
-use waft::format::{CHANNEL_BLOCK, Element, STEP_BYTES};
+use waft::format::{CHANNEL_BLOCK, Element, QUAD, STEP_BYTES};
 
 use super::{
     ATTENTION, EMBED, Emitted, GROUP_NORM, LINEAR, Source, bias_layout, conditioning_peak, conv_record, tensor_table,
@@ -12,7 +14,8 @@ use crate::calibrate::Observations;
 use crate::graph::{Linear, silu};
 use crate::lower::{Conv, Id, Network, Op, Role};
 use crate::plan::Plan;
-use crate::quantize::{Scale, multiplier, weights_i8};
+use crate::quantize::{self, Scale, multiplier};
+use crate::rounding::{self, Moments};
 use crate::schedule::DdimStep;
 use crate::write::{Record, ScheduleEntry, Writer};
 
@@ -90,13 +93,49 @@ struct Emitter<'a> {
 }
 
 /// A convolution's integers.
-struct QuantizedConv {
+#[derive(Clone, Debug)]
+pub struct QuantizedConv {
     ring: Scale,
     weights: Vec<i8>,
     /// Real value of one accumulator unit per output channel.
     units: Vec<f64>,
-    /// Ring zero times the sum of weights per output channel.
+    /// What to subtract from the bias of each output channel: the ring's zero times the sum of weights, and the mean
+    /// error of the rounded weights.
     corrections: Vec<i64>,
+}
+
+/// How weights become integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// Each to the nearest, in the scale of least squared error.
+    Nearest,
+    /// So that the results over the calibration's inputs change least: see [`rounding`](crate::rounding).
+    #[default]
+    Gptq,
+}
+
+/// The integers of every convolution, by operation.
+pub fn quantize(
+    source: &Source<'_>,
+    widths: &Widths,
+    seen: &Observations,
+    rounding: Rounding,
+    progress: &ProgressBar,
+) -> Vec<Option<QuantizedConv>> {
+    let emitter = Emitter::new(*source, widths, seen);
+    progress.reset();
+    progress.set_length(source.network.ops.len() as u64);
+    let quantized = source.network.ops.par_iter().enumerate().map(|(index, (_, op))| {
+        let quantized = match op {
+            Op::Conv(conv) => Some(emitter.quantize(index, conv, rounding)),
+            _ => None,
+        };
+        progress.inc(1);
+        quantized
+    });
+    let quantized = quantized.collect();
+    progress.finish_and_clear();
+    quantized
 }
 
 /// Emits records and parameters.
@@ -104,6 +143,7 @@ pub fn emit(
     source: &Source<'_>,
     widths: &Widths,
     seen: &Observations,
+    convs: &[Option<QuantizedConv>],
     plan: &Plan,
     elements: &[Element],
     writer: &mut Writer,
@@ -111,17 +151,8 @@ pub fn emit(
     let network = source.network;
     let mut emitter = Emitter::new(*source, widths, seen);
     let (bias_places, bias_bytes) = bias_layout(network);
-    // Convolutions first: linear maps and per-step biases are in the units of their accumulators.
-    let convs: Vec<Option<QuantizedConv>> = network
-        .ops
-        .iter()
-        .enumerate()
-        .map(|(index, (_, op))| match op {
-            Op::Conv(conv) => Some(emitter.quantize(index, conv)),
-            _ => None,
-        })
-        .collect();
-    for ((_, op), quantized) in network.ops.iter().zip(&convs) {
+    // Linear maps and per-step biases are in the units of the accumulators that they go into.
+    for ((_, op), quantized) in network.ops.iter().zip(convs) {
         if let (Op::Conv(conv), Some(quantized)) = (op, quantized)
             && let Some((_, Some(bias))) = &conv.projection
         {
@@ -314,7 +345,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Scale of a convolution's ring, and its weights.
-    fn quantize(&self, index: usize, conv: &Conv) -> QuantizedConv {
+    fn quantize(&self, index: usize, conv: &Conv, rounding: Rounding) -> QuantizedConv {
         let gathered = &self.seen.gathered[index];
         let network = self.source.network;
         let taps = conv.conv.weight.len() / conv.conv.outputs;
@@ -340,35 +371,49 @@ impl<'a> Emitter<'a> {
                 (0..linear.outputs).map(|i| f64::from(linear.bias[i]).abs() + reach(i)).collect()
             }
         };
-        let rows = conv.conv.weight.chunks_exact(taps);
-        let quantized: Vec<(Vec<i8>, f64)> =
-            rows.zip(&peaks).map(|(row, peak)| weights_i8(row, peak / 2f64.powi(29) / ring.scale)).collect();
+        let bits = if conv.four_bits { 4 } else { 8 };
+        let floors: Vec<f64> = peaks.iter().map(|peak| peak / 2f64.powi(29) / ring.scale).collect();
+        let moments = self.seen.moments[index].clone().filter(|_| rounding == Rounding::Gptq).map(Moments::finish);
+        let (weights, scales) = match &moments {
+            Some((_, covariance)) => rounding::round(&conv.conv.weight, covariance, bits, &floors),
+            None => quantize::round(&conv.conv.weight, bits, &floors),
+        };
+        let rows = || weights.chunks_exact(taps);
         if self.widths.wide_ring[index] {
             // Half of the accumulator for the products: narrow the activations until no channel can overflow.
-            let most = quantized
-                .iter()
-                .map(|(row, _)| row.iter().map(|&w| u64::from(w.unsigned_abs())).sum::<u64>())
-                .max()
-                .unwrap_or(1);
-            let limit = ((1u64 << 30) / most.max(1)).min(32_767) as f64;
+            let most = rows().map(|row| row.iter().map(|&w| u64::from(w.unsigned_abs())).sum::<u64>()).max();
+            let limit = ((1u64 << 30) / most.unwrap_or(1).max(1)).min(32_767) as f64;
             ring.scale *= 32_767.0 / limit;
         }
-        let units = quantized.iter().map(|(_, scale)| scale * ring.scale).collect();
-        let corrections = quantized
-            .iter()
-            .map(|(row, _)| i64::from(ring.zero) * row.iter().map(|&w| i64::from(w)).sum::<i64>())
+        let units: Vec<f64> = scales.iter().map(|scale| scale * ring.scale).collect();
+        let mean_errors = rows().zip(conv.conv.weight.chunks_exact(taps)).zip(&scales).map(|((row, reals), scale)| {
+            let Some((means, _)) = &moments else { return 0.0 };
+            let errors = row.iter().zip(reals).map(|(&q, &w)| f64::from(q) * scale - f64::from(w));
+            errors.zip(means).map(|(error, mean)| error * mean).sum()
+        });
+        let corrections = rows()
+            .zip(mean_errors)
+            .zip(&units)
+            .map(|((row, error), unit)| {
+                let zero = i64::from(ring.zero) * row.iter().map(|&w| i64::from(w)).sum::<i64>();
+                zero + (error / unit).round() as i64
+            })
             .collect();
-        let weights = quantized.into_iter().flat_map(|(row, _)| row).collect();
         QuantizedConv { ring, weights, units, corrections }
     }
 
     fn conv(&self, conv: &Conv, quantized: &QuantizedConv, place: Option<usize>, writer: &mut Writer) -> Record {
         let network = self.source.network;
         let QuantizedConv { ring, weights, units, corrections } = quantized;
-        let block = CHANNEL_BLOCK * weights.len() / conv.conv.outputs;
-        let record = conv_record(network, conv);
-        let mut record =
-            writer.conv_weights(record, conv.window, bytemuck::cast_slice(weights), block).i32(36, ring.zero);
+        let taps = weights.len() / conv.conv.outputs;
+        let record = conv_record(network, conv).u8(3, conv.four_bits.into());
+        let record = if conv.four_bits {
+            let packed = pack(weights, taps);
+            writer.conv_weights(record, conv.window, bytemuck::cast_slice(&packed), CHANNEL_BLOCK / 2 * taps)
+        } else {
+            writer.conv_weights(record, conv.window, bytemuck::cast_slice(weights), CHANNEL_BLOCK * taps)
+        };
+        let mut record = record.i32(36, ring.zero);
 
         let output = self.scales[conv.output];
         let extra = if conv.residual.is_some() { RESIDUAL_BITS as i32 } else { 0 };
@@ -417,6 +462,19 @@ impl<'a> Emitter<'a> {
         }
         record
     }
+}
+
+/// Weights of four bits, four output channels side by side.
+fn pack(weights: &[i8], taps: usize) -> Vec<u16> {
+    weights
+        .chunks(QUAD * taps)
+        .flat_map(|rows| {
+            (0..taps).map(move |tap| {
+                let nibbles = rows.iter().skip(tap).step_by(taps).enumerate();
+                nibbles.fold(0, |packed, (i, &w)| packed | (w as u16 & 15) << (4 * i))
+            })
+        })
+        .collect()
 }
 
 /// A real in fixed point, saturated.

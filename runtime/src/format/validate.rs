@@ -239,6 +239,7 @@ const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d)
     let [kh, kw] = op.kernel;
     ensure!(kh >= 1 && kh <= 15 && kw >= 1 && kw <= 15 && op.stride >= 1 && op.stride <= 4, Op, index);
     ensure!(op.padding[0] < kh && op.padding[1] < kw, Op, index);
+    ensure!(!op.four_bits || matches!(header.lane, Lane::I8), Op, index);
     // The output's size may leave out or pad up to one kernel at the far edges, not more.
     let scale = if op.upsample { 2 } else { 1 };
     let reach = (output.rows as usize - 1) * op.stride as usize + kh as usize;

@@ -1,14 +1,14 @@
-//! Convolution in the `i8` lane: `i8` or `i16` activations, `i8` weights, `i32` accumulators that wrap.
+//! Convolution in the `i8` lane: `i8` or `i16` activations, `i8` or four-bit weights, `i32` accumulators that wrap.
 //!
 //! The exporter chooses the width of `i16` rings so that no accumulator of the layer can leave 32 bits.
 
 use bytemuck::Pod;
 
-use super::{Geometry, Tile, weights};
+use super::{Geometry, Tile};
 use crate::fixed::{
     NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
 };
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, QUAD};
 use crate::ops::{Context, Source, sources, view, view_mut};
 
 /// An element of the ring.
@@ -192,8 +192,14 @@ fn compute<R: Activation>(
     let window_range = context.tensor(op.window).map_or(0..0, |t| t.range());
     let [ring, bias, window, residual_bytes, output_bytes] =
         arena.get_disjoint_mut([ring_range, bias_range, window_range, residual_range, output.range()]).ok()?;
-    let weights: &[i8] = weights(context, op, geometry, tile, window)?;
-    let weights = weights.get((channel - chunk_channel) * taps..(channel - chunk_channel + count) * taps)?;
+    let first = channel - chunk_channel;
+    let weights = if op.four_bits {
+        let weights: &[u16] = super::weights(context, op, geometry, tile, window)?;
+        Weights::I4(weights.get(first / QUAD * taps..(first + count).div_ceil(QUAD) * taps)?)
+    } else {
+        let weights: &[i8] = super::weights(context, op, geometry, tile, window)?;
+        Weights::I8(weights.get(first * taps..(first + count) * taps)?)
+    };
     let ring: &[R] = view(ring)?;
     let bias: &[i32] = match op.bias {
         Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
@@ -219,8 +225,7 @@ fn compute<R: Activation>(
         for ky in 0..kh {
             let start = geometry.slot(y * geometry.stride + ky) + x * geometry.stride * geometry.channels;
             let activations = ring.get(start..start + run)?;
-            let rows = weights.get(ky * run..)?;
-            multiply(&mut accumulators, activations, rows, taps, count);
+            multiply(&mut accumulators, activations, weights.from(ky * run)?, taps, count);
         }
         for (i, (&accumulator, &[multiplier, shift])) in accumulators.iter().zip(requant).enumerate() {
             let value = if op.residual == NONE {
@@ -241,32 +246,59 @@ fn compute<R: Activation>(
     Some(())
 }
 
-/// `accumulators[c] += Σ activations[k]·weights[c·taps + k]`, wrapping, for `count` channels.
+/// The weights of up to eight output channels.
+#[derive(Clone, Copy)]
+enum Weights<'a> {
+    /// One row for each channel.
+    I8(&'a [i8]),
+    /// One row for each four.
+    I4(&'a [u16]),
+}
+
+impl Weights<'_> {
+    /// All rows, shortened to start at the given element of the first.
+    fn from(self, at: usize) -> Option<Self> {
+        Some(match self {
+            Weights::I8(weights) => Weights::I8(weights.get(at..)?),
+            Weights::I4(weights) => Weights::I4(weights.get(at..)?),
+        })
+    }
+}
+
+/// `accumulators[c] += Σ activations[k]·weights[c][k]`, wrapping, for `count` channels whose rows are `taps` apart.
 #[inline]
 fn multiply<R: Activation>(
     accumulators: &mut [i32; CHANNEL_BLOCK],
     activations: &[R],
-    weights: &[i8],
+    weights: Weights<'_>,
     taps: usize,
     count: usize,
 ) {
-    let mut rows = weights.chunks(taps.max(1));
-    for (i, quad) in accumulators.as_chunks_mut().0.iter_mut().enumerate() {
-        // Past the last channel the last row is computed again; its sums are not stored.
-        let mut last = &[] as &[i8];
-        let rows = [(); 4].map(|()| {
-            last = rows.next().unwrap_or(last);
-            last
-        });
-        if i * 4 < count {
-            *quad = dot4(*quad, activations, rows);
+    let quads = accumulators.as_chunks_mut().0.iter_mut().take(count.div_ceil(QUAD));
+    match weights {
+        Weights::I8(weights) => {
+            let mut rows = weights.chunks(taps.max(1));
+            for quad in quads {
+                // Past the last channel the last row is computed again; its sums are not stored.
+                let mut last = &[] as &[i8];
+                let rows = [(); QUAD].map(|()| {
+                    last = rows.next().unwrap_or(last);
+                    last
+                });
+                *quad = dot4(*quad, activations, rows);
+            }
+        }
+        Weights::I4(weights) => {
+            for (quad, row) in quads.zip(weights.chunks(taps.max(1))) {
+                *quad = dot4_packed(*quad, activations, row);
+            }
         }
     }
 }
 
 /// Four channels share each activation that is loaded. Out of line: the loop wants the registers for itself.
 #[inline(never)]
-fn dot4<R: Activation>(sums: [i32; 4], activations: &[R], [a, b, c, d]: [&[i8]; 4]) -> [i32; 4] {
+fn dot4<R: Activation>(sums: [i32; QUAD], activations: &[R], [a, b, c, d]: [&[i8]; QUAD]) -> [i32; QUAD] {
     let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
     for ((((&x, &a), &b), &c), &d) in activations.iter().zip(a).zip(b).zip(c).zip(d) {
         let x: i32 = x.into();
@@ -274,6 +306,21 @@ fn dot4<R: Activation>(sums: [i32; 4], activations: &[R], [a, b, c, d]: [&[i8]; 
         sum_b = sum_b.wrapping_add(x.wrapping_mul(b.into()));
         sum_c = sum_c.wrapping_add(x.wrapping_mul(c.into()));
         sum_d = sum_d.wrapping_add(x.wrapping_mul(d.into()));
+    }
+    [sum_a, sum_b, sum_c, sum_d]
+}
+
+/// The same for four-bit weights: one load brings those of all four channels.
+#[inline(never)]
+fn dot4_packed<R: Activation>(sums: [i32; QUAD], activations: &[R], weights: &[u16]) -> [i32; QUAD] {
+    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
+    for (&x, &packed) in activations.iter().zip(weights) {
+        let x: i32 = x.into();
+        let packed = i32::from(packed);
+        sum_a = sum_a.wrapping_add(x.wrapping_mul(packed << 28 >> 28));
+        sum_b = sum_b.wrapping_add(x.wrapping_mul(packed << 24 >> 28));
+        sum_c = sum_c.wrapping_add(x.wrapping_mul(packed << 20 >> 28));
+        sum_d = sum_d.wrapping_add(x.wrapping_mul(packed << 16 >> 28));
     }
     [sum_a, sum_b, sum_c, sum_d]
 }

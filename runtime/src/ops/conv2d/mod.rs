@@ -114,11 +114,6 @@ impl Geometry {
         let count = self.output_channels.saturating_sub(channel).min(CHANNEL_BLOCK);
         Tile { y: within / width, channel, count, chunk, chunk_channel: first * CHANNEL_BLOCK }
     }
-
-    /// Elements under the kernel.
-    fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1] * self.channels
-    }
 }
 
 /// The weights of a tile's chunk: in the file, or in the window of the arena that they pass through.
@@ -132,12 +127,8 @@ fn weights<'a, T: Pod>(
     let outputs = geometry.output_channels as u64;
     match op.chunks(context.model.lane(), outputs, geometry.channels as u64) {
         None => {
-            let channels = if size_of::<T>() == 1 {
-                geometry.output_channels
-            } else {
-                geometry.output_channels.next_multiple_of(CHANNEL_BLOCK)
-            };
-            context.data(op.weights, channels * geometry.taps())
+            let bytes = op.weights_len(outputs, geometry.channels as u64, context.model.lane());
+            context.data(op.weights, bytes as usize / size_of::<T>())
         }
         Some(chunks) => {
             let buffer = (tile.chunk as u64).checked_rem(chunks.buffers(window.len() as u64))?;
