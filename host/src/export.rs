@@ -45,15 +45,15 @@ pub enum ExportError {
     Format(#[from] ModelError),
 }
 
-/// How wide the residual stream and skips are in the `i8` lane.
+/// How wide the residual stream, the skips and the inputs of convolutions are in the `i8` lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResidualWidth {
-    /// 16 bits where they cost no arena, and everywhere if the arena stays small.
+    /// 16 bits where they cost no arena, and for all streams if the arena stays small.
     #[default]
     Auto,
-    /// 8 bits.
+    /// 8 bits wherever the arithmetic allows it.
     Narrow,
-    /// 16 bits.
+    /// 16 bits for streams, and for inputs of convolutions where they cost no arena.
     Wide,
 }
 
@@ -83,7 +83,7 @@ pub struct ExportOptions {
     pub use_clipped_model_output: Option<bool>,
     /// Pictures to calibrate with.
     pub calibration_images: usize,
-    /// Width of the residual stream and skips in the `i8` lane.
+    /// Width of activations in the `i8` lane.
     pub residual: ResidualWidth,
     /// Width of weights in the `i8` lane.
     pub weights: WeightWidth,
@@ -196,7 +196,7 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
                 guidance: prepared.network.unconditional.map(|_| Guidance::from_f32(options.guidance.unwrap_or(2.0))),
             };
             let seen = calibrate(&prepared.network, &model, &how, progress);
-            let (widths, elements, _) = prepared.widths(options.residual);
+            let (widths, elements) = prepared.widths(options.residual);
             let source = Source { graph: &prepared.graph, network: &prepared.network, lists: &prepared.lists };
             let convs = emit::i8::quantize(&source, &widths, &seen, options.rounding, progress);
             Some((seen, widths, elements, convs))
@@ -385,35 +385,40 @@ impl Prepared {
         }
     }
 
-    /// Which streams get 16 bits.
-    fn widths(&self, stream: ResidualWidth) -> (Widths, Vec<Element>, Plan) {
-        let attempt = |wide: Vec<bool>| {
-            let widths = Widths::new(&self.network, wide);
-            let elements = widths.elements(&self.network);
-            let plan = self.plan(&elements);
-            (widths, elements, plan)
+    /// Which streams and rings get 16 bits.
+    fn widths(&self, stream: ResidualWidth) -> (Widths, Vec<Element>) {
+        let arena = |widths: &Widths| self.plan(&widths.elements(&self.network)).arena_bytes;
+        let all = |wide: bool| Widths::new(&self.network, vec![wide; self.network.tensors.len()]);
+        let mut best = match stream {
+            ResidualWidth::Wide => all(true),
+            ResidualWidth::Auto if arena(&all(true)) <= SMALL_ARENA => all(true),
+            ResidualWidth::Auto | ResidualWidth::Narrow => all(false),
         };
-        let all = |wide: bool| vec![wide; self.network.tensors.len()];
-        let wide = attempt(all(true));
-        match stream {
-            ResidualWidth::Wide => return wide,
-            ResidualWidth::Narrow => return attempt(all(false)),
-            ResidualWidth::Auto if wide.2.arena_bytes <= SMALL_ARENA => return wide,
-            ResidualWidth::Auto => {}
-        }
-        // Widen one after the other what does not raise the arena.
-        let mut best = attempt(all(false));
-        for id in 0..self.network.tensors.len() {
-            if self.network.tensors[id].role == Role::Stream {
-                let mut candidate = best.0.wide_stream.clone();
-                candidate[id] = true;
-                let candidate = attempt(candidate);
-                if candidate.2.arena_bytes <= best.2.arena_bytes {
-                    best = candidate;
+        if stream != ResidualWidth::Narrow {
+            // Widen one after the other what does not raise the arena: first what many operations read.
+            let limit = arena(&best);
+            let attempt = |candidate: Widths, best: &mut Widths| {
+                if arena(&candidate) <= limit {
+                    *best = candidate;
+                }
+            };
+            for id in 0..self.network.tensors.len() {
+                if self.network.tensors[id].role == Role::Stream && !best.wide_stream[id] {
+                    let mut wide = best.wide_stream.clone();
+                    wide[id] = true;
+                    attempt(Widths::new(&self.network, wide), &mut best);
+                }
+            }
+            for (index, (_, op)) in self.network.ops.iter().enumerate() {
+                if matches!(op, Op::Conv(_)) && !best.wide_ring[index] {
+                    let mut candidate = best.clone();
+                    candidate.wide_ring[index] = true;
+                    attempt(candidate, &mut best);
                 }
             }
         }
-        best
+        let elements = best.elements(&self.network);
+        (best, elements)
     }
 
     /// Sizes that the format's fields hold.

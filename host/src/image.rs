@@ -2,7 +2,7 @@
 //! neighbour, so that 8×8 can be looked at.
 
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use thiserror::Error;
@@ -16,6 +16,17 @@ pub enum ImageError {
     /// The PNG encoder refuses.
     #[error(transparent)]
     Png(#[from] png::EncodingError),
+    /// Not a PNG file, or a damaged one.
+    #[error(transparent)]
+    Decode(#[from] png::DecodingError),
+    /// A picture of another shape.
+    #[error("{found:?} rows, columns and channels, expected {expected:?}")]
+    Shape {
+        /// What it has.
+        found: [usize; 3],
+        /// What it should have.
+        expected: [usize; 3],
+    },
     /// The GIF encoder refuses.
     #[error(transparent)]
     Gif(#[from] gif::EncodingError),
@@ -76,16 +87,24 @@ impl Canvas {
         canvas
     }
 
-    /// Writes a PNG.
+    /// Writes a PNG file.
     ///
     /// # Errors
     /// If the file cannot be written or the picture is too large.
     pub fn write_png(&self, path: &Path) -> Result<(), ImageError> {
+        self.encode_png(BufWriter::new(File::create(path)?))
+    }
+
+    /// Writes a PNG.
+    ///
+    /// # Errors
+    /// If it cannot be written or the picture is too large.
+    pub fn encode_png(&self, to: impl Write) -> Result<(), ImageError> {
         let size = ImageError::Size { width: self.width, height: self.height };
         let (Ok(width), Ok(height)) = (u32::try_from(self.width), u32::try_from(self.height)) else {
             return Err(size);
         };
-        let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), width, height);
+        let mut encoder = png::Encoder::new(to, width, height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
         let mut writer = encoder.write_header()?;
@@ -111,6 +130,26 @@ pub fn write_gif(path: &Path, frames: &[Canvas]) -> Result<(), ImageError> {
         encoder.write_frame(&frame)?;
     }
     Ok(())
+}
+
+/// Reads a PNG of the given (rows, columns, channels) as bytes in that order.
+///
+/// # Errors
+/// If the file cannot be read or is a picture of another shape.
+pub fn read_png(path: &Path, [rows, columns, channels]: [usize; 3]) -> Result<Vec<u8>, ImageError> {
+    let mut decoder = png::Decoder::new(BufReader::new(File::open(path)?));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info()?;
+    let (found, info) = (reader.output_color_type().0.samples(), reader.info());
+    if [info.height as usize, info.width as usize, found] != [rows, columns, channels] {
+        return Err(ImageError::Shape {
+            found: [info.height as usize, info.width as usize, found],
+            expected: [rows, columns, channels],
+        });
+    }
+    let mut bytes = vec![0; rows * columns * channels];
+    reader.next_frame(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Samples in about −1 to 1 as bytes, clamped.

@@ -3,7 +3,8 @@
 //! The way of data, one module each: [`checkpoint`] reads the folder, [`import`] builds the [`graph`], [`lower`] folds
 //! it into device operations, [`mod@calibrate`] watches the `f32` lane, [`quantize`], [`rounding`] and [`emit`] turn real
 //! numbers into integers, [`stream`] cuts weights that the device does not hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
-//! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself.
+//! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself; [`quality`] says
+//! what they are worth.
 #![deny(missing_docs)]
 
 pub mod calibrate;
@@ -16,6 +17,7 @@ pub mod import;
 pub mod lower;
 pub mod plan;
 pub mod quantize;
+pub mod quality;
 pub mod report;
 pub mod rounding;
 pub mod sample;

@@ -46,6 +46,18 @@ pub enum TensorsError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A tensor has another shape.
+    #[error("{path}: tensor {name:?} has shape {found:?}, expected {expected}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// A tensor holds a value that makes no sense.
     #[error("{path}: tensor {name:?} holds {value}, expected {expected}")]
     Value {
@@ -105,6 +117,34 @@ impl Tensors {
         }
     }
 
+    /// Shape and values of a tensor of `f16` or `f32`, all finite.
+    ///
+    /// # Errors
+    /// If it is missing, of another type, or not finite.
+    pub fn floats(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), TensorsError> {
+        let view = self.get(name)?;
+        if view.dtype() != Dtype::F16 {
+            return self.f32(name);
+        }
+        let values: Vec<f32> = view.data().as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect();
+        match values.iter().find(|v| !v.is_finite()) {
+            Some(&value) => Err(self.wrong_value(name, value.into(), "finite numbers")),
+            None => Ok((view.shape().to_vec(), values)),
+        }
+    }
+
+    /// Bytes of a `u8` tensor.
+    ///
+    /// # Errors
+    /// If it is missing or of another type.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>, TensorsError> {
+        let view = self.get(name)?;
+        match view.dtype() {
+            Dtype::U8 => Ok(view.data().to_vec()),
+            found => Err(self.wrong_type(name, found, "U8")),
+        }
+    }
+
     /// Values of an integer tensor: `i64`, `i32`, or `f32` that are whole.
     ///
     /// # Errors
@@ -125,6 +165,11 @@ impl Tensors {
             }
             found => Err(self.wrong_type(name, found, "I64 or F32")),
         }
+    }
+
+    /// An error that names a tensor's shape.
+    pub fn wrong_shape(&self, name: &str, found: &[usize], expected: &'static str) -> TensorsError {
+        TensorsError::Shape { path: self.path.clone(), name: name.into(), found: found.to_vec(), expected }
     }
 
     fn wrong_type(&self, name: &str, found: Dtype, expected: &'static str) -> TensorsError {

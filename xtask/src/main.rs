@@ -10,6 +10,7 @@ mod export;
 mod firmware;
 mod header;
 mod inspect;
+mod quality;
 mod sample;
 mod setup;
 mod sign;
@@ -30,6 +31,7 @@ enum Command {
     Sample(sample::Args),
     Eps(eps::Args),
     Inspect(inspect::Args),
+    Quality(quality::Args),
     Firmware(firmware::Args),
     Size(size::Args),
     Sign(sign::Args),
@@ -43,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(&args),
         Command::Eps(args) => eps::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Quality(args) => quality::run(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),
         Command::Sign(args) => sign::run(&args),

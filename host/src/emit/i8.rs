@@ -33,7 +33,7 @@ pub struct Widths {
 
 impl Widths {
     /// Widths for streams as given. The rings that read the sample, a 16-bit stream as it is, or two raw inputs of
-    /// different scales, and the ring of the last convolution, are 16 bits wide.
+    /// different scales, and the ring of the last convolution, have to be 16 bits wide; others may.
     pub fn new(network: &Network, wide_stream: Vec<bool>) -> Self {
         let wide_ring = network
             .ops

@@ -1,0 +1,329 @@
+//! What quantization costs: pictures of quantized models against those of the `f32` lane from the same noise, and both
+//! against the training data.
+
+pub mod judge;
+pub mod metrics;
+pub mod report;
+
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use serde::Serialize;
+use thiserror::Error;
+use waft::format::Lane;
+use waft::{Guidance, Model, ModelError, Request};
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::export::{ExportError, ExportOptions, export, lane_name};
+use crate::sample::{AlignedBytes, Batch, Picture, SampleError, draw};
+use crate::shipped::{self, FindError};
+use crate::tensors::TensorsError;
+use judge::{Judge, pixel_features};
+use metrics::{Estimate, Features, Gaussian, frechet, inception_score, median, psnr, ssim, within_manifold};
+
+/// Why quality was not measured.
+#[derive(Debug, Error)]
+pub enum QualityError {
+    /// The model cannot be found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint cannot be exported in the `f32` lane.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The export is not a model: a defect of the exporter.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A model cannot draw what is asked for.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// The judge's file is not usable.
+    #[error(transparent)]
+    Judge(#[from] TensorsError),
+    /// An image of the real data is not usable.
+    #[error("{path}: {what}")]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// An option that does not fit the model.
+    #[error("{0}")]
+    Option(String),
+}
+
+/// What to measure.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Folder of the checkpoint that the `f32` pictures come from; `None`: `checkpoint` beside the model.
+    pub checkpoint: Option<PathBuf>,
+    /// The judge's file; `None`: `judge.safetensors` beside the model, or pixels if there is none.
+    pub judge: Option<PathBuf>,
+    /// Folder of real pictures, PNG; `None`: the judge's training data.
+    pub real: Option<PathBuf>,
+    /// Pictures; `None`: as many as [`MACS`] allow, at least 500 and at most 2,000.
+    pub count: Option<usize>,
+    /// Steps; `None`: the model's first list.
+    pub steps: Option<u32>,
+    /// Guidance.
+    pub guidance: Guidance,
+    /// Seed of the first picture.
+    pub seed: u64,
+}
+
+/// Multiply-accumulates that the default number of pictures may cost in one lane.
+pub const MACS: u64 = 2_000_000_000_000;
+/// Neighbours that a manifold reaches to.
+const NEIGHBOURS: usize = 3;
+
+/// Figures of one model file. Those that need class probabilities are `None` without a judge.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// File name, or `f32`.
+    pub name: String,
+    /// `i8`, `f16` or `f32`.
+    pub lane: &'static str,
+    /// Bytes of the file and, if it has one, of its weights' file.
+    pub flash_bytes: u64,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// Fréchet distance to the real pictures.
+    pub fid: Estimate,
+    /// What it has more than `f32`, over the same resampled pictures.
+    pub fid_above_f32: Estimate,
+    /// Share of pictures among the real ones.
+    pub precision: Estimate,
+    /// Share of real pictures among those drawn.
+    pub recall: Estimate,
+    /// Inception Score.
+    pub inception_score: Option<Estimate>,
+    /// Share of pictures in which the judge sees the class asked for.
+    pub class_accuracy: Option<Estimate>,
+    /// Median PSNR against `f32`, in decibels.
+    pub psnr_median_db: Option<Estimate>,
+    /// Mean structural similarity with `f32`.
+    pub ssim_mean: Option<Estimate>,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Quality {
+    /// Number of pictures of each model.
+    pub count: usize,
+    /// Steps of each.
+    pub steps: u32,
+    /// What pictures were compared by.
+    pub features: String,
+    /// Rows, columns, channels.
+    pub shape: [usize; 3],
+    /// Figures of `f32`.
+    pub reference: Figures,
+    /// Pictures of `f32`.
+    pub reference_pictures: Vec<Picture>,
+    /// Figures and pictures of each file; the first is the default one.
+    pub files: Vec<(Figures, Vec<Picture>)>,
+}
+
+/// The files that a name or path stands for, the default one first, and their folder.
+fn files(model: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
+    let path = Path::new(model);
+    if path.is_file() {
+        return Ok((vec![path.into()], path.parent().unwrap_or(Path::new(".")).into()));
+    }
+    let known = shipped::names();
+    if !known.iter().any(|name| name == model) {
+        return Err(FindError::Unknown { name: model.into(), known: known.join(", ") }.into());
+    }
+    let folder = shipped::models_folder().join(model);
+    let kinds = ["i8", "i4", "f16"].map(|kind| folder.join(format!("{model}-{kind}.waft")));
+    Ok((kinds.into_iter().filter(|path| path.is_file()).collect(), folder))
+}
+
+/// Draws and compares. `bar` makes a progress bar for each long part.
+///
+/// # Errors
+/// If something is missing or does not fit.
+pub fn measure(
+    model: &str,
+    options: &Options,
+    bar: impl Fn(&'static str) -> ProgressBar,
+) -> Result<Quality, QualityError> {
+    let (paths, folder) = files(model)?;
+    let mut loaded = vec![];
+    for path in paths {
+        let bytes = shipped::read(&path)?;
+        let weights = shipped::weights(&path.to_string_lossy(), &Model::from_bytes(bytes.as_slice())?)?;
+        loaded.push((path, bytes, weights));
+    }
+    let Some((_, first, _)) = loaded.first() else {
+        return Err(QualityError::Option(format!("{} holds no .waft file", folder.display())));
+    };
+    let first = Model::from_bytes(first.as_slice())?;
+    let shape = first.image_shape();
+    let steps = match options.steps {
+        Some(steps) => steps,
+        None => first.schedule(0).map_or(0, |list| list.steps),
+    };
+    let count = options.count.unwrap_or_else(|| {
+        let one = first.header().macs * u64::from(steps);
+        (MACS / one.max(1)).clamp(500, 2000) as usize
+    });
+    if !(16..=1_000_000).contains(&count) {
+        return Err(QualityError::Option(format!("--count {count}: 16 to 1000000 pictures")));
+    }
+    // All classes but the one that means "no class".
+    let classes: Vec<u16> =
+        (0..first.classes()).filter(|&class| Some(class) != first.unconditional_class()).collect();
+
+    let judge_path = options.judge.clone().or_else(|| {
+        let path = folder.join("judge.safetensors");
+        path.is_file().then_some(path)
+    });
+    let judge = judge_path.map(|path| Judge::read(&path, shape)).transpose()?;
+    let real = match (&options.real, &judge) {
+        (Some(folder), _) => {
+            let pictures = read_folder(folder, shape)?;
+            let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
+            match &judge {
+                Some(judge) => judge.judge_all(&pictures, shape).0,
+                None => pixel_features(&pictures, shape),
+            }
+        }
+        (None, Some(judge)) => judge.real.clone(),
+        (None, None) => {
+            let what = "the model has no judge.safetensors: name a folder of real pictures with --real, or a judge";
+            return Err(QualityError::Option(what.into()));
+        }
+    };
+    let features = match &judge {
+        Some(judge) => format!("{} features of a classifier of {} classes", real.dim, judge.classes()),
+        None => format!("{} means of pixels", real.dim),
+    };
+
+    let checkpoint = options.checkpoint.clone().unwrap_or_else(|| folder.join("checkpoint"));
+    let checkpoint = Checkpoint::open(checkpoint)?;
+    let float = ExportOptions { lane: Lane::F32, steps: vec![steps as usize], ..ExportOptions::default() };
+    let reference = export(&checkpoint, &float, &bar("exporting f32"))?.bytes;
+
+    let batch = |weights: Vec<u8>| Batch {
+        request: Request::new().steps(steps).guidance(options.guidance),
+        seed: options.seed,
+        classes: if classes.is_empty() { vec![] } else { classes.iter().copied().cycle().take(count).collect() },
+        count,
+        weights,
+        ..Batch::default()
+    };
+    let judged = Judged { judge, real, classes: batch(vec![]).classes, shape };
+    let draw_all = |bytes: &AlignedBytes, weights: Vec<u8>, what| -> Result<Vec<Picture>, QualityError> {
+        let model = Model::from_bytes(bytes.as_slice())?;
+        if model.image_shape() != shape {
+            let text = format!("{:?} pixels in one model, {shape:?} in another", model.image_shape());
+            return Err(QualityError::Option(text));
+        }
+        Ok(draw(&model, &batch(weights), &bar(what))?)
+    };
+    let reference_pictures = draw_all(&reference, vec![], "drawing with f32")?;
+    let reference_features = judged.features(&reference_pictures);
+    let figures = judged.figures("f32".into(), &reference, 0, &reference_features, &reference_features, None)?;
+    let mut quality = Quality { count, steps, features, shape, reference: figures, reference_pictures, files: vec![] };
+    for (path, bytes, weights) in loaded {
+        let extra = weights.len() as u64;
+        let pictures = draw_all(&bytes, weights, "drawing with integers")?;
+        let found = judged.features(&pictures);
+        let pairs = Some((pictures.as_slice(), quality.reference_pictures.as_slice()));
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let figures = judged.figures(name, &bytes, extra, &found, &reference_features, pairs)?;
+        quality.files.push((figures, pictures));
+    }
+    Ok(quality)
+}
+
+struct Judged {
+    judge: Option<Judge>,
+    real: Features,
+    classes: Vec<u16>,
+    shape: [usize; 3],
+}
+
+/// Features, and class probabilities if there is a judge.
+type Seen = (Features, Option<Vec<Vec<f64>>>);
+
+impl Judged {
+    fn features(&self, pictures: &[Picture]) -> Seen {
+        let pictures: Vec<&[u8]> = pictures.iter().map(|picture| picture.bytes.as_slice()).collect();
+        match &self.judge {
+            Some(judge) => {
+                let (features, probabilities) = judge.judge_all(&pictures, self.shape);
+                (features, Some(probabilities))
+            }
+            None => (pixel_features(&pictures, self.shape), None),
+        }
+    }
+
+    fn figures(
+        &self,
+        name: String,
+        bytes: &AlignedBytes,
+        weights: u64,
+        (features, probabilities): &Seen,
+        (reference, _): &Seen,
+        pairs: Option<(&[Picture], &[Picture])>,
+    ) -> Result<Figures, QualityError> {
+        let header = *Model::from_bytes(bytes.as_slice())?.header();
+        let count = features.len();
+        let real = Gaussian::fit(&self.real, 0..self.real.len());
+        let distance =
+            |features: &Features, pick: &[usize]| frechet(&Gaussian::fit(features, pick.iter().copied()), &real);
+        let class_accuracy = probabilities.as_ref().filter(|_| !self.classes.is_empty()).map(|probabilities| {
+            let best = |row: &Vec<f64>| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
+            let right: Vec<bool> =
+                probabilities.iter().zip(&self.classes).map(|(row, &class)| best(row) == usize::from(class)).collect();
+            Estimate::share(&right)
+        });
+        let against = |figure: &dyn Fn(&[f32], &[f32]) -> f64| -> Option<Vec<f64>> {
+            let clamped = |picture: &Picture| -> Vec<f32> { picture.sample.iter().map(|v| v.clamp(-1.0, 1.0)).collect() };
+            pairs.map(|(found, expected)| {
+                found.iter().zip(expected).map(|(a, b)| figure(&clamped(a), &clamped(b))).collect()
+            })
+        };
+        let mean = |values: &[f64], pick: &[usize]| pick.iter().map(|&i| values[i]).sum::<f64>() / pick.len() as f64;
+        let over = |values: Option<Vec<f64>>, figure: &(dyn Fn(&[f64], &[usize]) -> f64 + Sync)| {
+            values.map(|values| Estimate::bootstrap(count, |pick| figure(&values, pick)))
+        };
+        Ok(Figures {
+            name,
+            lane: lane_name(header.lane),
+            flash_bytes: u64::from(header.file_bytes) + weights,
+            arena_bytes: u64::from(header.arena_bytes),
+            fid: Estimate::bootstrap(count, |pick| distance(features, pick)),
+            fid_above_f32: Estimate::bootstrap(count, |pick| distance(features, pick) - distance(reference, pick)),
+            precision: Estimate::share(&within_manifold(features, &self.real, NEIGHBOURS)),
+            recall: Estimate::share(&within_manifold(&self.real, features, NEIGHBOURS)),
+            inception_score: probabilities
+                .as_ref()
+                .map(|probabilities| Estimate::bootstrap(count, |pick| inception_score(probabilities, pick))),
+            class_accuracy,
+            psnr_median_db: over(against(&psnr), &median),
+            ssim_mean: over(against(&|a, b| ssim(a, b, self.shape)), &mean),
+        })
+    }
+}
+
+/// All PNG files of a folder as bytes in (row, column, channel) order.
+fn read_folder(folder: &Path, shape: [usize; 3]) -> Result<Vec<Vec<u8>>, QualityError> {
+    let fail = |path: &Path, what: String| QualityError::Image { path: path.into(), what };
+    let entries = std::fs::read_dir(folder).map_err(|error| fail(folder, error.to_string()))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")));
+    paths.sort();
+    if paths.len() < 8 {
+        return Err(fail(folder, format!("{} PNG files; at least 8 are needed", paths.len())));
+    }
+    paths
+        .iter()
+        .map(|path| crate::image::read_png(path, shape).map_err(|error| fail(path, error.to_string())))
+        .collect()
+}
