@@ -8,7 +8,8 @@ use waft::{Guidance, Model, ModelError, Session};
 
 use crate::calibrate::{Calibration, Observations, calibrate};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::emit::i8::{QuantizedConv, Rounding, Widths};
+pub use crate::emit::i8::Rounding;
+use crate::emit::i8::{QuantizedConv, Widths};
 use crate::emit::{self, Source, StepList};
 use crate::graph::Graph;
 use crate::import::{ImportError, import};

@@ -234,6 +234,17 @@ pub fn integer_conv(
         Element::I16 => (-32768, 32767),
         _ => (i32::MIN.into(), i32::MAX.into()),
     };
+    let taps = kh * kw * channels;
+    let weight = |output: usize, tap: usize| -> i64 {
+        let first = op.weights as usize;
+        if !op.four_bits {
+            return i64::from(model.bytes()[first + output * taps + tap] as i8);
+        }
+        // Four outputs side by side in two bytes, the first in the lowest bits.
+        let byte = model.bytes()[first + (output / 4 * taps + tap) * 2 + output % 4 / 2];
+        let nibble = if output % 2 == 0 { byte & 15 } else { byte >> 4 };
+        if nibble < 8 { i64::from(nibble) } else { i64::from(nibble) - 16 }
+    };
     let mut out = vec![];
     for y in 0..oh {
         for xo in 0..ow {
@@ -253,13 +264,13 @@ pub fn integer_conv(
                         let inside =
                             iy >= 0 && ix >= 0 && (iy as usize) < scale * rows && (ix as usize) < scale * columns;
                         for c in 0..channels {
-                            let weight = model.bytes()[op.weights as usize + ((o * kh + ky) * kw + kx) * channels + c];
+                            let weight = weight(o, (ky * kw + kx) * channels + c);
                             let value = if inside {
                                 x[(iy as usize / scale * columns + ix as usize / scale) * channels + c]
                             } else {
                                 i64::from(op.ring_zero)
                             };
-                            sum += i64::from(weight as i8) * value;
+                            sum += weight * value;
                         }
                     }
                 }

@@ -3,7 +3,7 @@
 
 use waft::format::{self, Lane};
 use waft::{Model, Request, SamplesMut, Session};
-use waft_host::export::{Export, ExportOptions, ResidualWidth};
+use waft_host::export::{Export, ExportOptions, ResidualWidth, WeightWidth};
 use waft_host::lower::{Op, Role};
 use waft_host::sample::arena;
 use waft_tests::{digits, exported, golden, model, oracle};
@@ -186,6 +186,8 @@ fn integer_convolutions_are_exact_in_every_width() {
         for residual in [ResidualWidth::Auto, ResidualWidth::Narrow, ResidualWidth::Wide] {
             integer_suite(&exported(&checkpoint, &options(Lane::I8, residual)));
         }
+        let four = ExportOptions { weights: WeightWidth::Four, ..options(Lane::I8, ResidualWidth::Auto) };
+        integer_suite(&exported(&checkpoint, &four));
     }
 }
 

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use waft_host::checkpoint::Checkpoint;
-use waft_host::emit::i8::Rounding;
-use waft_host::export::{ExportOptions, ResidualWidth, WeightWidth, export};
+use waft_host::export::{ExportOptions, ResidualWidth, Rounding, WeightWidth, export};
 
 use crate::args::{Lane, print_json, progress, write_whole};
 

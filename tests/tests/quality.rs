@@ -1,0 +1,177 @@
+//! The measures of quality against well-known implementations, the judges against PyTorch, and the shipped models.
+
+use std::path::PathBuf;
+
+use indicatif::ProgressBar;
+use waft_host::export::{ExportOptions, Rounding, WeightWidth};
+use waft_host::image::Canvas;
+use waft_host::quality::judge::{Judge, pixel_features};
+use waft_host::quality::metrics::{
+    Estimate, Features, Gaussian, frechet, inception_score, median, psnr, ssim, within_manifold,
+};
+use waft_host::quality::{Options, QualityError, measure, report};
+use waft_host::tensors::{self, Tensors};
+use waft_tests::{digits, exported, golden, root};
+
+fn goldens() -> Tensors {
+    tensors::read(&golden("metrics.safetensors")).expect("the repository holds it")
+}
+
+fn close(found: f64, expected: f32, tolerance: f64) {
+    let expected = f64::from(expected);
+    assert!((found - expected).abs() <= tolerance * expected.abs(), "{found}, expected {expected}");
+}
+
+fn one(file: &Tensors, name: &str) -> f32 {
+    file.f32(name).expect("present").1[0]
+}
+
+/// Doubles, stored as two singles each.
+fn doubles(file: &Tensors, name: &str) -> (usize, Vec<f64>) {
+    let (shape, high) = file.f32(name).expect("present");
+    let (_, rest) = file.f32(&format!("{name}.rest")).expect("present");
+    (shape[1], high.iter().zip(rest).map(|(&a, b)| f64::from(a) + f64::from(b)).collect())
+}
+
+fn features(file: &Tensors, name: &str) -> Features {
+    let (dim, values) = doubles(file, name);
+    Features { dim, values }
+}
+
+#[test]
+fn distances_scores_and_manifolds_are_those_of_known_implementations() {
+    let file = goldens();
+    let (real, fake) = (features(&file, "real"), features(&file, "fake"));
+    let fit = |features: &Features| Gaussian::fit(features, 0..features.len());
+    close(frechet(&fit(&fake), &fit(&real)), one(&file, "fid"), 1e-6);
+    assert!(frechet(&fit(&real), &fit(&real)).abs() < 1e-9);
+
+    let (classes, logits) = doubles(&file, "logits");
+    let probabilities: Vec<Vec<f64>> = logits
+        .chunks_exact(classes)
+        .map(|row| {
+            let sum: f64 = row.iter().map(|v| v.exp()).sum();
+            row.iter().map(|v| v.exp() / sum).collect()
+        })
+        .collect();
+    let all: Vec<usize> = (0..probabilities.len()).collect();
+    close(inception_score(&probabilities, &all), one(&file, "inception_score"), 1e-6);
+
+    let share = |flags: Vec<bool>| flags.iter().filter(|&&flag| flag).count() as f64 / flags.len() as f64;
+    close(share(within_manifold(&fake, &real, 3)), one(&file, "precision"), 1e-6);
+    close(share(within_manifold(&real, &fake, 3)), one(&file, "recall"), 1e-6);
+}
+
+#[test]
+fn similarity_is_that_of_a_known_implementation() {
+    let file = goldens();
+    for (clean, noisy, expected) in [("pictures", "noisy", "ssim"), ("tiny", "tiny_noisy", "ssim_tiny")] {
+        let (shape, clean) = file.f32(clean).expect("present");
+        let (_, noisy) = file.f32(noisy).expect("present");
+        let (_, expected) = file.f32(expected).expect("present");
+        let shape = [shape[1], shape[2], shape[3]];
+        let len = shape.iter().product();
+        for ((a, b), expected) in clean.chunks_exact(len).zip(noisy.chunks_exact(len)).zip(expected) {
+            close(ssim(a, b, shape), expected, 1e-5);
+            assert!((ssim(a, a, shape) - 1.0).abs() < 1e-12);
+        }
+    }
+    close(psnr(&[0.0, 0.5], &[0.2, 0.5]), 23.0103, 1e-6);
+    assert!((median(&[5.0, 1.0, 9.0, 3.0], &[0, 1, 2, 3]) - 4.0).abs() < 1e-12);
+}
+
+#[test]
+fn bootstrap_intervals_have_the_width_of_the_mean() {
+    // The standard error of the mean of 0 … 999 is 288.7 / √1000, a 95 % interval is 3.92 of them.
+    let mean = |pick: &[usize]| pick.iter().sum::<usize>() as f64 / pick.len() as f64;
+    let Estimate { value, interval: [low, high] } = Estimate::bootstrap(1000, mean);
+    assert!((value - 499.5).abs() < 1e-9 && low < value && value < high);
+    assert!(((high - low) / 35.8 - 1.0).abs() < 0.2, "{low} to {high}");
+    assert_eq!(Estimate::share(&[true; 50]).interval, [1.0, 1.0]);
+}
+
+#[test]
+fn judges_say_what_torch_says() {
+    for (model, shape) in [("digits", [8, 8, 1]), ("emoji", [32, 32, 3])] {
+        let path = root().join("models").join(model).join("judge.safetensors");
+        let judge = Judge::read(&path, shape).expect("fits");
+        let file = tensors::read(&path).expect("the repository holds it");
+        let images = file.bytes("probe.images").expect("present");
+        let (_, features) = file.f32("probe.features").expect("present");
+        let (_, logits) = file.f32("probe.logits").expect("present");
+        let pictures: Vec<&[u8]> = images.chunks_exact(shape.iter().product()).collect();
+        assert_eq!(pictures.len(), 16);
+        for (index, picture) in pictures.iter().enumerate() {
+            let found = judge.judge(picture, shape);
+            let expected = (&features[index * 64..][..64], &logits[index * judge.classes()..][..judge.classes()]);
+            assert!(waft_tests::relative_error(&found.0, expected.0) < 1e-4);
+            assert!(waft_tests::relative_error(&found.1, expected.1) < 1e-4);
+        }
+        assert!(Judge::read(&path, [shape[0], shape[1], shape[2] + 1]).is_err(), "pictures of another shape");
+    }
+}
+
+/// The shipped digits files within the figures of `BENCHMARKS.md`.
+#[test]
+fn quantized_digits_are_as_good() {
+    let options = Options { count: Some(1000), seed: 20_000, ..Options::default() };
+    let quality = measure("digits", &options, |_| ProgressBar::hidden()).expect("measures");
+    let accuracy = |figures: &waft_host::quality::Figures| figures.class_accuracy.expect("there is a judge").value;
+    let of = |name: &str| &quality.files.iter().find(|(figures, _)| figures.name == name).expect("shipped").0;
+    for (name, psnr, points) in [("digits-i8.waft", 38.0, 0.005), ("digits-i4.waft", 28.0, 0.01), ("digits-f16.waft", 70.0, 0.002)] {
+        let found = of(name);
+        let ratio = found.psnr_median_db.expect("compared").value;
+        println!("{name}: {ratio:.2} dB, accuracy {}, distance {:?}", accuracy(found), found.fid_above_f32);
+        assert!(ratio >= psnr, "{name}: {ratio:.2} dB");
+        assert!((accuracy(found) - accuracy(&quality.reference)).abs() <= points, "{name}");
+        assert!(found.fid.value <= 1.1 * quality.reference.fid.value, "{name}");
+    }
+    let [low, high] = of("digits-i8.waft").fid_above_f32.interval;
+    assert!(low <= 0.0 && 0.0 <= high, "{low} to {high}");
+    assert!(of("digits-i4.waft").flash_bytes * 3 < of("digits-i8.waft").flash_bytes * 2 + 2000);
+    let page = report::html(&quality, "digits <script>").expect("encodes");
+    assert!(page.contains("data:image/png;base64,") && !page.contains("<script>"));
+}
+
+#[test]
+fn rounding_by_results_beats_the_nearest() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let measured = |weights, rounding| {
+        let options = ExportOptions { weights, rounding, steps: vec![10], ..ExportOptions::default() };
+        let path = folder.path().join("m.waft");
+        std::fs::write(&path, exported(&digits(), &options).bytes.as_slice()).expect("writes");
+        let judge = root().join("models").join("digits").join("judge.safetensors");
+        let options =
+            Options { checkpoint: Some(digits()), judge: Some(judge), count: Some(200), ..Options::default() };
+        let quality = measure(&path.to_string_lossy(), &options, |_| ProgressBar::hidden()).expect("measures");
+        quality.files[0].0.psnr_median_db.expect("compared").value
+    };
+    for (weights, gain) in [(WeightWidth::Eight, 1.0), (WeightWidth::Four, 4.0)] {
+        let (nearest, gptq) = (measured(weights, Rounding::Nearest), measured(weights, Rounding::Gptq));
+        println!("{weights:?}: nearest {nearest:.2} dB, gptq {gptq:.2} dB");
+        assert!(gptq >= nearest + gain, "{weights:?}: {nearest:.2} dB became {gptq:.2}");
+    }
+}
+
+#[test]
+fn real_pictures_come_from_a_folder_of_their_shape() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: String| -> PathBuf { folder.path().join(name) };
+    let model = root().join("models").join("digits").join("digits-i8.waft");
+    let options = Options { real: Some(folder.path().into()), count: Some(16), ..Options::default() };
+    let found = |options: &Options| measure(&model.to_string_lossy(), options, |_| ProgressBar::hidden());
+    assert!(matches!(found(&options), Err(QualityError::Image { .. })), "an empty folder");
+    for index in 0..9u8 {
+        let file = std::fs::File::create(path(format!("{index}.png"))).expect("creates");
+        let mut encoder = png::Encoder::new(file, 8, 8);
+        encoder.set_color(png::ColorType::Grayscale);
+        let pixels: Vec<u8> = (0..64).map(|at| at * (index + 1)).collect();
+        encoder.write_header().and_then(|mut writer| writer.write_image_data(&pixels)).expect("encodes");
+    }
+    assert_eq!(found(&options).expect("measures").count, 16);
+    Canvas::grid([[0u8; 64].as_slice()], [8, 8, 1], 1).write_png(&path("z.png".into())).expect("writes");
+    assert!(matches!(found(&options), Err(QualityError::Image { .. })), "a picture of another size");
+
+    let means = pixel_features(&[&[0, 255, 255, 255], &[255; 4]], [2, 2, 1]);
+    assert_eq!((means.dim, means.values[..5].to_vec()), (4, vec![-1.0, 1.0, 1.0, 1.0, 1.0]));
+}
