@@ -90,6 +90,11 @@ pub struct ExportOptions {
     pub weights: WeightWidth,
     /// How weights of the `i8` lane become integers.
     pub rounding: Rounding,
+    /// Most bytes of the arena in the `i8` lane: activations get 16 bits as long as they fit. `None`: as `residual` says.
+    pub budget_ram: Option<u64>,
+    /// Most bytes of the file in the `i8` lane: weights of convolutions get four bits until it fits, those first that
+    /// lose least by it. `None`: as `weights` says.
+    pub budget_flash: Option<u64>,
     /// Name in the header; `None`: the checkpoint's, or its folder's.
     pub name: Option<String>,
     /// Keep the weights of convolutions in a file of their own, and stream them through a window of at most this many
@@ -109,6 +114,8 @@ impl Default for ExportOptions {
             residual: ResidualWidth::Auto,
             weights: WeightWidth::Eight,
             rounding: Rounding::Gptq,
+            budget_ram: None,
+            budget_flash: None,
             name: None,
             stream: None,
         }
@@ -197,9 +204,20 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
                 guidance: prepared.network.unconditional.map(|_| Guidance::from_f32(options.guidance.unwrap_or(2.0))),
             };
             let seen = calibrate(&prepared.network, &model, &how, progress);
-            let (widths, elements) = prepared.widths(options.residual);
-            let source = Source { graph: &prepared.graph, network: &prepared.network, lists: &prepared.lists };
-            let convs = emit::i8::quantize(&source, &widths, &seen, options.rounding, progress);
+            let (widths, elements) = prepared.widths(options)?;
+            let quantize = |prepared: &Prepared| {
+                let source = Source { graph: &prepared.graph, network: &prepared.network, lists: &prepared.lists };
+                emit::i8::quantize(&source, &widths, &seen, options.rounding, progress)
+            };
+            let mut convs = quantize(&prepared);
+            if let Some(budget) = options.budget_flash {
+                let flash = prepared.emit_i8(&seen, &widths, &elements, &convs, None)?.0.as_slice().len() as u64;
+                if flash > budget {
+                    prepared.narrow_weights();
+                    let narrow = quantize(&prepared);
+                    prepared.widen_weights(&seen, &mut convs, narrow, flash, budget)?;
+                }
+            }
             Some((seen, widths, elements, convs))
         }
     };
@@ -294,6 +312,9 @@ fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared,
     {
         return Err(refuse(format!("--guidance {guidance}: between -1000 and 1000")));
     }
+    if options.budget_flash.is_some() && (options.rounding == Rounding::Nearest || options.stream.is_some()) {
+        return Err(refuse("--budget-flash needs --rounding gptq, and no --stream".into()));
+    }
     if options.calibration_images > 100_000 {
         return Err(refuse(format!("--calib {}: at most 100000 pictures", options.calibration_images)));
     }
@@ -387,17 +408,25 @@ impl Prepared {
     }
 
     /// Which streams and rings get 16 bits.
-    fn widths(&self, stream: ResidualWidth) -> (Widths, Vec<Element>) {
+    fn widths(&self, options: &ExportOptions) -> Result<(Widths, Vec<Element>), ExportError> {
+        let stream = options.residual;
         let arena = |widths: &Widths| self.plan(&widths.elements(&self.network)).arena_bytes;
         let all = |wide: bool| Widths::new(&self.network, vec![wide; self.network.tensors.len()]);
         let mut best = match stream {
+            _ if options.budget_ram.is_some() => all(false),
             ResidualWidth::Wide => all(true),
             ResidualWidth::Auto if arena(&all(true)) <= SMALL_ARENA => all(true),
             ResidualWidth::Auto | ResidualWidth::Narrow => all(false),
         };
-        if stream != ResidualWidth::Narrow {
+        if let Some(budget) = options.budget_ram
+            && arena(&best) > budget
+        {
+            let text = format!("--budget-ram {budget}: the arena needs {} bytes at least", arena(&best));
+            return Err(ExportError::Option(text));
+        }
+        if stream != ResidualWidth::Narrow || options.budget_ram.is_some() {
             // Widen one after the other what does not raise the arena: first what many operations read.
-            let limit = arena(&best);
+            let limit = options.budget_ram.unwrap_or_else(|| arena(&best));
             let attempt = |candidate: Widths, best: &mut Widths| {
                 if arena(&candidate) <= limit {
                     *best = candidate;
@@ -419,7 +448,51 @@ impl Prepared {
             }
         }
         let elements = best.elements(&self.network);
-        (best, elements)
+        Ok((best, elements))
+    }
+
+    /// Takes the eight-bit weights of as many convolutions as the budget allows, and of the others, which lose least by
+    /// it, `narrow` ones into `convs`. `flash` is the file's size with eight bits everywhere.
+    fn widen_weights(
+        &mut self,
+        seen: &Observations,
+        convs: &mut [Option<QuantizedConv>],
+        narrow: Vec<Option<QuantizedConv>>,
+        mut flash: u64,
+        budget: u64,
+    ) -> Result<(), ExportError> {
+        // Noise over signal for each byte that four bits save.
+        let mut candidates = vec![];
+        for (index, ((_, op), quantized)) in self.network.ops.iter().zip(&narrow).enumerate() {
+            if let (Op::Conv(conv), Some(quantized)) = (op, quantized)
+                && conv.four_bits
+            {
+                let [keys, values] = &seen.key_value[conv.output];
+                let own = &seen.tensors[conv.output];
+                let signal = [own, keys, values].iter().map(|observer| observer.variance()).sum::<f64>().max(1e-12);
+                let taps = (conv.conv.weight.len() / conv.conv.outputs) as u64;
+                let section = |bytes: u64| bytes.next_multiple_of(waft::format::ALIGN as u64);
+                let outputs = conv.conv.outputs as u64;
+                let saved = section(outputs * taps) - section(outputs.next_multiple_of(4) / 2 * taps);
+                candidates.push((quantized.noise / signal / saved.max(1) as f64, index, saved));
+            }
+        }
+        candidates.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut narrow = narrow;
+        for (_, index, saved) in candidates {
+            if flash > budget {
+                flash -= saved;
+                convs[index] = narrow[index].take();
+            } else if let Op::Conv(conv) = &mut self.network.ops[index].1 {
+                conv.four_bits = false;
+            }
+        }
+        if flash > budget {
+            let text =
+                format!("--budget-flash {budget}: the file needs {flash} bytes at least; export fewer step lists");
+            return Err(ExportError::Option(text));
+        }
+        Ok(())
     }
 
     /// Sizes that the format's fields hold.

@@ -2,6 +2,8 @@
 
 use waft::fixed::requantize;
 
+use crate::rounding::Rounded;
+
 /// A real factor as the (multiplier, shift) of [`requantize`]: `multiplier·2^(shift − 31)` with the multiplier in
 /// [2³⁰, 2³¹), or smaller where the factor is below 2⁻³².
 pub fn multiplier(real: f64) -> (i32, i32) {
@@ -92,6 +94,13 @@ impl Observer {
         if peak.is_finite() && peak > 0.0 { peak } else { 1e-6 }
     }
 
+    /// Variance of the values.
+    pub fn variance(&self) -> f64 {
+        let count = self.sample.len().max(1) as f64;
+        let mean = self.sample.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+        self.sample.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count
+    }
+
     /// The 8-bit range with the least squared error over the sample: clipping against resolution.
     pub fn asymmetric_i8(&self) -> Scale {
         let (low, high) = (f64::from(self.min).min(0.0), f64::from(self.max).max(0.0));
@@ -137,13 +146,13 @@ impl Observer {
     }
 }
 
-/// Rounds every row of `weights` to the nearest integers of `bits` bits, in the scale of least squared error. Returns the
-/// integers and each row's scale, which is at least `floors`.
-pub fn round(weights: &[f32], bits: u32, floors: &[f64]) -> (Vec<i8>, Vec<f64>) {
+/// Rounds every row of `weights` to the nearest integers of `bits` bits, in the scale of least squared error that is at
+/// least `floors`. What that does to results is not known.
+pub fn round(weights: &[f32], bits: u32, floors: &[f64]) -> Rounded {
     let taps = weights.len() / floors.len().max(1);
     let rows = weights.chunks_exact(taps).zip(floors).map(|(row, &floor)| round_row(row, bits, floor));
     let (integers, scales): (Vec<_>, Vec<_>) = rows.unzip();
-    (integers.concat(), scales)
+    Rounded { integers: integers.concat(), scales, noise: 0.0 }
 }
 
 fn round_row(row: &[f32], bits: u32, floor: f64) -> (Vec<i8>, f64) {

@@ -193,20 +193,32 @@ impl Grid {
     }
 }
 
-/// Rounds every row of `weights` to integers of `bits` bits. Returns the integers and each row's scale, which is at least
-/// `floors`.
-pub fn round(weights: &[f32], covariance: &Covariance, bits: u32, floors: &[f64]) -> (Vec<i8>, Vec<f64>) {
+/// Rounded weights of one convolution.
+#[derive(Clone, Debug)]
+pub struct Rounded {
+    /// In the order of the weights.
+    pub integers: Vec<i8>,
+    /// Real value of a unit, of each row.
+    pub scales: Vec<f64>,
+    /// Mean squared error of a result.
+    pub noise: f64,
+}
+
+/// Rounds every row of `weights` to integers of `bits` bits, in scales of at least `floors`.
+pub fn round(weights: &[f32], covariance: &Covariance, bits: u32, floors: &[f64]) -> Rounded {
     let taps = weights.len() / floors.len().max(1);
-    let rows: Vec<(Vec<i8>, f64)> = weights
+    let rows: Vec<(Vec<i8>, f64, f64)> = weights
         .par_chunks_exact(taps)
         .zip(floors)
         .map(|(row, &floor)| round_row(row, covariance, bits, floor))
         .collect();
-    let scales = rows.iter().map(|(_, scale)| *scale).collect();
-    (rows.into_iter().flat_map(|(row, _)| row).collect(), scales)
+    let scales = rows.iter().map(|(_, scale, _)| *scale).collect();
+    let noise = rows.iter().map(|(_, _, error)| error).sum::<f64>() / rows.len().max(1) as f64;
+    Rounded { integers: rows.into_iter().flat_map(|(row, ..)| row).collect(), scales, noise }
 }
 
-fn round_row(row: &[f32], covariance: &Covariance, bits: u32, floor: f64) -> (Vec<i8>, f64) {
+/// A row's integers, scale and squared error.
+fn round_row(row: &[f32], covariance: &Covariance, bits: u32, floor: f64) -> (Vec<i8>, f64, f64) {
     let most = f64::from((1 << (bits - 1)) - 1);
     // Eight-bit weights are symmetric; of sixteen values none is given away.
     let least = if bits == 8 { -most } else { -most - 1.0 };
@@ -228,7 +240,7 @@ fn round_row(row: &[f32], covariance: &Covariance, bits: u32, floor: f64) -> (Ve
             best = Some((error, rounded, scale));
         }
     }
-    let Some((mut error, mut rounded, mut scale)) = best else { return (vec![], widest) };
+    let Some((mut error, mut rounded, mut scale)) = best else { return (vec![], widest, 0.0) };
     for _ in 0..4 {
         let mut next = rounded.clone();
         let refined = best_scale(covariance, &ordered, &next).unwrap_or(scale).max(floor);
@@ -247,7 +259,7 @@ fn round_row(row: &[f32], covariance: &Covariance, bits: u32, floor: f64) -> (Ve
             result[place] = q;
         }
     }
-    (result, scale)
+    (result, scale, error)
 }
 
 /// Squared error of the result.
@@ -312,7 +324,7 @@ mod tests {
         let mut moments = Moments::new(taps);
         rows.iter().for_each(|row| moments.observe(row.iter().copied()));
         let (means, covariance) = moments.finish();
-        let (integers, scales) = round(&weights, &covariance, 4, &vec![0.0; outputs]);
+        let Rounded { integers, scales, noise } = round(&weights, &covariance, 4, &vec![0.0; outputs]);
         assert!(integers.iter().all(|q| (-8..=7).contains(q)));
         let values: Vec<f64> = integers.iter().enumerate().map(|(i, &q)| f64::from(q) * scales[i / taps]).collect();
         let bias: Vec<f64> = (0..outputs)
@@ -328,6 +340,7 @@ mod tests {
         let (ours, theirs) =
             (error(&rows, &weights, &values, &bias), error(&rows, &weights, &nearest, &vec![0.0; outputs]));
         assert!(ours * 5.0 < theirs, "{ours} against {theirs}");
+        assert!((noise * outputs as f64 / ours - 1.0).abs() < 0.05, "{noise} announced, {ours} found");
     }
 
     #[test]
@@ -337,7 +350,7 @@ mod tests {
         rows.iter().for_each(|row| moments.observe(row.iter().copied()));
         let (_, covariance) = moments.finish();
         let weights: Vec<f32> = (0..12).map(|i| (i - 6) as f32 * 0.25).collect();
-        let (integers, scales) = round(&weights, &covariance, 8, &[0.25]);
+        let Rounded { integers, scales, .. } = round(&weights, &covariance, 8, &[0.25]);
         assert_eq!(scales, [0.25]);
         assert_eq!(integers, (-6..6).collect::<Vec<i8>>());
     }

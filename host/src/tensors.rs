@@ -126,7 +126,8 @@ impl Tensors {
         if view.dtype() != Dtype::F16 {
             return self.f32(name);
         }
-        let values: Vec<f32> = view.data().as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect();
+        let values: Vec<f32> =
+            view.data().as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect();
         match values.iter().find(|v| !v.is_finite()) {
             Some(&value) => Err(self.wrong_value(name, value.into(), "finite numbers")),
             None => Ok((view.shape().to_vec(), values)),

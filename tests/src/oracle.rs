@@ -242,7 +242,7 @@ pub fn integer_conv(
         }
         // Four outputs side by side in two bytes, the first in the lowest bits.
         let byte = model.bytes()[first + (output / 4 * taps + tap) * 2 + output % 4 / 2];
-        let nibble = if output % 2 == 0 { byte & 15 } else { byte >> 4 };
+        let nibble = if output.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
         if nibble < 8 { i64::from(nibble) } else { i64::from(nibble) - 16 }
     };
     let mut out = vec![];

@@ -118,7 +118,9 @@ fn quantized_digits_are_as_good() {
     let quality = measure("digits", &options, |_| ProgressBar::hidden()).expect("measures");
     let accuracy = |figures: &waft_host::quality::Figures| figures.class_accuracy.expect("there is a judge").value;
     let of = |name: &str| &quality.files.iter().find(|(figures, _)| figures.name == name).expect("shipped").0;
-    for (name, psnr, points) in [("digits-i8.waft", 38.0, 0.005), ("digits-i4.waft", 28.0, 0.01), ("digits-f16.waft", 70.0, 0.002)] {
+    for (name, psnr, points) in
+        [("digits-i8.waft", 38.0, 0.005), ("digits-i4.waft", 28.0, 0.01), ("digits-f16.waft", 70.0, 0.002)]
+    {
         let found = of(name);
         let ratio = found.psnr_median_db.expect("compared").value;
         println!("{name}: {ratio:.2} dB, accuracy {}, distance {:?}", accuracy(found), found.fid_above_f32);
@@ -174,4 +176,43 @@ fn real_pictures_come_from_a_folder_of_their_shape() {
 
     let means = pixel_features(&[&[0, 255, 255, 255], &[255; 4]], [2, 2, 1]);
     assert_eq!((means.dim, means.values[..5].to_vec()), (4, vec![-1.0, 1.0, 1.0, 1.0, 1.0]));
+}
+
+#[test]
+fn budgets_are_kept_and_used() {
+    let export = |budget_flash, budget_ram| {
+        let options = ExportOptions {
+            budget_flash,
+            budget_ram,
+            steps: vec![10],
+            calibration_images: 8,
+            ..ExportOptions::default()
+        };
+        let checkpoint = waft_host::checkpoint::Checkpoint::open(digits()).expect("opens");
+        waft_host::export::export(&checkpoint, &options, &ProgressBar::hidden())
+    };
+    let bits = |export: &waft_host::export::Export| {
+        let model = waft_tests::model(&export.bytes);
+        let convolutions = (0..model.ops()).filter_map(|index| match model.op(index) {
+            Some(waft::format::Op::Conv2d(op)) => Some(op.four_bits),
+            _ => None,
+        });
+        convolutions.collect::<Vec<_>>()
+    };
+    let free = export(None, None).expect("exports");
+    assert!(bits(&free).iter().all(|four| !four));
+    let whole = free.report.flash_bytes;
+    for budget in [whole, whole - 1, whole - 40_000] {
+        let export = export(Some(budget), None).expect("exports");
+        let (found, four) = (export.report.flash_bytes, bits(&export));
+        assert!(found <= budget && found + 6_000 > budget, "{found} of {budget}");
+        assert_eq!(four.contains(&true), budget < whole);
+        assert!(!four[0] && !four[four.len() - 1], "the first and the last convolution keep eight bits");
+    }
+    assert!(export(Some(whole / 3), None).is_err());
+
+    let narrow = export(None, Some(free.report.arena_bytes - 2_000)).expect("exports");
+    assert!(narrow.report.arena_bytes <= free.report.arena_bytes - 2_000);
+    assert!(narrow.report.arena_lower_bound_bytes < free.report.arena_lower_bound_bytes);
+    assert!(export(None, Some(4_000)).is_err());
 }

@@ -46,6 +46,13 @@ pub(crate) struct Args {
     /// How weights become integers in the i8 lane.
     #[arg(long, value_enum, default_value = "gptq")]
     rounding: RoundingArg,
+    /// Most bytes of the arena in the i8 lane: activations get 16 bits as long as they fit.
+    #[arg(long, value_name = "BYTES", conflicts_with = "residual")]
+    budget_ram: Option<u64>,
+    /// Most bytes of the file in the i8 lane: weights of convolutions get four bits until it fits, those first that lose
+    /// least by it.
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["weights", "stream"])]
+    budget_flash: Option<u64>,
     /// Keep the weights of convolutions in a file of their own beside OUT, with the extension `weights`, for devices that
     /// cannot address them; they pass through a window of the arena of at most this many bytes.
     #[arg(long, value_name = "BYTES")]
@@ -114,6 +121,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             RoundingArg::Nearest => Rounding::Nearest,
             RoundingArg::Gptq => Rounding::Gptq,
         },
+        budget_ram: args.budget_ram,
+        budget_flash: args.budget_flash,
         name: args.name.clone(),
         stream: args.stream,
     };

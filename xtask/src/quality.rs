@@ -103,7 +103,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn print_figures(figures: &Figures) {
-    println!("\n{} ({}): {} bytes of flash, {} of arena", figures.name, figures.lane, figures.flash_bytes, figures.arena_bytes);
+    println!(
+        "\n{} ({}): {} bytes of flash, {} of arena",
+        figures.name, figures.lane, figures.flash_bytes, figures.arena_bytes
+    );
     for (name, estimate) in [
         ("Fréchet distance", Some(figures.fid)),
         ("  above f32", Some(figures.fid_above_f32)),

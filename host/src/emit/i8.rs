@@ -15,7 +15,7 @@ use crate::graph::{Linear, silu};
 use crate::lower::{Conv, Id, Network, Op, Role};
 use crate::plan::Plan;
 use crate::quantize::{self, Scale, multiplier};
-use crate::rounding::{self, Moments};
+use crate::rounding::{self, Moments, Rounded};
 use crate::schedule::DdimStep;
 use crate::write::{Record, ScheduleEntry, Writer};
 
@@ -102,6 +102,8 @@ pub struct QuantizedConv {
     /// What to subtract from the bias of each output channel: the ring's zero times the sum of weights, and the mean
     /// error of the rounded weights.
     corrections: Vec<i64>,
+    /// Mean squared error of a result that rounding the weights causes; 0 if it is not known.
+    pub noise: f64,
 }
 
 /// How weights become integers.
@@ -374,7 +376,7 @@ impl<'a> Emitter<'a> {
         let bits = if conv.four_bits { 4 } else { 8 };
         let floors: Vec<f64> = peaks.iter().map(|peak| peak / 2f64.powi(29) / ring.scale).collect();
         let moments = self.seen.moments[index].clone().filter(|_| rounding == Rounding::Gptq).map(Moments::finish);
-        let (weights, scales) = match &moments {
+        let Rounded { integers: weights, scales, noise } = match &moments {
             Some((_, covariance)) => rounding::round(&conv.conv.weight, covariance, bits, &floors),
             None => quantize::round(&conv.conv.weight, bits, &floors),
         };
@@ -399,12 +401,12 @@ impl<'a> Emitter<'a> {
                 zero + (error / unit).round() as i64
             })
             .collect();
-        QuantizedConv { ring, weights, units, corrections }
+        QuantizedConv { ring, weights, units, corrections, noise }
     }
 
     fn conv(&self, conv: &Conv, quantized: &QuantizedConv, place: Option<usize>, writer: &mut Writer) -> Record {
         let network = self.source.network;
-        let QuantizedConv { ring, weights, units, corrections } = quantized;
+        let QuantizedConv { ring, weights, units, corrections, .. } = quantized;
         let taps = weights.len() / conv.conv.outputs;
         let record = conv_record(network, conv).u8(3, conv.four_bits.into());
         let record = if conv.four_bits {

@@ -34,7 +34,8 @@ impl Layer {
             (&[outputs, _, 3, 3], 9) | (&[outputs, _], 1) => bias_shape == [outputs],
             _ => false,
         };
-        let expected = if taps == 9 { "weight (out, in, 3, 3) and bias (out)" } else { "weight (out, in) and bias (out)" };
+        let expected =
+            if taps == 9 { "weight (out, in, 3, 3) and bias (out)" } else { "weight (out, in) and bias (out)" };
         match shape.as_slice() {
             &[outputs, inputs, ..] if fits && outputs > 0 && inputs > 0 => Ok(Self { outputs, inputs, weight, bias }),
             _ => Err(file.wrong_shape(name, &shape, expected)),
@@ -86,7 +87,11 @@ impl Judge {
             let name = format!("conv.{}", convolutions.len());
             let layer = Layer::read(&file, &name, 9)?;
             if layer.inputs != inputs {
-                return Err(file.wrong_shape(&name, &[layer.outputs, layer.inputs, 3, 3], "inputs of the layer before"));
+                return Err(file.wrong_shape(
+                    &name,
+                    &[layer.outputs, layer.inputs, 3, 3],
+                    "inputs of the layer before",
+                ));
             }
             if !convolutions.is_empty() {
                 sides = sides.map(|side| side.div_ceil(2));
@@ -131,8 +136,7 @@ impl Judge {
 
     /// Features and class probabilities of many pictures.
     pub fn judge_all(&self, pictures: &[&[u8]], shape: [usize; 3]) -> (Features, Vec<Vec<f64>>) {
-        let judged: Vec<(Vec<f32>, Vec<f32>)> =
-            pictures.par_iter().map(|picture| self.judge(picture, shape)).collect();
+        let judged: Vec<(Vec<f32>, Vec<f32>)> = pictures.par_iter().map(|picture| self.judge(picture, shape)).collect();
         let values = judged.iter().flat_map(|(features, _)| features.iter().map(|&v| f64::from(v))).collect();
         let probabilities = judged.iter().map(|(_, logits)| softmax(logits)).collect();
         (Features { dim: self.features.outputs, values }, probabilities)

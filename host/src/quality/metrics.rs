@@ -94,9 +94,7 @@ pub fn within_manifold(of: &Features, manifold: &Features, k: usize) -> Vec<bool
             if distances.is_empty() { 0.0 } else { *distances.select_nth_unstable_by(kth, f64::total_cmp).1 }
         })
         .collect();
-    let inside = |index: usize| {
-        (0..count).any(|center| squared(of.row(index), manifold.row(center)) <= radii[center])
-    };
+    let inside = |index: usize| (0..count).any(|center| squared(of.row(index), manifold.row(center)) <= radii[center]);
     (0..of.len()).into_par_iter().map(inside).collect()
 }
 
@@ -192,7 +190,8 @@ impl Estimate {
 
     /// The share of `true`.
     pub fn share(flags: &[bool]) -> Self {
-        let share = |pick: &[usize]| pick.iter().filter(|&&index| flags[index]).count() as f64 / pick.len().max(1) as f64;
+        let share =
+            |pick: &[usize]| pick.iter().filter(|&&index| flags[index]).count() as f64 / pick.len().max(1) as f64;
         Self::bootstrap(flags.len(), share)
     }
 }

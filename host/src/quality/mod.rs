@@ -175,8 +175,7 @@ pub fn measure(
         return Err(QualityError::Option(format!("--count {count}: 16 to 1000000 pictures")));
     }
     // All classes but the one that means "no class".
-    let classes: Vec<u16> =
-        (0..first.classes()).filter(|&class| Some(class) != first.unconditional_class()).collect();
+    let classes: Vec<u16> = (0..first.classes()).filter(|&class| Some(class) != first.unconditional_class()).collect();
 
     let judge_path = options.judge.clone().or_else(|| {
         let path = folder.join("judge.safetensors");
@@ -284,7 +283,8 @@ impl Judged {
             Estimate::share(&right)
         });
         let against = |figure: &dyn Fn(&[f32], &[f32]) -> f64| -> Option<Vec<f64>> {
-            let clamped = |picture: &Picture| -> Vec<f32> { picture.sample.iter().map(|v| v.clamp(-1.0, 1.0)).collect() };
+            let clamped =
+                |picture: &Picture| -> Vec<f32> { picture.sample.iter().map(|v| v.clamp(-1.0, 1.0)).collect() };
             pairs.map(|(found, expected)| {
                 found.iter().zip(expected).map(|(a, b)| figure(&clamped(a), &clamped(b))).collect()
             })

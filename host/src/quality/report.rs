@@ -20,8 +20,15 @@ const COLUMNS: usize = 16;
 pub fn html(quality: &Quality, title: &str) -> Result<String, ImageError> {
     let mut page = String::from(HEAD);
     let title = title.replace('&', "&amp;").replace('<', "&lt;");
-    let _ = write!(page, "<title>{title}</title><h1>{title}</h1><p>{} pictures, {} steps; compared by {}.", quality.count, quality.steps, quality.features);
-    let _ = write!(page, " Intervals hold 95 % of resamples.</p><table><tr><th>model<th>flash<th>arena<th>FID<th>above f32<th>precision<th>recall<th>Inception Score<th>class accuracy<th>median PSNR<th>SSIM");
+    let _ = write!(
+        page,
+        "<title>{title}</title><h1>{title}</h1><p>{} pictures, {} steps; compared by {}.",
+        quality.count, quality.steps, quality.features
+    );
+    let _ = write!(
+        page,
+        " Intervals hold 95 % of resamples.</p><table><tr><th>model<th>flash<th>arena<th>FID<th>above f32<th>precision<th>recall<th>Inception Score<th>class accuracy<th>median PSNR<th>SSIM"
+    );
     for figures in std::iter::once(&quality.reference).chain(quality.files.iter().map(|(figures, _)| figures)) {
         row(&mut page, figures);
     }
