@@ -243,6 +243,9 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     let mut features = vec![lane_name(model.lane())];
     let ops: Vec<Op> = (0..model.ops()).filter_map(|index| model.op(index)).collect();
+    if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.four_bits)) {
+        features.push("i4");
+    }
     if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
         features.push("attention");
     }

@@ -37,12 +37,13 @@ const EXAMPLES: [(&str, &str); 4] = [
 ];
 
 /// Lanes and options that must build alone.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 11] = [
     "i8",
     "f16",
     "f32",
     "i8,attention",
     "i8,conditioning",
+    "i4,attention",
     "i8,f16,attention,conditioning",
     "i8,defmt,rand_core",
     "f16,micromath,attention,conditioning",
@@ -163,6 +164,8 @@ fn firmware_tests() -> anyhow::Result<()> {
         eprintln!("{}: {} pictures as on the host", board.name, expected.len());
     }
     stream_test(requests[0], &expected[0])?;
+    four_bit_test(requests[3])?;
+    step_test()?;
     for target in c::targets() {
         let (class, seed, steps, guidance) = requests[3];
         let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
@@ -197,6 +200,38 @@ fn stream_test((class, seed, steps, guidance): (u16, u64, u32, f32), expected: &
     let memory = report.arena_bytes + report.data_bss_bytes + report.stack_bytes;
     ensure!(memory <= 20 * 1024, "streaming takes {memory} bytes of memory");
     eprintln!("streamed weights: the same picture in {memory} bytes of memory");
+    Ok(())
+}
+
+/// Digits with four-bit weights are the host's on cores that load 16 bits and that do not.
+fn four_bit_test((class, seed, steps, guidance): (u16, u64, u32, f32)) -> anyhow::Result<()> {
+    let bytes = shipped::read(&shipped::models_folder().join("digits").join("digits-i4.waft"))?;
+    let model = Model::from_bytes(bytes.as_slice())?;
+    let request = Request::new().class(class).steps(steps).guidance(Guidance::from_f32(guidance));
+    let batch = Batch { request, seed, count: 1, ..Batch::default() };
+    let pictures = draw(&model, &batch, &indicatif::ProgressBar::hidden())?;
+    let expected = digest(pictures.iter().map(|picture| picture.bytes.as_slice()));
+    for target in ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"] {
+        let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
+        let report = Firmware::build(boards::find(target)?[0], bytes.as_slice(), &[])?.draw(request)?;
+        ensure!(report.digest == expected, "{target}, i4: digest {} but the host's is {expected}", report.digest);
+        ensure!(report.panic_free, "{target}: a panic path survives with four-bit weights");
+    }
+    eprintln!("four-bit weights: the same picture");
+    Ok(())
+}
+
+/// No step of a 32×32 model is long on a Cortex-M4F.
+fn step_test() -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(shipped::models_folder().join("emoji").join("checkpoint"))?;
+    let options = ExportOptions { steps: vec![1], calibration_images: 4, ..ExportOptions::default() };
+    let export = export(&checkpoint, &options, &indicatif::ProgressBar::hidden())?;
+    let request = firmware::Request { steps: None, seed: 1, class: Some(0), guidance: None };
+    let board = boards::find("thumbv7em-none-eabihf")?[0];
+    let report = Firmware::build(board, export.bytes.as_slice(), &[])?.draw(request)?;
+    let step = report.max_step_instructions.unwrap_or(u64::MAX);
+    ensure!(step <= STEP_INSTRUCTIONS, "emoji: a step of {step} instructions");
+    eprintln!("emoji: no step longer than {step} instructions");
     Ok(())
 }
 

@@ -129,6 +129,7 @@ pub(crate) const fn has_lane(lane: Lane) -> bool {
 /// Name of the feature that an operation needs and the crate was built without.
 pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
     match op {
+        Op::Conv2d(op) if op.four_bits && !cfg!(feature = "i4") => Some("i4"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),
         _ => None,

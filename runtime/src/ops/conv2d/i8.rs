@@ -193,7 +193,7 @@ fn compute<R: Activation>(
     let [ring, bias, window, residual_bytes, output_bytes] =
         arena.get_disjoint_mut([ring_range, bias_range, window_range, residual_range, output.range()]).ok()?;
     let first = channel - chunk_channel;
-    let weights = if op.four_bits {
+    let weights = if cfg!(feature = "i4") && op.four_bits {
         let weights: &[u16] = super::weights(context, op, geometry, tile, window)?;
         Weights::I4(weights.get(first / QUAD * taps..(first + count).div_ceil(QUAD) * taps)?)
     } else {
