@@ -9,7 +9,7 @@ nine classes of which the last means "no class" (one label in ten is replaced by
 rescaled to zero terminal SNR, and v-prediction, whose errors are not amplified where the signal is weak (Salimans and
 Ho, 2022, arXiv:2202.00512; Lin et al., 2024, arXiv:2305.08891). The saved weights are the exponential moving average.
 
-    python models/emoji/train.py                  # about three hours on two cores, a few minutes on a GPU
+    python models/emoji/train.py                  # about an hour and a half on two cores
 
 A run that was stopped goes on from its last state with the same command.
 """
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=here / "checkpoint")
     parser.add_argument("--state", type=Path, default=here / "training.pt", help="kept every 250 steps, to go on from")
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
