@@ -111,7 +111,7 @@ pub struct QuantizedConv {
 pub enum Rounding {
     /// Each to the nearest, in the scale of least squared error.
     Nearest,
-    /// So that the results over the calibration's inputs change least: see [`rounding`](crate::rounding).
+    /// So that the results over the calibration's inputs change least: see [`rounding`].
     #[default]
     Gptq,
 }
