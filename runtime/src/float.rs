@@ -3,16 +3,20 @@
 use bytemuck::Pod;
 
 /// How activations and weights are stored; arithmetic is in `f32`.
-pub(crate) trait Float: Pod {
+pub trait Float: Pod {
+    /// In single precision.
     fn to_f32(self) -> f32;
+    /// The nearest.
     fn from_f32(value: f32) -> Self;
 }
 
 impl Float for f32 {
+    #[inline]
     fn to_f32(self) -> f32 {
         self
     }
 
+    #[inline]
     fn from_f32(value: f32) -> Self {
         value
     }
@@ -31,13 +35,13 @@ impl Float for half::f16 {
 
 /// `eˣ`.
 #[cfg(not(feature = "micromath"))]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     libm::expf(x)
 }
 
 /// `eˣ`, about 10⁻³ relative: smaller and faster, for devices whose pictures do not show it.
 #[cfg(feature = "micromath")]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     micromath::F32(x).exp().0
 }
 
@@ -47,6 +51,6 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 }
 
 /// `x·sigmoid(x)`.
-pub(crate) fn silu(x: f32) -> f32 {
+pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }

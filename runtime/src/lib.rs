@@ -54,6 +54,8 @@ compile_error!("waft: the model file is little-endian and read in place; big-end
 
 #[allow(unsafe_code, reason = "hands out static memory")]
 mod arena;
+#[doc(hidden)]
+pub mod arithmetic;
 mod error;
 pub mod fixed;
 #[cfg(any(feature = "f16", feature = "f32"))]

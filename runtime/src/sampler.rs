@@ -56,7 +56,7 @@ impl Default for Guidance {
 
 /// Coefficients of one step in fixed point.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FixedStep {
+pub struct FixedStep {
     clip: i32,
     x0: [i32; 2],
     x0_shift: u32,
@@ -65,7 +65,8 @@ pub(crate) struct FixedStep {
 }
 
 impl FixedStep {
-    pub(crate) fn decode(record: &[u8]) -> Self {
+    /// From a step of the file.
+    pub fn decode(record: &[u8]) -> Self {
         Self {
             clip: i32_at(record, 4),
             x0: [i32_at(record, 8), i32_at(record, 12)],
@@ -75,12 +76,13 @@ impl FixedStep {
         }
     }
 
-    pub(crate) fn has_noise(&self) -> bool {
+    /// Whether it asks for noise.
+    pub fn has_noise(&self) -> bool {
         self.next[3] != 0
     }
 
     /// The next sample. No sum of products leaves 64 bits: mantissas are at most 2²⁹, values 2³¹.
-    pub(crate) fn apply(&self, x: i32, m: i32, z: i32) -> i32 {
+    pub fn apply(&self, x: i32, m: i32, z: i32) -> i32 {
         let product = |mantissa: i32, value: i32| i64::from(mantissa) * i64::from(value);
         let x0 = saturate_i32(round_shift(product(self.x0[0], x) + product(self.x0[1], m), self.x0_shift));
         let x0 = x0.max(-self.clip).min(self.clip);
@@ -91,13 +93,19 @@ impl FixedStep {
 }
 
 /// `u + g·(c − u)` in fixed point.
-pub(crate) fn guide_fixed(unconditional: i32, conditional: i32, guidance: Guidance) -> i32 {
+pub fn guide_fixed(unconditional: i32, conditional: i32, guidance: Guidance) -> i32 {
     let difference = i64::from(conditional) - i64::from(unconditional);
     saturate_i32(i64::from(unconditional) + round_shift(difference * i64::from(guidance.0), 16))
 }
 
+/// The same in the float lanes.
+#[cfg(any(feature = "f16", feature = "f32"))]
+pub fn guide_float(unconditional: f32, conditional: f32, guidance: Guidance) -> f32 {
+    unconditional + guidance.to_f32() * (conditional - unconditional)
+}
+
 /// A value in [−1, 1] in fixed point as a byte, rounded.
-pub(crate) fn byte_fixed(value: i32) -> u8 {
+pub fn byte_fixed(value: i32) -> u8 {
     const ONE: i32 = 1 << SAMPLE_BITS;
     let value = value.clamp(-ONE, ONE) + ONE;
     // At most 255·2²¹ + 2²⁰ < 2³⁰.
@@ -107,7 +115,7 @@ pub(crate) fn byte_fixed(value: i32) -> u8 {
 /// Coefficients of one step in the float lanes.
 #[cfg(any(feature = "f16", feature = "f32"))]
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FloatStep {
+pub struct FloatStep {
     clip: f32,
     x0: [f32; 2],
     next: [f32; 4],
@@ -115,7 +123,8 @@ pub(crate) struct FloatStep {
 
 #[cfg(any(feature = "f16", feature = "f32"))]
 impl FloatStep {
-    pub(crate) fn decode(record: &[u8]) -> Self {
+    /// From a step of the file.
+    pub fn decode(record: &[u8]) -> Self {
         Self {
             clip: f32_at(record, 4),
             x0: [f32_at(record, 8), f32_at(record, 12)],
@@ -123,11 +132,13 @@ impl FloatStep {
         }
     }
 
-    pub(crate) fn has_noise(&self) -> bool {
+    /// Whether it asks for noise.
+    pub fn has_noise(&self) -> bool {
         self.next[3] != 0.0
     }
 
-    pub(crate) fn apply(&self, x: f32, m: f32, z: f32) -> f32 {
+    /// The next sample.
+    pub fn apply(&self, x: f32, m: f32, z: f32) -> f32 {
         let x0 = (self.x0[0] * x + self.x0[1] * m).max(-self.clip).min(self.clip);
         let [p, q, r, s] = self.next;
         p * x0 + q * x + r * m + s * z
@@ -136,7 +147,7 @@ impl FloatStep {
 
 /// A value in [−1, 1] as a byte, rounded.
 #[cfg(any(feature = "f16", feature = "f32"))]
-pub(crate) fn byte_float(value: f32) -> u8 {
+pub fn byte_float(value: f32) -> u8 {
     // The cast saturates and takes NaN to 0.
     ((value + 1.0) * 127.5 + 0.5) as u8
 }

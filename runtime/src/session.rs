@@ -11,7 +11,7 @@ use crate::noise::{Noise, Seed};
 use crate::ops::{self, Context, view, view_mut};
 use crate::sampler::{FixedStep, Guidance, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
-use crate::sampler::{FloatStep, byte_float};
+use crate::sampler::{FloatStep, byte_float, guide_float};
 use crate::weights::{Loading, Resident, WeightSource};
 
 /// Elements of the sample that one slice draws, updates or converts.
@@ -257,6 +257,25 @@ impl<'a, W: WeightSource> Session<'a, W> {
     #[doc(hidden)]
     pub fn tensor_bytes(&self, id: u16) -> Option<&[u8]> {
         self.arena.get(self.model.tensor(id)?.range())
+    }
+
+    /// The whole arena, for tests that choose what an operation reads.
+    #[doc(hidden)]
+    pub fn arena_mut(&mut self) -> &mut [u8] {
+        self.arena
+    }
+
+    /// Executes one operation of a network call on what the arena holds, for parity tests.
+    #[doc(hidden)]
+    pub fn execute(&mut self, schedule: u16, step: u32, class: u16, index: u16) -> Result<(), RunError> {
+        let corrupt = RunError::Corrupt { op: index };
+        let schedule = self.model.schedule(schedule).ok_or(corrupt)?;
+        let context = Context { model: self.model, schedule, step, class };
+        let mut walk = Walk { op: index, ..Walk::default() };
+        while walk.op == index {
+            walk.advance(&context, self.arena, &mut self.weights)?;
+        }
+        Ok(())
     }
 
     fn check_class(&self, class: Option<u16>) -> Result<u16, RequestError> {
@@ -557,8 +576,7 @@ impl<N: Noise, W: WeightSource> Run<'_, '_, N, W> {
             Lane::F16 | Lane::F32 => {
                 let coefficients = FloatStep::decode(record);
                 let noisy = coefficients.has_noise();
-                let guide = |u: f32, c: f32, guidance: Guidance| u + guidance.to_f32() * (c - u);
-                self.update_elements::<f32>(chunk, corrupt, noisy, guide, |x, m, z| {
+                self.update_elements::<f32>(chunk, corrupt, noisy, guide_float, |x, m, z| {
                     coefficients.apply(x, m, f32::from_bits(float_word(z)))
                 })
             }

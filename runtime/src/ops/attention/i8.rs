@@ -28,15 +28,10 @@ pub(crate) fn run(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut
         }
         let mut total = 0u32;
         for score in scores.iter_mut() {
-            let below = requantize(largest.saturating_sub(*score), op.score_multiplier, op.score_shift);
-            *score = exp2_neg(below.max(0).unsigned_abs(), op.weight_bits);
+            *score = weight(op, largest, *score);
             total = total.wrapping_add(score.unsigned_abs());
         }
-        // The largest score has weight 2^weight_bits, so the total is not zero.
-        let normalize = total.leading_zeros();
-        let total = u64::from(total.wrapping_shl(normalize)).max(1);
-        let multiplier = ((u64::from(op.value_multiplier.unsigned_abs()) << 31) / total).min(i32::MAX as u64) as i32;
-        let shift = op.value_shift.saturating_add(normalize as i32 - 31);
+        let [multiplier, shift] = normalizer(op, total);
         for (channel, context) in query.iter_mut().enumerate() {
             let at = channels + first + channel;
             let mut sum = 0i32;
@@ -47,4 +42,21 @@ pub(crate) fn run(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut
         }
     }
     Some(())
+}
+
+/// The unnormalized weight of a score.
+#[inline(always)]
+pub fn weight(op: &Attention, largest: i32, score: i32) -> i32 {
+    let below = requantize(largest.saturating_sub(score), op.score_multiplier, op.score_shift);
+    exp2_neg(below.max(0).unsigned_abs(), op.weight_bits)
+}
+
+/// Multiplier and shift from a sum of weighted values to the output, for weights of this total.
+#[inline(always)]
+pub fn normalizer(op: &Attention, total: u32) -> [i32; 2] {
+    // The largest score has weight 2^weight_bits, so the total is not zero.
+    let normalize = total.leading_zeros();
+    let total = u64::from(total.wrapping_shl(normalize)).max(1);
+    let multiplier = ((u64::from(op.value_multiplier.unsigned_abs()) << 31) / total).min(i32::MAX as u64) as i32;
+    [multiplier, op.value_shift.saturating_add(normalize as i32 - 31)]
 }

@@ -54,6 +54,16 @@ fn gather_row<E: Float>(
     Some(())
 }
 
+/// One value on its way into the ring, by the map of its channel if there is one.
+#[inline(always)]
+pub fn gathered(op: &Conv2d, value: f32, [a, b]: [f32; 2]) -> f32 {
+    match op.gather {
+        Gather::Raw => op.input_gain * value + op.input_offset,
+        Gather::Affine => value * a + b,
+        Gather::AffineSilu => silu(value * a + b),
+    }
+}
+
 /// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
 fn gather_pixels<S: bytemuck::Pod + Float>(
     op: &Conv2d,
@@ -68,21 +78,13 @@ fn gather_pixels<S: bytemuck::Pod + Float>(
     let mut at = geometry.padding[1] * pixel + source.channel;
     for values in input.chunks_exact(channels.max(1)) {
         let target = slot.get_mut(at..at + channels)?;
-        match op.gather {
-            Gather::Raw => {
-                for (target, &value) in target.iter_mut().zip(values) {
-                    *target = op.input_gain * value.to_f32() + op.input_offset;
-                }
+        if op.gather == Gather::Raw {
+            for (target, &value) in target.iter_mut().zip(values) {
+                *target = gathered(op, value.to_f32(), [0.0; 2]);
             }
-            Gather::Affine => {
-                for ((target, &value), &[a, b]) in target.iter_mut().zip(values).zip(norm) {
-                    *target = value.to_f32() * a + b;
-                }
-            }
-            Gather::AffineSilu => {
-                for ((target, &value), &[a, b]) in target.iter_mut().zip(values).zip(norm) {
-                    *target = silu(value.to_f32() * a + b);
-                }
+        } else {
+            for ((target, &value), &map) in target.iter_mut().zip(values).zip(norm) {
+                *target = gathered(op, value.to_f32(), map);
             }
         }
         if geometry.doubling == 1 {

@@ -83,6 +83,46 @@ fn gather_row<R: Activation>(
     Some(())
 }
 
+/// Zero point, multiplier and shift of a raw input, by its place among the sources.
+#[inline]
+pub fn raw_map(op: &Conv2d, source: usize) -> Option<[i32; 3]> {
+    Some([*op.source_zero.get(source)?, *op.multiplier.get(source)?, *op.shift.get(source)?])
+}
+
+/// One value on its way into the ring, to be saturated to the ring's width: by the raw map of its source, or by the map of
+/// its channel.
+#[inline(always)]
+pub fn gathered(op: &Conv2d, [zero, multiplier, shift]: [i32; 3], value: i32, [a, b]: [i32; 2]) -> i32 {
+    match op.gather {
+        Gather::Raw if multiplier == 0 => value,
+        Gather::Raw => requantize(value.saturating_sub(zero), multiplier, shift).saturating_add(op.ring_zero),
+        Gather::Affine | Gather::AffineSilu => {
+            let product = i64::from(value) * i64::from(a);
+            let normalized = saturate_i32(round_shift(product, op.affine_shift) + i64::from(b));
+            let value = if op.gather == Gather::AffineSilu {
+                silu(normalized)
+            } else {
+                normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS)
+            };
+            requantize(value, op.multiplier[0], op.shift[0]).saturating_add(op.ring_zero)
+        }
+    }
+}
+
+/// One result, to be saturated to the output's width, from its accumulator and what the residual holds there.
+#[inline(always)]
+pub fn finished(op: &Conv2d, accumulator: i32, [multiplier, shift]: [i32; 2], kept: Option<i32>) -> i32 {
+    let value = match kept {
+        None => requantize(accumulator, multiplier, shift),
+        Some(kept) => {
+            let kept = requantize(kept.saturating_sub(op.residual_zero), op.residual_multiplier, op.residual_shift);
+            let value = requantize(accumulator, multiplier, shift.saturating_add(RESIDUAL_BITS as i32));
+            round_shift(i64::from(value) + i64::from(kept), RESIDUAL_BITS) as i32
+        }
+    };
+    value.saturating_add(op.output_zero)
+}
+
 /// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
 fn gather_pixels<R: Activation>(
     op: &Conv2d,
@@ -93,31 +133,15 @@ fn gather_pixels<R: Activation>(
     slot: &mut [R],
 ) -> Option<()> {
     let channels = usize::from(source.tensor.channels);
-    let multiplier = op.multiplier.get(source.index()).copied()?;
-    let shift = op.shift.get(source.index()).copied()?;
-    let zero = op.source_zero.get(source.index()).copied()?;
+    let raw = raw_map(op, source.index())?;
     let pixel = geometry.channels;
     let mut at = geometry.padding[1] * pixel + source.channel;
     let mut from = 0;
     for _ in 0..source.tensor.columns {
         for (channel, target) in slot.get_mut(at..at + channels)?.iter_mut().enumerate() {
             let value = input.get(from + channel)?;
-            let value = match op.gather {
-                Gather::Raw if multiplier == 0 => value,
-                Gather::Raw => requantize(value.saturating_sub(zero), multiplier, shift).saturating_add(op.ring_zero),
-                Gather::Affine | Gather::AffineSilu => {
-                    let [a, b] = *norm.get(channel)?;
-                    let product = i64::from(value) * i64::from(a);
-                    let normalized = saturate_i32(round_shift(product, op.affine_shift) + i64::from(b));
-                    let value = if op.gather == Gather::AffineSilu {
-                        silu(normalized)
-                    } else {
-                        normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS)
-                    };
-                    requantize(value, op.multiplier[0], op.shift[0]).saturating_add(op.ring_zero)
-                }
-            };
-            *target = R::saturate(value);
+            let map = if op.gather == Gather::Raw { [0; 2] } else { *norm.get(channel)? };
+            *target = R::saturate(gathered(op, raw, value, map));
         }
         if geometry.doubling == 1 {
             let (left, right) = slot.split_at_mut_checked(at + pixel)?;
@@ -227,19 +251,13 @@ fn compute<R: Activation>(
             let activations = ring.get(start..start + run)?;
             multiply(&mut accumulators, activations, weights.from(ky * run)?, taps, count);
         }
-        for (i, (&accumulator, &[multiplier, shift])) in accumulators.iter().zip(requant).enumerate() {
-            let value = if op.residual == NONE {
-                requantize(accumulator, multiplier, shift)
-            } else {
-                let kept = match &residual_values {
-                    Some(values) => values.get(at + i)?,
-                    None => output_values.get(at + i)?,
-                };
-                let kept = requantize(kept.saturating_sub(op.residual_zero), op.residual_multiplier, op.residual_shift);
-                let value = requantize(accumulator, multiplier, shift.saturating_add(RESIDUAL_BITS as i32));
-                round_shift(i64::from(value) + i64::from(kept), RESIDUAL_BITS) as i32
+        for (i, (&accumulator, &requant)) in accumulators.iter().zip(requant).enumerate() {
+            let kept = match &residual_values {
+                _ if op.residual == NONE => None,
+                Some(values) => Some(values.get(at + i)?),
+                None => Some(output_values.get(at + i)?),
             };
-            output_values.set(at + i, value.saturating_add(op.output_zero))?;
+            output_values.set(at + i, finished(op, accumulator, requant, kept))?;
         }
         at += geometry.output_channels;
     }

@@ -17,11 +17,16 @@ pub(crate) fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Opti
     let class: &[i16] = if context.model.classes() == 0 { &[] } else { row(op.table, context.class.into())? };
     let output: &mut [i16] = view_mut(arena.get_mut(output.range())?)?;
     for (i, (output, &time)) in output.iter_mut().zip(time).enumerate() {
-        let sum = i32::from(time) + class.get(i).map_or(0, |&class| class.into());
-        let value = silu(sum.wrapping_shl(op.input_shift));
-        *output = saturate_i16(saturate_i32(round_shift(value.into(), op.output_shift)));
+        *output = activated(op, time, class.get(i).copied().unwrap_or(0));
     }
     Some(())
+}
+
+/// One element of the conditioning vector.
+#[inline]
+pub fn activated(op: &Embed, time: i16, class: i16) -> i16 {
+    let value = silu((i32::from(time) + i32::from(class)).wrapping_shl(op.input_shift));
+    saturate_i16(saturate_i32(round_shift(value.into(), op.output_shift)))
 }
 
 pub(crate) fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()> {
@@ -35,12 +40,15 @@ pub(crate) fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut
     let source: &[i16] = view(source)?;
     let target: &mut [i32] = view_mut(target)?;
     let rows = weights.chunks_exact(inputs.max(1)).zip(bias).zip(requant).zip(target.iter_mut());
-    for (((weights, &bias), &[multiplier, shift]), target) in
-        rows.skip(slice as usize * LINEAR_BLOCK).take(LINEAR_BLOCK)
-    {
+    for (((weights, &bias), &requant), target) in rows.skip(slice as usize * LINEAR_BLOCK).take(LINEAR_BLOCK) {
         let sum = weights.iter().zip(source).fold(0i64, |sum, (&w, &x)| sum + i64::from(i32::from(w) * i32::from(x)));
-        let sum = saturate_i32(round_shift(sum, LINEAR_SHIFT));
-        *target = requantize(sum, multiplier, shift).saturating_add(bias);
+        *target = projected(sum, requant, bias);
     }
     Some(())
+}
+
+/// One result of a linear map from its sum.
+#[inline]
+pub fn projected(sum: i64, [multiplier, shift]: [i32; 2], bias: i32) -> i32 {
+    requantize(saturate_i32(round_shift(sum, LINEAR_SHIFT)), multiplier, shift).saturating_add(bias)
 }

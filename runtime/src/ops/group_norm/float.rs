@@ -37,14 +37,26 @@ pub(crate) fn run<E: Float>(context: &Context<'_>, op: &GroupNorm, slice: u32, a
     };
     let mean = mean_of(&|x| x)?;
     let variance = mean_of(&|x| (x - mean) * (x - mean))?;
-    let inverse = 1.0 / sqrt(variance + op.epsilon);
+    let inverse = inverse_deviation(op, variance);
 
     let gamma: &[f32] = context.data(op.gamma, channels)?;
     let beta: &[f32] = context.data(op.beta, channels)?;
     let map: &mut [[f32; 2]] = view_mut(arena.get_mut(output.range())?)?;
     for channel in group {
-        let a = gamma.get(channel)? * inverse;
-        *map.get_mut(channel)? = [a, beta.get(channel)? - mean * a];
+        *map.get_mut(channel)? = channel_map(mean, inverse, *gamma.get(channel)?, *beta.get(channel)?);
     }
     Some(())
+}
+
+/// One over the deviation.
+#[inline]
+pub fn inverse_deviation(op: &GroupNorm, variance: f32) -> f32 {
+    1.0 / sqrt(variance + op.epsilon)
+}
+
+/// `[A, B]` of a channel.
+#[inline]
+pub fn channel_map(mean: f32, inverse: f32, gamma: f32, beta: f32) -> [f32; 2] {
+    let a = gamma * inverse;
+    [a, beta - mean * a]
 }

@@ -30,40 +30,70 @@ pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut
             Element::I16 => sums::<i16>(source, view(input)?, part.clone(), zero)?,
             _ => return None,
         };
-        let ratio = u64::from(op.ratio.get(source.index()).copied()?);
-        sum = sum.wrapping_add(s.wrapping_mul(ratio as i64));
-        squares = squares.wrapping_add((q.wrapping_mul(ratio) >> 15).wrapping_mul(ratio) >> 15);
+        let (s, q) = to_common_scale(s, q, op.ratio.get(source.index()).copied()?);
+        sum = sum.wrapping_add(s);
+        squares = squares.wrapping_add(q);
         count += part.len() as u64 * u64::from(source.tensor.rows) * u64::from(source.tensor.columns);
     }
 
-    // Mean and variance in 16 fractional bits of that unit.
-    let mean = (sum << 1).checked_div(count as i64)?;
-    let mean_square = (squares << 16).checked_div(count)?;
-    let variance = mean_square.saturating_sub(((mean * mean) >> 16) as u64);
-    let (mantissa, exponent) = rsqrt_q16(variance.saturating_add(op.epsilon_q16));
+    let group_map = GroupMap::new(op, sum, squares, count)?;
 
     let gamma: &[i32] = context.data(op.gamma, channels)?;
     let beta: &[i32] = context.data(op.beta, channels)?;
-    // Mean over deviation with 16 fractional bits: |mean| < 2³¹ and the mantissa is at most 2³¹.
-    let offset = shift(mean * i64::from(mantissa), exponent);
     let map: &mut [[i32; 2]] = view_mut(arena.get_mut(output.range())?)?;
     for source in &sources {
-        let ratio = i64::from(op.ratio.get(source.index()).copied()?);
-        let zero = i64::from(op.zero.get(source.index()).copied()?);
+        let ratio = op.ratio.get(source.index()).copied()?;
+        let zero = op.zero.get(source.index()).copied()?;
         for channel in overlap(&group, source) {
             let channel = source.channel + channel;
-            let gamma = i64::from(*gamma.get(channel)?);
-            // γ has 20 fractional bits, the ratio 15, the mantissa `exponent`; the result `affine_shift + 12`.
-            let scaled = round_shift(gamma * ratio, 15);
-            let a = shift(scaled * i64::from(mantissa), exponent + 20 - (op.affine_shift as i32 + 12));
-            let a = saturate_i32(a);
-            let b = i64::from(*beta.get(channel)?)
-                - round_shift(offset.saturating_mul(gamma), 16 + 20 - 12)
-                - round_shift(i64::from(a) * zero, op.affine_shift);
-            *map.get_mut(channel)? = [a, saturate_i32(b)];
+            *map.get_mut(channel)? = group_map.channel(op, *gamma.get(channel)?, *beta.get(channel)?, ratio, zero);
         }
     }
     Some(())
+}
+
+/// Sums over a source in units of the larger scale: Σx with 15 fractional bits, Σx² without.
+#[inline]
+pub fn to_common_scale(sum: i64, squares: u64, ratio: u32) -> (i64, u64) {
+    let ratio = u64::from(ratio);
+    (sum.wrapping_mul(ratio as i64), (squares.wrapping_mul(ratio) >> 15).wrapping_mul(ratio) >> 15)
+}
+
+/// What a group's statistics do to its channels.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupMap {
+    /// Mean over deviation, 16 fractional bits.
+    offset: i64,
+    /// One over the deviation: `mantissa·2^(−exponent)`.
+    mantissa: u32,
+    exponent: i32,
+}
+
+impl GroupMap {
+    /// From the sums of `count` elements in the common scale; `None` if there are none.
+    pub fn new(op: &GroupNorm, sum: i64, squares: u64, count: u64) -> Option<Self> {
+        // Mean and variance in 16 fractional bits of that unit.
+        let mean = (sum << 1).checked_div(count as i64)?;
+        let mean_square = (squares << 16).checked_div(count)?;
+        let variance = mean_square.saturating_sub(((mean * mean) >> 16) as u64);
+        let (mantissa, exponent) = rsqrt_q16(variance.saturating_add(op.epsilon_q16));
+        // |mean| < 2³¹ and the mantissa is at most 2³¹.
+        Some(Self { offset: shift(mean * i64::from(mantissa), exponent), mantissa, exponent })
+    }
+
+    /// `[A, B]` of a channel of a source with this ratio and zero point.
+    #[inline]
+    pub fn channel(&self, op: &GroupNorm, gamma: i32, beta: i32, ratio: u32, zero: i32) -> [i32; 2] {
+        let gamma = i64::from(gamma);
+        // γ has 20 fractional bits, the ratio 15, the mantissa `exponent`; the result `affine_shift + 12`.
+        let scaled = round_shift(gamma * i64::from(ratio), 15);
+        let a = shift(scaled * i64::from(self.mantissa), self.exponent + 20 - (op.affine_shift as i32 + 12));
+        let a = saturate_i32(a);
+        let b = i64::from(beta)
+            - round_shift(self.offset.saturating_mul(gamma), 16 + 20 - 12)
+            - round_shift(i64::from(a) * i64::from(zero), op.affine_shift);
+        [a, saturate_i32(b)]
+    }
 }
 
 /// Σ(x − zero) and Σ(x − zero)² over the given channels of all pixels.

@@ -1,0 +1,36 @@
+//! What each operation does to single values: shared with the kernels of a GPU, so that both compute the same by
+//! construction. Hidden, because it changes with the operations.
+
+#[cfg(any(feature = "f16", feature = "f32"))]
+pub use crate::float::{Float, exp, silu};
+pub use crate::sampler::{FixedStep, byte_fixed, guide_fixed};
+#[cfg(any(feature = "f16", feature = "f32"))]
+pub use crate::sampler::{FloatStep, byte_float, guide_float};
+
+/// Convolution.
+pub mod conv2d {
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub use crate::ops::conv2d::float::gathered as gathered_float;
+    #[cfg(feature = "i8")]
+    pub use crate::ops::conv2d::i8::{finished, gathered, raw_map};
+}
+
+/// Group normalization.
+pub mod group_norm {
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub use crate::ops::group_norm::float::{channel_map, inverse_deviation};
+    #[cfg(feature = "i8")]
+    pub use crate::ops::group_norm::i8::{GroupMap, to_common_scale};
+}
+
+/// Attention.
+#[cfg(all(feature = "attention", feature = "i8"))]
+pub mod attention {
+    pub use crate::ops::attention::i8::{normalizer, weight};
+}
+
+/// Conditioning.
+#[cfg(all(feature = "conditioning", feature = "i8"))]
+pub mod embedding {
+    pub use crate::ops::embedding::i8::{activated, projected};
+}
