@@ -4,7 +4,7 @@
 //! it into device operations, [`mod@calibrate`] watches the `f32` lane, [`quantize`], [`rounding`] and [`emit`] turn real
 //! numbers into integers, [`stream`] cuts weights that the device does not hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
 //! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself; [`quality`] says
-//! what they are worth.
+//! what they are worth; [`twin`] draws them by the thousand, on a GPU, exactly as the device will.
 #![deny(missing_docs)]
 
 pub mod calibrate;
@@ -25,4 +25,5 @@ pub mod schedule;
 pub mod shipped;
 pub mod stream;
 pub mod tensors;
+pub mod twin;
 pub mod write;

@@ -1,61 +1,169 @@
-//! The GPU's side of waft: kernel bodies as plain functions of a thread's index.
+//! The GPU's side of waft: one body for each kernel, written once for GPU and host.
 //!
-//! A kernel body calls the runtime's own arithmetic, so that what a GPU computes is what a device computes, bit for
-//! bit, by construction; and because it is a plain function, a host without a GPU can run it over its whole grid and
-//! hold it against the runtime. So far there is one, the initial noise of a batch of pictures; the operators' kernels
-//! and their PTX are not written yet.
+//! A body calls the arithmetic of the device's own operations, so that what a GPU computes is what a device computes, bit
+//! for bit, by construction. It is generic over its [`Memory`] and its [`Warp`]: the crate in `ptx/` instantiates it with
+//! a GPU's pointers and threads and compiles to [`PTX`]; [`HostMemory`] and [`HostWarp`] let a machine without a GPU
+//! execute it over its whole grid and hold it against the runtime.
+//!
+//! All kernels take the same arguments: addresses of the four memories of [`Space`], the place of the kernel's parameters
+//! in the constants, and the number of pictures.
 #![no_std]
-#![deny(missing_docs)]
+#![deny(missing_docs, unsafe_code)]
 
-use waft::Noise;
-use waft::noise::Seed;
+#[cfg(feature = "host")]
+extern crate alloc;
 
-/// Elements that one thread of [`noise`] draws: a block of the generator.
-pub const NOISE_ELEMENTS: usize = 4;
+pub mod attention;
+pub mod conv2d;
+mod element;
+pub mod embedding;
+pub mod group_norm;
+mod memory;
+pub mod sampler;
+mod warp;
 
-/// Threads of [`noise`] for one picture of `len` elements.
-pub const fn noise_threads(len: usize) -> usize {
-    len.div_ceil(NOISE_ELEMENTS)
+use bytemuck::{Pod, Zeroable};
+
+pub use element::Place;
+pub use memory::{HostMemory, Memory, Space};
+pub use warp::{HostWarp, LANES, Number, TILE_CHANNELS, TILE_DEPTH, TILE_PIXELS, Tile, Warp, tile_place};
+
+/// Warps of a block.
+pub const BLOCK_WARPS: u32 = 4;
+
+/// The kernels, as every driver since CUDA 11.0 takes them, for compute capability 7.5 and above.
+#[cfg(feature = "host")]
+pub const PTX: &str = include_str!("../waft.ptx");
+
+/// Where a batch of pictures stands: the first bytes of [`Space::State`]. The class of each picture follows, a `u32` each,
+/// then, from [`pictures_at`] on, the pictures' bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct State {
+    /// Seed of the first picture, low word first; the others count up from it.
+    pub seed: [u32; 2],
+    /// Number of the step.
+    pub step: u32,
+    /// Guidance in 16 fractional bits.
+    pub guidance: i32,
+    /// The step list's places in the model file, see [`waft::format::Schedule`].
+    pub rows: u32,
+    /// Time embeddings.
+    pub embeddings: u32,
+    /// Per-step biases.
+    pub biases: u32,
+    /// Bytes of the biases of one step.
+    pub bias_bytes: u32,
 }
 
-/// Body of the noise kernel: thread `thread` of picture `picture` writes its elements of draw `draw` of the seed
-/// `first_seed + picture` to `samples`, (picture, element) order, `len` elements a picture, 20 fractional bits.
-///
-/// Threads write disjoint elements, so they may run in any order or at once.
-pub fn noise(thread: usize, picture: usize, first_seed: u64, draw: u32, len: usize, samples: &mut [i32]) {
-    let mut seed = Seed::new(first_seed.wrapping_add(picture as u64));
-    let first = thread * NOISE_ELEMENTS;
-    for element in first..(first + NOISE_ELEMENTS).min(len) {
-        if let (Some(sample), Some(value)) =
-            (samples.get_mut(picture * len + element), seed.sample(draw, element as u32))
-        {
-            *sample = value;
-        }
+/// Bytes of a [`State`].
+pub const STATE_BYTES: usize = size_of::<State>();
+
+/// Where the pictures' bytes start in [`Space::State`].
+pub const fn pictures_at(batch: u32) -> usize {
+    STATE_BYTES + (4 * batch as usize).next_multiple_of(16)
+}
+
+/// How far apart pictures lie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Strides {
+    /// Bytes of one arena.
+    pub arena: u32,
+    /// Bytes of one picture's scratch, a multiple of 16.
+    pub scratch: u32,
+}
+
+impl Strides {
+    #[inline(always)]
+    fn arena(self, picture: u32) -> usize {
+        self.arena as usize * picture as usize
+    }
+
+    #[inline(always)]
+    fn scratch(self, picture: u32) -> usize {
+        self.scratch as usize * picture as usize
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A kernel: its parameters, and what its warps do.
+pub trait Body: Pod {
+    /// Warps that it needs for a batch.
+    fn warps(&self, batch: u32) -> u64;
 
-    #[test]
-    fn threads_in_any_order_draw_what_a_session_draws() {
-        use waft::{Request, Samples, Session};
-        static ARENA: waft::Arena<{ waft_models::digits::I8.arena_bytes() }> = waft::Arena::new();
-        let mut session = Session::new(&waft_models::digits::I8, ARENA.take().expect("first use")).expect("fits");
-        const LEN: usize = 64;
-        let mut samples = [0; 3 * LEN];
-        for picture in (0..3).rev() {
-            for thread in (0..noise_threads(LEN)).rev() {
-                noise(thread, picture, 41, 0, LEN, &mut samples);
-            }
-        }
-        for (picture, drawn) in samples.chunks_exact(LEN).enumerate() {
-            let mut run = session.sample(Request::new().seed(41 + picture as u64)).expect("valid");
-            while run.starts().is_none() {
-                run.step().expect("seeds do not run out");
-            }
-            assert_eq!(run.sample(), Some(Samples::Fixed(drawn)));
-        }
-    }
+    /// What warp `index` does. Warps may run in any order or at once.
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32);
 }
+
+/// Gives a macro the list of kernels: the name of each in PTX, and its body.
+#[macro_export]
+macro_rules! kernels {
+    ($apply:ident) => {
+        $apply! {
+            conv2d_i8_gather: $crate::conv2d::i8::GatherKernel,
+            conv2d_i8_multiply: $crate::conv2d::i8::MultiplyKernel,
+            conv2d_float_gather: $crate::conv2d::float::GatherKernel,
+            conv2d_float_multiply: $crate::conv2d::float::MultiplyKernel,
+            group_norm_i8: $crate::group_norm::IntegerKernel,
+            group_norm_float: $crate::group_norm::FloatKernel,
+            attention_i8_scores: $crate::attention::IntegerScoresKernel,
+            attention_i8_context: $crate::attention::IntegerContextKernel,
+            attention_float_scores: $crate::attention::FloatScoresKernel,
+            attention_float_context: $crate::attention::FloatContextKernel,
+            embed: $crate::embedding::EmbedKernel,
+            linear: $crate::embedding::LinearKernel,
+            noise: $crate::sampler::NoiseKernel,
+            keep: $crate::sampler::KeepKernel,
+            update: $crate::sampler::UpdateKernel,
+            bytes: $crate::sampler::BytesKernel,
+            advance: $crate::sampler::AdvanceKernel,
+        }
+    };
+}
+
+/// Every kernel with its parameters.
+macro_rules! kernel_enum {
+    ($($name:ident: $body:ty,)*) => {
+        /// A kernel and its parameters: one launch.
+        #[allow(non_camel_case_types, reason = "named as in PTX")]
+        #[derive(Clone, Copy, Debug)]
+        pub enum Kernel {
+            $(#[doc = concat!("`", stringify!($name), "`")] $name($body),)*
+        }
+
+        impl Kernel {
+            /// Names of all kernels in PTX.
+            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+            /// Its name in PTX.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => stringify!($name),)*
+                }
+            }
+
+            /// Its parameters as bytes.
+            pub fn parameters(&self) -> &[u8] {
+                match self {
+                    $(Self::$name(body) => bytemuck::bytes_of(body),)*
+                }
+            }
+
+            /// Warps that it needs for a batch.
+            pub fn warps(&self, batch: u32) -> u64 {
+                match self {
+                    $(Self::$name(body) => body.warps(batch),)*
+                }
+            }
+
+            /// Executes one warp.
+            pub fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+                match self {
+                    $(Self::$name(body) => body.run(memory, warp, index, batch),)*
+                }
+            }
+        }
+    };
+}
+
+kernels!(kernel_enum);

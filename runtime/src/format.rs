@@ -551,7 +551,8 @@ pub enum Op {
 }
 
 impl Conv2d {
-    const fn decode(record: &[u8]) -> Option<Self> {
+    /// From its record of [`OP_BYTES`]; `None` if an enumeration is out of range.
+    pub const fn decode(record: &[u8]) -> Option<Self> {
         let gather = match u8_at(record, 1) {
             0 => Gather::Raw,
             1 => Gather::Affine,
@@ -618,7 +619,8 @@ impl Conv2d {
 }
 
 impl GroupNorm {
-    const fn decode(record: &[u8]) -> Self {
+    /// From its record of [`OP_BYTES`].
+    pub const fn decode(record: &[u8]) -> Self {
         Self {
             sources: [u16_at(record, 4), u16_at(record, 6)],
             output: u16_at(record, 8),
@@ -635,7 +637,8 @@ impl GroupNorm {
 }
 
 impl Attention {
-    const fn decode(record: &[u8]) -> Self {
+    /// From its record of [`OP_BYTES`].
+    pub const fn decode(record: &[u8]) -> Self {
         Self {
             query: u16_at(record, 4),
             key_value: u16_at(record, 6),
@@ -653,7 +656,8 @@ impl Attention {
 }
 
 impl Embed {
-    const fn decode(record: &[u8]) -> Self {
+    /// From its record of [`OP_BYTES`].
+    pub const fn decode(record: &[u8]) -> Self {
         Self {
             output: u16_at(record, 8),
             table: u32_at(record, 24),
@@ -664,7 +668,8 @@ impl Embed {
 }
 
 impl Linear {
-    const fn decode(record: &[u8]) -> Self {
+    /// From its record of [`OP_BYTES`].
+    pub const fn decode(record: &[u8]) -> Self {
         Self {
             source: u16_at(record, 4),
             output: u16_at(record, 8),

@@ -118,6 +118,14 @@ impl<'a> Model<'a> {
         self.header.op(self.bytes, index)
     }
 
+    /// The record of an operation, [`OP_BYTES`](format::OP_BYTES) long; empty if there is none.
+    pub const fn record(&self, index: u16) -> &'a [u8] {
+        if index >= self.header.ops {
+            return &[];
+        }
+        format::slice_at(self.bytes, self.header.ops_at as usize + index as usize * format::OP_BYTES, format::OP_BYTES)
+    }
+
     /// Number of step lists.
     pub const fn schedules(&self) -> u16 {
         self.header.schedules

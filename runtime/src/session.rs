@@ -60,6 +60,21 @@ impl Request {
     pub const fn guidance(self, guidance: Guidance) -> Self {
         Self { guidance, ..self }
     }
+
+    /// The class asked for.
+    pub const fn asked_class(&self) -> Option<u16> {
+        self.class
+    }
+
+    /// The number of steps asked for.
+    pub const fn asked_steps(&self) -> Option<u32> {
+        self.steps
+    }
+
+    /// The guidance asked for.
+    pub const fn asked_guidance(&self) -> Guidance {
+        self.guidance
+    }
 }
 
 /// How far a run is.

@@ -10,6 +10,7 @@ mod export;
 mod firmware;
 mod header;
 mod inspect;
+mod kernels;
 mod quality;
 mod sample;
 mod setup;
@@ -31,6 +32,7 @@ enum Command {
     Sample(sample::Args),
     Eps(eps::Args),
     Inspect(inspect::Args),
+    Kernels(kernels::Args),
     Quality(quality::Args),
     Firmware(firmware::Args),
     Size(size::Args),
@@ -45,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(&args),
         Command::Eps(args) => eps::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Quality(args) => quality::run(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),

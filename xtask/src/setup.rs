@@ -13,11 +13,17 @@ const MINOR: u32 = 89;
 /// A cargo that builds for a target.
 pub(crate) struct Toolchain {
     cargo: PathBuf,
+    version: String,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
 }
 
 impl Toolchain {
+    /// What its compiler says of itself.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
     /// `cargo build` for the target, in a folder.
     pub(crate) fn build(&self, folder: &Path, target: &str) -> Command {
         let mut command = Command::new(&self.cargo);
@@ -67,7 +73,8 @@ pub(crate) fn toolchain(target: &str) -> anyhow::Result<Toolchain> {
         let folder = output("rustc", &["--print", "target-libdir", "--target", target])?;
         let has_core =
             fs::read_dir(folder).ok()?.flatten().any(|f| f.file_name().to_string_lossy().contains("libcore"));
-        has_core.then(|| Toolchain { cargo: "cargo".into(), environment: vec![], arguments: vec![] })
+        let version = output("rustc", &["--version"])?;
+        has_core.then(|| Toolchain { cargo: "cargo".into(), version, environment: vec![], arguments: vec![] })
     };
     if let Some(found) = native() {
         return Ok(found);
@@ -115,6 +122,7 @@ fn from_source(target: &str) -> Option<Toolchain> {
     let name = target.to_uppercase().replace(['-', '.'], "_");
     Some(Toolchain {
         cargo,
+        version,
         environment: vec![
             ("RUSTC".into(), rustc.display().to_string()),
             ("RUSTC_BOOTSTRAP".into(), "1".into()),
@@ -122,6 +130,65 @@ fn from_source(target: &str) -> Option<Toolchain> {
         ],
         arguments: vec!["-Z".into(), "build-std=core".into()],
     })
+}
+
+/// A compiler for `nvptx64-nvidia-cuda`. Its link is never used, so any name will do for the linker.
+pub(crate) fn ptx_toolchain() -> anyhow::Result<Toolchain> {
+    const TARGET: &str = "nvptx64-nvidia-cuda";
+    let found = || from_source(TARGET).or_else(nightly);
+    if let Some(found) = found() {
+        return Ok(found);
+    }
+    if may_install()
+        && has_apt()
+        && apt(&["update"])
+        && apt(&["install", "-y", "rustc-web", "cargo-web", "rust-web-src", "lld-19"])
+        && let Some(found) = found()
+    {
+        return Ok(found);
+    }
+    if may_install() {
+        eprintln!("set-up: rustup toolchain install nightly --component rust-src");
+        if succeeds(Command::new("rustup").args(["toolchain", "install", "nightly", "--component", "rust-src"]))
+            && let Some(found) = nightly()
+        {
+            return Ok(found);
+        }
+    }
+    bail!("no compiler for {TARGET}: run `rustup toolchain install nightly --component rust-src`")
+}
+
+/// rustup's nightly with the core library built from source.
+fn nightly() -> Option<Toolchain> {
+    let version = output("rustc", &["+nightly", "--version"])?;
+    let sysroot = output("rustc", &["+nightly", "--print", "sysroot"])?;
+    let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/Cargo.toml");
+    sources.is_file().then(|| Toolchain {
+        cargo: "cargo".into(),
+        version,
+        environment: vec![("RUSTUP_TOOLCHAIN".into(), "nightly".into())],
+        arguments: vec!["-Z".into(), "build-std=core".into()],
+    })
+}
+
+/// NVIDIA's assembler.
+pub(crate) fn ptxas() -> anyhow::Result<PathBuf> {
+    const PACKAGE: &str = "nvidia-cuda-nvcc==13.*";
+    if succeeds(Command::new("ptxas").arg("--version")) {
+        return Ok("ptxas".into());
+    }
+    let folder = crate::firmware::root().join(".setup").join("cuda");
+    let program = folder.join("nvidia").join("cu13").join("bin").join("ptxas");
+    if !program.is_file() && may_install() {
+        eprintln!("set-up: pip install {PACKAGE}");
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"]).arg(&folder).arg(PACKAGE);
+        succeeds(&mut pip);
+    }
+    if program.is_file() {
+        return Ok(program);
+    }
+    bail!("ptxas does not run: install the CUDA toolkit, or {PACKAGE} with pip for python3")
 }
 
 /// Makes sure that a program runs that packages bring.

@@ -1,0 +1,451 @@
+//! The device's twin: the same plan, executed for many pictures at once by the kernels of `waft-kernels`, on a GPU
+//! ([`cuda`]) or, to hold every kernel against the runtime where there is none, on the host ([`host`]).
+//!
+//! A [`Program`] is a model as launches: it is made once, and replayed for each step of each batch.
+
+#[cfg(feature = "cuda")]
+pub mod cuda;
+pub mod host;
+
+use indicatif::ProgressBar;
+use thiserror::Error;
+use waft::arithmetic::{FixedStep, FloatStep};
+use waft::fixed::SAMPLE_BITS;
+use waft::format::{Lane, Op, STEP_BYTES};
+use waft::{Guidance, Model, Request, RequestError};
+use waft_kernels::{
+    Kernel, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
+};
+
+use crate::sample::{Batch, Picture};
+
+/// Why the twin did not do what was asked for.
+#[derive(Debug, Error)]
+pub enum TwinError {
+    /// No driver, or no device.
+    #[error("no CUDA device: {0}")]
+    NoDevice(String),
+    /// The device has too little memory for the batch; [`draw`] halves it and tries again.
+    #[error("{device}: no memory for a batch of {batch} pictures; free some, or ask for smaller batches with --batch")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Pictures of the batch.
+        batch: u32,
+    },
+    /// The driver refused the kernels.
+    #[error(
+        "{device} with driver {driver} refuses the kernels: {what}; waft needs compute capability 7.5 and a driver for CUDA 11.4 or later"
+    )]
+    Refused {
+        /// The device.
+        device: String,
+        /// The newest CUDA version that the driver knows.
+        driver: String,
+        /// What the driver says.
+        what: String,
+    },
+    /// A call of the driver failed: the device is lost, or the program has a defect.
+    #[error(
+        "{device} with driver {driver} failed at {call}: {what}; if the device was lost (see `nvidia-smi`), start again, else please report this"
+    )]
+    Driver {
+        /// The device.
+        device: String,
+        /// The newest CUDA version that the driver knows.
+        driver: String,
+        /// Which call.
+        call: &'static str,
+        /// What the driver says.
+        what: String,
+    },
+    /// The model cannot draw this.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A model or a request that the twin cannot take.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// Names of all kernels in PTX.
+pub fn kernel_names() -> &'static [&'static str] {
+    Kernel::NAMES
+}
+
+/// A kernel and where its parameters lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Place of its parameters in [`Space::Constants`].
+    pub parameters: u32,
+}
+
+/// A model as launches.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// What [`Space::Constants`] holds: the file, repacked weights, parameters.
+    pub constants: Vec<u8>,
+    /// How far apart pictures lie in arenas and scratch.
+    pub strides: Strides,
+    /// Elements of the sample.
+    len: u32,
+    /// Of each operation, for each picture's own class.
+    ops: Vec<Vec<Launch>>,
+    /// The operations that differ for the class that means "no class".
+    unconditional: Vec<Option<Launch>>,
+    noise: Launch,
+    keep: Launch,
+    update: Launch,
+    bytes: Launch,
+    advance: Launch,
+}
+
+/// Builds constants and remembers where parameters went.
+struct Builder {
+    constants: Vec<u8>,
+}
+
+impl Builder {
+    fn append(&mut self, bytes: &[u8]) -> Result<u32, TwinError> {
+        self.constants.resize(self.constants.len().next_multiple_of(16), 0);
+        let at = u32::try_from(self.constants.len())
+            .map_err(|_| TwinError::Unfit("the model and its repacked weights have more than 4 GiB".into()))?;
+        self.constants.extend(bytes);
+        Ok(at)
+    }
+
+    fn launch(&mut self, kernel: Kernel) -> Result<Launch, TwinError> {
+        Ok(Launch { kernel, parameters: self.append(kernel.parameters())? })
+    }
+}
+
+impl Program {
+    /// Of a model and the weights' own file, if it has one.
+    ///
+    /// # Errors
+    /// If the model is too large, or does not sample.
+    pub fn new(model: &Model<'_>, weights: &[u8]) -> Result<Self, TwinError> {
+        let corrupt = || TwinError::Unfit("the model's bytes changed".into());
+        let integer = model.lane() == Lane::I8;
+        let file = if model.header().weights_bytes > 0 { weights } else { model.bytes() };
+        let mut builder = Builder { constants: model.bytes().to_vec() };
+        // The stride of the scratch is the largest need, known once all operations are.
+        let mut strides = Strides { arena: model.header().arena_bytes, scratch: 16 };
+        let mut packed = vec![];
+        for index in 0..model.ops() {
+            let need = match model.op(index).ok_or_else(corrupt)? {
+                Op::Conv2d(_) => {
+                    let weights = if integer {
+                        conv2d::i8::pack(model, index, file)
+                    } else {
+                        conv2d::float::pack(model, index, file)
+                    };
+                    let at = builder.append(&weights.ok_or_else(corrupt)?)?;
+                    packed.push(at);
+                    conv2d::Parameters::new(model, index, strides, at).ok_or_else(corrupt)?.scratch_bytes()
+                }
+                Op::Attention(_) => {
+                    packed.push(0);
+                    attention::Parameters::new(model, index, strides).ok_or_else(corrupt)?.scratch_bytes()
+                }
+                Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) => {
+                    packed.push(0);
+                    0
+                }
+            };
+            strides.scratch = strides.scratch.max(need.next_multiple_of(16));
+        }
+        let mut ops = vec![];
+        let mut unconditional = vec![];
+        for (index, at) in (0..model.ops()).zip(packed) {
+            let mut other = None;
+            let kernels = match model.op(index).ok_or_else(corrupt)? {
+                Op::Conv2d(_) => {
+                    let parameters = conv2d::Parameters::new(model, index, strides, at).ok_or_else(corrupt)?;
+                    if integer {
+                        vec![
+                            Kernel::conv2d_i8_gather(conv2d::i8::GatherKernel(parameters)),
+                            Kernel::conv2d_i8_multiply(conv2d::i8::MultiplyKernel(parameters)),
+                        ]
+                    } else {
+                        vec![
+                            Kernel::conv2d_float_gather(conv2d::float::GatherKernel(parameters)),
+                            Kernel::conv2d_float_multiply(conv2d::float::MultiplyKernel(parameters)),
+                        ]
+                    }
+                }
+                Op::GroupNorm(_) => {
+                    let parameters = group_norm::Parameters::new(model, index, strides).ok_or_else(corrupt)?;
+                    if integer {
+                        vec![Kernel::group_norm_i8(group_norm::IntegerKernel(parameters))]
+                    } else {
+                        vec![Kernel::group_norm_float(group_norm::FloatKernel(parameters))]
+                    }
+                }
+                Op::Attention(_) => {
+                    let parameters = attention::Parameters::new(model, index, strides).ok_or_else(corrupt)?;
+                    if integer {
+                        vec![
+                            Kernel::attention_i8_scores(attention::IntegerScoresKernel(parameters)),
+                            Kernel::attention_i8_context(attention::IntegerContextKernel(parameters)),
+                        ]
+                    } else {
+                        vec![
+                            Kernel::attention_float_scores(attention::FloatScoresKernel(parameters)),
+                            Kernel::attention_float_context(attention::FloatContextKernel(parameters)),
+                        ]
+                    }
+                }
+                Op::Embed(_) => {
+                    let embed = |unconditional| embedding::EmbedKernel::new(model, index, strides, unconditional);
+                    if model.unconditional_class().is_some() {
+                        other = Some(builder.launch(Kernel::embed(embed(true).ok_or_else(corrupt)?))?);
+                    }
+                    vec![Kernel::embed(embed(false).ok_or_else(corrupt)?)]
+                }
+                Op::Linear(_) => {
+                    vec![Kernel::linear(embedding::LinearKernel::new(model, index, strides).ok_or_else(corrupt)?)]
+                }
+            };
+            ops.push(kernels.into_iter().map(|kernel| builder.launch(kernel)).collect::<Result<_, _>>()?);
+            unconditional.push(other);
+        }
+        let around = sampler::Parameters::new(model, strides).ok_or_else(|| {
+            TwinError::Unfit("the model does not sample: its output is not of the sample's shape".into())
+        })?;
+        Ok(Self {
+            strides,
+            len: model.image_shape().iter().product::<usize>() as u32,
+            ops,
+            unconditional,
+            noise: builder.launch(Kernel::noise(sampler::NoiseKernel(around)))?,
+            keep: builder.launch(Kernel::keep(sampler::KeepKernel(around)))?,
+            update: builder.launch(Kernel::update(sampler::UpdateKernel(around)))?,
+            bytes: builder.launch(Kernel::bytes(sampler::BytesKernel(around)))?,
+            advance: builder.launch(Kernel::advance(sampler::AdvanceKernel { steps: 1 }))?,
+            constants: builder.constants,
+        })
+    }
+
+    /// Bytes of [`Space::State`] for a batch.
+    pub fn state_bytes(&self, batch: u32) -> usize {
+        pictures_at(batch) + self.len as usize * batch as usize
+    }
+
+    /// Launches of one operation, for each picture's own class.
+    pub fn op(&self, index: u16) -> &[Launch] {
+        self.ops.get(usize::from(index)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Launches of one step of the sampler.
+    fn step(&self, guided: bool) -> Vec<Launch> {
+        let mut launches = vec![];
+        if guided {
+            for (own, other) in self.ops.iter().zip(&self.unconditional) {
+                match other {
+                    Some(other) => launches.push(*other),
+                    None => launches.extend(own),
+                }
+            }
+            launches.push(self.keep);
+        }
+        launches.extend(self.ops.iter().flatten());
+        launches.extend([self.update, self.advance]);
+        launches
+    }
+}
+
+/// What executes launches.
+pub trait Device {
+    /// Its name, for reports.
+    fn name(&self) -> String;
+
+    /// The newest CUDA version that its driver knows, if it has one.
+    fn driver(&self) -> Option<String>;
+
+    /// Most pictures of a batch that its memory has room for.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    fn capacity(&mut self, program: &Program) -> Result<u32, TwinError>;
+
+    /// Sets up the four memories for a program and a batch; what they held is lost.
+    ///
+    /// # Errors
+    /// [`TwinError::OutOfMemory`] among others.
+    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), TwinError>;
+
+    /// Copies bytes to a memory.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), TwinError>;
+
+    /// Copies bytes from a memory.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), TwinError>;
+
+    /// Executes launches in order, the whole list `times` times, for the batch that it was prepared for.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), TwinError>;
+}
+
+/// The state of a batch at the beginning of a step.
+///
+/// # Errors
+/// If the model has no such step list.
+pub fn state(
+    model: &Model<'_>,
+    steps: Option<u32>,
+    step: u32,
+    seed: u64,
+    guidance: Guidance,
+) -> Result<State, TwinError> {
+    let list = (0..model.schedules())
+        .filter_map(|index| model.schedule(index))
+        .find(|list| steps.is_none_or(|steps| steps == list.steps))
+        .ok_or(RequestError::Steps { asked: steps.unwrap_or(0) })?;
+    Ok(State {
+        seed: [seed as u32, (seed >> 32) as u32],
+        step,
+        guidance: guidance.to_bits(),
+        rows: list.rows,
+        embeddings: list.embeddings,
+        biases: list.biases,
+        bias_bytes: list.bias_bytes,
+    })
+}
+
+/// One in the fixed point of samples.
+const ONE: f32 = (1 << SAMPLE_BITS) as f32;
+
+/// Whether any step of a list asks for noise.
+fn has_noise(model: &Model<'_>, state: &State) -> bool {
+    let lists = (0..model.schedules()).filter_map(|index| model.schedule(index));
+    let steps = lists.filter(|list| list.rows == state.rows).map(|list| list.steps as usize).next().unwrap_or(0);
+    (0..steps).any(|step| {
+        let record = model.bytes().get(state.rows as usize + step * STEP_BYTES..).unwrap_or(&[]);
+        match model.lane() {
+            Lane::I8 => FixedStep::decode(record).has_noise(),
+            Lane::F16 | Lane::F32 => FloatStep::decode(record).has_noise(),
+        }
+    })
+}
+
+/// The class of each picture as a session would take it.
+fn classes(model: &Model<'_>, batch: &Batch) -> Result<Vec<u16>, TwinError> {
+    let check = |class: Option<u16>| match class {
+        Some(_) if model.classes() == 0 => Err(RequestError::Unconditional),
+        Some(asked) if asked >= model.classes() => Err(RequestError::Class { asked, classes: model.classes() }),
+        Some(class) => Ok(class),
+        None if model.classes() > 0 => model.unconditional_class().ok_or(RequestError::ClassMissing),
+        None => Ok(0),
+    };
+    let own = batch.request.asked_class();
+    let each = (0..batch.count).map(|index| check(batch.classes.get(index).copied().or(own)));
+    Ok(each.collect::<Result<_, _>>()?)
+}
+
+/// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` lane the same bytes. `most` bounds the
+/// pictures that are drawn at once.
+///
+/// # Errors
+/// If the model cannot draw this, the trajectory is asked for, or the device fails.
+pub fn draw(
+    device: &mut dyn Device,
+    model: &Model<'_>,
+    batch: &Batch,
+    most: Option<u32>,
+    progress: &ProgressBar,
+) -> Result<Vec<Picture>, TwinError> {
+    let program = Program::new(model, &batch.weights)?;
+    let request: Request = batch.request;
+    let guidance = request.asked_guidance();
+    let guided = guidance != Guidance::NONE;
+    if guided && !model.has_guidance() {
+        return Err(RequestError::GuidanceUnavailable.into());
+    }
+    if batch.trajectory {
+        return Err(TwinError::Unfit("the twin keeps no trajectories; draw them on the CPU".into()));
+    }
+    let len = program.len as usize;
+    if let Some(latents) = &batch.latents
+        && latents.len() != len * batch.count
+    {
+        return Err(TwinError::Unfit(format!("{} latents for {} pictures of {len}", latents.len(), batch.count)));
+    }
+    if batch.latents.is_some() && has_noise(model, &state(model, request.asked_steps(), 0, 0, guidance)?) {
+        return Err(TwinError::Unfit(
+            "steps with noise (eta > 0) draw it from seeds; given latents are not enough".into(),
+        ));
+    }
+    let steps = (0..model.schedules())
+        .filter_map(|index| model.schedule(index))
+        .map(|list| list.steps)
+        .find(|&steps| request.asked_steps().is_none_or(|asked| asked == steps))
+        .ok_or(RequestError::Steps { asked: request.asked_steps().unwrap_or(0) })?;
+    let sample = model.tensor(model.header().sample).map_or(0, |tensor| tensor.offset as usize);
+    let classes = classes(model, batch)?;
+    let step = program.step(guided);
+
+    progress.reset();
+    progress.set_length(batch.count as u64);
+    let mut pictures = Vec::with_capacity(batch.count);
+    let mut size = most.unwrap_or(u32::MAX).min(device.capacity(&program)?).max(1);
+    let mut prepared = None;
+    while pictures.len() < batch.count {
+        let first = pictures.len();
+        let count = (size as usize).min(batch.count - first) as u32;
+        if prepared != Some(count) {
+            match device.prepare(&program, count) {
+                Err(TwinError::OutOfMemory { .. }) if count > 1 => {
+                    size = count / 2;
+                    continue;
+                }
+                other => other?,
+            }
+            prepared = Some(count);
+        }
+        let seed = batch.seed.wrapping_add(first as u64);
+        let state = state(model, Some(steps), 0, seed, guidance)?;
+        device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
+        let chunk: Vec<u32> = classes[first..first + count as usize].iter().map(|&class| class.into()).collect();
+        device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(&chunk))?;
+        match &batch.latents {
+            None => device.launch(&[program.noise], 1)?,
+            Some(latents) => {
+                for (picture, latent) in latents[first * len..].chunks_exact(len).take(count as usize).enumerate() {
+                    let at = picture * program.strides.arena as usize + sample;
+                    let mut words = crate::sample::to_fixed(latent);
+                    if model.lane() != Lane::I8 {
+                        words.iter_mut().for_each(|word| *word = (*word as f32 / ONE).to_bits() as i32);
+                    }
+                    device.write(Space::Arenas, at, bytemuck::cast_slice(&words))?;
+                }
+            }
+        }
+        device.launch(&step, steps)?;
+        device.launch(&[program.bytes], 1)?;
+        let mut bytes = vec![0; len * count as usize];
+        device.read(Space::State, pictures_at(count), &mut bytes)?;
+        for (picture, bytes) in bytes.chunks_exact(len).enumerate() {
+            let mut words = vec![0i32; len];
+            let at = picture * program.strides.arena as usize + sample;
+            device.read(Space::Arenas, at, bytemuck::cast_slice_mut(&mut words))?;
+            let sample = if model.lane() == Lane::I8 {
+                words.iter().map(|&v| v as f32 / ONE).collect()
+            } else {
+                words.iter().map(|&word| f32::from_bits(word as u32)).collect()
+            };
+            pictures.push(Picture { bytes: bytes.to_vec(), sample, trajectory: vec![] });
+        }
+        progress.inc(count.into());
+    }
+    progress.finish_and_clear();
+    Ok(pictures)
+}

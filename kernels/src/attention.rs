@@ -1,0 +1,247 @@
+//! Self-attention in two kernels: weights of every pair of pixels into the scratch, then the context over the queries.
+//!
+//! The scratch of a picture holds one 32-bit weight for each (head, query, key), then two words for each (head, query):
+//! multiplier and shift in the `i8` lane, the sum of weights in the float lanes.
+
+use bytemuck::{Pod, Zeroable};
+use waft::Model;
+use waft::arithmetic::attention::{normalizer, weight};
+use waft::arithmetic::exp;
+use waft::fixed::{requantize, saturate_i8};
+use waft::format::{Attention, OP_BYTES, Op};
+
+use crate::element::Place;
+use crate::memory::{Memory, Space};
+use crate::warp::{LANES, Warp};
+use crate::{Body, Strides};
+
+/// What the kernels know.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Parameters {
+    strides: Strides,
+    record: [u32; OP_BYTES / 4],
+    query: Place,
+    key_value: Place,
+    pixels: u32,
+    /// Channels of a head.
+    head: u32,
+}
+
+impl Parameters {
+    /// Of operation `index` of a model; `None` if it is not an attention.
+    pub fn new(model: &Model<'_>, index: u16, strides: Strides) -> Option<Self> {
+        let Op::Attention(op) = model.op(index)? else { return None };
+        let query = Place::of(Some(model.tensor(op.query)?));
+        Some(Self {
+            strides,
+            record: bytemuck::pod_read_unaligned(model.record(index)),
+            query,
+            key_value: Place::of(Some(model.tensor(op.key_value)?)),
+            pixels: query.rows * query.columns,
+            head: query.channels / u32::from(op.heads),
+        })
+    }
+
+    /// Bytes of scratch that one picture needs.
+    pub fn scratch_bytes(&self) -> u32 {
+        self.heads() * self.pixels * (4 * self.pixels + 8)
+    }
+
+    #[inline(always)]
+    fn op(&self) -> Attention {
+        Attention::decode(bytemuck::bytes_of(&self.record))
+    }
+
+    #[inline(always)]
+    fn heads(&self) -> u32 {
+        self.query.channels / self.head
+    }
+
+    /// Address of the weights of a head and query, and of what normalizes them.
+    #[inline(always)]
+    fn row_at(&self, picture: u32, row: u32) -> (usize, usize) {
+        let scratch = self.strides.scratch(picture);
+        let rows = self.heads() * self.pixels;
+        (scratch + (4 * row * self.pixels) as usize, scratch + (4 * rows * self.pixels + 8 * row) as usize)
+    }
+
+    fn score_warps(&self, batch: u32) -> u64 {
+        (u64::from(self.heads() * self.pixels) * u64::from(batch)).div_ceil(LANES as u64)
+    }
+
+    fn context_warps(&self, batch: u32) -> u64 {
+        (u64::from(self.pixels * self.query.channels) * u64::from(batch)).div_ceil(LANES as u64)
+    }
+
+    /// Picture, row of weights, query and first channel of a thread that computes weights.
+    #[inline(always)]
+    fn score_place(&self, thread: u32) -> (u32, u32, u32, u32) {
+        let rows = self.heads() * self.pixels;
+        let (picture, row) = (thread / rows, thread % rows);
+        (picture, row, row % self.pixels, row / self.pixels * self.head)
+    }
+
+    /// Picture, row of weights, query and channel of a thread that computes a context.
+    #[inline(always)]
+    fn context_place(&self, thread: u32) -> (u32, u32, u32, u32) {
+        let elements = self.pixels * self.query.channels;
+        let (picture, element) = (thread / elements, thread % elements);
+        let (query, channel) = (element / self.query.channels, element % self.query.channels);
+        (picture, channel / self.head * self.pixels + query, query, channel)
+    }
+}
+
+/// Runs a thread for each lane.
+macro_rules! threads {
+    ($kernel:ident, $warps:ident) => {
+        impl Body for $kernel {
+            fn warps(&self, batch: u32) -> u64 {
+                self.0.$warps(batch)
+            }
+
+            #[inline(always)]
+            fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+                let threads = warp.each(|lane| index * LANES as u32 + lane);
+                warp.with(threads, |_, thread| self.thread(memory, thread, batch));
+            }
+        }
+    };
+}
+
+/// Weights in the `i8` lane: a thread one query of one head.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct IntegerScoresKernel(pub Parameters);
+
+threads!(IntegerScoresKernel, score_warps);
+
+impl IntegerScoresKernel {
+    #[inline(always)]
+    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+        let p = &self.0;
+        let (picture, row, query, first) = p.score_place(thread);
+        if picture >= batch {
+            return;
+        }
+        let op = p.op();
+        let arena = p.strides.arena(picture);
+        let (weights_at, normalizer_at) = p.row_at(picture, row);
+        let mut largest = i32::MIN;
+        for key in 0..p.pixels {
+            let mut score = 0i32;
+            for channel in first..first + p.head {
+                let q = p.query.integer(memory, arena, query * p.query.channels + channel);
+                let k = p.key_value.integer(memory, arena, key * 2 * p.query.channels + channel);
+                score = score.wrapping_add(q * k);
+            }
+            memory.store(Space::Scratch, weights_at + 4 * key as usize, score);
+            largest = largest.max(score);
+        }
+        let mut total = 0u32;
+        for key in 0..p.pixels {
+            let at = weights_at + 4 * key as usize;
+            let weight = weight(&op, largest, memory.load(Space::Scratch, at));
+            memory.store(Space::Scratch, at, weight);
+            total = total.wrapping_add(weight.unsigned_abs());
+        }
+        memory.store(Space::Scratch, normalizer_at, normalizer(&op, total));
+    }
+}
+
+/// Context in the `i8` lane: a thread one channel of one query.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct IntegerContextKernel(pub Parameters);
+
+threads!(IntegerContextKernel, context_warps);
+
+impl IntegerContextKernel {
+    #[inline(always)]
+    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+        let p = &self.0;
+        let (picture, row, query, channel) = p.context_place(thread);
+        if picture >= batch {
+            return;
+        }
+        let arena = p.strides.arena(picture);
+        let (weights_at, normalizer_at) = p.row_at(picture, row);
+        let mut sum = 0i32;
+        for key in 0..p.pixels {
+            let weight: i32 = memory.load(Space::Scratch, weights_at + 4 * key as usize);
+            let value = p.key_value.integer(memory, arena, (2 * key + 1) * p.query.channels + channel);
+            sum = sum.wrapping_add(weight.wrapping_mul(value));
+        }
+        let [multiplier, shift]: [i32; 2] = memory.load(Space::Scratch, normalizer_at);
+        let value = saturate_i8(requantize(sum, multiplier, shift));
+        p.query.set_integer(memory, arena, query * p.query.channels + channel, value.into());
+    }
+}
+
+/// Weights in the float lanes.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct FloatScoresKernel(pub Parameters);
+
+threads!(FloatScoresKernel, score_warps);
+
+impl FloatScoresKernel {
+    #[inline(always)]
+    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+        let p = &self.0;
+        let (picture, row, query, first) = p.score_place(thread);
+        if picture >= batch {
+            return;
+        }
+        let op = p.op();
+        let arena = p.strides.arena(picture);
+        let (weights_at, total_at) = p.row_at(picture, row);
+        let mut largest = f32::NEG_INFINITY;
+        for key in 0..p.pixels {
+            let mut score = 0f32;
+            for channel in first..first + p.head {
+                let q = p.query.float(memory, arena, query * p.query.channels + channel);
+                let k = p.key_value.float(memory, arena, key * 2 * p.query.channels + channel);
+                score += q * k;
+            }
+            score *= op.scale;
+            memory.store(Space::Scratch, weights_at + 4 * key as usize, score);
+            largest = largest.max(score);
+        }
+        let mut total = 0f32;
+        for key in 0..p.pixels {
+            let at = weights_at + 4 * key as usize;
+            let weight = exp(memory.load::<f32>(Space::Scratch, at) - largest);
+            memory.store(Space::Scratch, at, weight);
+            total += weight;
+        }
+        memory.store(Space::Scratch, total_at, total);
+    }
+}
+
+/// Context in the float lanes.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct FloatContextKernel(pub Parameters);
+
+threads!(FloatContextKernel, context_warps);
+
+impl FloatContextKernel {
+    #[inline(always)]
+    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+        let p = &self.0;
+        let (picture, row, query, channel) = p.context_place(thread);
+        if picture >= batch {
+            return;
+        }
+        let arena = p.strides.arena(picture);
+        let (weights_at, total_at) = p.row_at(picture, row);
+        let mut sum = 0f32;
+        for key in 0..p.pixels {
+            let weight: f32 = memory.load(Space::Scratch, weights_at + 4 * key as usize);
+            sum += weight * p.key_value.float(memory, arena, (2 * key + 1) * p.query.channels + channel);
+        }
+        let total: f32 = memory.load(Space::Scratch, total_at);
+        p.query.set_float(memory, arena, query * p.query.channels + channel, sum / total);
+    }
+}

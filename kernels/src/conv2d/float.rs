@@ -1,0 +1,147 @@
+//! Convolution in the float lanes: sums in the device's order, a thread eight output channels of a pixel.
+
+#[cfg(feature = "host")]
+use alloc::vec::Vec;
+
+use bytemuck::{Pod, Zeroable};
+use waft::arithmetic::conv2d::gathered_float;
+use waft::format::{CHANNEL_BLOCK, Gather, NONE};
+
+use super::Parameters;
+use crate::element::float;
+use crate::memory::{Memory, Space};
+use crate::warp::{LANES, Warp};
+use crate::{Body, State};
+
+/// The weights of operation `index`, from `file`: the model's own bytes, or those of its weights' file; by block of eight
+/// output channels, tap, channel. `None` if it is no convolution of a float lane.
+#[cfg(feature = "host")]
+pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>> {
+    use waft::format::{Lane, Op};
+
+    let Op::Conv2d(op) = model.op(index)? else { return None };
+    let inputs = usize::from(model.tensor(op.scratch)?.channels);
+    let outputs = usize::from(model.tensor(op.output)?.channels);
+    let element = match model.lane() {
+        Lane::I8 => return None,
+        Lane::F16 => 2,
+        Lane::F32 => 4,
+    };
+    let block_bytes = CHANNEL_BLOCK * usize::from(op.kernel[0]) * usize::from(op.kernel[1]) * inputs * element;
+    let weights = super::Weights::new(model, &op, file, block_bytes)?;
+    let blocks = (0..outputs.div_ceil(CHANNEL_BLOCK)).map(|block| weights.block(block).get(..block_bytes));
+    blocks.collect::<Option<Vec<&[u8]>>>().map(|blocks| blocks.concat())
+}
+
+/// Gathers the padded, transformed input: a thread one element.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct GatherKernel(pub Parameters);
+
+impl Body for GatherKernel {
+    fn warps(&self, batch: u32) -> u64 {
+        let elements = u64::from(self.0.padded_rows * self.0.padded_columns * self.0.channels);
+        (elements * u64::from(batch)).div_ceil(LANES as u64)
+    }
+
+    #[inline(always)]
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+        let threads = warp.each(|lane| index * LANES as u32 + lane);
+        warp.with(threads, |_, thread| self.thread(memory, thread, batch));
+    }
+}
+
+impl GatherKernel {
+    #[inline(always)]
+    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+        let p = &self.0;
+        let (pixel, channel) = (thread / p.channels, thread % p.channels);
+        let (row, column) = (pixel / p.padded_columns, pixel % p.padded_columns);
+        let (picture, row) = (row / p.padded_rows, row % p.padded_rows);
+        if picture >= batch {
+            return;
+        }
+        let Some(op) = p.op() else { return };
+        let arena = p.strides.arena(picture);
+        let value = match p.source_pixel(&op, row, column) {
+            None => 0.0,
+            Some(pixel) => {
+                let (_, tensor, in_source) = p.source_channel(channel);
+                let value = tensor.float(memory, arena, pixel * tensor.channels + in_source);
+                let map = if op.gather == Gather::Raw {
+                    [0.0; 2]
+                } else {
+                    memory.load(Space::Arenas, arena + p.norm_at as usize + 8 * channel as usize)
+                };
+                gathered_float(&op, value, map)
+            }
+        };
+        let element = (row * p.padded_columns + column) * p.channels + channel;
+        memory.store(Space::Scratch, p.strides.scratch(picture) + 4 * element as usize, value);
+    }
+}
+
+/// Multiplies.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct MultiplyKernel(pub Parameters);
+
+impl Body for MultiplyKernel {
+    fn warps(&self, batch: u32) -> u64 {
+        let output = &self.0.output;
+        let blocks = output.rows * output.columns * output.channels.div_ceil(CHANNEL_BLOCK as u32);
+        (u64::from(blocks) * u64::from(batch)).div_ceil(LANES as u64)
+    }
+
+    #[inline(always)]
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+        let threads = warp.each(|lane| index * LANES as u32 + lane);
+        warp.with(threads, |_, thread| self.thread(memory, thread, batch));
+    }
+}
+
+impl MultiplyKernel {
+    #[inline(always)]
+    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+        let p = &self.0;
+        let Some(op) = p.op() else { return };
+        // Neighbouring threads take neighbouring pixels and share their weights.
+        let pixels = p.output.rows * p.output.columns;
+        let blocks = p.output.channels.div_ceil(CHANNEL_BLOCK as u32);
+        let (rest, pixel) = (thread / pixels, thread % pixels);
+        let (picture, block) = (rest / blocks, rest % blocks);
+        if picture >= batch {
+            return;
+        }
+        let (y, x) = (pixel / p.output.columns, pixel % p.output.columns);
+        let stride = u32::from(op.stride);
+        let [kernel_rows, kernel_columns] = op.kernel.map(u32::from);
+        let run = kernel_columns * p.channels;
+        let (arena, scratch) = (p.strides.arena(picture), p.strides.scratch(picture));
+        let first = block * CHANNEL_BLOCK as u32;
+        let state: State = memory.load(Space::State, 0);
+
+        // Past the last channel the last one is computed again; its sums are not stored.
+        let mut sums: [f32; CHANNEL_BLOCK] = [0, 1, 2, 3, 4, 5, 6, 7]
+            .map(|i| p.bias(&op, memory, arena, &state, (first + i).min(p.output.channels - 1)));
+        let mut weight = block * kernel_rows * run * CHANNEL_BLOCK as u32;
+        for row in 0..kernel_rows {
+            let start = ((y * stride + row) * p.padded_columns + x * stride) * p.channels;
+            for k in 0..run {
+                let activation: f32 = memory.load(Space::Scratch, scratch + 4 * (start + k) as usize);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let at = p.weights_at as usize;
+                    *sum += activation * float(memory, Space::Constants, at, p.half != 0, weight + i as u32);
+                }
+                weight += CHANNEL_BLOCK as u32;
+            }
+        }
+        (0..CHANNEL_BLOCK as u32).for_each(|i| {
+            if first + i < p.output.channels {
+                let element = pixel * p.output.channels + first + i;
+                let kept = if op.residual == NONE { 0.0 } else { p.residual.float(memory, arena, element) };
+                p.output.set_float(memory, arena, element, sums[i as usize] + op.residual_gain * kept);
+            }
+        });
+    }
+}

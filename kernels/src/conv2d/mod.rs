@@ -1,0 +1,155 @@
+//! Convolution. One kernel gathers the padded, transformed input of every picture, a second multiplies.
+//!
+//! Where the device keeps a ring of rows, a GPU keeps all rows of the padded input that the kernel reaches: in the
+//! scratch, (row, column, channel) order.
+
+pub mod float;
+pub mod i8;
+
+use bytemuck::{Pod, Zeroable};
+use waft::Model;
+#[cfg(feature = "host")]
+use waft::format::Chunks;
+use waft::format::{Bias, Conv2d, Element, Lane, OP_BYTES};
+
+use crate::element::Place;
+use crate::memory::{Memory, Space};
+use crate::{State, Strides};
+
+/// What both kernels of a convolution know.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Parameters {
+    strides: Strides,
+    /// The operation's record, as in the file.
+    record: [u32; OP_BYTES / 4],
+    sources: [Place; 2],
+    output: Place,
+    residual: Place,
+    /// Places in the arena of the map and the bias that are tensors.
+    norm_at: u32,
+    bias_tensor_at: u32,
+    /// Place in the constants of the repacked weights.
+    weights_at: u32,
+    /// Rows of the padded input that the kernel reaches.
+    padded_rows: u32,
+    /// Pixels of such a row.
+    padded_columns: u32,
+    /// Channels of the joined input.
+    channels: u32,
+    /// The same with what is added for alignment.
+    padded_channels: u32,
+    /// Bytes of the padded input of one picture, or of one of its two planes.
+    plane_bytes: u32,
+    /// Whether the ring has 16 bits, in the `i8` lane.
+    wide: u32,
+    /// Whether weights are half precision, in the float lanes.
+    half: u32,
+}
+
+impl Parameters {
+    /// Of operation `index` of a model; `None` if it is not a convolution.
+    pub fn new(model: &Model<'_>, index: u16, strides: Strides, weights_at: u32) -> Option<Self> {
+        let waft::format::Op::Conv2d(op) = model.op(index)? else { return None };
+        let record = model.record(index);
+        let ring = model.tensor(op.scratch)?;
+        let output = model.tensor(op.output)?;
+        let channels = u32::from(ring.channels);
+        let padded_rows = (u32::from(output.rows) - 1) * u32::from(op.stride) + u32::from(op.kernel[0]);
+        let padded_columns = u32::from(ring.columns);
+        let integer = model.lane() == Lane::I8;
+        let padded_channels = if integer { channels.next_multiple_of(4) } else { channels };
+        let elements = padded_rows * padded_columns * padded_channels;
+        Some(Self {
+            strides,
+            record: bytemuck::pod_read_unaligned(record),
+            sources: op.sources.map(|id| Place::of(model.tensor(id))),
+            output: Place::of(Some(output)),
+            residual: Place::of(model.tensor(op.residual)),
+            norm_at: model.tensor(op.norm).map_or(0, |tensor| tensor.offset),
+            bias_tensor_at: model.tensor(op.bias_tensor).map_or(0, |tensor| tensor.offset),
+            weights_at,
+            padded_rows,
+            padded_columns,
+            channels,
+            padded_channels,
+            // A lane reads whole fragments, up to one beyond the last pixel.
+            plane_bytes: if integer { (elements + 16).next_multiple_of(16) } else { 4 * elements },
+            wide: u32::from(ring.element == Element::I16),
+            half: u32::from(model.lane() == Lane::F16),
+        })
+    }
+
+    /// Bytes of scratch that one picture needs.
+    pub fn scratch_bytes(&self) -> u32 {
+        self.plane_bytes * (1 + self.wide)
+    }
+
+    #[inline(always)]
+    fn op(&self) -> Option<Conv2d> {
+        Conv2d::decode(bytemuck::bytes_of(&self.record))
+    }
+
+    /// The source pixel of a pixel of the padded input, or `None` for padding.
+    #[inline(always)]
+    fn source_pixel(&self, op: &Conv2d, row: u32, column: u32) -> Option<u32> {
+        let [rows, columns] = [self.sources[0].rows, self.sources[0].columns];
+        let row = row.checked_sub(op.padding[0].into())? >> u32::from(op.upsample);
+        let column = column.checked_sub(op.padding[1].into())? >> u32::from(op.upsample);
+        (row < rows && column < columns).then_some(row * columns + column)
+    }
+
+    /// Which source a channel of the joined input comes from, and its number there. (Both arms are spelled out: arrays that
+    /// are indexed by a variable would live in memory.)
+    #[inline(always)]
+    fn source_channel(&self, channel: u32) -> (usize, Place, u32) {
+        let [first, second] = self.sources;
+        match channel.checked_sub(first.channels) {
+            Some(channel) => (1, second, channel),
+            None => (0, first, channel),
+        }
+    }
+
+    /// The bias of an output channel.
+    #[inline(always)]
+    fn bias<T: Pod, M: Memory>(&self, op: &Conv2d, memory: M, arena: usize, state: &State, channel: u32) -> T {
+        let element = channel as usize * size_of::<T>();
+        match op.bias {
+            Bias::Constant => memory.load(Space::Constants, op.bias_at as usize + element),
+            Bias::Step => {
+                let row = state.biases as usize + state.step as usize * state.bias_bytes as usize;
+                memory.load(Space::Constants, row + op.bias_at as usize + element)
+            }
+            Bias::Tensor => memory.load(Space::Arenas, arena + self.bias_tensor_at as usize + element),
+        }
+    }
+}
+
+/// The weights of a convolution in the file, or in the weights' own file.
+#[cfg(feature = "host")]
+struct Weights<'a> {
+    bytes: &'a [u8],
+    /// Bytes of a block of eight output channels.
+    block_bytes: usize,
+    /// How they are streamed: blocks of a chunk, and its bytes.
+    chunks: Option<(usize, usize)>,
+}
+
+#[cfg(feature = "host")]
+impl<'a> Weights<'a> {
+    fn new(model: &Model<'_>, op: &Conv2d, file: &'a [u8], block_bytes: usize) -> Option<Self> {
+        let (inputs, outputs) = (model.tensor(op.scratch)?.channels, model.tensor(op.output)?.channels);
+        let chunks: Option<Chunks> = op.chunks(model.lane(), outputs.into(), inputs.into());
+        let chunks = chunks.map(|chunks| (op.chunk_blocks.into(), chunks.bytes as usize));
+        Some(Self { bytes: file.get(op.weights as usize..)?, block_bytes, chunks })
+    }
+
+    /// The bytes of a block, and what follows.
+    fn block(&self, block: usize) -> &'a [u8] {
+        let at = match self.chunks {
+            None => block * self.block_bytes,
+            Some((blocks, bytes)) => block / blocks * bytes + block % blocks * self.block_bytes,
+        };
+        self.bytes.get(at..).unwrap_or(&[])
+    }
+}

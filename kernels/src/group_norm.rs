@@ -1,0 +1,203 @@
+//! Group normalization: a warp one group of one picture.
+
+use bytemuck::{Pod, Zeroable};
+use waft::Model;
+use waft::arithmetic::group_norm::{GroupMap, channel_map, inverse_deviation, to_common_scale};
+use waft::format::{GroupNorm, OP_BYTES, Op};
+
+use crate::element::Place;
+use crate::memory::{Memory, Space};
+use crate::warp::{LANES, Warp};
+use crate::{Body, Strides};
+
+/// What the kernels know.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Parameters {
+    strides: Strides,
+    record: [u32; OP_BYTES / 4],
+    sources: [Place; 2],
+    output_at: u32,
+    /// Channels of a group.
+    per_group: u32,
+}
+
+impl Parameters {
+    /// Of operation `index` of a model; `None` if it is not a group normalization.
+    pub fn new(model: &Model<'_>, index: u16, strides: Strides) -> Option<Self> {
+        let Op::GroupNorm(op) = model.op(index)? else { return None };
+        let output = model.tensor(op.output)?;
+        Some(Self {
+            strides,
+            record: bytemuck::pod_read_unaligned(model.record(index)),
+            sources: op.sources.map(|id| Place::of(model.tensor(id))),
+            output_at: output.offset,
+            per_group: u32::from(output.columns) / u32::from(op.groups),
+        })
+    }
+
+    #[inline(always)]
+    fn op(&self) -> GroupNorm {
+        GroupNorm::decode(bytemuck::bytes_of(&self.record))
+    }
+
+    fn warps(&self, batch: u32) -> u64 {
+        u64::from(self.op().groups) * u64::from(batch)
+    }
+
+    /// The channels of a group that a source holds.
+    #[inline(always)]
+    fn part(&self, group: u32, source: usize) -> Part {
+        let first = if source == 0 { 0 } else { self.sources[0].channels };
+        let channels = self.sources[source].channels;
+        let start = (group * self.per_group).saturating_sub(first).min(channels);
+        let end = ((group + 1) * self.per_group).saturating_sub(first).min(channels);
+        Part { start, len: end - start }
+    }
+
+    /// Address of a channel's map.
+    #[inline(always)]
+    fn map_at(&self, arena: usize, channel: u32) -> usize {
+        arena + self.output_at as usize + 8 * channel as usize
+    }
+}
+
+/// A group's share of a source: its first channel there, and how many.
+#[derive(Clone, Copy)]
+struct Part {
+    start: u32,
+    len: u32,
+}
+
+impl Part {
+    /// Visits the elements that fall to a lane.
+    #[inline(always)]
+    fn visit(self, tensor: Place, lane: u32, mut f: impl FnMut(u32)) {
+        let mut index = lane;
+        while index < tensor.rows * tensor.columns * self.len {
+            f(index / self.len * tensor.channels + self.start + index % self.len);
+            index += LANES as u32;
+        }
+    }
+}
+
+/// The `i8` lane: exact sums in any order.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct IntegerKernel(pub Parameters);
+
+impl Body for IntegerKernel {
+    fn warps(&self, batch: u32) -> u64 {
+        self.0.warps(batch)
+    }
+
+    #[inline(always)]
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+        let p = &self.0;
+        let op = p.op();
+        let (picture, group) = (index / u32::from(op.groups), index % u32::from(op.groups));
+        if picture >= batch {
+            return;
+        }
+        let arena = p.strides.arena(picture);
+        let first = self.sums(memory, warp, p.sources[0], p.part(group, 0), op.zero[0], op.ratio[0], arena);
+        let second = self.sums(memory, warp, p.sources[1], p.part(group, 1), op.zero[1], op.ratio[1], arena);
+        let sums = warp.zip(first, second, |(sum, squares): (i64, u64), (more, more_squares): (i64, u64)| {
+            (sum.wrapping_add(more), squares.wrapping_add(more_squares))
+        });
+        let parts = [p.part(group, 0), p.part(group, 1)];
+        let count = u64::from(p.sources[0].rows * p.sources[0].columns) * u64::from(parts[0].len + parts[1].len);
+        warp.with(sums, |lane, (sum, squares)| {
+            let Some(map) = GroupMap::new(&op, sum, squares, count) else { return };
+            let mut channel = lane;
+            while channel < p.per_group {
+                let joined = group * p.per_group + channel;
+                let gamma = memory.load(Space::Constants, op.gamma as usize + 4 * joined as usize);
+                let beta = memory.load(Space::Constants, op.beta as usize + 4 * joined as usize);
+                let is_first = joined < p.sources[0].channels;
+                let (ratio, zero) = if is_first { (op.ratio[0], op.zero[0]) } else { (op.ratio[1], op.zero[1]) };
+                memory.store(Space::Arenas, p.map_at(arena, joined), map.channel(&op, gamma, beta, ratio, zero));
+                channel += LANES as u32;
+            }
+        });
+    }
+}
+
+impl IntegerKernel {
+    /// Sums over a group's part of a source, in the common scale.
+    #[inline(always)]
+    fn sums<M: Memory, W: Warp>(
+        &self,
+        memory: M,
+        warp: W,
+        tensor: Place,
+        part: Part,
+        zero: i32,
+        ratio: u32,
+        arena: usize,
+    ) -> W::Each<(i64, u64)> {
+        let sums = warp.each(|lane| {
+            let (mut sum, mut squares) = (0i64, 0u64);
+            part.visit(tensor, lane, |element| {
+                let value = tensor.integer(memory, arena, element).wrapping_sub(zero);
+                sum = sum.wrapping_add(value.into());
+                squares = squares.wrapping_add(u64::from(value.unsigned_abs()).pow(2));
+            });
+            (sum, squares as i64)
+        });
+        let total = warp.sum(warp.map(sums, |(sum, _)| sum));
+        let total_squares = warp.sum(warp.map(sums, |(_, squares)| squares));
+        warp.zip(total, total_squares, |sum, squares: i64| to_common_scale(sum, squares as u64, ratio))
+    }
+}
+
+/// The float lanes: sums of another order than the device's.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct FloatKernel(pub Parameters);
+
+impl Body for FloatKernel {
+    fn warps(&self, batch: u32) -> u64 {
+        self.0.warps(batch)
+    }
+
+    #[inline(always)]
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+        let p = &self.0;
+        let op = p.op();
+        let (picture, group) = (index / u32::from(op.groups), index % u32::from(op.groups));
+        if picture >= batch {
+            return;
+        }
+        let arena = p.strides.arena(picture);
+        let elements = |source: usize| p.part(group, source).len * p.sources[source].rows * p.sources[source].columns;
+        let count = (elements(0) + elements(1)) as f32;
+        let sums = warp.each(|lane| {
+            let mut sum = 0.0;
+            p.part(group, 0).visit(p.sources[0], lane, |element| sum += p.sources[0].float(memory, arena, element));
+            p.part(group, 1).visit(p.sources[1], lane, |element| sum += p.sources[1].float(memory, arena, element));
+            sum
+        });
+        let means = warp.map(warp.sum(sums), |sum: f32| sum / count);
+        let lanes = warp.each(|lane| lane);
+        let squares = warp.zip(lanes, means, |lane, mean| {
+            let mut sum = 0.0;
+            let mut add = |value: f32| sum += (value - mean) * (value - mean);
+            p.part(group, 0).visit(p.sources[0], lane, |element| add(p.sources[0].float(memory, arena, element)));
+            p.part(group, 1).visit(p.sources[1], lane, |element| add(p.sources[1].float(memory, arena, element)));
+            sum
+        });
+        let moments = warp.zip(means, warp.sum(squares), |mean, squares: f32| (mean, squares / count));
+        warp.with(moments, |lane, (mean, variance)| {
+            let inverse = inverse_deviation(&op, variance);
+            let mut channel = lane;
+            while channel < p.per_group {
+                let joined = group * p.per_group + channel;
+                let gamma = memory.load(Space::Constants, op.gamma as usize + 4 * joined as usize);
+                let beta = memory.load(Space::Constants, op.beta as usize + 4 * joined as usize);
+                memory.store(Space::Arenas, p.map_at(arena, joined), channel_map(mean, inverse, gamma, beta));
+                channel += LANES as u32;
+            }
+        });
+    }
+}

@@ -1,0 +1,209 @@
+//! What happens around the network: noise, guidance, the step of the sampler, bytes. A thread one element.
+
+use bytemuck::{Pod, Zeroable};
+use waft::arithmetic::{FixedStep, FloatStep, byte_fixed, byte_float, guide_fixed, guide_float};
+use waft::fixed::SAMPLE_BITS;
+use waft::format::{Lane, STEP_BYTES};
+use waft::noise::{gaussian, philox};
+use waft::{Guidance, Model};
+
+use crate::memory::{Memory, Space};
+use crate::warp::{LANES, Warp};
+use crate::{Body, State, Strides, pictures_at};
+
+/// What the kernels know.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Parameters {
+    strides: Strides,
+    /// Places in the arena: the sample, the model output, the unconditional one.
+    sample_at: u32,
+    prediction_at: u32,
+    unconditional_at: u32,
+    /// Elements of the sample.
+    len: u32,
+    /// Whether it is in the `i8` lane.
+    integer: u32,
+}
+
+impl Parameters {
+    /// Of a model; `None` if it is no sampler.
+    pub fn new(model: &Model<'_>, strides: Strides) -> Option<Self> {
+        let header = model.header();
+        let sample = model.tensor(header.sample)?;
+        Some(Self {
+            strides,
+            sample_at: sample.offset,
+            prediction_at: model.tensor(header.prediction)?.offset,
+            unconditional_at: model.tensor(header.unconditional).map_or(0, |tensor| tensor.offset),
+            len: sample.len() as u32,
+            integer: u32::from(model.lane() == Lane::I8),
+        })
+    }
+
+    fn warps(&self, batch: u32) -> u64 {
+        (u64::from(self.len) * u64::from(batch)).div_ceil(LANES as u64)
+    }
+
+    /// Element `element` of draw `draw` for a picture, see [`waft::noise`].
+    #[inline(always)]
+    fn noise(&self, state: &State, picture: u32, draw: u32, element: u32) -> i32 {
+        let [low, high] = state.seed;
+        let seed = (u64::from(high) << 32 | u64::from(low)).wrapping_add(picture.into());
+        let words = philox([seed as u32, (seed >> 32) as u32], [element >> 2, draw, 0, 0]);
+        gaussian(words[(element & 3) as usize])
+    }
+}
+
+/// A fixed-point value in single precision.
+#[inline(always)]
+fn to_float(value: i32) -> f32 {
+    value as f32 / (1 << SAMPLE_BITS) as f32
+}
+
+/// Runs a function of picture and element for each lane.
+macro_rules! elements {
+    ($(#[$doc:meta])* $kernel:ident) => {
+        $(#[$doc])*
+        #[repr(transparent)]
+        #[derive(Clone, Copy, Debug, Pod, Zeroable)]
+        pub struct $kernel(pub Parameters);
+
+        impl Body for $kernel {
+            fn warps(&self, batch: u32) -> u64 {
+                self.0.warps(batch)
+            }
+
+            #[inline(always)]
+            fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+                let threads = warp.each(|lane| index * LANES as u32 + lane);
+                warp.with(threads, |_, thread| {
+                    let (picture, element) = (thread / self.0.len, thread % self.0.len);
+                    if picture < batch {
+                        self.element(memory, picture, element, batch);
+                    }
+                });
+            }
+        }
+    };
+}
+
+elements! {
+    /// The initial sample.
+    NoiseKernel
+}
+
+impl NoiseKernel {
+    #[inline(always)]
+    fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
+        let p = &self.0;
+        let state: State = memory.load(Space::State, 0);
+        let at = p.strides.arena(picture) + (p.sample_at + 4 * element) as usize;
+        let value = p.noise(&state, picture, 0, element);
+        if p.integer != 0 {
+            memory.store(Space::Arenas, at, value);
+        } else {
+            memory.store(Space::Arenas, at, to_float(value));
+        }
+    }
+}
+
+elements! {
+    /// Keeps the unconditional output while the conditional one is computed.
+    KeepKernel
+}
+
+impl KeepKernel {
+    #[inline(always)]
+    fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
+        let p = &self.0;
+        let arena = p.strides.arena(picture) + 4 * element as usize;
+        let word: u32 = memory.load(Space::Arenas, arena + p.prediction_at as usize);
+        memory.store(Space::Arenas, arena + p.unconditional_at as usize, word);
+    }
+}
+
+elements! {
+    /// Moves the sample to the next step.
+    UpdateKernel
+}
+
+impl UpdateKernel {
+    #[inline(always)]
+    fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
+        let p = &self.0;
+        let state: State = memory.load(Space::State, 0);
+        let record: [u32; STEP_BYTES / 4] =
+            memory.load(Space::Constants, state.rows as usize + state.step as usize * STEP_BYTES);
+        let record = bytemuck::bytes_of(&record);
+        let guidance = Guidance::from_bits(state.guidance);
+        let guided = guidance != Guidance::NONE;
+        let arena = p.strides.arena(picture) + 4 * element as usize;
+        let at = |place: u32| arena + place as usize;
+        let noise = || p.noise(&state, picture, state.step + 1, element);
+        if p.integer != 0 {
+            let step = FixedStep::decode(record);
+            let load = |place: u32| memory.load::<i32>(Space::Arenas, at(place));
+            let mut m = load(p.prediction_at);
+            if guided {
+                m = guide_fixed(load(p.unconditional_at), m, guidance);
+            }
+            let z = if step.has_noise() { noise() } else { 0 };
+            memory.store(Space::Arenas, at(p.sample_at), step.apply(load(p.sample_at), m, z));
+        } else {
+            let step = FloatStep::decode(record);
+            let load = |place: u32| memory.load::<f32>(Space::Arenas, at(place));
+            let mut m = load(p.prediction_at);
+            if guided {
+                m = guide_float(load(p.unconditional_at), m, guidance);
+            }
+            let z = if step.has_noise() { to_float(noise()) } else { 0.0 };
+            memory.store(Space::Arenas, at(p.sample_at), step.apply(load(p.sample_at), m, z));
+        }
+    }
+}
+
+elements! {
+    /// Writes the pictures' bytes behind the state.
+    BytesKernel
+}
+
+impl BytesKernel {
+    #[inline(always)]
+    fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, batch: u32) {
+        let p = &self.0;
+        let at = p.strides.arena(picture) + (p.sample_at + 4 * element) as usize;
+        let byte = if p.integer != 0 {
+            byte_fixed(memory.load(Space::Arenas, at))
+        } else {
+            byte_float(memory.load(Space::Arenas, at))
+        };
+        memory.store(Space::State, pictures_at(batch) + (picture * p.len + element) as usize, byte);
+    }
+}
+
+/// Counts the step that is complete.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct AdvanceKernel {
+    /// Added to the step's number.
+    pub steps: u32,
+}
+
+impl Body for AdvanceKernel {
+    fn warps(&self, _batch: u32) -> u64 {
+        1
+    }
+
+    #[inline(always)]
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, _index: u32, _batch: u32) {
+        let lanes = warp.each(|lane| lane);
+        warp.with(lanes, |_, lane| {
+            if lane == 0 {
+                let mut state: State = memory.load(Space::State, 0);
+                state.step += self.steps;
+                memory.store(Space::State, 0, state);
+            }
+        });
+    }
+}
