@@ -15,6 +15,7 @@ pub mod graph;
 pub mod image;
 pub mod import;
 pub mod lower;
+pub mod parity;
 pub mod plan;
 pub mod quality;
 pub mod quantize;

@@ -67,9 +67,14 @@ pub enum FindError {
     Export(#[from] ExportError),
 }
 
-/// The folder of shipped models.
+/// The folder of shipped models: of the sources that this was built from, or, if the program was copied elsewhere, the
+/// folder `models` beside it or in the current folder.
 pub fn models_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join("models")
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf);
+    let program = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_path_buf));
+    let folders = sources.clone().into_iter().chain(program).chain([PathBuf::from(".")]);
+    let found = folders.map(|folder| folder.join("models")).find(|folder| folder.is_dir());
+    found.unwrap_or_else(|| sources.unwrap_or_default().join("models"))
 }
 
 /// The names of shipped models.

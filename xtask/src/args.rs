@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use waft_host::twin::Device;
+use waft_host::twin::host::Host;
 
 /// How a model computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,6 +26,36 @@ impl From<Lane> for waft::Lane {
             Lane::I8 => waft::Lane::I8,
             Lane::F16 => waft::Lane::F16,
             Lane::F32 => waft::Lane::F32,
+        }
+    }
+}
+
+/// What runs the kernels of the twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// This machine's processor.
+    Cpu,
+    /// A CUDA GPU, the first that the driver lists (`CUDA_VISIBLE_DEVICES` chooses).
+    Cuda,
+}
+
+impl Backend {
+    /// As on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    /// Opens the device.
+    pub(crate) fn open(self) -> anyhow::Result<Box<dyn Device>> {
+        match self {
+            Self::Cpu => Ok(Box::new(Host::default())),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Ok(Box::new(waft_host::twin::cuda::Cuda::open(0)?)),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda => anyhow::bail!("this build has no CUDA: build xtask with its feature `cuda`"),
         }
     }
 }

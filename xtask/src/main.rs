@@ -11,6 +11,7 @@ mod firmware;
 mod header;
 mod inspect;
 mod kernels;
+mod parity;
 mod quality;
 mod sample;
 mod setup;
@@ -33,6 +34,7 @@ enum Command {
     Eps(eps::Args),
     Inspect(inspect::Args),
     Kernels(kernels::Args),
+    Parity(parity::Args),
     Quality(quality::Args),
     Firmware(firmware::Args),
     Size(size::Args),
@@ -48,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         Command::Eps(args) => eps::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Kernels(args) => kernels::run(&args),
+        Command::Parity(args) => parity::run(&args),
         Command::Quality(args) => quality::run(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),

@@ -1,0 +1,154 @@
+//! `parity`.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use serde_json::{Value, json};
+use waft::{Guidance, Lane, Model, Request};
+use waft_host::parity::{self, ImageParity, OpParity, report};
+use waft_host::sample::Batch;
+use waft_host::shipped;
+
+use crate::args::{self, Backend, print_json, progress, write_whole};
+
+/// Holds the GPU's kernels against the runtime: every operation on real and adversarial inputs, then whole pictures.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What runs the kernels: `cpu` executes every body over its whole grid, and needs no GPU.
+    #[arg(long, value_enum, default_value_t = Backend::Cpu)]
+    backend: Backend,
+    /// Name of a shipped model, or a .waft file.
+    #[arg(long, default_value = "digits")]
+    model: String,
+    /// Lane of a shipped model [default: all].
+    #[arg(long, value_enum)]
+    lane: Option<args::Lane>,
+    /// Pictures of the i8 lane; of float lanes a quarter [default: 32 on the CPU, 10000 on a GPU].
+    #[arg(long)]
+    images: Option<usize>,
+    /// Most pictures at once [default: what fits].
+    #[arg(long)]
+    batch: Option<u32>,
+    /// A page with the errors of every operation.
+    #[arg(long, value_name = "F.html")]
+    report: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(path) = &args.report
+        && path.extension().is_none_or(|extension| extension != "html")
+    {
+        bail!("--report {}: end it in .html", path.display());
+    }
+    let images = args.images.unwrap_or(if args.backend == Backend::Cpu { 32 } else { 10_000 });
+    if !(1..=1_000_000).contains(&images) {
+        bail!("--images {images}: 1 to 1000000 pictures");
+    }
+    let mut device = args.backend.open()?;
+    let lanes: &[Option<Lane>] = match args.lane {
+        Some(lane) => &[Some(lane.into())],
+        None if PathBuf::from(&args.model).is_file() => &[None],
+        None => &[Some(Lane::I8), Some(Lane::F16), Some(Lane::F32)],
+    };
+    let mut ops: Vec<OpParity> = vec![];
+    let mut pictures: Vec<ImageParity> = vec![];
+    for &lane in lanes {
+        let bytes = shipped::find(&args.model, lane, None, &progress("exporting"))?;
+        let model = Model::from_bytes(bytes.as_slice())?;
+        let weights = shipped::weights(&args.model, &model)?;
+        let bar = progress("operations");
+        bar.set_length(model.ops().into());
+        ops.extend(parity::ops(&mut *device, &model, &weights, |_| bar.inc(1))?);
+        bar.finish_and_clear();
+
+        let count = if model.lane() == Lane::I8 { images } else { images.div_ceil(4) };
+        let labels = (0..model.classes()).filter(|&class| Some(class) != model.unconditional_class());
+        let classes: Vec<u16> = labels.cycle().take(if model.classes() > 0 { count } else { 0 }).collect();
+        // Most without guidance, some with: that adds a pass of the network and the mixing of its outputs.
+        let guided = if model.has_guidance() { count.div_ceil(8) } else { 0 };
+        for (guidance, count) in [(Guidance::NONE, count - guided), (Guidance::from_f32(2.0), guided)] {
+            if count == 0 {
+                continue;
+            }
+            let request = Request::new().guidance(guidance);
+            let batch = Batch {
+                request,
+                seed: 7_000,
+                classes: classes.iter().copied().take(count).collect(),
+                count,
+                weights: weights.clone(),
+                ..Batch::default()
+            };
+            pictures.push(parity::images(&mut *device, &model, &batch, args.batch, progress)?);
+        }
+    }
+    if let Some(path) = &args.report {
+        let page = report::html(&args.model, &device.name(), &ops, &pictures);
+        write_whole(path, |path| Ok(std::fs::write(path, page)?))?;
+    }
+    // Integers are identical or wrong; floats stay within their bounds.
+    let integer: Vec<&ImageParity> = pictures.iter().filter(|pictures| pictures.what.starts_with("i8")).collect();
+    let identical = integer.iter().all(|pictures| pictures.different == 0);
+    let close = pictures.iter().all(|pictures| pictures.what.starts_with("i8") || pictures.max_byte_err <= 1);
+    let mismatches: u64 = ops.iter().map(|op| op.mismatches).sum();
+    if args.json {
+        print_json(&json!({
+            "backend": args.backend.name(),
+            "device": device.name(),
+            "driver": device.driver(),
+            "commit": commit(),
+            "model": args.model,
+            "ops": ops.iter().map(without_plots).collect::<anyhow::Result<Vec<_>>>()?,
+            "images": integer.iter().map(|pictures| pictures.images).sum::<usize>(),
+            "identical": identical,
+            "pictures": pictures,
+        }))?;
+    } else {
+        println!("{:<40} {:>10} {:>10} {:>12}", "operation", "elements", "mismatches", "max error");
+        for op in &ops {
+            println!("{:<40} {:>10} {:>10} {:>12.3e}", op.op, op.elements, op.mismatches, op.max_abs_err);
+        }
+        for ImageParity { what, images, different, max_byte_err, .. } in &pictures {
+            println!("{what}: {images} pictures, {different} differ, by at most {max_byte_err}");
+        }
+    }
+    if let Some((op, first)) = ops.iter().find_map(|op| op.first.as_ref().map(|first| (op, first))) {
+        bail!(
+            "{mismatches} mismatches; the first in {}: {}, tensor {}, element {}: the device computes {}, {} {}",
+            op.op,
+            first.case,
+            first.tensor,
+            first.index,
+            first.expected,
+            device.name(),
+            first.found
+        );
+    }
+    if !identical || !close {
+        bail!("all operations agree, but pictures differ: the launches around the network are wrong");
+    }
+    Ok(())
+}
+
+/// An operation's figures without those of single cases.
+fn without_plots(op: &OpParity) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(op)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("case_errors");
+    }
+    Ok(value)
+}
+
+/// The commit of the sources, where they are a git checkout.
+fn commit() -> Option<String> {
+    let output = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
+        .current_dir(crate::firmware::root())
+        .output()
+        .ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+}
