@@ -2,6 +2,7 @@
 
 pub mod classifier;
 pub mod oracle;
+pub mod ptx;
 
 use std::path::{Path, PathBuf};
 

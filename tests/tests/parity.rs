@@ -1,0 +1,137 @@
+//! The kernels of the GPU without a GPU: every body over its whole grid, and the PTX that ships instruction by
+//! instruction, held against the runtime.
+
+use std::path::PathBuf;
+
+use indicatif::ProgressBar;
+use waft::format::Lane;
+use waft::{Guidance, Model, Request};
+use waft_host::export::{ExportOptions, ResidualWidth, WeightWidth};
+use waft_host::parity::{images, ops};
+use waft_host::sample::{Batch, draw};
+use waft_host::twin::host::Host;
+use waft_host::twin::{self, Device};
+use waft_tests::ptx::Emulator;
+use waft_tests::{digits, exported, golden, model};
+
+fn options(lane: Lane) -> ExportOptions {
+    ExportOptions { lane, steps: vec![4], calibration_images: 4, ..ExportOptions::default() }
+}
+
+fn assert_ops(device: &mut dyn Device, model: &Model<'_>, weights: &[u8]) {
+    let ops = ops(device, model, weights, |_| ()).expect("runs");
+    assert_eq!(ops.len(), usize::from(model.ops()));
+    for op in &ops {
+        assert_eq!((op.mismatches, &op.first), (0, &None), "{} on {}", op.op, device.name());
+        assert!(op.elements > 0, "{}", op.op);
+    }
+}
+
+fn batch(model: &Model<'_>, count: usize) -> Batch {
+    let classes = if model.classes() > 0 { (0..count as u16).map(|i| i % model.classes()).collect() } else { vec![] };
+    Batch { request: Request::new(), seed: 11, classes, count, ..Batch::default() }
+}
+
+/// Networks that together have every form of every operation.
+fn checkpoints() -> [PathBuf; 4] {
+    [digits(), golden("cifar_small"), golden("heads"), golden("velocity")]
+}
+
+#[test]
+fn integer_operations_agree_in_every_bit() {
+    for checkpoint in checkpoints() {
+        for residual in [ResidualWidth::Auto, ResidualWidth::Narrow, ResidualWidth::Wide] {
+            let export = exported(&checkpoint, &ExportOptions { residual, ..options(Lane::I8) });
+            assert_ops(&mut Host::default(), &model(&export.bytes), &[]);
+        }
+        let four = ExportOptions { weights: WeightWidth::Four, ..options(Lane::I8) };
+        assert_ops(&mut Host::default(), &model(&exported(&checkpoint, &four).bytes), &[]);
+    }
+}
+
+#[test]
+fn float_operations_agree_within_their_bounds() {
+    for checkpoint in checkpoints() {
+        for lane in [Lane::F16, Lane::F32] {
+            assert_ops(&mut Host::default(), &model(&exported(&checkpoint, &options(lane)).bytes), &[]);
+        }
+    }
+}
+
+#[test]
+fn streamed_weights_are_the_same_weights() {
+    let stream = ExportOptions { stream: Some(6144), ..options(Lane::I8) };
+    for stream in [ExportOptions { stream: Some(16_384), ..options(Lane::F16) }, stream] {
+        let export = exported(&digits(), &stream);
+        assert_ops(&mut Host::default(), &model(&export.bytes), &export.weights.expect("streams"));
+    }
+}
+
+#[test]
+fn pictures_are_the_devices() {
+    for (checkpoint, eta, guidance) in [(digits(), 0.0, 1.0), (digits(), 0.7, 2.5), (golden("velocity"), 0.0, 1.0)] {
+        let export = exported(&checkpoint, &ExportOptions { eta, ..options(Lane::I8) });
+        let model = model(&export.bytes);
+        let mut batch = batch(&model, 21);
+        batch.request = batch.request.guidance(Guidance::from_f32(guidance));
+        // More pictures than a batch holds, and a last batch that is not full.
+        let found = images(&mut Host::default(), &model, &batch, Some(8), |_| ProgressBar::hidden()).expect("draws");
+        assert_eq!((found.images, found.different), (21, 0), "{}", found.what);
+    }
+}
+
+#[test]
+fn given_noise_is_taken() {
+    let hidden = ProgressBar::hidden();
+    for lane in [Lane::I8, Lane::F32] {
+        let export = exported(&digits(), &options(lane));
+        let model = model(&export.bytes);
+        let latents = (0..3 * 64).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
+        let batch = Batch { latents: Some(latents), ..batch(&model, 3) };
+        let expected = draw(&model, &batch, &hidden).expect("draws");
+        let found = twin::draw(&mut Host::default(), &model, &batch, None, &hidden).expect("draws");
+        for (expected, found) in expected.iter().zip(&found) {
+            let error = expected.sample.iter().zip(&found.sample).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(error <= if lane == Lane::I8 { 0.0 } else { 1e-5 }, "{error} in {lane:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_session_refuses_the_twin_refuses() {
+    let export = exported(&golden("cifar_small"), &options(Lane::I8));
+    let model = model(&export.bytes);
+    let plain = batch(&model, 1);
+    let refused = [
+        Batch { request: plain.request.class(0), ..plain.clone() },
+        Batch { request: plain.request.steps(77), ..plain.clone() },
+        Batch { request: plain.request.guidance(Guidance::from_f32(2.0)), ..plain.clone() },
+        Batch { latents: Some(vec![0.0; 3]), ..plain.clone() },
+    ];
+    for batch in refused {
+        let error = twin::draw(&mut Host::default(), &model, &batch, None, &ProgressBar::hidden());
+        assert!(draw(&model, &batch, &ProgressBar::hidden()).is_err() && error.is_err(), "{batch:?}");
+    }
+}
+
+/// The instructions that ship, with every access checked and every race refused.
+#[test]
+fn shipped_ptx_computes_what_the_device_computes() {
+    for checkpoint in checkpoints() {
+        for lane in [Lane::I8, Lane::F16, Lane::F32] {
+            assert_ops(&mut Emulator::default(), &model(&exported(&checkpoint, &options(lane)).bytes), &[]);
+        }
+    }
+}
+
+#[test]
+fn shipped_ptx_draws_the_devices_pictures() {
+    for (lane, guidance) in [(Lane::I8, 1.0), (Lane::I8, 2.5), (Lane::F32, 2.5)] {
+        let export = exported(&digits(), &ExportOptions { eta: 0.5, ..options(lane) });
+        let model = model(&export.bytes);
+        let mut batch = batch(&model, 4);
+        batch.request = batch.request.guidance(Guidance::from_f32(guidance));
+        let found = images(&mut Emulator::default(), &model, &batch, None, |_| ProgressBar::hidden()).expect("draws");
+        assert!(found.max_byte_err <= if lane == Lane::I8 { 0 } else { 1 }, "{found:?}");
+    }
+}
