@@ -115,7 +115,7 @@ fn judges_say_what_torch_says() {
 #[test]
 fn quantized_digits_are_as_good() {
     let options = Options { count: Some(1000), seed: 20_000, ..Options::default() };
-    let quality = measure("digits", &options, |_| ProgressBar::hidden()).expect("measures");
+    let quality = measure("digits", &options, None, &|_| ProgressBar::hidden()).expect("measures");
     let accuracy = |figures: &waft_host::quality::Figures| figures.class_accuracy.expect("there is a judge").value;
     let of = |name: &str| &quality.files.iter().find(|(figures, _)| figures.name == name).expect("shipped").0;
     for (name, psnr, points) in
@@ -145,7 +145,7 @@ fn rounding_by_results_beats_the_nearest() {
         let judge = root().join("models").join("digits").join("judge.safetensors");
         let options =
             Options { checkpoint: Some(digits()), judge: Some(judge), count: Some(200), ..Options::default() };
-        let quality = measure(&path.to_string_lossy(), &options, |_| ProgressBar::hidden()).expect("measures");
+        let quality = measure(&path.to_string_lossy(), &options, None, &|_| ProgressBar::hidden()).expect("measures");
         quality.files[0].0.psnr_median_db.expect("compared").value
     };
     for (weights, gain) in [(WeightWidth::Eight, 1.0), (WeightWidth::Four, 4.0)] {
@@ -161,7 +161,7 @@ fn real_pictures_come_from_a_folder_of_their_shape() {
     let path = |name: String| -> PathBuf { folder.path().join(name) };
     let model = root().join("models").join("digits").join("digits-i8.waft");
     let options = Options { real: Some(folder.path().into()), count: Some(16), ..Options::default() };
-    let found = |options: &Options| measure(&model.to_string_lossy(), options, |_| ProgressBar::hidden());
+    let found = |options: &Options| measure(&model.to_string_lossy(), options, None, &|_| ProgressBar::hidden());
     assert!(matches!(found(&options), Err(QualityError::Image { .. })), "an empty folder");
     for index in 0..9u8 {
         let file = std::fs::File::create(path(format!("{index}.png"))).expect("creates");

@@ -3,6 +3,8 @@
 use clap::{Parser, Subcommand};
 
 mod args;
+#[cfg(feature = "cuda")]
+mod bench;
 mod boards;
 mod c;
 mod eps;
@@ -35,7 +37,10 @@ enum Command {
     Inspect(inspect::Args),
     Kernels(kernels::Args),
     Parity(parity::Args),
+    #[cfg(feature = "cuda")]
+    Bench(bench::Args),
     Quality(quality::Args),
+    Merge(quality::MergeArgs),
     Firmware(firmware::Args),
     Size(size::Args),
     Sign(sign::Args),
@@ -51,7 +56,10 @@ fn main() -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Parity(args) => parity::run(&args),
+        #[cfg(feature = "cuda")]
+        Command::Bench(args) => bench::run(&args),
         Command::Quality(args) => quality::run(&args),
+        Command::Merge(args) => quality::merge(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),
         Command::Sign(args) => sign::run(&args),

@@ -1,14 +1,16 @@
 //! `quality`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 use waft::Guidance;
 use waft_host::quality::metrics::Estimate;
-use waft_host::quality::{Figures, Options, measure, report};
+use waft_host::quality::shard::{self, Shard};
+use waft_host::quality::{Figures, Options, Quality, Setup, report};
+use waft_host::twin::Device;
 
-use crate::args::{print_json, progress, write_whole};
+use crate::args::{Backend, print_json, progress, write_whole};
 
 /// Measures what quantization costs: Fréchet distance, Inception Score, precision, recall, class accuracy, PSNR, SSIM.
 #[derive(clap::Args)]
@@ -38,6 +40,22 @@ pub(crate) struct Args {
     /// Seed of the first picture; the others count up from it.
     #[arg(long, default_value_t = 20_000)]
     seed: u64,
+    /// What draws the pictures [default: a GPU if there is one].
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
+    /// Draw one part of the pictures, `i/n` with `i` from 0, into the file that --out names, for `cargo xtask merge`.
+    #[arg(long, value_name = "i/n", requires = "out", conflicts_with_all = ["report", "json"])]
+    shard: Option<Shard>,
+    /// File of the shard.
+    #[arg(long, value_name = "F.safetensors", requires = "shard")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How figures are shown.
+#[derive(clap::Args)]
+struct Output {
     /// A page with the figures and pictures side by side, the worst first.
     #[arg(long, value_name = "F.html")]
     report: Option<PathBuf>,
@@ -46,16 +64,29 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Puts the shards of an evaluation together and prints what `quality` prints for the whole.
+#[derive(clap::Args)]
+pub(crate) struct MergeArgs {
+    /// All files of `quality --shard`.
+    #[arg(required = true)]
+    shards: Vec<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs `merge`.
+pub(crate) fn merge(args: &MergeArgs) -> anyhow::Result<()> {
+    args.output.check()?;
+    let (model, quality) = shard::merge(&args.shards, &progress)?;
+    args.output.show(&model, &quality)
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !(-1000.0..=1000.0).contains(&args.guidance) {
         bail!("--guidance {}: between -1000 and 1000", args.guidance);
     }
-    if let Some(path) = &args.report
-        && path.extension().is_none_or(|extension| extension != "html")
-    {
-        bail!("--report {}: end it in .html", path.display());
-    }
+    args.output.check()?;
     let options = Options {
         checkpoint: args.checkpoint.clone(),
         judge: args.judge.clone(),
@@ -65,41 +96,71 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         guidance: Guidance::from_f32(args.guidance),
         seed: args.seed,
     };
-    let quality = measure(&args.model, &options, progress)?;
-    if let Some(path) = &args.report {
-        let page = report::html(&quality, &args.model)?;
-        write_whole(path, |path| Ok(std::fs::write(path, page)?))?;
+    let mut device: Option<Box<dyn Device>> = match args.backend {
+        Some(Backend::Cpu) => None,
+        Some(Backend::Cuda) => Some(Backend::Cuda.open()?),
+        None => Backend::Cuda.open().ok(),
+    };
+    let device = device.as_mut().map(|device| &mut **device as &mut dyn Device);
+    let setup = Setup::new(&args.model, &options, &progress)?;
+    if let (Some(shard), Some(path)) = (args.shard, &args.out) {
+        let range = shard.range(setup.count);
+        let pictures = setup.draw(range.clone(), device, &progress)?;
+        let bytes = shard::encode(&args.model, &options, &setup, range.start, &pictures)?;
+        write_whole(path, |path| Ok(std::fs::write(path, bytes)?))?;
+        println!("{}: pictures {} to {} of {}", path.display(), range.start, range.end, setup.count);
+        return Ok(());
     }
-    let Some((default, _)) = quality.files.first() else { return Ok(()) };
-    if args.json {
-        let value = |estimate: Option<Estimate>| estimate.map(|estimate| estimate.value);
-        let files: Map<String, Value> = quality
-            .files
-            .iter()
-            .map(|(figures, _)| Ok((figures.name.clone(), serde_json::to_value(figures)?)))
-            .collect::<anyhow::Result<_>>()?;
-        return print_json(&json!({
-            "model": args.model,
-            "count": quality.count,
-            "steps": quality.steps,
-            "guidance": args.guidance,
-            "features": quality.features,
-            "fid_f32": quality.reference.fid.value,
-            "fid": default.fid.value,
-            "precision": default.precision.value,
-            "recall": default.recall.value,
-            "inception_score": value(default.inception_score),
-            "class_accuracy": value(default.class_accuracy),
-            "psnr_median_db": value(default.psnr_median_db),
-            "f32": serde_json::to_value(&quality.reference)?,
-            "files": files,
-        }));
+    let pictures = setup.draw(0..setup.count, device, &progress)?;
+    args.output.show(&args.model, &setup.evaluate(pictures)?)
+}
+
+impl Output {
+    fn check(&self) -> anyhow::Result<()> {
+        match &self.report {
+            Some(path) if path.extension().is_none_or(|extension| extension != "html") => {
+                bail!("--report {}: end it in .html", path.display())
+            }
+            _ => Ok(()),
+        }
     }
-    println!("{}: {} pictures, {} steps, compared by {}", args.model, quality.count, quality.steps, quality.features);
-    println!("values with their 95 % intervals over resampled pictures");
-    print_figures(&quality.reference);
-    quality.files.iter().for_each(|(figures, _)| print_figures(figures));
-    Ok(())
+
+    fn show(&self, model: &str, quality: &Quality) -> anyhow::Result<()> {
+        if let Some(path) = &self.report {
+            let page = report::html(quality, model)?;
+            write_whole(path, |path: &Path| Ok(std::fs::write(path, page)?))?;
+        }
+        let Some((default, _)) = quality.files.first() else { return Ok(()) };
+        if self.json {
+            let value = |estimate: Option<Estimate>| estimate.map(|estimate| estimate.value);
+            let files: Map<String, Value> = quality
+                .files
+                .iter()
+                .map(|(figures, _)| Ok((figures.name.clone(), serde_json::to_value(figures)?)))
+                .collect::<anyhow::Result<_>>()?;
+            return print_json(&json!({
+                "model": model,
+                "count": quality.count,
+                "steps": quality.steps,
+                "guidance": quality.guidance,
+                "features": quality.features,
+                "fid_f32": quality.reference.fid.value,
+                "fid": default.fid.value,
+                "precision": default.precision.value,
+                "recall": default.recall.value,
+                "inception_score": value(default.inception_score),
+                "class_accuracy": value(default.class_accuracy),
+                "psnr_median_db": value(default.psnr_median_db),
+                "f32": serde_json::to_value(&quality.reference)?,
+                "files": files,
+            }));
+        }
+        println!("{model}: {} pictures, {} steps, compared by {}", quality.count, quality.steps, quality.features);
+        println!("values with their 95 % intervals over resampled pictures");
+        print_figures(&quality.reference);
+        quality.files.iter().for_each(|(figures, _)| print_figures(figures));
+        Ok(())
+    }
 }
 
 fn print_figures(figures: &Figures) {

@@ -38,7 +38,22 @@ fn golden(name: &str) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["export-weights", "sample", "eps", "inspect", "firmware", "size", "sign", "header", "test"] {
+    for command in [
+        "export-weights",
+        "sample",
+        "eps",
+        "inspect",
+        "firmware",
+        "size",
+        "sign",
+        "header",
+        "test",
+        "quality",
+        "merge",
+        "parity",
+        "kernels",
+        "bench",
+    ] {
         let output = xtask(&[command, "--help"]);
         assert!(output.status.success() && output.stdout.len() > 100, "{command}");
     }
@@ -241,4 +256,40 @@ fn signed_models_are_accepted_with_their_key_only() {
     weak[0] = 1;
     assert_eq!(waft::Model::from_signed_bytes(&signed, &weak).err(), Some(SignedModelError::Key));
     assert_eq!(waft::Model::from_signed_bytes(&signed[..63], &public).err(), Some(SignedModelError::Signature));
+}
+
+#[test]
+fn shards_make_the_whole() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_string();
+    let quality = ["quality", "--model", "digits", "--backend", "cpu", "--count", "50", "--guidance", "2"];
+    let whole = json(&[&quality[..], &["--json"]].concat());
+    let draw = |shard: &str, seed: &str, out: &str| {
+        let output = xtask(&[&quality[..], &["--shard", shard, "--seed", seed, "--out", out]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for shard in 0..3 {
+        draw(&format!("{shard}/3"), "20000", &path(&format!("{shard}.safetensors")));
+    }
+    let [first, second, third] = [0, 1, 2].map(|shard| path(&format!("{shard}.safetensors")));
+    assert_eq!(json(&["merge", &third, &first, &second, "--json"]), whole);
+    assert!(failure(&["merge", &first, &third]).contains("missing"));
+    assert!(failure(&["merge", &first, &second]).contains("missing"));
+    assert!(failure(&["merge", &first, &second, &second, &third]).contains("twice"));
+    let other = path("other.safetensors");
+    draw("1/3", "1", &other);
+    assert!(failure(&["merge", &first, &other, &third]).contains("another evaluation"));
+    let cut = path("cut.safetensors");
+    std::fs::write(&cut, &std::fs::read(&first).expect("drawn")[..1000]).expect("writes");
+    assert!(failure(&["merge", &cut]).contains("cut.safetensors"));
+    assert!(failure(&[&quality[..], &["--shard", "3/3", "--out", &other]].concat()).contains("0 to n - 1"));
+}
+
+#[test]
+fn parity_prints_its_contract() {
+    let report = json(&["parity", "--model", "digits", "--lane", "i8", "--images", "8", "--json"]);
+    assert_eq!((&report["backend"], &report["identical"]), (&"cpu".into(), &true.into()));
+    assert_eq!(report["images"], 8);
+    let ops = report["ops"].as_array().expect("a list");
+    assert!(ops.len() > 50 && ops.iter().all(|op| op["mismatches"] == 0 && op["max_abs_err"] == 0.0));
 }

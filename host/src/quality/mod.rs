@@ -4,7 +4,9 @@
 pub mod judge;
 pub mod metrics;
 pub mod report;
+pub mod shard;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
@@ -18,6 +20,7 @@ use crate::export::{ExportError, ExportOptions, export, lane_name};
 use crate::sample::{AlignedBytes, Batch, Picture, SampleError, draw};
 use crate::shipped::{self, FindError};
 use crate::tensors::TensorsError;
+use crate::twin::{self, Device, TwinError};
 use judge::{Judge, pixel_features};
 use metrics::{Estimate, Features, Gaussian, frechet, inception_score, median, psnr, ssim, within_manifold};
 
@@ -42,6 +45,17 @@ pub enum QualityError {
     /// The judge's file is not usable.
     #[error(transparent)]
     Judge(#[from] TensorsError),
+    /// The twin failed.
+    #[error(transparent)]
+    Twin(#[from] TwinError),
+    /// Shards do not make a whole.
+    #[error("{path}: {what}")]
+    Shard {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// An image of the real data is not usable.
     #[error("{path}: {what}")]
     Image {
@@ -115,6 +129,8 @@ pub struct Quality {
     pub count: usize,
     /// Steps of each.
     pub steps: u32,
+    /// Guidance of each.
+    pub guidance: f32,
     /// What pictures were compared by.
     pub features: String,
     /// Rows, columns, channels.
@@ -142,102 +158,175 @@ fn files(model: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
     Ok((kinds.into_iter().filter(|path| path.is_file()).collect(), folder))
 }
 
-/// Draws and compares. `bar` makes a progress bar for each long part.
+/// Makes the progress bar of a long part.
+pub type Bar<'b> = &'b dyn Fn(&'static str) -> ProgressBar;
+
+/// Draws and compares, on a twin if there is one.
 ///
 /// # Errors
 /// If something is missing or does not fit.
 pub fn measure(
     model: &str,
     options: &Options,
-    bar: impl Fn(&'static str) -> ProgressBar,
+    device: Option<&mut dyn Device>,
+    bar: Bar<'_>,
 ) -> Result<Quality, QualityError> {
-    let (paths, folder) = files(model)?;
-    let mut loaded = vec![];
-    for path in paths {
-        let bytes = shipped::read(&path)?;
-        let weights = shipped::weights(&path.to_string_lossy(), &Model::from_bytes(bytes.as_slice())?)?;
-        loaded.push((path, bytes, weights));
-    }
-    let Some((_, first, _)) = loaded.first() else {
-        return Err(QualityError::Option(format!("{} holds no .waft file", folder.display())));
-    };
-    let first = Model::from_bytes(first.as_slice())?;
-    let shape = first.image_shape();
-    let steps = match options.steps {
-        Some(steps) => steps,
-        None => first.schedule(0).map_or(0, |list| list.steps),
-    };
-    let count = options.count.unwrap_or_else(|| {
-        let one = first.header().macs * u64::from(steps);
-        (MACS / one.max(1)).clamp(500, 2000) as usize
-    });
-    if !(16..=1_000_000).contains(&count) {
-        return Err(QualityError::Option(format!("--count {count}: 16 to 1000000 pictures")));
-    }
-    // All classes but the one that means "no class".
-    let classes: Vec<u16> = (0..first.classes()).filter(|&class| Some(class) != first.unconditional_class()).collect();
+    let setup = Setup::new(model, options, bar)?;
+    let pictures = setup.draw(0..setup.count, device, bar)?;
+    setup.evaluate(pictures)
+}
 
-    let judge_path = options.judge.clone().or_else(|| {
-        let path = folder.join("judge.safetensors");
-        path.is_file().then_some(path)
-    });
-    let judge = judge_path.map(|path| Judge::read(&path, shape)).transpose()?;
-    let real = match (&options.real, &judge) {
-        (Some(folder), _) => {
-            let pictures = read_folder(folder, shape)?;
-            let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
-            match &judge {
-                Some(judge) => judge.judge_all(&pictures, shape).0,
-                None => pixel_features(&pictures, shape),
+/// A model file with its weights' file.
+struct File {
+    path: PathBuf,
+    bytes: AlignedBytes,
+    weights: Vec<u8>,
+}
+
+/// Everything that drawing and comparing need.
+pub struct Setup {
+    /// Number of pictures of each model.
+    pub count: usize,
+    steps: u32,
+    guidance: Guidance,
+    seed: u64,
+    /// The checkpoint in the `f32` lane.
+    reference: AlignedBytes,
+    files: Vec<File>,
+    judged: Judged,
+    features: String,
+}
+
+impl Setup {
+    /// Finds and reads everything, and exports the checkpoint in the `f32` lane.
+    ///
+    /// # Errors
+    /// If something is missing or does not fit.
+    pub fn new(model: &str, options: &Options, bar: Bar<'_>) -> Result<Self, QualityError> {
+        let (paths, folder) = files(model)?;
+        let mut loaded = vec![];
+        for path in paths {
+            let bytes = shipped::read(&path)?;
+            let weights = shipped::weights(&path.to_string_lossy(), &Model::from_bytes(bytes.as_slice())?)?;
+            loaded.push(File { path, bytes, weights });
+        }
+        let Some(first) = loaded.first() else {
+            return Err(QualityError::Option(format!("{} holds no .waft file", folder.display())));
+        };
+        let first = Model::from_bytes(first.bytes.as_slice())?;
+        let shape = first.image_shape();
+        let steps = match options.steps {
+            Some(steps) => steps,
+            None => first.schedule(0).map_or(0, |list| list.steps),
+        };
+        let count = options.count.unwrap_or_else(|| {
+            let one = first.header().macs * u64::from(steps);
+            (MACS / one.max(1)).clamp(500, 2000) as usize
+        });
+        if !(16..=1_000_000).contains(&count) {
+            return Err(QualityError::Option(format!("--count {count}: 16 to 1000000 pictures")));
+        }
+        // All classes but the one that means "no class".
+        let classes = (0..first.classes()).filter(|&class| Some(class) != first.unconditional_class());
+        let count_with_classes = if first.classes() > 0 { count } else { 0 };
+        let classes: Vec<u16> = classes.cycle().take(count_with_classes).collect();
+        for File { bytes, .. } in &loaded {
+            let other = Model::from_bytes(bytes.as_slice())?.image_shape();
+            if other != shape {
+                let text = format!("{other:?} pixels in one model, {shape:?} in another");
+                return Err(QualityError::Option(text));
             }
         }
-        (None, Some(judge)) => judge.real.clone(),
-        (None, None) => {
-            let what = "the model has no judge.safetensors: name a folder of real pictures with --real, or a judge";
-            return Err(QualityError::Option(what.into()));
-        }
-    };
-    let features = match &judge {
-        Some(judge) => format!("{} features of a classifier of {} classes", real.dim, judge.classes()),
-        None => format!("{} means of pixels", real.dim),
-    };
 
-    let checkpoint = options.checkpoint.clone().unwrap_or_else(|| folder.join("checkpoint"));
-    let checkpoint = Checkpoint::open(checkpoint)?;
-    let float = ExportOptions { lane: Lane::F32, steps: vec![steps as usize], ..ExportOptions::default() };
-    let reference = export(&checkpoint, &float, &bar("exporting f32"))?.bytes;
+        let judge_path = options.judge.clone().or_else(|| {
+            let path = folder.join("judge.safetensors");
+            path.is_file().then_some(path)
+        });
+        let judge = judge_path.map(|path| Judge::read(&path, shape)).transpose()?;
+        let real = match (&options.real, &judge) {
+            (Some(folder), _) => {
+                let pictures = read_folder(folder, shape)?;
+                let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
+                match &judge {
+                    Some(judge) => judge.judge_all(&pictures, shape).0,
+                    None => pixel_features(&pictures, shape),
+                }
+            }
+            (None, Some(judge)) => judge.real.clone(),
+            (None, None) => {
+                let what = "the model has no judge.safetensors: name a folder of real pictures with --real, or a judge";
+                return Err(QualityError::Option(what.into()));
+            }
+        };
+        let features = match &judge {
+            Some(judge) => format!("{} features of a classifier of {} classes", real.dim, judge.classes()),
+            None => format!("{} means of pixels", real.dim),
+        };
 
-    let batch = |weights: Vec<u8>| Batch {
-        request: Request::new().steps(steps).guidance(options.guidance),
-        seed: options.seed,
-        classes: if classes.is_empty() { vec![] } else { classes.iter().copied().cycle().take(count).collect() },
-        count,
-        weights,
-        ..Batch::default()
-    };
-    let judged = Judged { judge, real, classes: batch(vec![]).classes, shape };
-    let draw_all = |bytes: &AlignedBytes, weights: Vec<u8>, what| -> Result<Vec<Picture>, QualityError> {
-        let model = Model::from_bytes(bytes.as_slice())?;
-        if model.image_shape() != shape {
-            let text = format!("{:?} pixels in one model, {shape:?} in another", model.image_shape());
-            return Err(QualityError::Option(text));
-        }
-        Ok(draw(&model, &batch(weights), &bar(what))?)
-    };
-    let reference_pictures = draw_all(&reference, vec![], "drawing with f32")?;
-    let reference_features = judged.features(&reference_pictures);
-    let figures = judged.figures("f32".into(), &reference, 0, &reference_features, &reference_features, None)?;
-    let mut quality = Quality { count, steps, features, shape, reference: figures, reference_pictures, files: vec![] };
-    for (path, bytes, weights) in loaded {
-        let extra = weights.len() as u64;
-        let pictures = draw_all(&bytes, weights, "drawing with integers")?;
-        let found = judged.features(&pictures);
-        let pairs = Some((pictures.as_slice(), quality.reference_pictures.as_slice()));
-        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let figures = judged.figures(name, &bytes, extra, &found, &reference_features, pairs)?;
-        quality.files.push((figures, pictures));
+        let checkpoint = options.checkpoint.clone().unwrap_or_else(|| folder.join("checkpoint"));
+        let checkpoint = Checkpoint::open(checkpoint)?;
+        let float = ExportOptions { lane: Lane::F32, steps: vec![steps as usize], ..ExportOptions::default() };
+        let reference = export(&checkpoint, &float, &bar("exporting f32"))?.bytes;
+        let judged = Judged { judge, real, classes, shape };
+        let Options { guidance, seed, .. } = *options;
+        Ok(Self { count, steps, guidance, seed, reference, files: loaded, judged, features })
     }
-    Ok(quality)
+
+    /// Draws the pictures of a range of 0 to `count` with `f32`, then with each file: the same whatever the range, as each
+    /// picture has its own seed and class.
+    ///
+    /// # Errors
+    /// If a model cannot draw this, or the device fails.
+    pub fn draw(
+        &self,
+        range: Range<usize>,
+        mut device: Option<&mut dyn Device>,
+        bar: Bar<'_>,
+    ) -> Result<Vec<Vec<Picture>>, QualityError> {
+        let reference = (&self.reference, &[] as &[u8], "drawing with f32");
+        let files = self.files.iter().map(|file| (&file.bytes, file.weights.as_slice(), "drawing with integers"));
+        let mut pictures = vec![];
+        for (bytes, weights, what) in std::iter::once(reference).chain(files) {
+            let model = Model::from_bytes(bytes.as_slice())?;
+            let batch = Batch {
+                request: Request::new().steps(self.steps).guidance(self.guidance),
+                seed: self.seed.wrapping_add(range.start as u64),
+                classes: self.judged.classes.get(range.clone()).unwrap_or(&[]).to_vec(),
+                count: range.len(),
+                weights: weights.to_vec(),
+                ..Batch::default()
+            };
+            pictures.push(match &mut device {
+                Some(device) => twin::draw(&mut **device, &model, &batch, None, &bar(what))?,
+                None => draw(&model, &batch, &bar(what))?,
+            });
+        }
+        Ok(pictures)
+    }
+
+    /// Compares all pictures, as [`draw`](Self::draw) gives them.
+    ///
+    /// # Errors
+    /// If a file changed meanwhile.
+    pub fn evaluate(self, pictures: Vec<Vec<Picture>>) -> Result<Quality, QualityError> {
+        let Self { count, steps, reference, files, judged, features, .. } = self;
+        let guidance = self.guidance.to_bits() as f32 / 65_536.0;
+        let mut pictures = pictures.into_iter();
+        let reference_pictures = pictures.next().unwrap_or_default();
+        let reference_features = judged.features(&reference_pictures);
+        let figures = judged.figures("f32".into(), &reference, 0, &reference_features, &reference_features, None)?;
+        let shape = judged.shape;
+        let mut quality =
+            Quality { count, steps, guidance, features, shape, reference: figures, reference_pictures, files: vec![] };
+        for (File { path, bytes, weights }, pictures) in files.into_iter().zip(pictures) {
+            let found = judged.features(&pictures);
+            let pairs = Some((pictures.as_slice(), quality.reference_pictures.as_slice()));
+            let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let figures = judged.figures(name, &bytes, weights.len() as u64, &found, &reference_features, pairs)?;
+            quality.files.push((figures, pictures));
+        }
+        Ok(quality)
+    }
 }
 
 struct Judged {

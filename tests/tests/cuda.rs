@@ -1,0 +1,55 @@
+//! The twin on a GPU against the runtime. Without a GPU these tests are ignored, and the report says why.
+
+use indicatif::ProgressBar;
+use libtest_mimic::{Arguments, Failed, Trial};
+use waft::format::Lane;
+use waft::{Guidance, Model, Request};
+use waft_host::export::ExportOptions;
+use waft_host::parity::{images, ops};
+use waft_host::sample::Batch;
+use waft_host::twin::cuda::Cuda;
+use waft_tests::{digits, exported, golden, model};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let missing = Cuda::open(0).err();
+    if let Some(error) = &missing {
+        println!("skipped: {error}");
+    }
+    let mut trials = vec![];
+    for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {
+        for lane in [Lane::I8, Lane::F16, Lane::F32] {
+            let name =
+                format!("{}_{lane:?}", checkpoint.file_name().map_or("digits".into(), |name| name.to_string_lossy()));
+            let checkpoint = checkpoint.clone();
+            trials.push(Trial::test(name, move || {
+                let options = ExportOptions { lane, steps: vec![4], calibration_images: 4, ..ExportOptions::default() };
+                let export = exported(&checkpoint, &options);
+                check(&model(&export.bytes))
+            }));
+        }
+    }
+    let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing.is_some())).collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn check(model: &Model<'_>) -> Result<(), Failed> {
+    let mut device = Cuda::open(0)?;
+    for op in ops(&mut device, model, &[], |_| ())? {
+        if let Some(first) = op.first {
+            return Err(format!("{}: {} mismatches, the first: {first:?}", op.op, op.mismatches).into());
+        }
+    }
+    let classes = (0..100).map(|i| i % model.classes().max(1)).take(if model.classes() > 0 { 100 } else { 0 });
+    let mut batch =
+        Batch { request: Request::new(), seed: 3, classes: classes.collect(), count: 100, ..Batch::default() };
+    let guided = model.has_guidance().then(|| Guidance::from_f32(2.0));
+    for guidance in [Some(Guidance::NONE), guided].into_iter().flatten() {
+        batch.request = batch.request.guidance(guidance);
+        let found = images(&mut device, model, &batch, Some(48), |_| ProgressBar::hidden())?;
+        if found.max_byte_err > u8::from(model.lane() != Lane::I8) {
+            return Err(format!("{found:?}").into());
+        }
+    }
+    Ok(())
+}
