@@ -1,7 +1,8 @@
 //! `bench`.
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
@@ -13,7 +14,6 @@ use waft_host::twin;
 use waft_host::twin::cuda::Cuda;
 
 use crate::args::{print_json, progress};
-use crate::firmware::root;
 
 /// Measures speed beside a peer, in the same run.
 #[derive(clap::Args)]
@@ -127,14 +127,19 @@ fn peer(args: &CudaArgs, batches: &[u32], steps: u32) -> anyhow::Result<Value> {
     let beside = PathBuf::from(&args.model).parent().map(|folder| folder.join("checkpoint")).unwrap_or_default();
     let checkpoint =
         if beside.is_dir() { beside } else { shipped::models_folder().join(&args.model).join("checkpoint") };
-    let script = root().join("xtask").join("bench_cuda.py");
     let sizes: Vec<String> = batches.iter().map(ToString::to_string).collect();
-    let output = Command::new(&args.python)
-        .arg(&script)
+    // From standard input, so that a copied program needs no file.
+    let mut child = Command::new(&args.python)
+        .arg("-")
         .arg(&checkpoint)
         .args(["--steps", &steps.to_string(), "--repeat", &args.repeat.to_string(), "--batches", &sizes.join(",")])
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .with_context(|| format!("cannot run {}", args.python.display()))?;
+    child.stdin.take().context("no standard input")?.write_all(include_bytes!("../bench_cuda.py"))?;
+    let output = child.wait_with_output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)
 }

@@ -11,10 +11,12 @@ use waft_host::export::{ExportOptions, export};
 use waft_host::sample::{Batch, digest, draw};
 use waft_host::shipped;
 
+use crate::args::Backend;
 use crate::boards;
 use crate::c;
 use crate::firmware::{self, Firmware};
 use crate::header;
+use crate::kernels::{self, Comparison};
 use crate::setup;
 
 /// Runs every test that this machine can run, and says what it could not.
@@ -26,7 +28,7 @@ pub(crate) struct Args {
 }
 
 /// Folders that are workspaces of their own.
-const OUTSIDE: [&str; 3] = ["runtime/c", "tests/firmware", "tests/fuzz"];
+const OUTSIDE: [&str; 4] = ["kernels/ptx", "runtime/c", "tests/firmware", "tests/fuzz"];
 
 /// Board examples in runtime/boards, and what they are built for.
 const EXAMPLES: [(&str, &str); 4] = [
@@ -101,10 +103,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         status(command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     part("tests", &mut || cargo(&["test", "--workspace", "--release"]))?;
-    let mut missing = vec!["CUDA: no test needs a GPU yet".to_string()];
+    let mut missing = vec![];
+    part("cuda", &mut || {
+        cargo(&["clippy", "-q", "-p", "xtask", "--no-default-features", "--", "-D", "warnings"])?;
+        // Without a GPU they are ignored, not passed.
+        cargo(&["test", "--release", "-p", "waft-tests", "--features", "cuda", "--test", "cuda"])?;
+        if let Err(error) = Backend::Cuda.open() {
+            missing
+                .push(format!("parity on a GPU: {error}; `cargo xtask parity --backend cuda` on a machine with one"));
+        }
+        Ok(())
+    })?;
     if args.no_firmware {
-        missing.push("firmware: left out by --no-firmware".into());
+        missing.push("firmware and the compiler for kernels: left out by --no-firmware".into());
     } else {
+        part("kernels", &mut || {
+            if let Comparison::OtherCompiler { committed, here } = kernels::check()? {
+                missing.push(format!("kernels/waft.ptx against its sources: {committed} made it, here is {here}"));
+            }
+            Ok(())
+        })?;
         part("firmware", &mut firmware_tests)?;
         part("boards", &mut board_examples)?;
     }
