@@ -16,7 +16,7 @@ use super::{Device, Launch, Program, TwinError};
 
 /// Share of the free memory that a batch may take.
 const SHARE: f64 = 0.8;
-/// Most pictures of a batch: more fill no GPU better, and indices of threads stay far from 2³².
+/// Most pictures of a batch: more fill no GPU better.
 const MOST: usize = 8192;
 
 /// A GPU.
@@ -50,6 +50,9 @@ impl Cuda {
         let driver = driver_version();
         let refused =
             |error| TwinError::Refused { device: name.clone(), driver: driver.clone(), what: describe(error) };
+        // SAFETY: everything is used in one stream, in order; tracking would put waits for events from outside into
+        // captured graphs, which drivers refuse.
+        unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(refused)?;
         let module = context.load_module(Ptx::from_src(PTX)).map_err(refused)?;
         let mut functions = HashMap::new();
@@ -68,6 +71,14 @@ impl Cuda {
             }
             TwinError::Driver { device, driver: driver.clone(), call, what: describe(error) }
         }
+    }
+
+    /// Gives all memory back to the driver.
+    fn release(&mut self) -> Result<(), TwinError> {
+        self.graph = None;
+        self.memories = None;
+        // Memory is freed in the order of the stream.
+        self.stream.synchronize().map_err(self.failed("cuStreamSynchronize"))
     }
 
     fn memory(&mut self, space: Space) -> Result<&mut CudaSlice<u8>, TwinError> {
@@ -113,8 +124,7 @@ impl Device for Cuda {
     }
 
     fn capacity(&mut self, program: &Program) -> Result<u32, TwinError> {
-        self.memories = None;
-        self.graph = None;
+        self.release()?;
         let (free, _) = self.context.mem_get_info().map_err(self.failed("cuMemGetInfo"))?;
         let one = program.strides.arena as usize + program.strides.scratch as usize + program.state_bytes(1);
         let fit = (free as f64 * SHARE) as usize / one.max(1);
@@ -122,8 +132,7 @@ impl Device for Cuda {
     }
 
     fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), TwinError> {
-        self.graph = None;
-        self.memories = None;
+        self.release()?;
         self.batch = batch;
         let pictures = batch as usize;
         let failed = self.failed("cuMemAlloc");

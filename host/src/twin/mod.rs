@@ -14,7 +14,7 @@ use waft::fixed::SAMPLE_BITS;
 use waft::format::{Lane, Op, STEP_BYTES};
 use waft::{Guidance, Model, Request, RequestError};
 use waft_kernels::{
-    Kernel, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
+    Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
 };
 
 use crate::sample::{Batch, Picture};
@@ -233,6 +233,14 @@ impl Program {
         pictures_at(batch) + self.len as usize * batch as usize
     }
 
+    /// Most pictures of a batch: kernels number their threads with 32 bits.
+    pub fn most_pictures(&self) -> u32 {
+        let around = [&self.noise, &self.keep, &self.update, &self.bytes];
+        let launches = self.ops.iter().flatten().chain(around);
+        let threads = launches.map(|launch| launch.kernel.warps(1) * LANES as u64).max().unwrap_or(1);
+        u32::try_from(u64::from(u32::MAX) / threads.max(1)).unwrap_or(u32::MAX)
+    }
+
     /// Launches of one operation, for each picture's own class.
     pub fn op(&self, index: u16) -> &[Launch] {
         self.ops.get(usize::from(index)).map_or(&[], Vec::as_slice)
@@ -396,7 +404,7 @@ pub fn draw(
     progress.reset();
     progress.set_length(batch.count as u64);
     let mut pictures = Vec::with_capacity(batch.count);
-    let mut size = most.unwrap_or(u32::MAX).min(device.capacity(&program)?).max(1);
+    let mut size = most.unwrap_or(u32::MAX).min(device.capacity(&program)?).clamp(1, program.most_pictures());
     let mut prepared = None;
     while pictures.len() < batch.count {
         let first = pictures.len();
