@@ -151,7 +151,7 @@ impl IntegerKernel {
     }
 }
 
-/// The float lanes: sums of another order than the device's.
+/// The float lanes: sums in the device's order, by pixel, row, then rows, a lane each row.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct FloatKernel(pub Parameters);
@@ -170,24 +170,16 @@ impl Body for FloatKernel {
             return;
         }
         let arena = p.strides.arena(picture);
-        let elements = |source: usize| p.part(group, source).len * p.sources[source].rows * p.sources[source].columns;
-        let count = (elements(0) + elements(1)) as f32;
-        let sums = warp.each(|lane| {
-            let mut sum = 0.0;
-            p.part(group, 0).visit(p.sources[0], lane, |element| sum += p.sources[0].float(memory, arena, element));
-            p.part(group, 1).visit(p.sources[1], lane, |element| sum += p.sources[1].float(memory, arena, element));
-            sum
-        });
-        let means = warp.map(warp.sum(sums), |sum: f32| sum / count);
-        let lanes = warp.each(|lane| lane);
-        let squares = warp.zip(lanes, means, |lane, mean| {
-            let mut sum = 0.0;
-            let mut add = |value: f32| sum += (value - mean) * (value - mean);
-            p.part(group, 0).visit(p.sources[0], lane, |element| add(p.sources[0].float(memory, arena, element)));
-            p.part(group, 1).visit(p.sources[1], lane, |element| add(p.sources[1].float(memory, arena, element)));
-            sum
-        });
-        let moments = warp.zip(means, warp.sum(squares), |mean, squares: f32| (mean, squares / count));
+        let parts = [p.part(group, 0), p.part(group, 1)];
+        let count = (p.sources[0].rows * p.sources[0].columns * (parts[0].len + parts[1].len)) as f32;
+        let zero = warp.each(|_| 0f32);
+        let sum = self.rows(memory, warp, p.sources[0], parts[0], arena, zero, zero, |x, _| x);
+        let sum = self.rows(memory, warp, p.sources[1], parts[1], arena, zero, sum, |x, _| x);
+        let means = warp.map(sum, |sum| sum / count);
+        let square = |x: f32, mean: f32| (x - mean) * (x - mean);
+        let squares = self.rows(memory, warp, p.sources[0], parts[0], arena, means, zero, square);
+        let squares = self.rows(memory, warp, p.sources[1], parts[1], arena, means, squares, square);
+        let moments = warp.zip(means, squares, |mean, squares| (mean, squares / count));
         warp.with(moments, |lane, (mean, variance)| {
             let inverse = inverse_deviation(&op, variance);
             let mut channel = lane;
@@ -199,5 +191,49 @@ impl Body for FloatKernel {
                 channel += LANES as u32;
             }
         });
+    }
+}
+
+impl FloatKernel {
+    /// Adds `f` of a group's part of a source and of the mean to a total.
+    #[inline(always)]
+    fn rows<M: Memory, W: Warp>(
+        &self,
+        memory: M,
+        warp: W,
+        tensor: Place,
+        part: Part,
+        arena: usize,
+        means: W::Each<f32>,
+        total: W::Each<f32>,
+        f: impl Fn(f32, f32) -> f32,
+    ) -> W::Each<f32> {
+        let mut total = total;
+        if part.len == 0 {
+            return total;
+        }
+        let lanes = warp.each(|lane| lane);
+        let mut first = 0;
+        while first < tensor.rows {
+            let sums = warp.zip(lanes, means, |lane, mean| {
+                let mut row_sum = 0f32;
+                if first + lane < tensor.rows {
+                    for column in 0..tensor.columns {
+                        let pixel = ((first + lane) * tensor.columns + column) * tensor.channels + part.start;
+                        let mut sum = 0f32;
+                        for channel in 0..part.len {
+                            sum += f(tensor.float(memory, arena, pixel + channel), mean);
+                        }
+                        row_sum += sum;
+                    }
+                }
+                row_sum
+            });
+            for row in 0..(tensor.rows - first).min(LANES as u32) {
+                total = warp.zip(total, warp.broadcast(sums, row), |total, sum| total + sum);
+            }
+            first += LANES as u32;
+        }
+        total
     }
 }

@@ -26,7 +26,7 @@ use bytemuck::{Pod, Zeroable};
 
 pub use element::Place;
 pub use memory::{HostMemory, Memory, Space};
-pub use warp::{HostWarp, LANES, Number, TILE_CHANNELS, TILE_DEPTH, TILE_PIXELS, Tile, Warp, tile_place};
+pub use warp::{HostWarp, LANES, TILE_CHANNELS, TILE_DEPTH, TILE_PIXELS, Tile, Warp, tile_place};
 
 /// Warps of a block.
 pub const BLOCK_WARPS: u32 = 4;

@@ -36,6 +36,9 @@ pub trait Warp: Copy {
     /// Gives each lane the value of the lane whose number differs in the bits of `mask`.
     fn exchange(self, values: Self::Each<u32>, mask: u32) -> Self::Each<u32>;
 
+    /// Gives every lane the value of one lane.
+    fn broadcast(self, values: Self::Each<f32>, lane: u32) -> Self::Each<f32>;
+
     /// Adds products of bytes to 32 × 16 sums, wrapping: of each pixel `TILE_DEPTH` activations, four in a lane for each
     /// of four fragments, and of each channel as many weights, four in a lane for each of two fragments. Lane `l` holds
     /// bytes `4·(l mod 4)..` of row `l / 4`. Weights are signed, activations unsigned if `unsigned`.
@@ -47,17 +50,16 @@ pub trait Warp: Copy {
         unsigned: bool,
     );
 
-    /// The sum over all lanes, the same in each, added pairwise: lanes that differ in bit 4 first, bit 0 last.
+    /// The sum over all lanes, the same in each; it wraps.
     #[inline(always)]
-    fn sum<T: Number>(self, values: Self::Each<T>) -> Self::Each<T> {
+    fn sum(self, values: Self::Each<i64>) -> Self::Each<i64> {
         let mut sums = values;
         let mut mask = LANES as u32 / 2;
         while mask > 0 {
-            let words = self.map(sums, |value| value.words());
-            let low = self.exchange(self.map(words, |words| words[0]), mask);
-            let high = self.exchange(self.map(words, |words| words[1]), mask);
-            let other = self.zip(low, high, |low, high| T::from_words([low, high]));
-            sums = self.zip(sums, other, T::plus);
+            let low = self.exchange(self.map(sums, |sum| sum as u32), mask);
+            let high = self.exchange(self.map(sums, |sum| (sum >> 32) as u32), mask);
+            let other = self.zip(low, high, |low, high| (u64::from(high) << 32 | u64::from(low)) as i64);
+            sums = self.zip(sums, other, i64::wrapping_add);
             mask /= 2;
         }
         sums
@@ -73,50 +75,6 @@ pub trait Warp: Copy {
         right: Self::Each<U>,
         f: impl FnMut(T, U) -> V,
     ) -> Self::Each<V>;
-}
-
-/// What a warp can sum.
-pub trait Number: Copy {
-    /// In two words.
-    fn words(self) -> [u32; 2];
-    /// From two words.
-    fn from_words(words: [u32; 2]) -> Self;
-    /// The sum; integers wrap.
-    fn plus(self, other: Self) -> Self;
-}
-
-impl Number for i64 {
-    #[inline(always)]
-    fn words(self) -> [u32; 2] {
-        [self as u32, (self >> 32) as u32]
-    }
-
-    #[inline(always)]
-    fn from_words([low, high]: [u32; 2]) -> Self {
-        (u64::from(high) << 32 | u64::from(low)) as i64
-    }
-
-    #[inline(always)]
-    fn plus(self, other: Self) -> Self {
-        self.wrapping_add(other)
-    }
-}
-
-impl Number for f32 {
-    #[inline(always)]
-    fn words(self) -> [u32; 2] {
-        [self.to_bits(), 0]
-    }
-
-    #[inline(always)]
-    fn from_words([low, _]: [u32; 2]) -> Self {
-        f32::from_bits(low)
-    }
-
-    #[inline(always)]
-    fn plus(self, other: Self) -> Self {
-        self + other
-    }
 }
 
 /// A warp on the host: loops over the lanes.
@@ -138,6 +96,10 @@ impl Warp for HostWarp {
 
     fn exchange(self, values: [u32; LANES], mask: u32) -> [u32; LANES] {
         core::array::from_fn(|lane| values[lane ^ mask as usize])
+    }
+
+    fn broadcast(self, values: [f32; LANES], lane: u32) -> [f32; LANES] {
+        [values[lane as usize]; LANES]
     }
 
     fn multiply(

@@ -60,7 +60,8 @@ enum Code {
     /// To, from, rounding towards zero.
     Convert(Type, Type),
     Branch(usize),
-    Exchange,
+    /// Whether the lane is named, not the bits in which its number differs.
+    Exchange(bool),
     /// Whether activations are unsigned.
     Multiply(bool),
     Exit,
@@ -138,8 +139,9 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
             widths.insert(name.into(), ty.bits);
         } else if let Some(label) = text.strip_suffix(':') {
             labels.insert(label, entry.instructions.len());
-        } else if text.is_empty() || text.starts_with("{ //") || text.starts_with("} //") {
-            // Brackets of a call.
+        } else if text.is_empty() || text.starts_with(".pragma") || text.starts_with("{ //") || text.starts_with("} //")
+        {
+            // Brackets of a call, and hints.
         } else {
             let text = text.strip_prefix("{ .reg .b32 tmp;").map_or(text, |rest| rest.trim_end_matches('}')).trim();
             let (guard, text) = match text.strip_prefix('@') {
@@ -218,7 +220,11 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                     branches.push((entry.instructions.len(), operands[0]));
                     (Code::Branch(0), &[], vec![])
                 }
-                "shfl" => (Code::Exchange, &operands[..1], vec![operand(operands[1]), operand(operands[2])]),
+                "shfl" => (
+                    Code::Exchange(words[2] == "idx"),
+                    &operands[..1],
+                    vec![operand(operands[1]), operand(operands[2])],
+                ),
                 "mma" => {
                     let sources = operands[2..].iter().map(|text| operand(text)).collect();
                     (Code::Multiply(words.contains(&"u8")), &operands[..2], sources)
@@ -297,7 +303,7 @@ impl Thread {
         loop {
             let instruction = &entry.instructions[self.at];
             let Instruction { line, ty, .. } = *instruction;
-            if matches!(instruction.code, Code::Exchange | Code::Multiply(_)) {
+            if matches!(instruction.code, Code::Exchange(_) | Code::Multiply(_)) {
                 assert!(instruction.guard.is_none(), "line {line}: a guarded instruction of the warp");
                 return;
             }
@@ -345,7 +351,7 @@ impl Thread {
                     return;
                 }
                 Code::Trap => panic!("line {line}: thread {} panics", self.id),
-                Code::Exchange | Code::Multiply(_) => unreachable!("returned above"),
+                Code::Exchange(_) | Code::Multiply(_) => unreachable!("returned above"),
             };
             self.set(&entry.registers, instruction.targets[0], result);
         }
@@ -538,7 +544,10 @@ impl Emulator {
             assert!(together, "line {}: not all threads of the warp are here", instruction.line);
             let value = |lane: usize, place: usize| threads[lane].value(instruction.sources[place]) as u32;
             let results: Vec<Vec<u32>> = match instruction.code {
-                Code::Exchange => (0..LANES).map(|lane| vec![value(lane ^ value(lane, 1) as usize, 0)]).collect(),
+                Code::Exchange(named) => {
+                    let other = |lane: usize| value(lane, 1) as usize ^ if named { 0 } else { lane };
+                    (0..LANES).map(|lane| vec![value(other(lane), 0)]).collect()
+                }
                 Code::Multiply(unsigned) => {
                     // PTX ISA, fragments of mma.m8n8k16: row r of A and column c of B lie in the four lanes from 4·r and
                     // 4·c on, four bytes each; lane l holds columns 2·(l mod 4) and the next of row l / 4 of the result.

@@ -1,8 +1,8 @@
 //! Whether a twin computes what the device computes: operation by operation, then whole pictures.
 //!
 //! Each operation runs in the runtime and on the twin from the same arenas: those of real runs, and adversarial ones whose
-//! inputs are noise over the whole range of their type, its extremes, or zeros. In the `i8` lane not one bit may differ; in
-//! the float lanes, whose sums a GPU adds in another order, errors stay below [`bound`].
+//! inputs are noise over the whole range of their type, its extremes, or zeros. In the `i8` lane not one bit may differ. The
+//! float lanes add in the same order and agree in every bit on a host; a GPU's compiler is allowed errors up to [`bound`].
 
 pub mod report;
 
@@ -37,7 +37,7 @@ pub enum ParityError {
     Sample(#[from] SampleError),
 }
 
-/// Largest error of an operation of a float lane, as a share of its largest result: some sums in another order, and in half
+/// Largest error of an operation of a float lane, as a share of its largest result: that of contracted sums, and in half
 /// precision one rounding.
 pub fn bound(lane: Lane) -> f64 {
     match lane {

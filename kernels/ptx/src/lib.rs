@@ -82,6 +82,16 @@ impl Warp for DeviceWarp {
     }
 
     #[inline(always)]
+    fn broadcast(self, value: f32, lane: u32) -> f32 {
+        let result: u32;
+        // SAFETY: as above.
+        unsafe {
+            asm!("shfl.sync.idx.b32 {}, {}, {}, 31, -1;", out(reg32) result, in(reg32) value.to_bits(), in(reg32) lane);
+        }
+        f32::from_bits(result)
+    }
+
+    #[inline(always)]
     fn multiply(self, sums: &mut Tile, activations: [u32; 4], weights: [u32; 2], unsigned: bool) {
         macro_rules! multiply {
             ($types:literal, $(($i:literal, $j:literal))*) => {
