@@ -46,8 +46,10 @@ fn check(model: &Model<'_>) -> Result<(), Failed> {
     let guided = model.has_guidance().then(|| Guidance::from_f32(2.0));
     for guidance in [Some(Guidance::NONE), guided].into_iter().flatten() {
         batch.request = batch.request.guidance(guidance);
-        let found = images(&mut device, model, &batch, Some(48), |_| ProgressBar::hidden())?;
-        if found.max_byte_err > u8::from(model.lane() != Lane::I8) {
+        let found = images(&mut device, model, &batch, None, |_| ProgressBar::hidden())?;
+        // A contracted sum of a float lane may change a picture that is near the edge of two.
+        let most = if model.lane() == Lane::I8 { 0 } else { found.images / 20 };
+        if found.different > most {
             return Err(format!("{found:?}").into());
         }
     }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 /// Folders that are workspaces of their own.
-const OUTSIDE: [&str; 4] = ["kernels/ptx", "runtime/c", "tests/firmware", "tests/fuzz"];
+const OUTSIDE: [&str; 5] = ["kernels/ptx", "runtime/c", "tests/driver", "tests/firmware", "tests/fuzz"];
 
 /// Board examples in runtime/boards, and what they are built for.
 const EXAMPLES: [(&str, &str); 4] = [
@@ -114,6 +114,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         Ok(())
     })?;
+    part("driver", &mut driver_test)?;
     if args.no_firmware {
         missing.push("firmware and the compiler for kernels: left out by --no-firmware".into());
     } else {
@@ -149,6 +150,30 @@ fn status(command: &mut Command) -> anyhow::Result<()> {
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     status(Command::new("cargo").args(arguments))
+}
+
+/// The tests of the GPU once more, over a driver that executes kernels on the host: calls, arguments, sizes and graphs, but
+/// no GPU.
+fn driver_test() -> anyhow::Result<()> {
+    let folder = firmware::root().join("target").join("driver");
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "--quiet", "--manifest-path", "tests/driver/Cargo.toml"]);
+    status(build.env("CARGO_TARGET_DIR", &folder))?;
+    let path = if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
+    let mut test = Command::new("cargo");
+    test.args([
+        "test",
+        "--release",
+        "-p",
+        "waft-tests",
+        "--features",
+        "cuda",
+        "--test",
+        "cuda",
+        "--",
+        "--test-threads=1",
+    ]);
+    status(test.env(path, folder.join("release")))
 }
 
 /// The firmware draws the host's pictures on every target, within its limits, without a panic path or a float routine.
