@@ -90,8 +90,8 @@ pub struct ImageParity {
     pub different: usize,
     /// Largest difference of a byte.
     pub max_byte_err: u8,
-    /// Seconds that the twin took.
-    pub seconds: f64,
+    /// How many the twin draws in a second, copies and start included.
+    pub pictures_per_second: f64,
 }
 
 /// An arena to start an operation from.
@@ -315,7 +315,7 @@ pub fn images(
     let expected = draw(model, batch, &bar("drawing on the CPU"))?;
     let started = std::time::Instant::now();
     let found = twin::draw(device, model, batch, most, &bar("drawing with the twin"))?;
-    let seconds = started.elapsed().as_secs_f64();
+    let pictures_per_second = found.len() as f64 / started.elapsed().as_secs_f64();
     let (mut different, mut max_byte_err) = (0, 0);
     for (expected, found) in expected.iter().zip(&found) {
         different += usize::from(expected.bytes != found.bytes);
@@ -325,5 +325,5 @@ pub fn images(
     let steps = batch.request.asked_steps().or(model.schedule(0).map(|list| list.steps)).unwrap_or(0);
     let guidance = batch.request.asked_guidance().to_bits() as f32 / 65_536.0;
     let what = format!("{}, {steps} steps, guidance {guidance}", lane_name(model.lane()));
-    Ok(ImageParity { what, images: found.len(), different, max_byte_err, seconds })
+    Ok(ImageParity { what, images: found.len(), different, max_byte_err, pictures_per_second })
 }
