@@ -29,16 +29,18 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Of operation `index` of a model; `None` if it is not an attention.
+    /// Of operation `index` of a model; `None` if it is not an attention, or has more than 4 GiB of scores.
     pub fn new(model: &Model<'_>, index: u16, strides: Strides) -> Option<Self> {
         let Op::Attention(op) = model.op(index)? else { return None };
         let query = Place::of(Some(model.tensor(op.query)?));
+        let pixels = query.rows.checked_mul(query.columns)?;
+        pixels.checked_mul(4)?.checked_add(8)?.checked_mul(pixels)?.checked_mul(op.heads.into())?;
         Some(Self {
             strides,
             record: bytemuck::pod_read_unaligned(model.record(index)),
             query,
             key_value: Place::of(Some(model.tensor(op.key_value)?)),
-            pixels: query.rows * query.columns,
+            pixels,
             head: query.channels / u32::from(op.heads),
         })
     }

@@ -10,7 +10,7 @@ use waft_host::export::{ExportOptions, ResidualWidth, WeightWidth};
 use waft_host::parity::{images, ops};
 use waft_host::sample::{Batch, draw};
 use waft_host::twin::host::Host;
-use waft_host::twin::{self, Device};
+use waft_host::twin::{self, Device, Program};
 use waft_tests::ptx::Emulator;
 use waft_tests::{digits, exported, golden, model};
 
@@ -64,7 +64,9 @@ fn streamed_weights_are_the_same_weights() {
     let stream = ExportOptions { stream: Some(6144), ..options(Lane::I8) };
     for stream in [ExportOptions { stream: Some(16_384), ..options(Lane::F16) }, stream] {
         let export = exported(&digits(), &stream);
-        assert_ops(&mut Host::default(), &model(&export.bytes), &export.weights.expect("streams"));
+        let (model, weights) = (model(&export.bytes), export.weights.expect("streams"));
+        assert_ops(&mut Host::default(), &model, &weights);
+        assert!(Program::new(&model, &weights[1..]).is_err(), "weights of another size");
     }
 }
 

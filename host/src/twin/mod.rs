@@ -126,28 +126,32 @@ impl Program {
     /// # Errors
     /// If the model is too large, or does not sample.
     pub fn new(model: &Model<'_>, weights: &[u8]) -> Result<Self, TwinError> {
-        let corrupt = || TwinError::Unfit("the model's bytes changed".into());
+        let too_large = || TwinError::Unfit("an operation needs more than 4 GiB for each picture".into());
         let integer = model.lane() == Lane::I8;
         let file = if model.header().weights_bytes > 0 { weights } else { model.bytes() };
+        if weights.len() != model.header().weights_bytes as usize {
+            let (found, expected) = (weights.len(), model.header().weights_bytes);
+            return Err(TwinError::Unfit(format!("{found} bytes of streamed weights, the model has {expected}")));
+        }
         let mut builder = Builder { constants: model.bytes().to_vec() };
         // The stride of the scratch is the largest need, known once all operations are.
         let mut strides = Strides { arena: model.header().arena_bytes, scratch: 16 };
         let mut packed = vec![];
         for index in 0..model.ops() {
-            let need = match model.op(index).ok_or_else(corrupt)? {
+            let need = match model.op(index).ok_or_else(too_large)? {
                 Op::Conv2d(_) => {
                     let weights = if integer {
                         conv2d::i8::pack(model, index, file)
                     } else {
                         conv2d::float::pack(model, index, file)
                     };
-                    let at = builder.append(&weights.ok_or_else(corrupt)?)?;
+                    let at = builder.append(&weights.ok_or_else(too_large)?)?;
                     packed.push(at);
-                    conv2d::Parameters::new(model, index, strides, at).ok_or_else(corrupt)?.scratch_bytes()
+                    conv2d::Parameters::new(model, index, strides, at).ok_or_else(too_large)?.scratch_bytes()
                 }
                 Op::Attention(_) => {
                     packed.push(0);
-                    attention::Parameters::new(model, index, strides).ok_or_else(corrupt)?.scratch_bytes()
+                    attention::Parameters::new(model, index, strides).ok_or_else(too_large)?.scratch_bytes()
                 }
                 Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) => {
                     packed.push(0);
@@ -160,9 +164,9 @@ impl Program {
         let mut unconditional = vec![];
         for (index, at) in (0..model.ops()).zip(packed) {
             let mut other = None;
-            let kernels = match model.op(index).ok_or_else(corrupt)? {
+            let kernels = match model.op(index).ok_or_else(too_large)? {
                 Op::Conv2d(_) => {
-                    let parameters = conv2d::Parameters::new(model, index, strides, at).ok_or_else(corrupt)?;
+                    let parameters = conv2d::Parameters::new(model, index, strides, at).ok_or_else(too_large)?;
                     if integer {
                         vec![
                             Kernel::conv2d_i8_gather(conv2d::i8::GatherKernel(parameters)),
@@ -176,7 +180,7 @@ impl Program {
                     }
                 }
                 Op::GroupNorm(_) => {
-                    let parameters = group_norm::Parameters::new(model, index, strides).ok_or_else(corrupt)?;
+                    let parameters = group_norm::Parameters::new(model, index, strides).ok_or_else(too_large)?;
                     if integer {
                         vec![Kernel::group_norm_i8(group_norm::IntegerKernel(parameters))]
                     } else {
@@ -184,7 +188,7 @@ impl Program {
                     }
                 }
                 Op::Attention(_) => {
-                    let parameters = attention::Parameters::new(model, index, strides).ok_or_else(corrupt)?;
+                    let parameters = attention::Parameters::new(model, index, strides).ok_or_else(too_large)?;
                     if integer {
                         vec![
                             Kernel::attention_i8_scores(attention::IntegerScoresKernel(parameters)),
@@ -200,12 +204,12 @@ impl Program {
                 Op::Embed(_) => {
                     let embed = |unconditional| embedding::EmbedKernel::new(model, index, strides, unconditional);
                     if model.unconditional_class().is_some() {
-                        other = Some(builder.launch(Kernel::embed(embed(true).ok_or_else(corrupt)?))?);
+                        other = Some(builder.launch(Kernel::embed(embed(true).ok_or_else(too_large)?))?);
                     }
-                    vec![Kernel::embed(embed(false).ok_or_else(corrupt)?)]
+                    vec![Kernel::embed(embed(false).ok_or_else(too_large)?)]
                 }
                 Op::Linear(_) => {
-                    vec![Kernel::linear(embedding::LinearKernel::new(model, index, strides).ok_or_else(corrupt)?)]
+                    vec![Kernel::linear(embedding::LinearKernel::new(model, index, strides).ok_or_else(too_large)?)]
                 }
             };
             ops.push(kernels.into_iter().map(|kernel| builder.launch(kernel)).collect::<Result<_, _>>()?);

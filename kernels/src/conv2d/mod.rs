@@ -48,7 +48,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Of operation `index` of a model; `None` if it is not a convolution.
+    /// Of operation `index` of a model; `None` if it is not a convolution, or has more than 4 GiB of padded input.
     pub fn new(model: &Model<'_>, index: u16, strides: Strides, weights_at: u32) -> Option<Self> {
         let waft::format::Op::Conv2d(op) = model.op(index)? else { return None };
         let record = model.record(index);
@@ -59,7 +59,11 @@ impl Parameters {
         let padded_columns = u32::from(ring.columns);
         let integer = model.lane() == Lane::I8;
         let padded_channels = if integer { channels.next_multiple_of(4) } else { channels };
-        let elements = padded_rows * padded_columns * padded_channels;
+        let elements = padded_rows.checked_mul(padded_columns)?.checked_mul(padded_channels)?;
+        // A lane of the integer kernel reads whole fragments, up to one beyond the last pixel.
+        let plane_bytes =
+            if integer { elements.checked_add(16)?.checked_next_multiple_of(16)? } else { elements.checked_mul(4)? };
+        plane_bytes.checked_mul(2)?;
         Some(Self {
             strides,
             record: bytemuck::pod_read_unaligned(record),
@@ -73,8 +77,7 @@ impl Parameters {
             padded_columns,
             channels,
             padded_channels,
-            // A lane reads whole fragments, up to one beyond the last pixel.
-            plane_bytes: if integer { (elements + 16).next_multiple_of(16) } else { 4 * elements },
+            plane_bytes,
             wide: u32::from(ring.element == Element::I16),
             half: u32::from(model.lane() == Lane::F16),
         })
