@@ -36,7 +36,7 @@ pub const BLOCK_WARPS: u32 = 4;
 pub const PTX: &str = include_str!("../waft.ptx");
 
 /// Where a batch of pictures stands: the first bytes of [`Space::State`]. The class of each picture follows, a `u32` each,
-/// then, from [`pictures_at`] on, the pictures' bytes.
+/// then, from [`pictures_at`] on, the pictures' bytes, and from [`samples_at`] on their samples.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct State {
@@ -62,6 +62,11 @@ pub const STATE_BYTES: usize = size_of::<State>();
 /// Where the pictures' bytes start in [`Space::State`].
 pub const fn pictures_at(batch: u32) -> usize {
     STATE_BYTES + (4 * batch as usize).next_multiple_of(16)
+}
+
+/// Where their samples start, `len` words each.
+pub const fn samples_at(batch: u32, len: u32) -> usize {
+    pictures_at(batch) + (len as usize * batch as usize).next_multiple_of(16)
 }
 
 /// How far apart pictures lie.
@@ -115,7 +120,7 @@ macro_rules! kernels {
             noise: $crate::sampler::NoiseKernel,
             keep: $crate::sampler::KeepKernel,
             update: $crate::sampler::UpdateKernel,
-            bytes: $crate::sampler::BytesKernel,
+            results: $crate::sampler::ResultsKernel,
             advance: $crate::sampler::AdvanceKernel,
         }
     };

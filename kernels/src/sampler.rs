@@ -9,7 +9,7 @@ use waft::{Guidance, Model};
 
 use crate::memory::{Memory, Space};
 use crate::warp::{LANES, Warp};
-use crate::{Body, State, Strides, pictures_at};
+use crate::{Body, State, Strides, pictures_at, samples_at};
 
 /// What the kernels know.
 #[repr(C)]
@@ -164,21 +164,20 @@ impl UpdateKernel {
 }
 
 elements! {
-    /// Writes the pictures' bytes behind the state.
-    BytesKernel
+    /// Writes the pictures' bytes and samples behind the state, where one copy brings them all.
+    ResultsKernel
 }
 
-impl BytesKernel {
+impl ResultsKernel {
     #[inline(always)]
     fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, batch: u32) {
         let p = &self.0;
         let at = p.strides.arena(picture) + (p.sample_at + 4 * element) as usize;
-        let byte = if p.integer != 0 {
-            byte_fixed(memory.load(Space::Arenas, at))
-        } else {
-            byte_float(memory.load(Space::Arenas, at))
-        };
-        memory.store(Space::State, pictures_at(batch) + (picture * p.len + element) as usize, byte);
+        let word: u32 = memory.load(Space::Arenas, at);
+        let byte = if p.integer != 0 { byte_fixed(word as i32) } else { byte_float(f32::from_bits(word)) };
+        let index = (picture * p.len + element) as usize;
+        memory.store(Space::State, pictures_at(batch) + index, byte);
+        memory.store(Space::State, samples_at(batch, p.len) + 4 * index, word);
     }
 }
 

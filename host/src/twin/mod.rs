@@ -15,6 +15,7 @@ use waft::format::{Lane, Op, STEP_BYTES};
 use waft::{Guidance, Model, Request, RequestError};
 use waft_kernels::{
     Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
+    samples_at,
 };
 
 use crate::sample::{Batch, Picture};
@@ -97,7 +98,7 @@ pub struct Program {
     noise: Launch,
     keep: Launch,
     update: Launch,
-    bytes: Launch,
+    results: Launch,
     advance: Launch,
 }
 
@@ -226,7 +227,7 @@ impl Program {
             noise: builder.launch(Kernel::noise(sampler::NoiseKernel(around)))?,
             keep: builder.launch(Kernel::keep(sampler::KeepKernel(around)))?,
             update: builder.launch(Kernel::update(sampler::UpdateKernel(around)))?,
-            bytes: builder.launch(Kernel::bytes(sampler::BytesKernel(around)))?,
+            results: builder.launch(Kernel::results(sampler::ResultsKernel(around)))?,
             advance: builder.launch(Kernel::advance(sampler::AdvanceKernel { steps: 1 }))?,
             constants: builder.constants,
         })
@@ -234,12 +235,12 @@ impl Program {
 
     /// Bytes of [`Space::State`] for a batch.
     pub fn state_bytes(&self, batch: u32) -> usize {
-        pictures_at(batch) + self.len as usize * batch as usize
+        samples_at(batch, self.len) + 4 * self.len as usize * batch as usize
     }
 
     /// Most pictures of a batch: kernels number their threads with 32 bits.
     pub fn most_pictures(&self) -> u32 {
-        let around = [&self.noise, &self.keep, &self.update, &self.bytes];
+        let around = [&self.noise, &self.keep, &self.update, &self.results];
         let launches = self.ops.iter().flatten().chain(around);
         let threads = launches.map(|launch| launch.kernel.warps(1) * LANES as u64).max().unwrap_or(1);
         u32::try_from(u64::from(u32::MAX) / threads.max(1)).unwrap_or(u32::MAX)
@@ -442,13 +443,12 @@ pub fn draw(
             }
         }
         device.launch(&step, steps)?;
-        device.launch(&[program.bytes], 1)?;
+        device.launch(&[program.results], 1)?;
         let mut bytes = vec![0; len * count as usize];
         device.read(Space::State, pictures_at(count), &mut bytes)?;
-        for (picture, bytes) in bytes.chunks_exact(len).enumerate() {
-            let mut words = vec![0i32; len];
-            let at = picture * program.strides.arena as usize + sample;
-            device.read(Space::Arenas, at, bytemuck::cast_slice_mut(&mut words))?;
+        let mut words = vec![0i32; len * count as usize];
+        device.read(Space::State, samples_at(count, program.len), bytemuck::cast_slice_mut(&mut words))?;
+        for (bytes, words) in bytes.chunks_exact(len).zip(words.chunks_exact(len)) {
             let sample = if model.lane() == Lane::I8 {
                 words.iter().map(|&v| v as f32 / ONE).collect()
             } else {
