@@ -2,12 +2,13 @@
 //! every tensor that will be quantized is watched.
 
 use indicatif::ProgressBar;
-use waft::{Guidance, Model, Request, Session};
+use waft::{Guidance, Model, Request, SamplesMut, Session};
 
 use crate::graph::silu;
 use crate::lower::{Conv, Id, Network, Op, Role};
 use crate::quantize::Observer;
 use crate::rounding::Moments;
+use crate::sample;
 
 /// What was seen of every quantity that becomes an integer.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
         picks: 0x9E37_79B9_7F4A_7C15,
     };
     let calls = how.images * how.steps.iter().sum::<usize>() / how.steps.len().max(1);
-    let mut arena = crate::sample::arena(model);
+    let mut arena = sample::arena(model);
     let mut session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
     progress.set_length((how.images * how.steps.iter().max().copied().unwrap_or(1)) as u64);
     for image in 0..how.images {
@@ -93,6 +94,65 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
     }
     progress.finish_and_clear();
     seen
+}
+
+/// For each list and step, the factor that brings the predictions of `quantized` nearest to those of `reference` over the
+/// samples that `reference` passes through.
+///
+/// # Panics
+/// If the models are not of one network: a defect of the exporter.
+pub fn output_gains(
+    reference: &Model<'_>,
+    quantized: &Model<'_>,
+    how: &Calibration,
+    progress: &ProgressBar,
+) -> Vec<Vec<f64>> {
+    let mut memory = [sample::arena(reference), sample::arena(reference), sample::arena(quantized)];
+    let [run_memory, reference_memory, quantized_memory] = &mut memory;
+    progress.reset();
+    progress.set_length((how.images * how.steps.len()) as u64);
+    let mut gains = vec![];
+    for (list, &steps) in how.steps.iter().enumerate() {
+        // Σ want·got and Σ got² of each step.
+        let mut products = vec![[0f64; 2]; steps];
+        for image in 0..how.images {
+            let class = (how.classes > 0).then_some((image % how.classes.max(1)) as u16);
+            let mut request = Request::new().seed(FIRST_SEED + image as u64).steps(steps as u32);
+            if let Some(class) = class {
+                request = request.class(class);
+            }
+            let mut session =
+                Session::new(reference, run_memory.as_mut_slice()).expect("the exporter's own model runs");
+            let run = session.sample(request).expect("the exporter's own request is valid");
+            let picture = sample::finish(run, true).expect("seeds do not run out");
+            for (step, (products, x)) in products.iter_mut().zip(&picture.trajectory).enumerate() {
+                let [want, got] = [(reference, &mut *reference_memory), (quantized, &mut *quantized_memory)]
+                    .map(|(model, memory)| predict(model, memory.as_mut_slice(), x, [list, step], class));
+                for (&want, &got) in want.iter().zip(&got) {
+                    products[0] += f64::from(want) * f64::from(got);
+                    products[1] += f64::from(got) * f64::from(got);
+                }
+            }
+            progress.inc(1);
+        }
+        gains.push(
+            products.into_iter().map(|[cross, square]| if square > 0.0 { cross / square } else { 1.0 }).collect(),
+        );
+    }
+    progress.finish_and_clear();
+    gains
+}
+
+fn predict(model: &Model<'_>, arena: &mut [u8], x: &[f32], [list, step]: [usize; 2], class: Option<u16>) -> Vec<f32> {
+    let mut session = Session::new(model, arena).expect("the exporter's own model runs");
+    match session.input() {
+        Some(SamplesMut::Fixed(values)) => values.copy_from_slice(&sample::to_fixed(x)),
+        Some(SamplesMut::Float(values)) => values.copy_from_slice(x),
+        None => return vec![],
+    }
+    let mut call = session.predict(list as u16, step as u32, class).expect("a step of the model");
+    while call.step().expect("an operation of the model") {}
+    sample::to_floats(call.output())
 }
 
 fn floats(bytes: Option<&[u8]>) -> Vec<f32> {

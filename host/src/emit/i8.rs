@@ -14,7 +14,7 @@ use crate::calibrate::Observations;
 use crate::graph::{Linear, silu};
 use crate::lower::{Conv, Id, Network, Op, Role};
 use crate::plan::Plan;
-use crate::quantize::{self, Scale, multiplier};
+use crate::quantize::{self, Ranges, Scale, multiplier};
 use crate::rounding::{self, Moments, Rounded};
 use crate::schedule::DdimStep;
 use crate::write::{Record, ScheduleEntry, Writer};
@@ -78,6 +78,7 @@ struct Emitter<'a> {
     source: Source<'a>,
     widths: &'a Widths,
     seen: &'a Observations,
+    recipe: Recipe,
     /// Of every tensor that has one.
     scales: Vec<Scale>,
     /// Keys and values of joint tensors.
@@ -106,6 +107,23 @@ pub struct QuantizedConv {
     pub noise: f64,
 }
 
+/// How weights and biases become integers, and what range activations get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Of weights.
+    pub rounding: Rounding,
+    /// Of activations.
+    pub ranges: Ranges,
+    /// Take the mean error that rounded weights cause out of the bias (Nagel et al., 2019, arXiv:1906.04721, 4.2).
+    pub bias_correction: bool,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self { rounding: Rounding::Gptq, ranges: Ranges::Mse, bias_correction: true }
+    }
+}
+
 /// How weights become integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
@@ -121,15 +139,15 @@ pub fn quantize(
     source: &Source<'_>,
     widths: &Widths,
     seen: &Observations,
-    rounding: Rounding,
+    recipe: Recipe,
     progress: &ProgressBar,
 ) -> Vec<Option<QuantizedConv>> {
-    let emitter = Emitter::new(*source, widths, seen);
+    let emitter = Emitter::new(*source, widths, seen, recipe);
     progress.reset();
     progress.set_length(source.network.ops.len() as u64);
     let quantized = source.network.ops.par_iter().enumerate().map(|(index, (_, op))| {
         let quantized = match op {
-            Op::Conv(conv) => Some(emitter.quantize(index, conv, rounding)),
+            Op::Conv(conv) => Some(emitter.quantize(index, conv)),
             _ => None,
         };
         progress.inc(1);
@@ -145,13 +163,14 @@ pub fn emit(
     source: &Source<'_>,
     widths: &Widths,
     seen: &Observations,
+    recipe: Recipe,
     convs: &[Option<QuantizedConv>],
     plan: &Plan,
     elements: &[Element],
     writer: &mut Writer,
 ) -> Emitted {
     let network = source.network;
-    let mut emitter = Emitter::new(*source, widths, seen);
+    let mut emitter = Emitter::new(*source, widths, seen, recipe);
     let (bias_places, bias_bytes) = bias_layout(network);
     // Linear maps and per-step biases are in the units of the accumulators that they go into.
     for ((_, op), quantized) in network.ops.iter().zip(convs) {
@@ -220,14 +239,14 @@ fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
 }
 
 impl<'a> Emitter<'a> {
-    fn new(source: Source<'a>, widths: &'a Widths, seen: &'a Observations) -> Self {
+    fn new(source: Source<'a>, widths: &'a Widths, seen: &'a Observations, recipe: Recipe) -> Self {
         let network = source.network;
         let sample = Scale { scale: 2f64.powi(-(SAMPLE_BITS as i32)), zero: 0 };
         let mut key_value = HashMap::new();
         for (_, op) in &network.ops {
             if let Op::Attention { key_value: id, .. } = op {
                 let [keys, values] = &seen.key_value[*id];
-                key_value.insert(*id, [keys.symmetric_i8(), values.symmetric_i8()]);
+                key_value.insert(*id, [keys.symmetric_i8(recipe.ranges), values.symmetric_i8(recipe.ranges)]);
             }
         }
         let scales = network
@@ -238,9 +257,9 @@ impl<'a> Emitter<'a> {
                 Role::Sample | Role::Prediction | Role::Unconditional => sample,
                 // Sixteen bits have room for twice of what was seen.
                 Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
-                Role::Stream => seen.tensors[id].asymmetric_i8(),
+                Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),
                 Role::Attention => {
-                    key_value.get(&id).map_or_else(|| seen.tensors[id].symmetric_i8(), |[keys, _]| *keys)
+                    key_value.get(&id).map_or_else(|| seen.tensors[id].symmetric_i8(recipe.ranges), |[keys, _]| *keys)
                 }
                 _ => Scale { scale: 1.0, zero: 0 },
             })
@@ -258,6 +277,7 @@ impl<'a> Emitter<'a> {
             source,
             widths,
             seen,
+            recipe,
             scales,
             key_value,
             conditioning,
@@ -347,7 +367,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Scale of a convolution's ring, and its weights.
-    fn quantize(&self, index: usize, conv: &Conv, rounding: Rounding) -> QuantizedConv {
+    fn quantize(&self, index: usize, conv: &Conv) -> QuantizedConv {
         let gathered = &self.seen.gathered[index];
         let network = self.source.network;
         let taps = conv.conv.weight.len() / conv.conv.outputs;
@@ -360,7 +380,7 @@ impl<'a> Emitter<'a> {
         } else if copied {
             self.scales[conv.sources[0]]
         } else {
-            gathered.asymmetric_i8()
+            gathered.asymmetric_i8(self.recipe.ranges)
         };
 
         // Every bias that the channel can get, so that none leaves half of the accumulator.
@@ -375,10 +395,14 @@ impl<'a> Emitter<'a> {
         };
         let bits = if conv.four_bits { 4 } else { 8 };
         let floors: Vec<f64> = peaks.iter().map(|peak| peak / 2f64.powi(29) / ring.scale).collect();
-        let moments = self.seen.moments[index].clone().filter(|_| rounding == Rounding::Gptq).map(Moments::finish);
+        let Recipe { rounding, bias_correction, .. } = self.recipe;
+        let wanted = rounding == Rounding::Gptq || bias_correction;
+        let moments = self.seen.moments[index].clone().filter(|_| wanted).map(Moments::finish);
         let Rounded { integers: weights, scales, noise } = match &moments {
-            Some((_, covariance)) => rounding::round(&conv.conv.weight, covariance, bits, &floors),
-            None => quantize::round(&conv.conv.weight, bits, &floors),
+            Some((_, covariance)) if rounding == Rounding::Gptq => {
+                rounding::round(&conv.conv.weight, covariance, bits, &floors)
+            }
+            _ => quantize::round(&conv.conv.weight, bits, &floors),
         };
         let rows = || weights.chunks_exact(taps);
         if self.widths.wide_ring[index] {
@@ -389,7 +413,7 @@ impl<'a> Emitter<'a> {
         }
         let units: Vec<f64> = scales.iter().map(|scale| scale * ring.scale).collect();
         let mean_errors = rows().zip(conv.conv.weight.chunks_exact(taps)).zip(&scales).map(|((row, reals), scale)| {
-            let Some((means, _)) = &moments else { return 0.0 };
+            let Some((means, _)) = moments.as_ref().filter(|_| bias_correction) else { return 0.0 };
             let errors = row.iter().zip(reals).map(|(&q, &w)| f64::from(q) * scale - f64::from(w));
             errors.zip(means).map(|(error, mean)| error * mean).sum()
         });
