@@ -8,8 +8,8 @@ use waft::{Guidance, Model, ModelError, Session};
 
 use crate::calibrate::{self, Calibration, Observations, calibrate};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::emit::i8::{QuantizedConv, Widths};
-pub use crate::emit::i8::{Recipe, Rounding};
+use crate::emit::i8::{QuantizedConv, Widths, shares_scale};
+pub use crate::emit::i8::{Recipe, Rounding, Shortcuts};
 use crate::emit::{self, Source, StepList};
 use crate::graph::Graph;
 use crate::import::{ImportError, import};
@@ -207,6 +207,7 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
                 steps: prepared.lists.iter().map(|list| list.steps.len()).collect(),
                 classes: prepared.graph.classes.as_ref().map_or(0, |classes| classes.classes),
                 guidance: prepared.network.unconditional.map(|_| Guidance::from_f32(options.guidance.unwrap_or(2.0))),
+                by_step: options.recipe.step_scales,
             };
             let seen = calibrate(&prepared.network, &model, &how, progress);
             let (widths, elements) = prepared.widths(options)?;
@@ -432,7 +433,8 @@ impl Prepared {
     fn widths(&self, options: &ExportOptions) -> Result<(Widths, Vec<Element>), ExportError> {
         let stream = options.residual;
         let arena = |widths: &Widths| self.plan(&widths.elements(&self.network)).arena_bytes;
-        let all = |wide: bool| Widths::new(&self.network, vec![wide; self.network.tensors.len()]);
+        let shortcuts = options.recipe.shortcuts;
+        let all = |wide: bool| Widths::new(&self.network, vec![wide; self.network.tensors.len()], shortcuts);
         let mut best = match stream {
             _ if options.budget_ram.is_some() => all(false),
             ResidualWidth::Wide => all(true),
@@ -457,11 +459,11 @@ impl Prepared {
                 if self.network.tensors[id].role == Role::Stream && !best.wide_stream[id] {
                     let mut wide = best.wide_stream.clone();
                     wide[id] = true;
-                    attempt(Widths::new(&self.network, wide), &mut best);
+                    attempt(Widths::new(&self.network, wide, shortcuts), &mut best);
                 }
             }
             for (index, (_, op)) in self.network.ops.iter().enumerate() {
-                if matches!(op, Op::Conv(_)) && !best.wide_ring[index] {
+                if matches!(op, Op::Conv(conv) if !shares_scale(conv, shortcuts)) && !best.wide_ring[index] {
                     let mut candidate = best.clone();
                     candidate.wide_ring[index] = true;
                     attempt(candidate, &mut best);

@@ -70,33 +70,37 @@ pub struct Observer {
     pub max: f32,
     seen: u64,
     state: u64,
+    kept: usize,
     sample: Vec<f32>,
 }
 
-/// Values that an observer keeps.
-const KEPT: usize = 1 << 15;
-
 impl Default for Observer {
     fn default() -> Self {
-        Self { min: f32::INFINITY, max: f32::NEG_INFINITY, seen: 0, state: 0x2545_F491_4F6C_DD1D, sample: vec![] }
+        Self::keeping(1 << 15)
     }
 }
 
 impl Observer {
+    /// Nothing seen; keeps at most `kept` values.
+    pub fn keeping(kept: usize) -> Self {
+        let (min, max) = (f32::INFINITY, f32::NEG_INFINITY);
+        Self { min, max, seen: 0, state: 0x2545_F491_4F6C_DD1D, kept, sample: vec![] }
+    }
+
     /// Takes note of values; keeps a uniform sample of all of them (Vitter, 1985, algorithm R).
     pub fn observe(&mut self, values: impl IntoIterator<Item = f32>) {
         for value in values {
             self.min = self.min.min(value);
             self.max = self.max.max(value);
             self.seen += 1;
-            if self.sample.len() < KEPT {
+            if self.sample.len() < self.kept {
                 self.sample.push(value);
             } else {
                 self.state ^= self.state << 13;
                 self.state ^= self.state >> 7;
                 self.state ^= self.state << 17;
                 let at = self.state % self.seen;
-                if (at as usize) < KEPT {
+                if (at as usize) < self.kept {
                     self.sample[at as usize] = value;
                 }
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use waft_host::checkpoint::Checkpoint;
-use waft_host::export::{ExportOptions, Ranges, Recipe, ResidualWidth, Rounding, WeightWidth, export};
+use waft_host::export::{ExportOptions, Ranges, Recipe, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
 
 use crate::args::{Lane, print_json, progress, write_whole};
 
@@ -52,6 +52,12 @@ pub(crate) struct Args {
     /// Take the mean error that rounded weights cause out of the biases of the i8 lane (Nagel et al., 2019).
     #[arg(long, default_value_t = ExportOptions::default().recipe.bias_correction, action = clap::ArgAction::Set)]
     bias_correction: bool,
+    /// Give the 8-bit inputs of convolutions that come through a normalization scales for each step.
+    #[arg(long, default_value_t = ExportOptions::default().recipe.step_scales, action = clap::ArgAction::Set)]
+    step_scales: bool,
+    /// How the two inputs of a shortcut over a skip join share a ring in the i8 lane.
+    #[arg(long, value_enum, default_value = "split")]
+    shortcuts: ShortcutsArg,
     /// Scale each step's prediction by the factor that brings the i8 lane nearest to f32 (He et al., 2023).
     #[arg(long, default_value_t = ExportOptions::default().output_correction, action = clap::ArgAction::Set)]
     output_correction: bool,
@@ -101,6 +107,14 @@ enum RangesArg {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
+enum ShortcutsArg {
+    /// In 8 bits, by one scale for both.
+    Joint,
+    /// In 16 bits, in which each keeps the resolution of its own scale (Li et al., 2023, run two convolutions instead).
+    Split,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
 enum Scheduler {
     /// Song et al., 2020.
     Ddim,
@@ -147,6 +161,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 RangesArg::Mse => Ranges::Mse,
             },
             bias_correction: args.bias_correction,
+            step_scales: args.step_scales,
+            shortcuts: match args.shortcuts {
+                ShortcutsArg::Joint => Shortcuts::Joint,
+                ShortcutsArg::Split => Shortcuts::Split,
+            },
         },
         output_correction: args.output_correction,
         budget_ram: args.budget_ram,

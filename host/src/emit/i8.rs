@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use waft::fixed::{NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
-use waft::format::{CHANNEL_BLOCK, Element, QUAD, STEP_BYTES};
+use waft::format::{ALIGN, CHANNEL_BLOCK, Element, QUAD, STEP_BYTES, STEP_SCALES_BYTES};
 
 use super::{
     ATTENTION, EMBED, Emitted, GROUP_NORM, LINEAR, Source, bias_layout, conditioning_peak, conv_record, tensor_table,
@@ -32,15 +32,16 @@ pub struct Widths {
 }
 
 impl Widths {
-    /// Widths for streams as given. The rings that read the sample, a 16-bit stream as it is, or two raw inputs of
-    /// different scales, and the ring of the last convolution, have to be 16 bits wide; others may.
-    pub fn new(network: &Network, wide_stream: Vec<bool>) -> Self {
+    /// Widths for streams as given. The rings that read the sample, a 16-bit stream as it is, or two raw inputs that share
+    /// no scale, and the ring of the last convolution, have to be 16 bits wide; others may.
+    pub fn new(network: &Network, wide_stream: Vec<bool>, shortcuts: Shortcuts) -> Self {
         let wide_ring = network
             .ops
             .iter()
             .map(|(_, op)| match op {
                 Op::Conv(conv) => {
                     let raw_wide = conv.norm.is_none()
+                        && !shares_scale(conv, shortcuts)
                         && (conv.sources.len() > 1
                             || conv.sources.iter().any(|&id| id == network.sample || wide_stream[id]));
                     raw_wide || conv.output == network.prediction
@@ -73,6 +74,11 @@ impl Widths {
     }
 }
 
+/// Whether a convolution reads two raw inputs in 8 bits of one scale.
+pub fn shares_scale(conv: &Conv, shortcuts: Shortcuts) -> bool {
+    shortcuts == Shortcuts::Joint && conv.norm.is_none() && conv.sources.len() > 1
+}
+
 /// Everything that the records of one file are computed from.
 struct Emitter<'a> {
     source: Source<'a>,
@@ -100,9 +106,11 @@ pub struct QuantizedConv {
     weights: Vec<i8>,
     /// Real value of one accumulator unit per output channel.
     units: Vec<f64>,
-    /// What to subtract from the bias of each output channel: the ring's zero times the sum of weights, and the mean
-    /// error of the rounded weights.
+    /// What to subtract from the bias of each output channel: the ring's zero times the sum of weights unless steps have
+    /// scales of their own, and the mean error of the rounded weights.
     corrections: Vec<i64>,
+    /// Scales of the ring in each list and step, if they have their own.
+    step_rings: Option<Vec<Vec<Scale>>>,
     /// Mean squared error of a result that rounding the weights causes; 0 if it is not known.
     pub noise: f64,
 }
@@ -116,12 +124,35 @@ pub struct Recipe {
     pub ranges: Ranges,
     /// Take the mean error that rounded weights cause out of the bias (Nagel et al., 2019, arXiv:1906.04721, 4.2).
     pub bias_correction: bool,
+    /// Give the 8-bit inputs of convolutions that come through a normalization scales for each step.
+    pub step_scales: bool,
+    /// What two raw inputs share.
+    pub shortcuts: Shortcuts,
 }
 
 impl Default for Recipe {
     fn default() -> Self {
-        Self { rounding: Rounding::Gptq, ranges: Ranges::Mse, bias_correction: true }
+        Self {
+            rounding: Rounding::Gptq,
+            ranges: Ranges::Mse,
+            bias_correction: true,
+            step_scales: false,
+            shortcuts: Shortcuts::Split,
+        }
     }
+}
+
+/// How the two inputs of a shortcut over a skip join become integers of one ring.
+///
+/// Li et al. (2023, Q-Diffusion, arXiv:2302.04304, 4.2) give each input a scale of its own, because their ranges differ,
+/// and run two convolutions. A 16-bit ring keeps the resolution of both in one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shortcuts {
+    /// 8 bits and one scale for both.
+    Joint,
+    /// 16 bits, in which each input keeps the resolution of its own scale.
+    #[default]
+    Split,
 }
 
 /// How weights become integers.
@@ -171,7 +202,14 @@ pub fn emit(
 ) -> Emitted {
     let network = source.network;
     let mut emitter = Emitter::new(*source, widths, seen, recipe);
-    let (bias_places, bias_bytes) = bias_layout(network);
+    let (bias_places, mut bias_bytes) = bias_layout(network);
+    let mut scale_places = vec![];
+    for quantized in convs {
+        let steps = quantized.as_ref().and_then(|quantized| quantized.step_rings.as_ref());
+        scale_places.push(steps.map(|_| bias_bytes));
+        bias_bytes += if steps.is_some() { STEP_SCALES_BYTES } else { 0 };
+    }
+    let bias_bytes = bias_bytes.next_multiple_of(ALIGN);
     // Linear maps and per-step biases are in the units of the accumulators that they go into.
     for ((_, op), quantized) in network.ops.iter().zip(convs) {
         if let (Op::Conv(conv), Some(quantized)) = (op, quantized)
@@ -199,17 +237,18 @@ pub fn emit(
             }
             Op::Conv(conv) => {
                 let quantized = convs[index].as_ref().expect("computed above for every convolution");
-                emitter.conv(conv, quantized, bias_places[index], writer)
+                emitter.conv(conv, quantized, bias_places[index], scale_places[index], writer)
             }
         })
         .collect();
     let schedules = source
         .lists
         .iter()
-        .map(|list| {
+        .enumerate()
+        .map(|(number, list)| {
             let mut embeddings = vec![];
             let mut biases = vec![];
-            for embedding in &list.embeddings {
+            for (step, embedding) in list.embeddings.iter().enumerate() {
                 if network.conditioning > 0 {
                     embeddings.extend(embedding.iter().flat_map(|&e| emitter.table_entry(e).to_le_bytes()));
                 }
@@ -225,6 +264,11 @@ pub fn emit(
                         }
                     }
                 }
+                for (quantized, place) in convs.iter().zip(&scale_places) {
+                    if let (Some(quantized), Some(place)) = (quantized, *place) {
+                        row[place..][..STEP_SCALES_BYTES].copy_from_slice(&quantized.step_scales(number, step));
+                    }
+                }
                 biases.extend(row);
             }
             ScheduleEntry { steps: list.steps.iter().map(step_record).collect(), embeddings, biases, bias_bytes }
@@ -232,6 +276,21 @@ pub fn emit(
         .collect();
     let tensors = tensor_table(network, plan, elements, |id| (emitter.scales[id].scale, emitter.scales[id].zero));
     Emitted { tensors, ops, schedules }
+}
+
+impl QuantizedConv {
+    /// The record of a step's scales.
+    fn step_scales(&self, list: usize, step: usize) -> [u8; STEP_SCALES_BYTES] {
+        let ring = self.step_rings.as_ref().map_or(self.ring, |lists| lists[list][step]);
+        let (m, s) = activation_multiplier(ring);
+        let (rescale, shift) = multiplier(ring.scale / self.ring.scale);
+        bytemuck::cast([ring.zero, m, s, rescale, shift])
+    }
+}
+
+/// From a transformed activation in fixed point to the ring.
+fn activation_multiplier(ring: Scale) -> (i32, i32) {
+    multiplier(2f64.powi(-(SILU_BITS as i32)) / ring.scale)
 }
 
 fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
@@ -417,18 +476,36 @@ impl<'a> Emitter<'a> {
             let errors = row.iter().zip(reals).map(|(&q, &w)| f64::from(q) * scale - f64::from(w));
             errors.zip(means).map(|(error, mean)| error * mean).sum()
         });
+        let step_rings = self.step_rings(index, conv);
         let corrections = rows()
             .zip(mean_errors)
             .zip(&units)
             .map(|((row, error), unit)| {
-                let zero = i64::from(ring.zero) * row.iter().map(|&w| i64::from(w)).sum::<i64>();
-                zero + (error / unit).round() as i64
+                let zero = if step_rings.is_some() { 0 } else { i64::from(ring.zero) };
+                zero * row.iter().map(|&w| i64::from(w)).sum::<i64>() + (error / unit).round() as i64
             })
             .collect();
-        QuantizedConv { ring, weights, units, corrections, noise }
+        QuantizedConv { ring, weights, units, corrections, step_rings, noise }
     }
 
-    fn conv(&self, conv: &Conv, quantized: &QuantizedConv, place: Option<usize>, writer: &mut Writer) -> Record {
+    /// Scales of a ring in each list and step, where the recipe and the device give it any.
+    fn step_rings(&self, index: usize, conv: &Conv) -> Option<Vec<Vec<Scale>>> {
+        if !self.recipe.step_scales || conv.norm.is_none() || self.widths.wide_ring[index] {
+            return None;
+        }
+        let ranges = self.recipe.ranges;
+        let of_list = |steps: &Vec<quantize::Observer>| steps.iter().map(|seen| seen.asymmetric_i8(ranges)).collect();
+        Some(self.seen.gathered_by_step.get(index)?.iter().map(of_list).collect())
+    }
+
+    fn conv(
+        &self,
+        conv: &Conv,
+        quantized: &QuantizedConv,
+        place: Option<usize>,
+        scale_place: Option<usize>,
+        writer: &mut Writer,
+    ) -> Record {
         let network = self.source.network;
         let QuantizedConv { ring, weights, units, corrections, .. } = quantized;
         let taps = weights.len() / conv.conv.outputs;
@@ -469,7 +546,7 @@ impl<'a> Emitter<'a> {
         }
 
         if let Some(norm) = conv.norm {
-            let (m, s) = multiplier(2f64.powi(-(SILU_BITS as i32)) / ring.scale);
+            let (m, s) = activation_multiplier(*ring);
             record = record.i32(40, m).i32(44, s).u32(72, self.affine_shift(&conv.sources, norm));
         } else {
             for (i, &id) in conv.sources.iter().enumerate() {
@@ -480,6 +557,11 @@ impl<'a> Emitter<'a> {
                 let (m, s) = if same { (0, 0) } else { multiplier(gain * from.scale / ring.scale) };
                 record = record.i32(40 + 8 * i, m).i32(44 + 8 * i, s).i32(76 + 4 * i, zero.round() as i32);
             }
+        }
+        if let Some(place) = scale_place {
+            let sums: Vec<i32> =
+                weights.chunks_exact(taps).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+            record = record.u32(104, place as u32).u32(108, writer.values(&sums));
         }
         if let Some((id, gain)) = conv.residual {
             let from = self.scales[id];
