@@ -28,16 +28,49 @@ impl Activation for i16 {
     }
 }
 
+/// What a ring's scales ask of accumulators. A type, so that a firmware without scales of steps is none the larger.
+trait Scales: Copy {
+    /// Whether accumulators start at their biases; else at zero.
+    const BIAS_FIRST: bool;
+
+    /// An accumulator in the units of its bias, which it contains.
+    fn complete(self, op: &Conv2d, accumulator: i32, sum: i32, bias: i32) -> i32;
+}
+
+/// Those of the record.
+#[derive(Clone, Copy)]
+struct OfRecord;
+
+impl Scales for OfRecord {
+    const BIAS_FIRST: bool = true;
+
+    fn complete(self, _op: &Conv2d, accumulator: i32, _sum: i32, _bias: i32) -> i32 {
+        accumulator
+    }
+}
+
+/// Those of the step: multiplier and shift of accumulators.
+#[derive(Clone, Copy)]
+struct OfStep([i32; 2]);
+
+impl Scales for OfStep {
+    const BIAS_FIRST: bool = false;
+
+    fn complete(self, op: &Conv2d, accumulator: i32, sum: i32, bias: i32) -> i32 {
+        rescaled(op.ring_zero, accumulator, sum, self.0, bias)
+    }
+}
+
 pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
     let geometry = Geometry::new(context, op)?;
     if cfg!(feature = "step-scales") && op.weight_sums != 0 {
         let at = biases_of_step(context) + op.step_scales;
         let scales = StepScales::decode(context.data::<u8>(at, STEP_SCALES_BYTES)?);
-        return run_ring::<i8>(context, &op.during(&scales), Some(scales.rescale), &geometry, slice, arena);
+        return run_ring::<i8, _>(context, &op.during(&scales), OfStep(scales.rescale), &geometry, slice, arena);
     }
     match context.tensor(op.scratch)?.element {
-        Element::I8 => run_ring::<i8>(context, op, None, &geometry, slice, arena),
-        Element::I16 => run_ring::<i16>(context, op, None, &geometry, slice, arena),
+        Element::I8 => run_ring::<i8, _>(context, op, OfRecord, &geometry, slice, arena),
+        Element::I16 => run_ring::<i16, _>(context, op, OfRecord, &geometry, slice, arena),
         _ => None,
     }
 }
@@ -47,10 +80,10 @@ fn biases_of_step(context: &Context<'_>) -> u32 {
     context.schedule.biases + context.step * context.schedule.bias_bytes
 }
 
-fn run_ring<R: Activation>(
+fn run_ring<R: Activation, S: Scales>(
     context: &Context<'_>,
     op: &Conv2d,
-    rescale: Option<[i32; 2]>,
+    scales: S,
     geometry: &Geometry,
     slice: u32,
     arena: &mut [u8],
@@ -61,7 +94,7 @@ fn run_ring<R: Activation>(
             gather_row::<R>(context, op, geometry, ring_row, arena)?;
         }
     }
-    compute::<R>(context, op, rescale, geometry, &tile, arena)
+    compute::<R, S>(context, op, scales, geometry, &tile, arena)
 }
 
 /// Brings one row of the padded, transformed input into its slot of the ring.
@@ -210,11 +243,11 @@ impl<'a> Values<'a> {
     }
 }
 
-/// One row of up to eight output channels; `rescale` where the step has scales of its own.
-fn compute<R: Activation>(
+/// One row of up to eight output channels.
+fn compute<R: Activation, S: Scales>(
     context: &Context<'_>,
     op: &Conv2d,
-    rescale: Option<[i32; 2]>,
+    scales: S,
     geometry: &Geometry,
     tile: &Tile,
     arena: &mut [u8],
@@ -251,9 +284,10 @@ fn compute<R: Activation>(
         Bias::Tensor => view(bias)?,
     };
     let bias = bias.get(channel..channel + count)?;
-    let sums = match rescale {
-        Some(_) => context.data(op.weight_sums, geometry.output_channels)?.get(channel..channel + count)?,
-        None => &[],
+    let sums: &[i32] = if S::BIAS_FIRST {
+        &[]
+    } else {
+        context.data(op.weight_sums, geometry.output_channels)?.get(channel..channel + count)?
     };
     let mut output_values = Values::new(output.element, output_bytes)?;
     let residual_values = match residual {
@@ -264,7 +298,7 @@ fn compute<R: Activation>(
     let mut at = y * geometry.output_columns * geometry.output_channels + channel;
     for x in 0..geometry.output_columns {
         let mut accumulators = [0i32; CHANNEL_BLOCK];
-        if rescale.is_none() {
+        if S::BIAS_FIRST {
             for (accumulator, &bias) in accumulators.iter_mut().zip(bias) {
                 *accumulator = bias;
             }
@@ -274,10 +308,8 @@ fn compute<R: Activation>(
             let activations = ring.get(start..start + run)?;
             multiply(&mut accumulators, activations, weights.from(ky * run)?, taps, count);
         }
-        if let Some(rescale) = rescale {
-            for ((accumulator, &sum), &bias) in accumulators.iter_mut().zip(sums).zip(bias) {
-                *accumulator = rescaled(op.ring_zero, *accumulator, sum, rescale, bias);
-            }
+        for ((accumulator, &sum), &bias) in accumulators.iter_mut().zip(sums).zip(bias) {
+            *accumulator = scales.complete(op, *accumulator, sum, bias);
         }
         for (i, (&accumulator, &requant)) in accumulators.iter().zip(requant).enumerate() {
             let kept = match &residual_values {
