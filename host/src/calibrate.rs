@@ -2,12 +2,13 @@
 //! every tensor that will be quantized is watched.
 
 use indicatif::ProgressBar;
-use waft::{Guidance, Model, Request, Session};
+use waft::{Guidance, Model, Request, SamplesMut, Session};
 
 use crate::graph::silu;
 use crate::lower::{Conv, Id, Network, Op, Role};
 use crate::quantize::Observer;
 use crate::rounding::Moments;
+use crate::sample;
 
 /// What was seen of every quantity that becomes an integer.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Observations {
     pub key_value: Vec<[Observer; 2]>,
     /// Transformed inputs of each convolution, by operation.
     pub gathered: Vec<Observer>,
+    /// The same of each list and step; empty unless asked for.
+    pub gathered_by_step: Vec<Vec<Vec<Observer>>>,
     /// For each normalization's map: the largest |A| of the channels of each source.
     pub factors: Vec<[f64; 2]>,
     /// Unfolded inputs of each convolution, by operation.
@@ -37,7 +40,12 @@ pub struct Calibration {
     pub classes: usize,
     /// Guidance of every second picture.
     pub guidance: Option<Guidance>,
+    /// Whether to tell steps apart.
+    pub by_step: bool,
 }
+
+/// Values that are kept of a convolution's inputs during one step.
+const KEPT_OF_STEP: usize = 1 << 12;
 
 /// Seeds of calibration lie apart from those that people type.
 const FIRST_SEED: u64 = 0xCA11_B8A7_0000_0000;
@@ -51,17 +59,22 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
         tensors: vec![Observer::default(); network.tensors.len()],
         key_value: vec![[Observer::default(), Observer::default()]; network.tensors.len()],
         gathered: vec![Observer::default(); network.ops.len()],
+        gathered_by_step: vec![],
         factors: vec![[0.0; 2]; network.tensors.len()],
         moments: network.ops.iter().map(|(_, op)| moments(op)).collect(),
         picks: 0x9E37_79B9_7F4A_7C15,
     };
+    if how.by_step {
+        let lists: Vec<_> = how.steps.iter().map(|&steps| vec![Observer::keeping(KEPT_OF_STEP); steps]).collect();
+        seen.gathered_by_step = vec![lists; network.ops.len()];
+    }
     let calls = how.images * how.steps.iter().sum::<usize>() / how.steps.len().max(1);
-    let mut arena = crate::sample::arena(model);
+    let mut arena = sample::arena(model);
     let mut session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
     progress.set_length((how.images * how.steps.iter().max().copied().unwrap_or(1)) as u64);
     for image in 0..how.images {
-        let mut request =
-            Request::new().seed(FIRST_SEED + image as u64).steps(how.steps[image % how.steps.len()] as u32);
+        let list = image % how.steps.len();
+        let mut request = Request::new().seed(FIRST_SEED + image as u64).steps(how.steps[list] as u32);
         if how.classes > 0 {
             request = request.class((image % how.classes) as u16);
         }
@@ -77,7 +90,9 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
                 if let Some(previous) = before {
                     watch_output(network, previous, &mut seen, |id| floats(run.tensor_bytes(id as u16)));
                 }
-                watch_inputs(network, usize::from(op), calls, &mut seen, |id| floats(run.tensor_bytes(id as u16)));
+                let at = [list, run.progress().step as usize];
+                let read = |id| floats(run.tensor_bytes(id as u16));
+                watch_inputs(network, usize::from(op), at, calls, &mut seen, read);
                 before = Some(usize::from(op));
             }
             match run.step().expect("seeds do not run out") {
@@ -95,6 +110,65 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
     seen
 }
 
+/// For each list and step, the factor that brings the predictions of `quantized` nearest to those of `reference` over the
+/// samples that `reference` passes through.
+///
+/// # Panics
+/// If the models are not of one network: a defect of the exporter.
+pub fn output_gains(
+    reference: &Model<'_>,
+    quantized: &Model<'_>,
+    how: &Calibration,
+    progress: &ProgressBar,
+) -> Vec<Vec<f64>> {
+    let mut memory = [sample::arena(reference), sample::arena(reference), sample::arena(quantized)];
+    let [run_memory, reference_memory, quantized_memory] = &mut memory;
+    progress.reset();
+    progress.set_length((how.images * how.steps.len()) as u64);
+    let mut gains = vec![];
+    for (list, &steps) in how.steps.iter().enumerate() {
+        // Σ want·got and Σ got² of each step.
+        let mut products = vec![[0f64; 2]; steps];
+        for image in 0..how.images {
+            let class = (how.classes > 0).then_some((image % how.classes.max(1)) as u16);
+            let mut request = Request::new().seed(FIRST_SEED + image as u64).steps(steps as u32);
+            if let Some(class) = class {
+                request = request.class(class);
+            }
+            let mut session =
+                Session::new(reference, run_memory.as_mut_slice()).expect("the exporter's own model runs");
+            let run = session.sample(request).expect("the exporter's own request is valid");
+            let picture = sample::finish(run, true).expect("seeds do not run out");
+            for (step, (products, x)) in products.iter_mut().zip(&picture.trajectory).enumerate() {
+                let [want, got] = [(reference, &mut *reference_memory), (quantized, &mut *quantized_memory)]
+                    .map(|(model, memory)| predict(model, memory.as_mut_slice(), x, [list, step], class));
+                for (&want, &got) in want.iter().zip(&got) {
+                    products[0] += f64::from(want) * f64::from(got);
+                    products[1] += f64::from(got) * f64::from(got);
+                }
+            }
+            progress.inc(1);
+        }
+        gains.push(
+            products.into_iter().map(|[cross, square]| if square > 0.0 { cross / square } else { 1.0 }).collect(),
+        );
+    }
+    progress.finish_and_clear();
+    gains
+}
+
+fn predict(model: &Model<'_>, arena: &mut [u8], x: &[f32], [list, step]: [usize; 2], class: Option<u16>) -> Vec<f32> {
+    let mut session = Session::new(model, arena).expect("the exporter's own model runs");
+    match session.input() {
+        Some(SamplesMut::Fixed(values)) => values.copy_from_slice(&sample::to_fixed(x)),
+        Some(SamplesMut::Float(values)) => values.copy_from_slice(x),
+        None => return vec![],
+    }
+    let mut call = session.predict(list as u16, step as u32, class).expect("a step of the model");
+    while call.step().expect("an operation of the model") {}
+    sample::to_floats(call.output())
+}
+
 fn floats(bytes: Option<&[u8]>) -> Vec<f32> {
     bytes.unwrap_or(&[]).as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
 }
@@ -104,8 +178,15 @@ fn moments(op: &Op) -> Option<Moments> {
     Some(Moments::new(conv.conv.weight.len() / conv.conv.outputs.max(1)))
 }
 
-/// The transformed input of a convolution that is about to run.
-fn watch_inputs(network: &Network, index: usize, calls: usize, seen: &mut Observations, read: impl Fn(Id) -> Vec<f32>) {
+/// The transformed input of a convolution that is about to run in a list's step.
+fn watch_inputs(
+    network: &Network,
+    index: usize,
+    [list, step]: [usize; 2],
+    calls: usize,
+    seen: &mut Observations,
+    read: impl Fn(Id) -> Vec<f32>,
+) {
     let Op::Conv(conv) = &network.ops[index].1 else { return };
     let map = conv.norm.map(&read);
     let inputs = conv.conv.inputs;
@@ -136,6 +217,9 @@ fn watch_inputs(network: &Network, index: usize, calls: usize, seen: &mut Observ
         first += channels;
     }
     seen.gathered[index].observe(image.iter().copied());
+    if let Some(lists) = seen.gathered_by_step.get_mut(index) {
+        lists[list][step].observe(image.iter().copied());
+    }
 
     let Some(moments) = &mut seen.moments[index] else { return };
     let output = network.tensors[conv.output].shape;

@@ -6,15 +6,16 @@ use thiserror::Error;
 use waft::format::{Element, Lane};
 use waft::{Guidance, Model, ModelError, Session};
 
-use crate::calibrate::{Calibration, Observations, calibrate};
+use crate::calibrate::{self, Calibration, Observations, calibrate};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-pub use crate::emit::i8::Rounding;
-use crate::emit::i8::{QuantizedConv, Widths};
+use crate::emit::i8::{QuantizedConv, Widths, shares_scale};
+pub use crate::emit::i8::{Recipe, Rounding, Shortcuts};
 use crate::emit::{self, Source, StepList};
 use crate::graph::Graph;
 use crate::import::{ImportError, import};
 use crate::lower::{LowerError, Network, Op, Role, lower};
 use crate::plan::{Plan, materialized_bytes, plan};
+pub use crate::quantize::Ranges;
 use crate::sample::{self, AlignedBytes, to_floats};
 use crate::schedule::{DdimOptions, ScheduleError};
 use crate::stream::with_windows;
@@ -88,8 +89,11 @@ pub struct ExportOptions {
     pub residual: ResidualWidth,
     /// Width of weights in the `i8` lane.
     pub weights: WeightWidth,
-    /// How weights of the `i8` lane become integers.
-    pub rounding: Rounding,
+    /// How reals of the `i8` lane become integers.
+    pub recipe: Recipe,
+    /// Scale each step's prediction of the `i8` lane by the factor that brings it nearest to that of `f32` (the
+    /// correlated part of the error, He et al., 2023, PTQD, arXiv:2305.10657); it is folded into the step's coefficients.
+    pub output_correction: bool,
     /// Most bytes of the arena in the `i8` lane: activations get 16 bits as long as they fit. `None`: as `residual` says.
     pub budget_ram: Option<u64>,
     /// Most bytes of the file in the `i8` lane: weights of convolutions get four bits until it fits, those first that
@@ -113,7 +117,8 @@ impl Default for ExportOptions {
             calibration_images: 24,
             residual: ResidualWidth::Auto,
             weights: WeightWidth::Eight,
-            rounding: Rounding::Gptq,
+            recipe: Recipe::default(),
+            output_correction: false,
             budget_ram: None,
             budget_flash: None,
             name: None,
@@ -202,27 +207,43 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
                 steps: prepared.lists.iter().map(|list| list.steps.len()).collect(),
                 classes: prepared.graph.classes.as_ref().map_or(0, |classes| classes.classes),
                 guidance: prepared.network.unconditional.map(|_| Guidance::from_f32(options.guidance.unwrap_or(2.0))),
+                by_step: options.recipe.step_scales,
             };
             let seen = calibrate(&prepared.network, &model, &how, progress);
             let (widths, elements) = prepared.widths(options)?;
             let quantize = |prepared: &Prepared| {
                 let source = Source { graph: &prepared.graph, network: &prepared.network, lists: &prepared.lists };
-                emit::i8::quantize(&source, &widths, &seen, options.rounding, progress)
+                emit::i8::quantize(&source, &widths, &seen, options.recipe, progress)
             };
             let mut convs = quantize(&prepared);
             if let Some(budget) = options.budget_flash {
-                let flash = prepared.emit_i8(&seen, &widths, &elements, &convs, None)?.0.as_slice().len() as u64;
+                let flash =
+                    prepared.emit_i8(&seen, &widths, &elements, options.recipe, &convs, None)?.0.as_slice().len()
+                        as u64;
                 if flash > budget {
                     prepared.narrow_weights();
                     let narrow = quantize(&prepared);
                     prepared.widen_weights(&seen, &mut convs, narrow, flash, budget)?;
                 }
             }
+            if options.output_correction {
+                let quantized = prepared.emit_i8(&seen, &widths, &elements, options.recipe, &convs, None)?.0;
+                let quantized = Model::from_bytes(quantized.as_slice())?;
+                let gains = calibrate::output_gains(&model, &quantized, &how, progress);
+                for (list, gains) in prepared.lists.iter_mut().zip(gains) {
+                    for (step, gain) in list.steps.iter_mut().zip(gains) {
+                        step.x0_m *= gain;
+                        step.prev_m *= gain;
+                    }
+                }
+            }
             Some((seen, widths, elements, convs))
         }
     };
     let emit = |stream| match &seen {
-        Some((seen, widths, elements, convs)) => prepared.emit_i8(seen, widths, elements, convs, stream),
+        Some((seen, widths, elements, convs)) => {
+            prepared.emit_i8(seen, widths, elements, options.recipe, convs, stream)
+        }
         None => prepared.emit_float(options.lane, stream),
     };
     let (mut bytes, mut weights) = emit(None)?;
@@ -312,11 +333,18 @@ fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared,
     {
         return Err(refuse(format!("--guidance {guidance}: between -1000 and 1000")));
     }
-    if options.budget_flash.is_some() && (options.rounding == Rounding::Nearest || options.stream.is_some()) {
+    if options.budget_flash.is_some() && (options.recipe.rounding == Rounding::Nearest || options.stream.is_some()) {
         return Err(refuse("--budget-flash needs --rounding gptq, and no --stream".into()));
     }
     if options.calibration_images > 100_000 {
         return Err(refuse(format!("--calib {}: at most 100000 pictures", options.calibration_images)));
+    }
+    if options.recipe.step_scales && options.calibration_images < steps.len() {
+        let (images, lists) = (options.calibration_images, steps.len());
+        let what = "each of the step lists needs a picture for its scales";
+        return Err(refuse(format!(
+            "--step-scales with --calib {images}: {what}, so at least {lists}, better a multiple"
+        )));
     }
     let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
     let unconditional_class = match defaults.unconditional_class {
@@ -384,6 +412,7 @@ impl Prepared {
         seen: &Observations,
         widths: &Widths,
         elements: &[Element],
+        recipe: Recipe,
         convs: &[Option<QuantizedConv>],
         stream: Option<u64>,
     ) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
@@ -392,7 +421,7 @@ impl Prepared {
         self.check(&plan)?;
         let mut writer = Writer::default();
         let source = Source { graph: &self.graph, network: &network, lists: &self.lists };
-        let emitted = emit::i8::emit(&source, widths, seen, convs, &plan, &elements, &mut writer);
+        let emitted = emit::i8::emit(&source, widths, seen, recipe, convs, &plan, &elements, &mut writer);
         self.finish(writer, Lane::I8, &plan, &emitted)
     }
 
@@ -411,7 +440,8 @@ impl Prepared {
     fn widths(&self, options: &ExportOptions) -> Result<(Widths, Vec<Element>), ExportError> {
         let stream = options.residual;
         let arena = |widths: &Widths| self.plan(&widths.elements(&self.network)).arena_bytes;
-        let all = |wide: bool| Widths::new(&self.network, vec![wide; self.network.tensors.len()]);
+        let shortcuts = options.recipe.shortcuts;
+        let all = |wide: bool| Widths::new(&self.network, vec![wide; self.network.tensors.len()], shortcuts);
         let mut best = match stream {
             _ if options.budget_ram.is_some() => all(false),
             ResidualWidth::Wide => all(true),
@@ -436,11 +466,11 @@ impl Prepared {
                 if self.network.tensors[id].role == Role::Stream && !best.wide_stream[id] {
                     let mut wide = best.wide_stream.clone();
                     wide[id] = true;
-                    attempt(Widths::new(&self.network, wide), &mut best);
+                    attempt(Widths::new(&self.network, wide, shortcuts), &mut best);
                 }
             }
             for (index, (_, op)) in self.network.ops.iter().enumerate() {
-                if matches!(op, Op::Conv(_)) && !best.wide_ring[index] {
+                if matches!(op, Op::Conv(conv) if !shares_scale(conv, shortcuts)) && !best.wide_ring[index] {
                     let mut candidate = best.clone();
                     candidate.wide_ring[index] = true;
                     attempt(candidate, &mut best);

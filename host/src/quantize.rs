@@ -46,6 +46,21 @@ impl Scale {
     }
 }
 
+/// How the range of an 8-bit activation follows from what was seen of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ranges {
+    /// From the smallest to the largest value.
+    MinMax,
+    /// Without the 0.01 % at each end.
+    Percentile,
+    /// The range of least squared error: clipping against resolution.
+    #[default]
+    Mse,
+}
+
+/// Share of the values that [`Ranges::Percentile`] gives up at each end.
+const TAIL: f64 = 1e-4;
+
 /// What was seen of a tensor: its extremes and a sample of its values.
 #[derive(Clone, Debug)]
 pub struct Observer {
@@ -55,33 +70,37 @@ pub struct Observer {
     pub max: f32,
     seen: u64,
     state: u64,
+    kept: usize,
     sample: Vec<f32>,
 }
 
-/// Values that an observer keeps.
-const KEPT: usize = 1 << 15;
-
 impl Default for Observer {
     fn default() -> Self {
-        Self { min: f32::INFINITY, max: f32::NEG_INFINITY, seen: 0, state: 0x2545_F491_4F6C_DD1D, sample: vec![] }
+        Self::keeping(1 << 15)
     }
 }
 
 impl Observer {
+    /// Nothing seen; keeps at most `kept` values.
+    pub fn keeping(kept: usize) -> Self {
+        let (min, max) = (f32::INFINITY, f32::NEG_INFINITY);
+        Self { min, max, seen: 0, state: 0x2545_F491_4F6C_DD1D, kept, sample: vec![] }
+    }
+
     /// Takes note of values; keeps a uniform sample of all of them (Vitter, 1985, algorithm R).
     pub fn observe(&mut self, values: impl IntoIterator<Item = f32>) {
         for value in values {
             self.min = self.min.min(value);
             self.max = self.max.max(value);
             self.seen += 1;
-            if self.sample.len() < KEPT {
+            if self.sample.len() < self.kept {
                 self.sample.push(value);
             } else {
                 self.state ^= self.state << 13;
                 self.state ^= self.state >> 7;
                 self.state ^= self.state << 17;
                 let at = self.state % self.seen;
-                if (at as usize) < KEPT {
+                if (at as usize) < self.kept {
                     self.sample[at as usize] = value;
                 }
             }
@@ -101,14 +120,27 @@ impl Observer {
         self.sample.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count
     }
 
-    /// The 8-bit range with the least squared error over the sample: clipping against resolution.
-    pub fn asymmetric_i8(&self) -> Scale {
-        let (low, high) = (f64::from(self.min).min(0.0), f64::from(self.max).max(0.0));
+    /// The value below which a share of the sample lies.
+    fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.sample.clone();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let last = sorted.len().saturating_sub(1);
+        sorted.get((share * last as f64).round() as usize).map_or(0.0, |&x| f64::from(x))
+    }
+
+    /// An 8-bit range.
+    pub fn asymmetric_i8(&self, ranges: Ranges) -> Scale {
+        let (low, high) = match ranges {
+            Ranges::Percentile => (self.quantile(TAIL), self.quantile(1.0 - TAIL)),
+            Ranges::MinMax | Ranges::Mse => (f64::from(self.min), f64::from(self.max)),
+        };
+        let (low, high) = (low.min(0.0), high.max(0.0));
         if !(high - low).is_finite() || high - low < 1e-12 {
             return Scale { scale: 1e-6, zero: 0 };
         }
+        let all = if ranges == Ranges::Mse { (8, 24) } else { (1, 1) };
         let candidates =
-            (0..8).flat_map(|l| (0..24).map(move |h| (1.0 - 0.04 * f64::from(l), 1.0 - 0.025 * f64::from(h))));
+            (0..all.0).flat_map(|l| (0..all.1).map(move |h| (1.0 - 0.04 * f64::from(l), 1.0 - 0.025 * f64::from(h))));
         let scales = candidates.map(|(l, h)| {
             let (low, high) = (low * l, high * h);
             let scale = (high - low) / 255.0;
@@ -117,10 +149,14 @@ impl Observer {
         self.best(scales)
     }
 
-    /// The symmetric 8-bit range with the least squared error over the sample.
-    pub fn symmetric_i8(&self) -> Scale {
-        let peak = self.peak();
-        self.best((0..40).map(|i| Scale::symmetric(peak * (1.0 - 0.02 * f64::from(i)), 127.0)))
+    /// A symmetric 8-bit range.
+    pub fn symmetric_i8(&self, ranges: Ranges) -> Scale {
+        let peak = match ranges {
+            Ranges::Percentile => self.quantile(TAIL).abs().max(self.quantile(1.0 - TAIL).abs()).max(1e-6),
+            Ranges::MinMax | Ranges::Mse => self.peak(),
+        };
+        let all = if ranges == Ranges::Mse { 40 } else { 1 };
+        self.best((0..all).map(|i| Scale::symmetric(peak * (1.0 - 0.02 * f64::from(i)), 127.0)))
     }
 
     fn best(&self, scales: impl Iterator<Item = Scale>) -> Scale {
@@ -189,7 +225,7 @@ mod tests {
     fn uniform_values_get_their_whole_range() {
         let mut observer = Observer::default();
         observer.observe((0..=8_000).map(|i| i as f32 / 2_000.0 - 1.0));
-        let found = observer.asymmetric_i8();
+        let found = observer.asymmetric_i8(Ranges::Mse);
         assert!((found.scale * 255.0 - 4.0).abs() < 1e-6 && found.zero == -64, "{found:?}");
     }
 }

@@ -49,7 +49,7 @@
 //! | 0 | `u32` | number of steps |
 //! | 4 | `u32` | offset of the steps |
 //! | 8 | `u32` | offset of the time embeddings, one row of conditioning length a step (`i16`, or `f32` in the float lanes) |
-//! | 12, 16 | `u32` | offset of the per-step biases, bytes of one step |
+//! | 12, 16 | `u32` | offset of the per-step biases, bytes of one step; a step's [`StepScales`] lie among its biases |
 //! | 20 | `[u8; 12]` | 0 |
 //!
 //! # Step, 48 bytes
@@ -77,7 +77,7 @@ use crate::error::{Field, ModelError};
 /// First bytes of every file.
 pub const MAGIC: [u8; 4] = *b"WAFT";
 /// Version of the format that this crate reads and its exporter writes.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Stands for "no tensor" or "no class".
 pub const NONE: u16 = 0xFFFF;
 /// Bytes of the header.
@@ -90,6 +90,8 @@ pub const OP_BYTES: usize = 112;
 pub const SCHEDULE_BYTES: usize = 32;
 /// Bytes of a step record.
 pub const STEP_BYTES: usize = 48;
+/// Bytes of a [`StepScales`] record.
+pub const STEP_SCALES_BYTES: usize = 20;
 /// Sections, tensors and the arena itself are aligned to this many bytes.
 pub const ALIGN: usize = 16;
 /// Output channels that one slice of a convolution computes, and the block of float weights.
@@ -364,9 +366,9 @@ pub struct Conv2d {
     pub bias_at: u32,
     /// At 32: offset of (multiplier, shift) per output channel; 0 in the float lanes.
     pub requant: u32,
-    /// At 36: value of the ring that means zero; padding.
+    /// At 36: value of the ring that means zero; padding. Not read where each step has its own, see `weight_sums`.
     pub ring_zero: i32,
-    /// At 40, 48: multiplier of each source (`Raw`) or of the activation (index 0).
+    /// At 40, 48: multiplier of each source (`Raw`) or of the activation (index 0; not read where each step has its own).
     pub multiplier: [i32; 2],
     /// At 44, 52: the shifts that go with them.
     pub shift: [i32; 2],
@@ -394,9 +396,52 @@ pub struct Conv2d {
     pub chunk_blocks: u16,
     /// At 100: offset of the CRC-32 of each chunk.
     pub checks: u32,
+    /// At 104: with `weight_sums`, offset of this convolution's [`StepScales`] within the biases of a step, a multiple of 4.
+    pub step_scales: u32,
+    /// At 108: offset of the `i32` sum of each output channel's weights, where each step has scales of its own: `i8` lane,
+    /// rings of 8 bits, gathers through a map. 0: every step has those of this record.
+    pub weight_sums: u32,
+}
+
+/// The scales of a ring during one step (So et al., 2023, TDQ, arXiv:2306.02316, with the steps known in advance); all
+/// fields are `i32`.
+///
+/// With them a ring's values are `round(activation · multiplier) + ring_zero`. Accumulators start at zero; one becomes
+/// `requantize(accumulator − ring_zero·Σweights, rescale) + bias`, in the units of the record's biases and requantization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepScales {
+    /// At 0: value of the ring that means zero.
+    pub ring_zero: i32,
+    /// At 4: multiplier of the activation.
+    pub multiplier: i32,
+    /// At 8: the shift that goes with it.
+    pub shift: i32,
+    /// At 12, 16: multiplier and shift from this step's accumulators to those of the record's scales.
+    pub rescale: [i32; 2],
+}
+
+impl StepScales {
+    /// From its record of [`STEP_SCALES_BYTES`].
+    pub const fn decode(record: &[u8]) -> Self {
+        Self {
+            ring_zero: i32_at(record, 0),
+            multiplier: i32_at(record, 4),
+            shift: i32_at(record, 8),
+            rescale: [i32_at(record, 12), i32_at(record, 16)],
+        }
+    }
 }
 
 impl Conv2d {
+    /// The operation as it is during a step with scales of its own.
+    #[must_use]
+    pub const fn during(mut self, scales: &StepScales) -> Self {
+        self.ring_zero = scales.ring_zero;
+        self.multiplier[0] = scales.multiplier;
+        self.shift[0] = scales.shift;
+        self
+    }
+
     /// Bytes of the weights of `channels` output channels, for `inputs` input channels.
     pub(crate) const fn weights_len(&self, channels: u64, inputs: u64, lane: Lane) -> u64 {
         let taps = self.kernel[0] as u64 * self.kernel[1] as u64 * inputs;
@@ -607,6 +652,8 @@ impl Conv2d {
             window: u16_at(record, 96),
             chunk_blocks: u16_at(record, 98),
             checks: u32_at(record, 100),
+            step_scales: u32_at(record, 104),
+            weight_sums: u32_at(record, 108),
         })
     }
 

@@ -34,7 +34,7 @@
 //! # Features
 //! - `i8`, `f16`, `f32` (all on by default): the lanes. A firmware with `default-features = false, features = ["i8"]`
 //!   carries no float code.
-//! - `i4` (on by default): four-bit weights in the `i8` lane.
+//! - `i4`, `step-scales` (on by default): four-bit weights, and activation scales of each step, in the `i8` lane.
 //! - `attention`, `conditioning` (on by default): operations that not every model needs, self-attention and class
 //!   embeddings. A session of a model that needs one that is off is refused by its name.
 //! - `micromath`: a faster, coarser exponential in the float lanes.

@@ -192,6 +192,13 @@ pub fn integer_conv(
     let (rows, columns) = (usize::from(first.rows), usize::from(first.columns));
     let channels = usize::from(ring.channels);
     let limits: (i64, i64) = if ring.element == Element::I8 { (-128, 127) } else { (-32768, 32767) };
+    // Zero, multiplier and shift of the ring, and multiplier and shift of its accumulators.
+    let step_scales: Option<[i32; 5]> = (op.weight_sums != 0).then(|| {
+        let at = op.step_scales as usize;
+        std::array::from_fn(|i| i32::from_le_bytes(*step_biases[at + 4 * i..].first_chunk().expect("inside")))
+    });
+    let [ring_zero, multiplier, shift] =
+        step_scales.map_or([op.ring_zero, op.multiplier[0], op.shift[0]], |[zero, m, s, ..]| [zero, m, s]);
     let map = (op.norm != NONE).then(|| read(op.norm));
 
     let mut x = vec![0i64; rows * columns * channels];
@@ -216,7 +223,7 @@ pub fn integer_conv(
                     } else {
                         i64::from(y.clamp(-(1 << 27), 1 << 27)) * 8
                     };
-                    requantize(value, op.multiplier[0], op.shift[0]) + i64::from(op.ring_zero)
+                    requantize(value, multiplier, shift) + i64::from(ring_zero)
                 }
             };
             x[pixel * channels + channel] = q.clamp(limits.0, limits.1);
@@ -249,7 +256,7 @@ pub fn integer_conv(
     for y in 0..oh {
         for xo in 0..ow {
             for o in 0..oc {
-                let mut sum = match op.bias {
+                let bias = match op.bias {
                     Bias::Constant => i64::from(word(op.bias_at as usize + 4 * o)),
                     Bias::Step => {
                         let at = op.bias_at as usize + 4 * o;
@@ -257,6 +264,7 @@ pub fn integer_conv(
                     }
                     Bias::Tensor => bias_tensor.as_ref().expect("read above")[o],
                 };
+                let (mut sum, mut weights) = (if step_scales.is_some() { 0 } else { bias }, 0);
                 for ky in 0..kh {
                     for kx in 0..kw {
                         let iy = (y * usize::from(op.stride) + ky) as isize - op.padding[0] as isize;
@@ -268,13 +276,18 @@ pub fn integer_conv(
                             let value = if inside {
                                 x[(iy as usize / scale * columns + ix as usize / scale) * channels + c]
                             } else {
-                                i64::from(op.ring_zero)
+                                i64::from(ring_zero)
                             };
                             sum += weight * value;
+                            weights += weight;
                         }
                     }
                 }
                 assert!(i32::try_from(sum).is_ok(), "the exporter promises that no accumulator leaves 32 bits: {sum}");
+                if let Some([zero, .., m, s]) = step_scales {
+                    sum = requantize(sum - i64::from(zero) * weights, m, s) + bias;
+                    assert!(i32::try_from(sum).is_ok(), "nor does it with the bias");
+                }
                 let (m, s) = (word(op.requant as usize + 8 * o), word(op.requant as usize + 8 * o + 4));
                 let value = match &residual {
                     None => requantize(sum, m, s),

@@ -1,14 +1,24 @@
 //! Hostile model files: cut, flipped, forged and misplaced.
 
-use waft::format::{HEADER_BYTES, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, TENSOR_BYTES, checksum};
+use waft::format::{HEADER_BYTES, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, STEP_SCALES_BYTES, TENSOR_BYTES, checksum};
 use waft::format::{Lane, Op};
 use waft::{Arena, Model, ModelError, Request, RequestError, RunError, Session, SessionError};
-use waft_host::export::ExportOptions;
+use waft_host::export::{ExportOptions, Recipe, ResidualWidth};
 use waft_host::sample::AlignedBytes;
 use waft_tests::{digits, exported, golden, random_checkpoint};
 
 /// The smallest network that has every operation, in the `i8` lane.
 fn small() -> AlignedBytes {
+    small_with(&ExportOptions::default())
+}
+
+/// The same with scales of each step.
+fn small_stepwise() -> AlignedBytes {
+    let recipe = Recipe { step_scales: true, ..Recipe::default() };
+    small_with(&ExportOptions { recipe, residual: ResidualWidth::Narrow, ..Default::default() })
+}
+
+fn small_with(options: &ExportOptions) -> AlignedBytes {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = serde_json::json!({
         "_class_name": "UNet2DModel", "sample_size": 2, "in_channels": 1, "out_channels": 1,
@@ -18,7 +28,7 @@ fn small() -> AlignedBytes {
     });
     random_checkpoint(folder.path(), &config);
     std::fs::write(folder.path().join("waft.json"), r#"{"unconditional_class": 1}"#).expect("writes");
-    exported(folder.path(), &ExportOptions { steps: vec![2], calibration_images: 2, ..Default::default() }).bytes
+    exported(folder.path(), &ExportOptions { steps: vec![2], calibration_images: 2, ..options.clone() }).bytes
 }
 
 fn seal(bytes: &mut [u8]) {
@@ -73,7 +83,11 @@ fn every_flipped_bit_is_refused() {
 /// A forger who mends the checksum changes any byte of the header and the tables: refused, or harmless.
 #[test]
 fn forged_tables_are_refused_or_harmless() {
-    let file = small();
+    forge_tables(&small());
+    forge_tables(&small_stepwise());
+}
+
+fn forge_tables(file: &AlignedBytes) {
     let model = Model::from_bytes(file.as_slice()).expect("a model");
     let header = *model.header();
     let mut places: Vec<usize> = (0..HEADER_BYTES).filter(|at| !(12..16).contains(at)).collect();
@@ -85,6 +99,7 @@ fn forged_tables_are_refused_or_harmless() {
     table(header.schedules_at, header.schedules, SCHEDULE_BYTES);
     let schedule = model.schedule(0).expect("there is one");
     places.extend(schedule.rows as usize..schedule.rows as usize + 2 * STEP_BYTES);
+    places.extend(schedule.biases as usize..(schedule.biases + 2 * schedule.bias_bytes) as usize);
     let mut forged = file.clone();
     let mut refused = 0;
     for &at in &places {
@@ -142,6 +157,36 @@ fn offsets_and_sizes_out_of_range_are_refused() {
         assert!(forged(&file, at + 8, 0xFFFF_FFFF).is_err(), "output of {op:?}");
         assert!(forged(&file, at, 0x0000_00FF).is_err(), "kind of {op:?}");
     }
+}
+
+#[test]
+fn scales_of_steps_out_of_range_are_refused() {
+    let file = small_stepwise();
+    let model = Model::from_bytes(file.as_slice()).expect("a model");
+    let header = *model.header();
+    let bias_bytes = model.schedule(0).expect("there is one").bias_bytes;
+    let mut seen = 0;
+    for index in 0..header.ops {
+        let Some(Op::Conv2d(op)) = model.op(index) else { continue };
+        let at = header.ops_at as usize + usize::from(index) * OP_BYTES;
+        let refused = |field: usize, value: u32| {
+            let found = forged(&file, at + field, value);
+            assert!(matches!(found, Err(ModelError::Malformed { .. })), "field {field} = {value} of {op:?}: {found:?}");
+        };
+        if op.weight_sums == 0 {
+            // Rings of 16 bits and inputs as they are have one scale.
+            refused(108, HEADER_BYTES as u32);
+            continue;
+        }
+        seen += 1;
+        for place in [bias_bytes - STEP_SCALES_BYTES as u32 + 4, bias_bytes, op.step_scales + 1, u32::MAX - 3] {
+            refused(104, place);
+        }
+        for offset in [1, HEADER_BYTES as u32 - 16, header.file_bytes, 0xFFFF_FFF0] {
+            refused(108, offset);
+        }
+    }
+    assert!(seen >= 3, "{seen}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use waft::format::{self, Lane};
 use waft::{Model, Request, SamplesMut, Session};
-use waft_host::export::{Export, ExportOptions, ResidualWidth, WeightWidth};
+use waft_host::export::{Export, ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
 use waft_host::lower::{Op, Role};
 use waft_host::sample::arena;
 use waft_tests::{digits, exported, golden, model, oracle};
@@ -101,11 +101,17 @@ fn real_suite(export: &Export) {
     assert!(seen[0] >= 3, "{seen:?}");
 }
 
-/// Every convolution bit for bit against the unfolded one.
-fn integer_suite(export: &Export) {
+/// Scales of each step, in 8 bits as far as the network allows.
+fn stepwise(weights: WeightWidth, shortcuts: Shortcuts) -> ExportOptions {
+    let recipe = Recipe { step_scales: true, shortcuts, ..Recipe::default() };
+    ExportOptions { recipe, weights, ..options(Lane::I8, ResidualWidth::Narrow) }
+}
+
+/// Every convolution bit for bit against the unfolded one. Returns how many have scales of each step.
+fn integer_suite(export: &Export) -> usize {
     let model = model(&export.bytes);
     let step = 2;
-    let mut seen = 0;
+    let (mut seen, mut stepwise) = (0, 0);
     let schedule = model.schedule(0).expect("there is one");
     let biases = &model.bytes()[(schedule.biases + step * schedule.bias_bytes) as usize..];
     visit(&model, step, |index, read, result| {
@@ -116,8 +122,10 @@ fn integer_suite(export: &Export) {
         let first = found.iter().zip(&expected).position(|(a, b)| a != b);
         assert_eq!(first, None, "{} differs", export.network.ops[usize::from(index)].0);
         seen += 1;
+        stepwise += usize::from(op.weight_sums != 0);
     });
     assert!(seen >= 3);
+    stepwise
 }
 
 /// Integer normalization maps against real statistics of the same integers.
@@ -187,7 +195,34 @@ fn integer_convolutions_are_exact_in_every_width() {
             integer_suite(&exported(&checkpoint, &options(Lane::I8, residual)));
         }
         let four = ExportOptions { weights: WeightWidth::Four, ..options(Lane::I8, ResidualWidth::Auto) };
-        integer_suite(&exported(&checkpoint, &four));
+        assert_eq!(integer_suite(&exported(&checkpoint, &four)), 0, "it is an option");
+        for weights in [WeightWidth::Eight, WeightWidth::Four] {
+            assert!(integer_suite(&exported(&checkpoint, &stepwise(weights, Shortcuts::Joint))) >= 3);
+        }
+    }
+}
+
+/// The oracle of integers takes the scales of a step as they are; that they stand for the network's values shows in its
+/// prediction.
+#[test]
+fn scales_of_each_step_mean_the_same_real_values() {
+    for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {
+        let prediction = |options: &ExportOptions| {
+            let export = exported(&checkpoint, options);
+            let model = model(&export.bytes);
+            let mut last = vec![];
+            visit(&model, 0, |index, _, result| {
+                let output = model.op(index).expect("exists").output();
+                last = oracle::reals(&model.tensor(output).expect("exists"), &result);
+            });
+            last
+        };
+        let expected = prediction(&options(Lane::F32, ResidualWidth::Auto));
+        let one = sqnr(&prediction(&options(Lane::I8, ResidualWidth::Narrow)), &expected);
+        let each = sqnr(&prediction(&stepwise(WeightWidth::Eight, Shortcuts::Split)), &expected);
+        println!("{}: {one:.1} dB, with scales of each step {each:.1} dB", checkpoint.display());
+        // Ranges of a step are estimated from fewer values; a wrong scale would cost tens of decibels.
+        assert!(each >= one - 3.0, "{one:.1} dB became {each:.1}");
     }
 }
 

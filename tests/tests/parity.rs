@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 use waft::format::Lane;
 use waft::{Guidance, Model, Request};
-use waft_host::export::{ExportOptions, ResidualWidth, WeightWidth};
+use waft_host::export::{ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
 use waft_host::parity::{images, ops};
 use waft_host::sample::{Batch, draw};
 use waft_host::twin::host::Host;
@@ -16,6 +16,12 @@ use waft_tests::{digits, exported, golden, model};
 
 fn options(lane: Lane) -> ExportOptions {
     ExportOptions { lane, steps: vec![4], calibration_images: 4, ..ExportOptions::default() }
+}
+
+/// Scales of each step and joint shortcuts, in 8 bits as far as the network allows.
+fn stepwise() -> ExportOptions {
+    let recipe = Recipe { step_scales: true, shortcuts: Shortcuts::Joint, ..Recipe::default() };
+    ExportOptions { recipe, residual: ResidualWidth::Narrow, ..options(Lane::I8) }
 }
 
 fn assert_ops(device: &mut dyn Device, model: &Model<'_>, weights: &[u8]) {
@@ -47,6 +53,7 @@ fn integer_operations_agree_in_every_bit() {
         }
         let four = ExportOptions { weights: WeightWidth::Four, ..options(Lane::I8) };
         assert_ops(&mut Host::default(), &model(&exported(&checkpoint, &four).bytes), &[]);
+        assert_ops(&mut Host::default(), &model(&exported(&checkpoint, &stepwise()).bytes), &[]);
     }
 }
 
@@ -123,6 +130,7 @@ fn shipped_ptx_computes_what_the_device_computes() {
         for lane in [Lane::I8, Lane::F16, Lane::F32] {
             assert_ops(&mut Emulator::default(), &model(&exported(&checkpoint, &options(lane)).bytes), &[]);
         }
+        assert_ops(&mut Emulator::default(), &model(&exported(&checkpoint, &stepwise()).bytes), &[]);
     }
 }
 

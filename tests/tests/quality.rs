@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use indicatif::ProgressBar;
-use waft_host::export::{ExportOptions, Rounding, WeightWidth};
+use waft_host::export::{ExportOptions, Recipe, Rounding, WeightWidth};
 use waft_host::image::Canvas;
 use waft_host::quality::judge::{Judge, pixel_features};
 use waft_host::quality::metrics::{
@@ -139,7 +139,8 @@ fn quantized_digits_are_as_good() {
 fn rounding_by_results_beats_the_nearest() {
     let folder = tempfile::tempdir().expect("a folder");
     let measured = |weights, rounding| {
-        let options = ExportOptions { weights, rounding, steps: vec![10], ..ExportOptions::default() };
+        let recipe = Recipe { rounding, bias_correction: rounding == Rounding::Gptq, ..Recipe::default() };
+        let options = ExportOptions { weights, recipe, steps: vec![10], ..ExportOptions::default() };
         let path = folder.path().join("m.waft");
         std::fs::write(&path, exported(&digits(), &options).bytes.as_slice()).expect("writes");
         let judge = root().join("models").join("digits").join("judge.safetensors");

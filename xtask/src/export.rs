@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use waft_host::checkpoint::Checkpoint;
-use waft_host::export::{ExportOptions, ResidualWidth, Rounding, WeightWidth, export};
+use waft_host::export::{ExportOptions, Ranges, Recipe, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
 
 use crate::args::{Lane, print_json, progress, write_whole};
 
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Derive epsilon from the clipped sample, which keeps guidance stable [default: as waft.json says, or false].
     #[arg(long)]
     use_clipped_model_output: Option<bool>,
-    /// Pictures to calibrate the i8 lane with.
+    /// Pictures to calibrate the i8 lane with; they take turns over the step lists.
     #[arg(long, default_value_t = ExportOptions::default().calibration_images, value_name = "N")]
     calib: usize,
     /// Width of the residual stream and skips in the i8 lane.
@@ -46,6 +46,21 @@ pub(crate) struct Args {
     /// How weights become integers in the i8 lane.
     #[arg(long, value_enum, default_value = "gptq")]
     rounding: RoundingArg,
+    /// How ranges of 8-bit activations follow from calibration.
+    #[arg(long, value_enum, default_value = "mse")]
+    ranges: RangesArg,
+    /// Take the mean error that rounded weights cause out of the biases of the i8 lane (Nagel et al., 2019).
+    #[arg(long, default_value_t = ExportOptions::default().recipe.bias_correction, action = clap::ArgAction::Set)]
+    bias_correction: bool,
+    /// Give the 8-bit inputs of convolutions that come through a normalization scales for each step.
+    #[arg(long, default_value_t = ExportOptions::default().recipe.step_scales, action = clap::ArgAction::Set)]
+    step_scales: bool,
+    /// How the two inputs of a shortcut over a skip join share a ring in the i8 lane.
+    #[arg(long, value_enum, default_value = "split")]
+    shortcuts: ShortcutsArg,
+    /// Scale each step's prediction by the factor that brings the i8 lane nearest to f32 (He et al., 2023).
+    #[arg(long, default_value_t = ExportOptions::default().output_correction, action = clap::ArgAction::Set)]
+    output_correction: bool,
     /// Most bytes of the arena in the i8 lane: activations get 16 bits as long as they fit.
     #[arg(long, value_name = "BYTES", conflicts_with = "residual")]
     budget_ram: Option<u64>,
@@ -79,6 +94,24 @@ enum RoundingArg {
     Nearest,
     /// So that the network's activations change least (Frantar et al., 2022).
     Gptq,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RangesArg {
+    /// From the smallest to the largest value.
+    Minmax,
+    /// Without the 0.01 % at each end.
+    Percentile,
+    /// The range of least squared error.
+    Mse,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ShortcutsArg {
+    /// In 8 bits, by one scale for both.
+    Joint,
+    /// In 16 bits, in which each keeps the resolution of its own scale (Li et al., 2023, run two convolutions instead).
+    Split,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -117,10 +150,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Weights::I8 => WeightWidth::Eight,
             Weights::I4 => WeightWidth::Four,
         },
-        rounding: match args.rounding {
-            RoundingArg::Nearest => Rounding::Nearest,
-            RoundingArg::Gptq => Rounding::Gptq,
+        recipe: Recipe {
+            rounding: match args.rounding {
+                RoundingArg::Nearest => Rounding::Nearest,
+                RoundingArg::Gptq => Rounding::Gptq,
+            },
+            ranges: match args.ranges {
+                RangesArg::Minmax => Ranges::MinMax,
+                RangesArg::Percentile => Ranges::Percentile,
+                RangesArg::Mse => Ranges::Mse,
+            },
+            bias_correction: args.bias_correction,
+            step_scales: args.step_scales,
+            shortcuts: match args.shortcuts {
+                ShortcutsArg::Joint => Shortcuts::Joint,
+                ShortcutsArg::Split => Shortcuts::Split,
+            },
         },
+        output_correction: args.output_correction,
         budget_ram: args.budget_ram,
         budget_flash: args.budget_flash,
         name: args.name.clone(),

@@ -246,6 +246,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.four_bits)) {
         features.push("i4");
     }
+    if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.weight_sums != 0)) {
+        features.push("step-scales");
+    }
     if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
         features.push("attention");
     }

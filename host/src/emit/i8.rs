@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use waft::fixed::{NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
-use waft::format::{CHANNEL_BLOCK, Element, QUAD, STEP_BYTES};
+use waft::format::{ALIGN, CHANNEL_BLOCK, Element, QUAD, STEP_BYTES, STEP_SCALES_BYTES};
 
 use super::{
     ATTENTION, EMBED, Emitted, GROUP_NORM, LINEAR, Source, bias_layout, conditioning_peak, conv_record, tensor_table,
@@ -14,7 +14,7 @@ use crate::calibrate::Observations;
 use crate::graph::{Linear, silu};
 use crate::lower::{Conv, Id, Network, Op, Role};
 use crate::plan::Plan;
-use crate::quantize::{self, Scale, multiplier};
+use crate::quantize::{self, Ranges, Scale, multiplier};
 use crate::rounding::{self, Moments, Rounded};
 use crate::schedule::DdimStep;
 use crate::write::{Record, ScheduleEntry, Writer};
@@ -32,15 +32,16 @@ pub struct Widths {
 }
 
 impl Widths {
-    /// Widths for streams as given. The rings that read the sample, a 16-bit stream as it is, or two raw inputs of
-    /// different scales, and the ring of the last convolution, have to be 16 bits wide; others may.
-    pub fn new(network: &Network, wide_stream: Vec<bool>) -> Self {
+    /// Widths for streams as given. The rings that read the sample, a 16-bit stream as it is, or two raw inputs that share
+    /// no scale, and the ring of the last convolution, have to be 16 bits wide; others may.
+    pub fn new(network: &Network, wide_stream: Vec<bool>, shortcuts: Shortcuts) -> Self {
         let wide_ring = network
             .ops
             .iter()
             .map(|(_, op)| match op {
                 Op::Conv(conv) => {
                     let raw_wide = conv.norm.is_none()
+                        && !shares_scale(conv, shortcuts)
                         && (conv.sources.len() > 1
                             || conv.sources.iter().any(|&id| id == network.sample || wide_stream[id]));
                     raw_wide || conv.output == network.prediction
@@ -73,11 +74,17 @@ impl Widths {
     }
 }
 
+/// Whether a convolution reads two raw inputs in 8 bits of one scale.
+pub fn shares_scale(conv: &Conv, shortcuts: Shortcuts) -> bool {
+    shortcuts == Shortcuts::Joint && conv.norm.is_none() && conv.sources.len() > 1
+}
+
 /// Everything that the records of one file are computed from.
 struct Emitter<'a> {
     source: Source<'a>,
     widths: &'a Widths,
     seen: &'a Observations,
+    recipe: Recipe,
     /// Of every tensor that has one.
     scales: Vec<Scale>,
     /// Keys and values of joint tensors.
@@ -99,11 +106,53 @@ pub struct QuantizedConv {
     weights: Vec<i8>,
     /// Real value of one accumulator unit per output channel.
     units: Vec<f64>,
-    /// What to subtract from the bias of each output channel: the ring's zero times the sum of weights, and the mean
-    /// error of the rounded weights.
+    /// What to subtract from the bias of each output channel: the ring's zero times the sum of weights unless steps have
+    /// scales of their own, and the mean error of the rounded weights.
     corrections: Vec<i64>,
+    /// Scales of the ring in each list and step, if they have their own.
+    step_rings: Option<Vec<Vec<Scale>>>,
     /// Mean squared error of a result that rounding the weights causes; 0 if it is not known.
     pub noise: f64,
+}
+
+/// How weights and biases become integers, and what range activations get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Of weights.
+    pub rounding: Rounding,
+    /// Of activations.
+    pub ranges: Ranges,
+    /// Take the mean error that rounded weights cause out of the bias (Nagel et al., 2019, arXiv:1906.04721, 4.2).
+    pub bias_correction: bool,
+    /// Give the 8-bit inputs of convolutions that come through a normalization scales for each step.
+    pub step_scales: bool,
+    /// What two raw inputs share.
+    pub shortcuts: Shortcuts,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            rounding: Rounding::Gptq,
+            ranges: Ranges::Mse,
+            bias_correction: true,
+            step_scales: false,
+            shortcuts: Shortcuts::Split,
+        }
+    }
+}
+
+/// How the two inputs of a shortcut over a skip join become integers of one ring.
+///
+/// Li et al. (2023, Q-Diffusion, arXiv:2302.04304, 4.2) give each input a scale of its own, because their ranges differ,
+/// and run two convolutions. A 16-bit ring keeps the resolution of both in one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shortcuts {
+    /// 8 bits and one scale for both.
+    Joint,
+    /// 16 bits, in which each input keeps the resolution of its own scale.
+    #[default]
+    Split,
 }
 
 /// How weights become integers.
@@ -121,15 +170,15 @@ pub fn quantize(
     source: &Source<'_>,
     widths: &Widths,
     seen: &Observations,
-    rounding: Rounding,
+    recipe: Recipe,
     progress: &ProgressBar,
 ) -> Vec<Option<QuantizedConv>> {
-    let emitter = Emitter::new(*source, widths, seen);
+    let emitter = Emitter::new(*source, widths, seen, recipe);
     progress.reset();
     progress.set_length(source.network.ops.len() as u64);
     let quantized = source.network.ops.par_iter().enumerate().map(|(index, (_, op))| {
         let quantized = match op {
-            Op::Conv(conv) => Some(emitter.quantize(index, conv, rounding)),
+            Op::Conv(conv) => Some(emitter.quantize(index, conv)),
             _ => None,
         };
         progress.inc(1);
@@ -145,14 +194,22 @@ pub fn emit(
     source: &Source<'_>,
     widths: &Widths,
     seen: &Observations,
+    recipe: Recipe,
     convs: &[Option<QuantizedConv>],
     plan: &Plan,
     elements: &[Element],
     writer: &mut Writer,
 ) -> Emitted {
     let network = source.network;
-    let mut emitter = Emitter::new(*source, widths, seen);
-    let (bias_places, bias_bytes) = bias_layout(network);
+    let mut emitter = Emitter::new(*source, widths, seen, recipe);
+    let (bias_places, mut bias_bytes) = bias_layout(network);
+    let mut scale_places = vec![];
+    for quantized in convs {
+        let steps = quantized.as_ref().and_then(|quantized| quantized.step_rings.as_ref());
+        scale_places.push(steps.map(|_| bias_bytes));
+        bias_bytes += if steps.is_some() { STEP_SCALES_BYTES } else { 0 };
+    }
+    let bias_bytes = bias_bytes.next_multiple_of(ALIGN);
     // Linear maps and per-step biases are in the units of the accumulators that they go into.
     for ((_, op), quantized) in network.ops.iter().zip(convs) {
         if let (Op::Conv(conv), Some(quantized)) = (op, quantized)
@@ -180,17 +237,18 @@ pub fn emit(
             }
             Op::Conv(conv) => {
                 let quantized = convs[index].as_ref().expect("computed above for every convolution");
-                emitter.conv(conv, quantized, bias_places[index], writer)
+                emitter.conv(conv, quantized, bias_places[index], scale_places[index], writer)
             }
         })
         .collect();
     let schedules = source
         .lists
         .iter()
-        .map(|list| {
+        .enumerate()
+        .map(|(number, list)| {
             let mut embeddings = vec![];
             let mut biases = vec![];
-            for embedding in &list.embeddings {
+            for (step, embedding) in list.embeddings.iter().enumerate() {
                 if network.conditioning > 0 {
                     embeddings.extend(embedding.iter().flat_map(|&e| emitter.table_entry(e).to_le_bytes()));
                 }
@@ -206,6 +264,11 @@ pub fn emit(
                         }
                     }
                 }
+                for (quantized, place) in convs.iter().zip(&scale_places) {
+                    if let (Some(quantized), Some(place)) = (quantized, *place) {
+                        row[place..][..STEP_SCALES_BYTES].copy_from_slice(&quantized.step_scales(number, step));
+                    }
+                }
                 biases.extend(row);
             }
             ScheduleEntry { steps: list.steps.iter().map(step_record).collect(), embeddings, biases, bias_bytes }
@@ -215,19 +278,34 @@ pub fn emit(
     Emitted { tensors, ops, schedules }
 }
 
+impl QuantizedConv {
+    /// The record of a step's scales.
+    fn step_scales(&self, list: usize, step: usize) -> [u8; STEP_SCALES_BYTES] {
+        let ring = self.step_rings.as_ref().map_or(self.ring, |lists| lists[list][step]);
+        let (m, s) = activation_multiplier(ring);
+        let (rescale, shift) = multiplier(ring.scale / self.ring.scale);
+        bytemuck::cast([ring.zero, m, s, rescale, shift])
+    }
+}
+
+/// From a transformed activation in fixed point to the ring.
+fn activation_multiplier(ring: Scale) -> (i32, i32) {
+    multiplier(2f64.powi(-(SILU_BITS as i32)) / ring.scale)
+}
+
 fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
     ((bias / unit).round() as i64 - correction).clamp(i32::MIN.into(), i32::MAX.into()) as i32
 }
 
 impl<'a> Emitter<'a> {
-    fn new(source: Source<'a>, widths: &'a Widths, seen: &'a Observations) -> Self {
+    fn new(source: Source<'a>, widths: &'a Widths, seen: &'a Observations, recipe: Recipe) -> Self {
         let network = source.network;
         let sample = Scale { scale: 2f64.powi(-(SAMPLE_BITS as i32)), zero: 0 };
         let mut key_value = HashMap::new();
         for (_, op) in &network.ops {
             if let Op::Attention { key_value: id, .. } = op {
                 let [keys, values] = &seen.key_value[*id];
-                key_value.insert(*id, [keys.symmetric_i8(), values.symmetric_i8()]);
+                key_value.insert(*id, [keys.symmetric_i8(recipe.ranges), values.symmetric_i8(recipe.ranges)]);
             }
         }
         let scales = network
@@ -238,9 +316,9 @@ impl<'a> Emitter<'a> {
                 Role::Sample | Role::Prediction | Role::Unconditional => sample,
                 // Sixteen bits have room for twice of what was seen.
                 Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
-                Role::Stream => seen.tensors[id].asymmetric_i8(),
+                Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),
                 Role::Attention => {
-                    key_value.get(&id).map_or_else(|| seen.tensors[id].symmetric_i8(), |[keys, _]| *keys)
+                    key_value.get(&id).map_or_else(|| seen.tensors[id].symmetric_i8(recipe.ranges), |[keys, _]| *keys)
                 }
                 _ => Scale { scale: 1.0, zero: 0 },
             })
@@ -258,6 +336,7 @@ impl<'a> Emitter<'a> {
             source,
             widths,
             seen,
+            recipe,
             scales,
             key_value,
             conditioning,
@@ -347,7 +426,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Scale of a convolution's ring, and its weights.
-    fn quantize(&self, index: usize, conv: &Conv, rounding: Rounding) -> QuantizedConv {
+    fn quantize(&self, index: usize, conv: &Conv) -> QuantizedConv {
         let gathered = &self.seen.gathered[index];
         let network = self.source.network;
         let taps = conv.conv.weight.len() / conv.conv.outputs;
@@ -360,7 +439,7 @@ impl<'a> Emitter<'a> {
         } else if copied {
             self.scales[conv.sources[0]]
         } else {
-            gathered.asymmetric_i8()
+            gathered.asymmetric_i8(self.recipe.ranges)
         };
 
         // Every bias that the channel can get, so that none leaves half of the accumulator.
@@ -375,10 +454,14 @@ impl<'a> Emitter<'a> {
         };
         let bits = if conv.four_bits { 4 } else { 8 };
         let floors: Vec<f64> = peaks.iter().map(|peak| peak / 2f64.powi(29) / ring.scale).collect();
-        let moments = self.seen.moments[index].clone().filter(|_| rounding == Rounding::Gptq).map(Moments::finish);
+        let Recipe { rounding, bias_correction, .. } = self.recipe;
+        let wanted = rounding == Rounding::Gptq || bias_correction;
+        let moments = self.seen.moments[index].clone().filter(|_| wanted).map(Moments::finish);
         let Rounded { integers: weights, scales, noise } = match &moments {
-            Some((_, covariance)) => rounding::round(&conv.conv.weight, covariance, bits, &floors),
-            None => quantize::round(&conv.conv.weight, bits, &floors),
+            Some((_, covariance)) if rounding == Rounding::Gptq => {
+                rounding::round(&conv.conv.weight, covariance, bits, &floors)
+            }
+            _ => quantize::round(&conv.conv.weight, bits, &floors),
         };
         let rows = || weights.chunks_exact(taps);
         if self.widths.wide_ring[index] {
@@ -389,22 +472,40 @@ impl<'a> Emitter<'a> {
         }
         let units: Vec<f64> = scales.iter().map(|scale| scale * ring.scale).collect();
         let mean_errors = rows().zip(conv.conv.weight.chunks_exact(taps)).zip(&scales).map(|((row, reals), scale)| {
-            let Some((means, _)) = &moments else { return 0.0 };
+            let Some((means, _)) = moments.as_ref().filter(|_| bias_correction) else { return 0.0 };
             let errors = row.iter().zip(reals).map(|(&q, &w)| f64::from(q) * scale - f64::from(w));
             errors.zip(means).map(|(error, mean)| error * mean).sum()
         });
+        let step_rings = self.step_rings(index, conv);
         let corrections = rows()
             .zip(mean_errors)
             .zip(&units)
             .map(|((row, error), unit)| {
-                let zero = i64::from(ring.zero) * row.iter().map(|&w| i64::from(w)).sum::<i64>();
-                zero + (error / unit).round() as i64
+                let zero = if step_rings.is_some() { 0 } else { i64::from(ring.zero) };
+                zero * row.iter().map(|&w| i64::from(w)).sum::<i64>() + (error / unit).round() as i64
             })
             .collect();
-        QuantizedConv { ring, weights, units, corrections, noise }
+        QuantizedConv { ring, weights, units, corrections, step_rings, noise }
     }
 
-    fn conv(&self, conv: &Conv, quantized: &QuantizedConv, place: Option<usize>, writer: &mut Writer) -> Record {
+    /// Scales of a ring in each list and step, where the recipe and the device give it any.
+    fn step_rings(&self, index: usize, conv: &Conv) -> Option<Vec<Vec<Scale>>> {
+        if !self.recipe.step_scales || conv.norm.is_none() || self.widths.wide_ring[index] {
+            return None;
+        }
+        let ranges = self.recipe.ranges;
+        let of_list = |steps: &Vec<quantize::Observer>| steps.iter().map(|seen| seen.asymmetric_i8(ranges)).collect();
+        Some(self.seen.gathered_by_step.get(index)?.iter().map(of_list).collect())
+    }
+
+    fn conv(
+        &self,
+        conv: &Conv,
+        quantized: &QuantizedConv,
+        place: Option<usize>,
+        scale_place: Option<usize>,
+        writer: &mut Writer,
+    ) -> Record {
         let network = self.source.network;
         let QuantizedConv { ring, weights, units, corrections, .. } = quantized;
         let taps = weights.len() / conv.conv.outputs;
@@ -445,7 +546,7 @@ impl<'a> Emitter<'a> {
         }
 
         if let Some(norm) = conv.norm {
-            let (m, s) = multiplier(2f64.powi(-(SILU_BITS as i32)) / ring.scale);
+            let (m, s) = activation_multiplier(*ring);
             record = record.i32(40, m).i32(44, s).u32(72, self.affine_shift(&conv.sources, norm));
         } else {
             for (i, &id) in conv.sources.iter().enumerate() {
@@ -456,6 +557,11 @@ impl<'a> Emitter<'a> {
                 let (m, s) = if same { (0, 0) } else { multiplier(gain * from.scale / ring.scale) };
                 record = record.i32(40 + 8 * i, m).i32(44 + 8 * i, s).i32(76 + 4 * i, zero.round() as i32);
             }
+        }
+        if let Some(place) = scale_place {
+            let sums: Vec<i32> =
+                weights.chunks_exact(taps).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+            record = record.u32(104, place as u32).u32(108, writer.values(&sums));
         }
         if let Some((id, gain)) = conv.residual {
             let from = self.scales[id];

@@ -5,9 +5,9 @@
 use alloc::vec::Vec;
 
 use bytemuck::{Pod, Zeroable};
-use waft::arithmetic::conv2d::{finished, gathered, raw_map};
+use waft::arithmetic::conv2d::{finished, gathered, raw_map, rescaled};
 use waft::fixed::{saturate_i8, saturate_i16};
-use waft::format::{Conv2d, Gather, NONE};
+use waft::format::{Conv2d, Gather, NONE, StepScales};
 
 use super::Parameters;
 use crate::memory::{Memory, Space};
@@ -93,7 +93,10 @@ impl GatherKernel {
         if picture >= batch {
             return;
         }
-        let Some(op) = p.op() else { return };
+        let Some(mut op) = p.op() else { return };
+        if let Some(scales) = p.step_scales(&op, memory, &memory.load(Space::State, 0)) {
+            op = op.during(&scales);
+        }
         let arena = p.strides.arena(picture);
         let source_pixel = p.source_pixel(&op, row, column);
         let mut low = [0u8; 4];
@@ -191,11 +194,12 @@ impl Body for MultiplyKernel {
         }
 
         let state: State = memory.load(Space::State, 0);
+        let scales = p.step_scales(&op, memory, &state);
         let sums = warp.zip(low, high, |low, high| (low, high));
         warp.with(sums, |lane, (low, high)| {
             let (pixel, channel) = tile_place(lane);
             let channel = channel_tile * TILE_CHANNELS as u32 + channel;
-            let rest = Rest { op: &op, state: &state, pixels, last_pixel };
+            let rest = Rest { op: &op, scales, state: &state, pixels, last_pixel };
             // Spelled out, so that sums stay in registers.
             macro_rules! store {
                 ($(($i:literal, $j:literal, $k:literal))*) => {
@@ -216,6 +220,7 @@ impl Body for MultiplyKernel {
 /// What storing a result needs besides the parameters.
 struct Rest<'a> {
     op: &'a Conv2d,
+    scales: Option<StepScales>,
     state: &'a State,
     pixels: u32,
     last_pixel: u32,
@@ -234,7 +239,15 @@ impl MultiplyKernel {
         let requant: [i32; 2] = memory.load(Space::Constants, rest.op.requant as usize + 8 * channel as usize);
         let element = pixel * p.output.channels + channel;
         let kept = (rest.op.residual != NONE).then(|| p.residual.integer(memory, arena, element));
-        let value = finished(rest.op, sum.wrapping_add(bias), requant, kept);
+        let accumulator = match rest.scales {
+            None => sum.wrapping_add(bias),
+            Some(scales) => {
+                let at = rest.op.weight_sums as usize + 4 * channel as usize;
+                let weight_sum: i32 = memory.load(Space::Constants, at);
+                rescaled(scales.ring_zero, sum, weight_sum, scales.rescale, bias)
+            }
+        };
+        let value = finished(rest.op, accumulator, requant, kept);
         p.output.set_integer(memory, arena, element, value);
     }
 }

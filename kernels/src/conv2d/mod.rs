@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use waft::Model;
 #[cfg(feature = "host")]
 use waft::format::Chunks;
-use waft::format::{Bias, Conv2d, Element, Lane, OP_BYTES};
+use waft::format::{Bias, Conv2d, Element, Lane, OP_BYTES, STEP_SCALES_BYTES, StepScales};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
@@ -113,19 +113,33 @@ impl Parameters {
         }
     }
 
+    /// The scales of the step, if it has its own.
+    #[inline(always)]
+    fn step_scales<M: Memory>(&self, op: &Conv2d, memory: M, state: &State) -> Option<StepScales> {
+        if op.weight_sums == 0 {
+            return None;
+        }
+        let at = biases_of_step(state) + op.step_scales as usize;
+        let record: [i32; STEP_SCALES_BYTES / 4] = memory.load(Space::Constants, at);
+        Some(StepScales::decode(bytemuck::bytes_of(&record)))
+    }
+
     /// The bias of an output channel.
     #[inline(always)]
     fn bias<T: Pod, M: Memory>(&self, op: &Conv2d, memory: M, arena: usize, state: &State, channel: u32) -> T {
         let element = channel as usize * size_of::<T>();
         match op.bias {
             Bias::Constant => memory.load(Space::Constants, op.bias_at as usize + element),
-            Bias::Step => {
-                let row = state.biases as usize + state.step as usize * state.bias_bytes as usize;
-                memory.load(Space::Constants, row + op.bias_at as usize + element)
-            }
+            Bias::Step => memory.load(Space::Constants, biases_of_step(state) + op.bias_at as usize + element),
             Bias::Tensor => memory.load(Space::Arenas, arena + self.bias_tensor_at as usize + element),
         }
     }
+}
+
+/// Place in the constants of the biases of the step.
+#[inline(always)]
+fn biases_of_step(state: &State) -> usize {
+    state.biases as usize + state.step as usize * state.bias_bytes as usize
 }
 
 /// The weights of a convolution in the file, or in the weights' own file.

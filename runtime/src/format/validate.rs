@@ -229,6 +229,17 @@ const fn readable(header: &Header, bytes: &[u8], sources: [u16; 2], sample: bool
     true
 }
 
+/// Whether `len` bytes at `at` lie in the biases of a step, in every schedule.
+const fn in_every_step(header: &Header, bytes: &[u8], index: u16, at: u32, len: u64) -> Check {
+    let mut i = 0;
+    while i < header.schedules {
+        let schedule = require!(header.schedule(bytes, i), Schedule, i);
+        ensure!(at as u64 + len <= schedule.bias_bytes as u64, Offset, index);
+        i += 1;
+    }
+    Ok(())
+}
+
 const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d) -> Check {
     let [rows, columns, channels] = match joined(header, bytes, index, op.sources) {
         Ok(shape) => shape,
@@ -288,18 +299,20 @@ const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d)
     if matches!(header.lane, Lane::I8) {
         ensure!(inside(header, op.requant, outputs * 8), Offset, index);
     }
+    if op.weight_sums != 0 {
+        ensure!(matches!((header.lane, ring.element), (Lane::I8, Element::I8)), Op, index);
+        ensure!(!matches!(op.gather, Gather::Raw), Op, index);
+        ensure!(inside(header, op.weight_sums, outputs * 4), Offset, index);
+        ensure!(op.step_scales.is_multiple_of(4), Offset, index);
+        check!(in_every_step(header, bytes, index, op.step_scales, STEP_SCALES_BYTES as u64));
+    }
     match op.bias {
         Bias::Constant => {
             ensure!(op.bias_tensor == NONE && inside(header, op.bias_at, outputs * 4), Offset, index);
         }
         Bias::Step => {
             ensure!(op.bias_tensor == NONE && op.bias_at.is_multiple_of(ALIGN as u32), Offset, index);
-            let mut i = 0;
-            while i < header.schedules {
-                let schedule = require!(header.schedule(bytes, i), Schedule, i);
-                ensure!(op.bias_at as u64 + outputs * 4 <= schedule.bias_bytes as u64, Offset, index);
-                i += 1;
-            }
+            check!(in_every_step(header, bytes, index, op.bias_at, outputs * 4));
         }
         Bias::Tensor => {
             let bias = require!(header.tensor(bytes, op.bias_tensor), Operand, index);

@@ -130,6 +130,7 @@ pub(crate) const fn has_lane(lane: Lane) -> bool {
 pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
     match op {
         Op::Conv2d(op) if op.four_bits && !cfg!(feature = "i4") => Some("i4"),
+        Op::Conv2d(op) if op.weight_sums != 0 && !cfg!(feature = "step-scales") => Some("step-scales"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),
         _ => None,

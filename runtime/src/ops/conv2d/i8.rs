@@ -8,7 +8,7 @@ use super::{Geometry, Tile};
 use crate::fixed::{
     NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
 };
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, QUAD};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, QUAD, STEP_SCALES_BYTES, StepScales};
 use crate::ops::{Context, Source, sources, view, view_mut};
 
 /// An element of the ring.
@@ -28,18 +28,62 @@ impl Activation for i16 {
     }
 }
 
+/// What a ring's scales ask of accumulators. A type, so that a firmware without scales of steps is none the larger.
+trait Scales: Copy {
+    /// Whether accumulators start at their biases; else at zero.
+    const BIAS_FIRST: bool;
+
+    /// An accumulator in the units of its bias, which it contains.
+    fn complete(self, op: &Conv2d, accumulator: i32, sum: i32, bias: i32) -> i32;
+}
+
+/// Those of the record.
+#[derive(Clone, Copy)]
+struct OfRecord;
+
+impl Scales for OfRecord {
+    const BIAS_FIRST: bool = true;
+
+    fn complete(self, _op: &Conv2d, accumulator: i32, _sum: i32, _bias: i32) -> i32 {
+        accumulator
+    }
+}
+
+/// Those of the step: multiplier and shift of accumulators.
+#[derive(Clone, Copy)]
+struct OfStep([i32; 2]);
+
+impl Scales for OfStep {
+    const BIAS_FIRST: bool = false;
+
+    fn complete(self, op: &Conv2d, accumulator: i32, sum: i32, bias: i32) -> i32 {
+        rescaled(op.ring_zero, accumulator, sum, self.0, bias)
+    }
+}
+
 pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
     let geometry = Geometry::new(context, op)?;
+    if cfg!(feature = "step-scales") && op.weight_sums != 0 {
+        let at = biases_of_step(context) + op.step_scales;
+        let scales = StepScales::decode(context.data::<u8>(at, STEP_SCALES_BYTES)?);
+        return run_ring::<i8, _>(context, &op.during(&scales), OfStep(scales.rescale), &geometry, slice, arena);
+    }
     match context.tensor(op.scratch)?.element {
-        Element::I8 => run_ring::<i8>(context, op, &geometry, slice, arena),
-        Element::I16 => run_ring::<i16>(context, op, &geometry, slice, arena),
+        Element::I8 => run_ring::<i8, _>(context, op, OfRecord, &geometry, slice, arena),
+        Element::I16 => run_ring::<i16, _>(context, op, OfRecord, &geometry, slice, arena),
         _ => None,
     }
 }
 
-fn run_ring<R: Activation>(
+/// Offset of the biases of the context's step.
+fn biases_of_step(context: &Context<'_>) -> u32 {
+    context.schedule.biases + context.step * context.schedule.bias_bytes
+}
+
+fn run_ring<R: Activation, S: Scales>(
     context: &Context<'_>,
     op: &Conv2d,
+    scales: S,
     geometry: &Geometry,
     slice: u32,
     arena: &mut [u8],
@@ -50,7 +94,7 @@ fn run_ring<R: Activation>(
             gather_row::<R>(context, op, geometry, ring_row, arena)?;
         }
     }
-    compute::<R>(context, op, geometry, &tile, arena)
+    compute::<R, S>(context, op, scales, geometry, &tile, arena)
 }
 
 /// Brings one row of the padded, transformed input into its slot of the ring.
@@ -107,6 +151,14 @@ pub fn gathered(op: &Conv2d, [zero, multiplier, shift]: [i32; 3], value: i32, [a
             requantize(value, op.multiplier[0], op.shift[0]).saturating_add(op.ring_zero)
         }
     }
+}
+
+/// An accumulator that started at zero over a ring with the step's own scales, in the units of its bias; `sum` is that of
+/// the channel's weights. Products and differences wrap.
+#[inline(always)]
+pub fn rescaled(ring_zero: i32, accumulator: i32, sum: i32, [multiplier, shift]: [i32; 2], bias: i32) -> i32 {
+    let centered = accumulator.wrapping_sub(ring_zero.wrapping_mul(sum));
+    requantize(centered, multiplier, shift).saturating_add(bias)
 }
 
 /// One result, to be saturated to the output's width, from its accumulator and what the residual holds there.
@@ -192,9 +244,10 @@ impl<'a> Values<'a> {
 }
 
 /// One row of up to eight output channels.
-fn compute<R: Activation>(
+fn compute<R: Activation, S: Scales>(
     context: &Context<'_>,
     op: &Conv2d,
+    scales: S,
     geometry: &Geometry,
     tile: &Tile,
     arena: &mut [u8],
@@ -227,13 +280,15 @@ fn compute<R: Activation>(
     let ring: &[R] = view(ring)?;
     let bias: &[i32] = match op.bias {
         Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
-        Bias::Step => {
-            let at = context.schedule.biases + context.step * context.schedule.bias_bytes + op.bias_at;
-            context.data(at, geometry.output_channels)?
-        }
+        Bias::Step => context.data(biases_of_step(context) + op.bias_at, geometry.output_channels)?,
         Bias::Tensor => view(bias)?,
     };
     let bias = bias.get(channel..channel + count)?;
+    let sums: &[i32] = if S::BIAS_FIRST {
+        &[]
+    } else {
+        context.data(op.weight_sums, geometry.output_channels)?.get(channel..channel + count)?
+    };
     let mut output_values = Values::new(output.element, output_bytes)?;
     let residual_values = match residual {
         Some(t) if !in_place => Some(Values::new(t.element, residual_bytes)?),
@@ -243,13 +298,18 @@ fn compute<R: Activation>(
     let mut at = y * geometry.output_columns * geometry.output_channels + channel;
     for x in 0..geometry.output_columns {
         let mut accumulators = [0i32; CHANNEL_BLOCK];
-        for (accumulator, &bias) in accumulators.iter_mut().zip(bias) {
-            *accumulator = bias;
+        if S::BIAS_FIRST {
+            for (accumulator, &bias) in accumulators.iter_mut().zip(bias) {
+                *accumulator = bias;
+            }
         }
         for ky in 0..kh {
             let start = geometry.slot(y * geometry.stride + ky) + x * geometry.stride * geometry.channels;
             let activations = ring.get(start..start + run)?;
             multiply(&mut accumulators, activations, weights.from(ky * run)?, taps, count);
+        }
+        for ((accumulator, &sum), &bias) in accumulators.iter_mut().zip(sums).zip(bias) {
+            *accumulator = scales.complete(op, *accumulator, sum, bias);
         }
         for (i, (&accumulator, &requant)) in accumulators.iter().zip(requant).enumerate() {
             let kept = match &residual_values {
