@@ -12,5 +12,6 @@ for lane in i8:2000 f16:4000 f32:8000; do
   cat target/tiny/streamed.waft target/tiny/streamed.weights >"$corpus/${lane%:*}-streamed"
 done
 cargo xtask export-weights target/tiny --weights i4 --steps 2 --calib 1 --json --out "$corpus/i4" >/dev/null
-cargo xtask export-weights target/tiny --residual i8 --step-scales true --steps 2 --calib 1 --json --out "$corpus/step-scales" >/dev/null
+cargo xtask export-weights target/tiny --step-scales true --residual i8 --steps 2 --calib 1 --json --out "$corpus/step-scales" \
+  >/dev/null
 ls -l "$corpus"

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use indicatif::ProgressBar;
-use waft_host::export::{ExportOptions, Recipe, Rounding, WeightWidth};
+use waft::format::Lane;
+use waft_host::calibrate::{Calibration, output_gains};
+use waft_host::export::{ExportOptions, Ranges, Recipe, ResidualWidth, Rounding, Shortcuts, WeightWidth};
 use waft_host::image::Canvas;
 use waft_host::quality::judge::{Judge, pixel_features};
 use waft_host::quality::metrics::{
@@ -11,7 +13,7 @@ use waft_host::quality::metrics::{
 };
 use waft_host::quality::{Options, QualityError, measure, report};
 use waft_host::tensors::{self, Tensors};
-use waft_tests::{digits, exported, golden, root};
+use waft_tests::{digits, exported, golden, model, root};
 
 fn goldens() -> Tensors {
     tensors::read(&golden("metrics.safetensors")).expect("the repository holds it")
@@ -135,25 +137,68 @@ fn quantized_digits_are_as_good() {
     assert!(page.contains("data:image/png;base64,") && !page.contains("<script>"));
 }
 
+/// Median PSNR of digits in 10 steps.
+fn decibels(options: &ExportOptions) -> f64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = ExportOptions { steps: vec![10], ..options.clone() };
+    let path = folder.path().join("m.waft");
+    std::fs::write(&path, exported(&digits(), &options).bytes.as_slice()).expect("writes");
+    let judge = root().join("models").join("digits").join("judge.safetensors");
+    let options = Options { checkpoint: Some(digits()), judge: Some(judge), count: Some(200), ..Options::default() };
+    let quality = measure(&path.to_string_lossy(), &options, None, &|_| ProgressBar::hidden()).expect("measures");
+    quality.files[0].0.psnr_median_db.expect("compared").value
+}
+
 #[test]
 fn rounding_by_results_beats_the_nearest() {
-    let folder = tempfile::tempdir().expect("a folder");
     let measured = |weights, rounding| {
         let recipe = Recipe { rounding, bias_correction: rounding == Rounding::Gptq, ..Recipe::default() };
-        let options = ExportOptions { weights, recipe, steps: vec![10], ..ExportOptions::default() };
-        let path = folder.path().join("m.waft");
-        std::fs::write(&path, exported(&digits(), &options).bytes.as_slice()).expect("writes");
-        let judge = root().join("models").join("digits").join("judge.safetensors");
-        let options =
-            Options { checkpoint: Some(digits()), judge: Some(judge), count: Some(200), ..Options::default() };
-        let quality = measure(&path.to_string_lossy(), &options, None, &|_| ProgressBar::hidden()).expect("measures");
-        quality.files[0].0.psnr_median_db.expect("compared").value
+        decibels(&ExportOptions { weights, recipe, ..ExportOptions::default() })
     };
     for (weights, gain) in [(WeightWidth::Eight, 1.0), (WeightWidth::Four, 4.0)] {
         let (nearest, gptq) = (measured(weights, Rounding::Nearest), measured(weights, Rounding::Gptq));
         println!("{weights:?}: nearest {nearest:.2} dB, gptq {gptq:.2} dB");
         assert!(gptq >= nearest + gain, "{weights:?}: {nearest:.2} dB became {gptq:.2}");
     }
+}
+
+/// The gains that `BENCHMARKS.md` names, with room for a smaller count.
+#[test]
+fn options_of_the_exporter_buy_what_is_said() {
+    let with = |weights, change: &dyn Fn(&mut ExportOptions)| {
+        let mut options = ExportOptions { weights, ..ExportOptions::default() };
+        change(&mut options);
+        decibels(&options)
+    };
+    let [eight, four] = [WeightWidth::Eight, WeightWidth::Four].map(|weights| with(weights, &|_| ()));
+    let joint = with(WeightWidth::Eight, &|options| options.recipe.shortcuts = Shortcuts::Joint);
+    let narrow = with(WeightWidth::Eight, &|options| options.residual = ResidualWidth::Narrow);
+    let biased = with(WeightWidth::Four, &|options| options.recipe.bias_correction = false);
+    let corrected = with(WeightWidth::Four, &|options| options.output_correction = true);
+    println!("i8 {eight:.2} dB, joint {joint:.2}, narrow {narrow:.2}");
+    println!("i4 {four:.2} dB, without bias correction {biased:.2}, with output correction {corrected:.2}");
+    assert!(eight >= joint + 2.0 && eight >= narrow + 4.0);
+    assert!(four >= biased + 1.0 && corrected >= four);
+    for ranges in [Ranges::MinMax, Ranges::Percentile] {
+        let other = with(WeightWidth::Eight, &|options| options.recipe.ranges = ranges);
+        assert!((other - eight).abs() <= 0.5, "{ranges:?}: {other:.2} dB");
+    }
+}
+
+/// A model needs no correction towards itself, and a quantized one a small one.
+#[test]
+fn output_gains_are_those_of_least_squares() {
+    let export = |lane| {
+        let weights = WeightWidth::Four;
+        exported(&digits(), &ExportOptions { lane, weights, steps: vec![3], ..ExportOptions::default() })
+    };
+    let (reference, quantized) = (export(Lane::F32), export(Lane::I8));
+    let [reference, quantized] = [&reference, &quantized].map(|export| model(&export.bytes));
+    let how = Calibration { images: 2, steps: vec![3], classes: 11, guidance: None, by_step: false };
+    let gains = |other| output_gains(&reference, other, &how, &ProgressBar::hidden()).concat();
+    assert_eq!(gains(&reference), [1.0; 3]);
+    let found = gains(&quantized);
+    assert!(found.iter().all(|gain| (gain - 1.0).abs() < 0.1 && *gain != 1.0), "{found:?}");
 }
 
 #[test]

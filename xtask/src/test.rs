@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use waft::{Guidance, Model, Request};
 use waft_host::checkpoint::Checkpoint;
-use waft_host::export::{ExportOptions, export};
+use waft_host::export::{ExportOptions, Recipe, export};
 use waft_host::sample::{Batch, digest, draw};
 use waft_host::shipped;
 
@@ -39,13 +39,14 @@ const EXAMPLES: [(&str, &str); 4] = [
 ];
 
 /// Lanes and options that must build alone.
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 12] = [
     "i8",
     "f16",
     "f32",
     "i8,attention",
     "i8,conditioning",
     "i4,attention",
+    "step-scales,conditioning",
     "i8,f16,attention,conditioning",
     "i8,defmt,rand_core",
     "f16,micromath,attention,conditioning",
@@ -208,6 +209,7 @@ fn firmware_tests() -> anyhow::Result<()> {
     }
     stream_test(requests[0], &expected[0])?;
     four_bit_test(requests[3])?;
+    step_scales_test(requests[3])?;
     step_test()?;
     for target in c::targets() {
         let (class, seed, steps, guidance) = requests[3];
@@ -246,21 +248,35 @@ fn stream_test((class, seed, steps, guidance): (u16, u64, u32, f32), expected: &
     Ok(())
 }
 
-/// Digits with four-bit weights are the host's on cores that load 16 bits and that do not.
-fn four_bit_test((class, seed, steps, guidance): (u16, u64, u32, f32)) -> anyhow::Result<()> {
+/// Digits with four-bit weights are the host's.
+fn four_bit_test(request: (u16, u64, u32, f32)) -> anyhow::Result<()> {
     let bytes = shipped::read(&shipped::models_folder().join("digits").join("digits-i4.waft"))?;
-    let model = Model::from_bytes(bytes.as_slice())?;
+    same_pictures("four-bit weights", bytes.as_slice(), request)
+}
+
+/// Digits with activation scales of each step, likewise.
+fn step_scales_test(request: (u16, u64, u32, f32)) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(shipped::models_folder().join("digits").join("checkpoint"))?;
+    let recipe = Recipe { step_scales: true, ..Recipe::default() };
+    let options = ExportOptions { recipe, calibration_images: 4, ..ExportOptions::default() };
+    let export = export(&checkpoint, &options, &indicatif::ProgressBar::hidden())?;
+    same_pictures("scales of each step", export.bytes.as_slice(), request)
+}
+
+/// A model draws the host's picture on cores that load 16 bits and that do not, without a panic path.
+fn same_pictures(what: &str, bytes: &[u8], (class, seed, steps, guidance): (u16, u64, u32, f32)) -> anyhow::Result<()> {
+    let model = Model::from_bytes(bytes)?;
     let request = Request::new().class(class).steps(steps).guidance(Guidance::from_f32(guidance));
     let batch = Batch { request, seed, count: 1, ..Batch::default() };
     let pictures = draw(&model, &batch, &indicatif::ProgressBar::hidden())?;
     let expected = digest(pictures.iter().map(|picture| picture.bytes.as_slice()));
     for target in ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"] {
         let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
-        let report = Firmware::build(boards::find(target)?[0], bytes.as_slice(), &[])?.draw(request)?;
-        ensure!(report.digest == expected, "{target}, i4: digest {} but the host's is {expected}", report.digest);
-        ensure!(report.panic_free, "{target}: a panic path survives with four-bit weights");
+        let report = Firmware::build(boards::find(target)?[0], bytes, &[])?.draw(request)?;
+        ensure!(report.digest == expected, "{target}, {what}: digest {} but the host's is {expected}", report.digest);
+        ensure!(report.panic_free, "{target}: a panic path survives with {what}");
     }
-    eprintln!("four-bit weights: the same picture");
+    eprintln!("{what}: the same picture");
     Ok(())
 }
 
