@@ -7,10 +7,11 @@ use indicatif::ProgressBar;
 use waft::format::Lane;
 use waft::{Guidance, Model, Request};
 use waft_host::export::{ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
-use waft_host::parity::{images, ops};
+use waft_host::parity::{images, ops, report};
 use waft_host::sample::{Batch, draw};
 use waft_host::twin::host::Host;
-use waft_host::twin::{self, Device, Program};
+use waft_host::twin::{self, Device, Launch, Program, TwinError};
+use waft_kernels::Space;
 use waft_tests::ptx::Emulator;
 use waft_tests::{digits, exported, golden, model};
 
@@ -121,6 +122,66 @@ fn what_a_session_refuses_the_twin_refuses() {
         let error = twin::draw(&mut Host::default(), &model, &batch, None, &ProgressBar::hidden());
         assert!(draw(&model, &batch, &ProgressBar::hidden()).is_err() && error.is_err(), "{batch:?}");
     }
+}
+
+/// A device with one wrong bit: in what is read from the arenas at one time, and in the bytes of pictures.
+struct Faulty {
+    host: Host,
+    reads: usize,
+    wrong_read: usize,
+}
+
+impl Device for Faulty {
+    fn name(&self) -> String {
+        "faulty".into()
+    }
+
+    fn driver(&self) -> Option<String> {
+        None
+    }
+
+    fn capacity(&mut self, program: &Program) -> Result<u32, TwinError> {
+        self.host.capacity(program)
+    }
+
+    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), TwinError> {
+        self.host.prepare(program, batch)
+    }
+
+    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), TwinError> {
+        self.host.write(space, at, bytes)
+    }
+
+    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), TwinError> {
+        self.host.read(space, at, bytes)?;
+        self.reads += 1;
+        bytes[5] ^= u8::from(self.reads - 1 == self.wrong_read);
+        Ok(())
+    }
+
+    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), TwinError> {
+        self.host.launch(launches, times)
+    }
+}
+
+#[test]
+fn a_wrong_bit_is_found_and_located() {
+    let export = exported(&digits(), &ExportOptions { residual: ResidualWidth::Narrow, ..options(Lane::I8) });
+    let model = model(&export.bytes);
+    // Nine cases are read for each operation; the fourth operation is a convolution of bytes.
+    let mut device = Faulty { host: Host::default(), reads: 0, wrong_read: 4 * 9 + 3 };
+    let ops = ops(&mut device, &model, &[], |_| ()).expect("runs");
+    let wrong: Vec<usize> = (0..ops.len()).filter(|&op| ops[op].mismatches > 0).collect();
+    assert_eq!(wrong, [4]);
+    let first = ops[4].first.as_ref().expect("located");
+    assert_eq!((ops[4].mismatches, first.index, first.case.as_str()), (1, 5, "noise"));
+    assert_eq!((first.expected - first.found).abs(), 1.0);
+    assert!(report::html("digits", "faulty", &ops, &[]).contains("element 5"));
+
+    // The bytes of pictures are the first thing that a drawing reads.
+    let mut device = Faulty { host: Host::default(), reads: 0, wrong_read: 0 };
+    let found = images(&mut device, &model, &batch(&model, 2), None, |_| ProgressBar::hidden()).expect("draws");
+    assert_eq!((found.different, found.max_byte_err), (1, 1));
 }
 
 /// The instructions that ship, with every access checked and every race refused.
