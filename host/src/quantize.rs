@@ -228,4 +228,14 @@ mod tests {
         let found = observer.asymmetric_i8(Ranges::Mse);
         assert!((found.scale * 255.0 - 4.0).abs() < 1e-6 && found.zero == -64, "{found:?}");
     }
+
+    #[test]
+    fn ranges_differ_in_what_they_give_up_for_resolution() {
+        let mut observer = Observer::default();
+        observer.observe((0..=20_000).map(|i| i as f32 / 10_000.0 - 1.0).chain([20.0]));
+        let width = |ranges| observer.asymmetric_i8(ranges).scale * 255.0;
+        assert!((width(Ranges::MinMax) - 21.0).abs() < 1e-4);
+        assert!((width(Ranges::Percentile) - 2.0).abs() < 1e-2);
+        assert!(width(Ranges::Mse) < width(Ranges::MinMax));
+    }
 }
