@@ -49,8 +49,7 @@ impl Body for EmbedKernel {
 
     #[inline(always)]
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        let threads = warp.each(|lane| index * LANES as u32 + lane);
-        warp.with(threads, |_, thread| {
+        warp.threads(index, |thread| {
             let len = self.output.len();
             let (picture, element) = (thread / len, thread % len);
             if picture >= batch {
@@ -117,8 +116,7 @@ impl Body for LinearKernel {
 
     #[inline(always)]
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        let threads = warp.each(|lane| index * LANES as u32 + lane);
-        warp.with(threads, |_, thread| {
+        warp.threads(index, |thread| {
             let (picture, output) = (thread / self.output.len(), thread % self.output.len());
             if picture >= batch {
                 return;

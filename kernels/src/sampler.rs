@@ -76,8 +76,7 @@ macro_rules! elements {
 
             #[inline(always)]
             fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-                let threads = warp.each(|lane| index * LANES as u32 + lane);
-                warp.with(threads, |_, thread| {
+                warp.threads(index, |thread| {
                     let (picture, element) = (thread / self.0.len, thread % self.0.len);
                     if picture < batch {
                         self.element(memory, picture, element, batch);

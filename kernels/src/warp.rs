@@ -33,6 +33,13 @@ pub trait Warp: Copy {
     /// Uses the value of each lane.
     fn with<T: Copy>(self, values: Self::Each<T>, f: impl FnMut(u32, T));
 
+    /// Runs `f` for each thread of warp `index`.
+    #[inline(always)]
+    fn threads(self, index: u32, mut f: impl FnMut(u32)) {
+        let threads = self.each(|lane| index * LANES as u32 + lane);
+        self.with(threads, |_, thread| f(thread));
+    }
+
     /// Gives each lane the value of the lane whose number differs in the bits of `mask`.
     fn exchange(self, values: Self::Each<u32>, mask: u32) -> Self::Each<u32>;
 

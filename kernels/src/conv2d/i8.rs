@@ -77,8 +77,7 @@ impl Body for GatherKernel {
 
     #[inline(always)]
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        let threads = warp.each(|lane| index * LANES as u32 + lane);
-        warp.with(threads, |_, thread| self.thread(memory, thread, batch));
+        warp.threads(index, |thread| self.thread(memory, thread, batch));
     }
 }
 
