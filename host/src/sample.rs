@@ -94,6 +94,20 @@ pub struct Batch {
     pub weights: Vec<u8>,
 }
 
+impl Batch {
+    /// What to draw as picture `index`.
+    pub fn request(&self, index: usize) -> Request {
+        let request = self.request.seed(self.seed.wrapping_add(index as u64));
+        self.classes.get(index).map_or(request, |&class| request.class(class))
+    }
+}
+
+/// A class for each of `count` pictures: all but the one that means "no class" take turns. Empty without classes.
+pub fn classes_in_turn(model: &Model<'_>, count: usize) -> Vec<u16> {
+    let classes = (0..model.classes()).filter(|&class| Some(class) != model.unconditional_class());
+    classes.cycle().take(if model.classes() > 0 { count } else { 0 }).collect()
+}
+
 /// One picture.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Picture {
@@ -158,10 +172,7 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &ProgressBar) -> Result<
 
 fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) -> Result<Picture, SampleError> {
     let mut session = Session::with_weights(model, arena, batch.weights.as_slice())?;
-    let mut request = batch.request.seed(batch.seed.wrapping_add(index as u64));
-    if let Some(&class) = batch.classes.get(index) {
-        request = request.class(class);
-    }
+    let request = batch.request(index);
     match &batch.latents {
         None => finish(session.sample(request)?, batch.trajectory),
         Some(latents) => {

@@ -1,8 +1,7 @@
 //! What happens around the network: noise, guidance, the step of the sampler, bytes. A thread one element.
 
 use bytemuck::{Pod, Zeroable};
-use waft::arithmetic::{FixedStep, FloatStep, byte_fixed, byte_float, guide_fixed, guide_float};
-use waft::fixed::SAMPLE_BITS;
+use waft::arithmetic::{FixedStep, FloatStep, byte_fixed, byte_float, guide_fixed, guide_float, to_float};
 use waft::format::{Lane, STEP_BYTES};
 use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model};
@@ -53,12 +52,6 @@ impl Parameters {
         let words = philox([seed as u32, (seed >> 32) as u32], [element >> 2, draw, 0, 0]);
         gaussian(words[(element & 3) as usize])
     }
-}
-
-/// A fixed-point value in single precision.
-#[inline(always)]
-fn to_float(value: i32) -> f32 {
-    value as f32 / (1 << SAMPLE_BITS) as f32
 }
 
 /// Runs a function of picture and element for each lane.

@@ -899,11 +899,15 @@ impl Header {
         Tensor::decode(slice_at(bytes, self.tensors_at as usize + id as usize * TENSOR_BYTES, TENSOR_BYTES))
     }
 
-    pub(crate) const fn op(&self, bytes: &[u8], index: u16) -> Option<Op> {
+    pub(crate) const fn record<'a>(&self, bytes: &'a [u8], index: u16) -> &'a [u8] {
         if index >= self.ops {
-            return None;
+            return &[];
         }
-        Op::decode(slice_at(bytes, self.ops_at as usize + index as usize * OP_BYTES, OP_BYTES))
+        slice_at(bytes, self.ops_at as usize + index as usize * OP_BYTES, OP_BYTES)
+    }
+
+    pub(crate) const fn op(&self, bytes: &[u8], index: u16) -> Option<Op> {
+        if index >= self.ops { None } else { Op::decode(self.record(bytes, index)) }
     }
 
     pub(crate) const fn schedule(&self, bytes: &[u8], index: u16) -> Option<Schedule> {

@@ -120,10 +120,7 @@ impl<'a> Model<'a> {
 
     /// The record of an operation, [`OP_BYTES`](format::OP_BYTES) long; empty if there is none.
     pub const fn record(&self, index: u16) -> &'a [u8] {
-        if index >= self.header.ops {
-            return &[];
-        }
-        format::slice_at(self.bytes, self.header.ops_at as usize + index as usize * format::OP_BYTES, format::OP_BYTES)
+        self.header.record(self.bytes, index)
     }
 
     /// Number of step lists.

@@ -112,6 +112,12 @@ pub fn byte_fixed(value: i32) -> u8 {
     ((value * 255 + ONE) >> (SAMPLE_BITS + 1)) as u8
 }
 
+/// A fixed-point value as a float.
+#[cfg(any(feature = "f16", feature = "f32"))]
+pub fn to_float(value: i32) -> f32 {
+    value as f32 / (1 << SAMPLE_BITS) as f32
+}
+
 /// Coefficients of one step in the float lanes.
 #[cfg(any(feature = "f16", feature = "f32"))]
 #[derive(Clone, Copy, Debug)]

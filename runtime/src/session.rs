@@ -3,7 +3,6 @@
 use bytemuck::Pod;
 
 use crate::error::{RequestError, RunError, SessionError};
-use crate::fixed::SAMPLE_BITS;
 use crate::format::{ALIGN, Lane, NONE, Op, STEP_BYTES, Schedule, Tensor};
 use crate::log::debug;
 use crate::model::Model;
@@ -11,7 +10,7 @@ use crate::noise::{Noise, Seed};
 use crate::ops::{self, Context, view, view_mut};
 use crate::sampler::{FixedStep, Guidance, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
-use crate::sampler::{FloatStep, byte_float, guide_float};
+use crate::sampler::{FloatStep, byte_float, guide_float, to_float};
 use crate::weights::{Loading, Resident, WeightSource};
 
 /// Elements of the sample that one slice draws, updates or converts.
@@ -61,19 +60,36 @@ impl Request {
         Self { guidance, ..self }
     }
 
-    /// The class asked for.
-    pub const fn asked_class(&self) -> Option<u16> {
-        self.class
-    }
-
-    /// The number of steps asked for.
-    pub const fn asked_steps(&self) -> Option<u32> {
-        self.steps
-    }
-
     /// The guidance asked for.
     pub const fn asked_guidance(&self) -> Guidance {
         self.guidance
+    }
+
+    /// The model's step list of the length asked for.
+    #[doc(hidden)]
+    pub fn schedule(&self, model: &Model<'_>) -> Result<Schedule, RequestError> {
+        (0..model.schedules())
+            .filter_map(|index| model.schedule(index))
+            .find(|schedule| self.steps.is_none_or(|steps| schedule.steps == steps))
+            .ok_or(RequestError::Steps { asked: self.steps.unwrap_or(0) })
+    }
+
+    /// The step list and the class ([`NONE`] of a model without classes) that the model draws this with, if it can.
+    #[doc(hidden)]
+    pub fn resolve(&self, model: &Model<'_>) -> Result<(Schedule, u16), RequestError> {
+        let schedule = self.schedule(model)?;
+        let class = check_class(model, self.class)?;
+        let header = model.header();
+        let (Some(sample), Some(prediction)) = (model.tensor(header.sample), model.tensor(header.prediction)) else {
+            return Err(RequestError::NotASampler);
+        };
+        if sample.channels != prediction.channels {
+            return Err(RequestError::NotASampler);
+        }
+        if self.guidance != Guidance::NONE && !model.has_guidance() {
+            return Err(RequestError::GuidanceUnavailable);
+        }
+        Ok((schedule, class))
     }
 }
 
@@ -203,22 +219,9 @@ impl<'a, W: WeightSource> Session<'a, W> {
     /// If the model cannot draw what is asked for.
     pub fn sample_with<N: Noise>(&mut self, request: Request, noise: N) -> Result<Run<'_, 'a, N, W>, RequestError> {
         let model = self.model;
-        let schedule = (0..model.schedules())
-            .filter_map(|index| model.schedule(index))
-            .find(|schedule| request.steps.is_none_or(|steps| schedule.steps == steps))
-            .ok_or(RequestError::Steps { asked: request.steps.unwrap_or(0) })?;
-        let class = self.check_class(request.class)?;
-        let header = model.header();
-        let (Some(sample), Some(prediction)) = (model.tensor(header.sample), model.tensor(header.prediction)) else {
-            return Err(RequestError::NotASampler);
-        };
-        if sample.channels != prediction.channels {
-            return Err(RequestError::NotASampler);
-        }
+        let (schedule, class) = request.resolve(model)?;
+        let sample = model.tensor(model.header().sample).ok_or(RequestError::NotASampler)?;
         let guided = request.guidance != Guidance::NONE;
-        if guided && !model.has_guidance() {
-            return Err(RequestError::GuidanceUnavailable);
-        }
         let chunks = sample.len().div_ceil(CHUNK) as u32;
         let network: u32 = (0..model.ops())
             .filter_map(|index| model.op(index))
@@ -254,7 +257,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
             .schedule(schedule)
             .filter(|schedule| step < schedule.steps)
             .ok_or(RequestError::Steps { asked: step.saturating_add(1) })?;
-        let class = self.check_class(class)?;
+        let class = check_class(self.model, class)?;
         Ok(Prediction { session: self, walk: Walk::default(), schedule, step, class })
     }
 
@@ -274,12 +277,6 @@ impl<'a, W: WeightSource> Session<'a, W> {
         self.arena.get(self.model.tensor(id)?.range())
     }
 
-    /// The whole arena, for tests that choose what an operation reads.
-    #[doc(hidden)]
-    pub fn arena_mut(&mut self) -> &mut [u8] {
-        self.arena
-    }
-
     /// Executes one operation of a network call on what the arena holds, for parity tests.
     #[doc(hidden)]
     pub fn execute(&mut self, schedule: u16, step: u32, class: u16, index: u16) -> Result<(), RunError> {
@@ -293,24 +290,24 @@ impl<'a, W: WeightSource> Session<'a, W> {
         Ok(())
     }
 
-    fn check_class(&self, class: Option<u16>) -> Result<u16, RequestError> {
-        let classes = self.model.classes();
-        match class {
-            Some(_) if classes == 0 => Err(RequestError::Unconditional),
-            Some(asked) if asked >= classes => Err(RequestError::Class { asked, classes }),
-            Some(class) => Ok(class),
-            // A model that knows "no class" can draw without being told one.
-            None if classes > 0 => self.model.unconditional_class().ok_or(RequestError::ClassMissing),
-            None => Ok(NONE),
-        }
-    }
-
     fn samples(&self, id: u16) -> Option<Samples<'_>> {
         let bytes = self.tensor_bytes(id)?;
         match self.model.lane() {
             Lane::I8 => view(bytes).map(Samples::Fixed),
             Lane::F16 | Lane::F32 => view(bytes).map(Samples::Float),
         }
+    }
+}
+
+/// The class to draw: a model that knows "no class" can draw without being told one.
+fn check_class(model: &Model<'_>, class: Option<u16>) -> Result<u16, RequestError> {
+    let classes = model.classes();
+    match class {
+        Some(_) if classes == 0 => Err(RequestError::Unconditional),
+        Some(asked) if asked >= classes => Err(RequestError::Class { asked, classes }),
+        Some(class) => Ok(class),
+        None if classes > 0 => model.unconditional_class().ok_or(RequestError::ClassMissing),
+        None => Ok(NONE),
     }
 }
 
@@ -643,13 +640,12 @@ impl<N: Noise, W: WeightSource> Run<'_, '_, N, W> {
 /// Bits of a fixed-point value as a float.
 #[cfg(any(feature = "f16", feature = "f32"))]
 fn float_word(value: i32) -> u32 {
-    (value as f32 / (1 << SAMPLE_BITS) as f32).to_bits()
+    to_float(value).to_bits()
 }
 
 /// Without a float lane no session of one exists.
 #[cfg(not(any(feature = "f16", feature = "f32")))]
 fn float_word(value: i32) -> u32 {
-    let _ = SAMPLE_BITS;
     value as u32
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use waft::{Model, Request};
-use waft_host::sample::Batch;
+use waft_host::sample::{Batch, classes_in_turn};
 use waft_host::shipped;
 use waft_host::twin;
 use waft_host::twin::cuda::Cuda;
@@ -68,7 +68,6 @@ fn cuda(args: &CudaArgs) -> anyhow::Result<()> {
     let model = Model::from_bytes(bytes.as_slice())?;
     let weights = shipped::weights(&args.model, &model)?;
     let steps = model.schedule(0).map_or(0, |list| list.steps);
-    let labels: Vec<u16> = (0..model.classes()).filter(|&class| Some(class) != model.unconditional_class()).collect();
     let batches = args.batch.map_or(BATCHES.to_vec(), |batch| vec![batch]);
 
     let mut ours: Vec<(u32, f64)> = vec![];
@@ -77,7 +76,7 @@ fn cuda(args: &CudaArgs) -> anyhow::Result<()> {
         let batch = |count: usize| Batch {
             request: Request::new(),
             seed: 1,
-            classes: labels.iter().copied().cycle().take(if labels.is_empty() { 0 } else { count }).collect(),
+            classes: classes_in_turn(&model, count),
             count,
             weights: weights.clone(),
             ..Batch::default()

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use serde_json::{Value, json};
+use serde_json::json;
 use waft::{Guidance, Lane, Model, Request};
 use waft_host::parity::{self, ImageParity, OpParity, report};
-use waft_host::sample::Batch;
+use waft_host::sample::{Batch, classes_in_turn};
 use waft_host::shipped;
 
 use crate::args::{self, Backend, print_json, progress, write_whole};
@@ -66,8 +66,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bar.finish_and_clear();
 
         let count = if model.lane() == Lane::I8 { images } else { images.div_ceil(4) };
-        let labels = (0..model.classes()).filter(|&class| Some(class) != model.unconditional_class());
-        let classes: Vec<u16> = labels.cycle().take(if model.classes() > 0 { count } else { 0 }).collect();
         // Most without guidance, some with: that adds a pass of the network and the mixing of its outputs.
         let guided = if model.has_guidance() { count.div_ceil(8) } else { 0 };
         for (guidance, count) in [(Guidance::NONE, count - guided), (Guidance::from_f32(2.0), guided)] {
@@ -78,7 +76,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             let batch = Batch {
                 request,
                 seed: 7_000,
-                classes: classes.iter().copied().take(count).collect(),
+                classes: classes_in_turn(&model, count),
                 count,
                 weights: weights.clone(),
                 ..Batch::default()
@@ -102,7 +100,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "driver": device.driver(),
             "commit": commit(),
             "model": args.model,
-            "ops": ops.iter().map(without_plots).collect::<anyhow::Result<Vec<_>>>()?,
+            "ops": ops,
             "images": integer.iter().map(|pictures| pictures.images).sum::<usize>(),
             "identical": identical,
             "pictures": pictures,
@@ -132,15 +130,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("all operations agree, but pictures differ: the launches around the network are wrong");
     }
     Ok(())
-}
-
-/// An operation's figures without those of single cases.
-fn without_plots(op: &OpParity) -> anyhow::Result<Value> {
-    let mut value = serde_json::to_value(op)?;
-    if let Some(fields) = value.as_object_mut() {
-        fields.remove("case_errors");
-    }
-    Ok(value)
 }
 
 /// The commit of the sources, where they are a git checkout.

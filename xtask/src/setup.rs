@@ -90,14 +90,18 @@ pub(crate) fn toolchain(target: &str) -> anyhow::Result<Toolchain> {
     if let Some(found) = from_source(target) {
         return Ok(found);
     }
-    if may_install() && has_apt() {
-        // A recent compiler with its library's sources, as some Debian releases carry it beside the old one.
-        let installed = apt(&["update"]) && apt(&["install", "-y", "rustc-web", "cargo-web", "rust-web-src", "lld-19"]);
-        if installed && let Some(found) = from_source(target) {
-            return Ok(found);
-        }
+    if install_compiler()
+        && let Some(found) = from_source(target)
+    {
+        return Ok(found);
     }
     bail!("no compiler for {target}: run `rustup target add {target}`, or install a rustc with rust-src and lld")
+}
+
+/// Installs a recent compiler with its library's sources, as some Debian releases carry it beside the old one.
+fn install_compiler() -> bool {
+    const PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
+    may_install() && has_apt() && apt(&["update"]) && apt(&[&["install", "-y"][..], &PACKAGES].concat())
 }
 
 /// The distribution's compiler with the core library built from source.
@@ -139,10 +143,7 @@ pub(crate) fn ptx_toolchain() -> anyhow::Result<Toolchain> {
     if let Some(found) = found() {
         return Ok(found);
     }
-    if may_install()
-        && has_apt()
-        && apt(&["update"])
-        && apt(&["install", "-y", "rustc-web", "cargo-web", "rust-web-src", "lld-19"])
+    if install_compiler()
         && let Some(found) = found()
     {
         return Ok(found);

@@ -74,6 +74,7 @@ pub struct OpParity {
     /// Largest difference, in the tensor's own units.
     pub max_abs_err: f64,
     /// Largest difference of each case over its largest result, for plots.
+    #[serde(skip)]
     pub case_errors: Vec<(String, f64)>,
     /// The first mismatch.
     pub first: Option<Difference>,
@@ -171,15 +172,16 @@ pub fn ops(
     }
     // All cases of a launch share the step's number.
     let shared_step = steps / 2;
-    let state = twin::state(model, Some(steps), shared_step, 0, Guidance::NONE)?;
+    let schedule = Request::new().schedule(model)?;
+    let state = twin::state(&schedule, shared_step, 0, Guidance::NONE);
     let classes: Vec<u32> = cases.iter().map(|case| case.class.into()).collect();
+    device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
+    device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(&classes))?;
     let mut found = vec![];
     for index in 0..model.ops() {
         let Some(op) = model.op(index) else { continue };
         let Some(output) = model.tensor(op.output()) else { continue };
         let mut expected = vec![];
-        device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
-        device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(&classes))?;
         for (picture, (case, memory)) in cases.iter().zip(&mut arenas).enumerate() {
             provoke(model, &op, case.kind, index, memory.as_mut_slice());
             let at = picture * program.strides.arena as usize;
@@ -322,7 +324,7 @@ pub fn images(
         let errors = expected.bytes.iter().zip(&found.bytes).map(|(a, b)| a.abs_diff(*b));
         max_byte_err = errors.fold(max_byte_err, u8::max);
     }
-    let steps = batch.request.asked_steps().or(model.schedule(0).map(|list| list.steps)).unwrap_or(0);
+    let steps = batch.request.schedule(model)?.steps;
     let guidance = batch.request.asked_guidance().to_bits() as f32 / 65_536.0;
     let what = format!("{}, {steps} steps, guidance {guidance}", lane_name(model.lane()));
     Ok(ImageParity { what, images: found.len(), different, max_byte_err, pictures_per_second })

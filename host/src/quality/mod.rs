@@ -17,7 +17,7 @@ use waft::{Guidance, Model, ModelError, Request};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::{ExportError, ExportOptions, export, lane_name};
-use crate::sample::{AlignedBytes, Batch, Picture, SampleError, draw};
+use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw};
 use crate::shipped::{self, FindError};
 use crate::tensors::TensorsError;
 use crate::twin::{self, Device, TwinError};
@@ -226,10 +226,7 @@ impl Setup {
         if !(16..=1_000_000).contains(&count) {
             return Err(QualityError::Option(format!("--count {count}: 16 to 1000000 pictures")));
         }
-        // All classes but the one that means "no class".
-        let classes = (0..first.classes()).filter(|&class| Some(class) != first.unconditional_class());
-        let count_with_classes = if first.classes() > 0 { count } else { 0 };
-        let classes: Vec<u16> = classes.cycle().take(count_with_classes).collect();
+        let classes = classes_in_turn(&first, count);
         for File { bytes, .. } in &loaded {
             let other = Model::from_bytes(bytes.as_slice())?.image_shape();
             if other != shape {

@@ -10,15 +10,14 @@ pub mod host;
 use indicatif::ProgressBar;
 use thiserror::Error;
 use waft::arithmetic::{FixedStep, FloatStep};
-use waft::fixed::SAMPLE_BITS;
-use waft::format::{Lane, Op, STEP_BYTES};
-use waft::{Guidance, Model, Request, RequestError};
+use waft::format::{Lane, Op, STEP_BYTES, Schedule};
+use waft::{Guidance, Model, RequestError, Samples};
 use waft_kernels::{
     Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
     samples_at,
 };
 
-use crate::sample::{Batch, Picture};
+use crate::sample::{Batch, Picture, to_fixed, to_floats};
 
 /// Why the twin did not do what was asked for.
 #[derive(Debug, Error)]
@@ -309,59 +308,27 @@ pub trait Device {
 }
 
 /// The state of a batch at the beginning of a step.
-///
-/// # Errors
-/// If the model has no such step list.
-pub fn state(
-    model: &Model<'_>,
-    steps: Option<u32>,
-    step: u32,
-    seed: u64,
-    guidance: Guidance,
-) -> Result<State, TwinError> {
-    let list = (0..model.schedules())
-        .filter_map(|index| model.schedule(index))
-        .find(|list| steps.is_none_or(|steps| steps == list.steps))
-        .ok_or(RequestError::Steps { asked: steps.unwrap_or(0) })?;
-    Ok(State {
+pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> State {
+    State {
         seed: [seed as u32, (seed >> 32) as u32],
         step,
         guidance: guidance.to_bits(),
-        rows: list.rows,
-        embeddings: list.embeddings,
-        biases: list.biases,
-        bias_bytes: list.bias_bytes,
-    })
+        rows: schedule.rows,
+        embeddings: schedule.embeddings,
+        biases: schedule.biases,
+        bias_bytes: schedule.bias_bytes,
+    }
 }
 
-/// One in the fixed point of samples.
-const ONE: f32 = (1 << SAMPLE_BITS) as f32;
-
 /// Whether any step of a list asks for noise.
-fn has_noise(model: &Model<'_>, state: &State) -> bool {
-    let lists = (0..model.schedules()).filter_map(|index| model.schedule(index));
-    let steps = lists.filter(|list| list.rows == state.rows).map(|list| list.steps as usize).next().unwrap_or(0);
-    (0..steps).any(|step| {
-        let record = model.bytes().get(state.rows as usize + step * STEP_BYTES..).unwrap_or(&[]);
+fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
+    (0..schedule.steps as usize).any(|step| {
+        let record = model.bytes().get(schedule.rows as usize + step * STEP_BYTES..).unwrap_or(&[]);
         match model.lane() {
             Lane::I8 => FixedStep::decode(record).has_noise(),
             Lane::F16 | Lane::F32 => FloatStep::decode(record).has_noise(),
         }
     })
-}
-
-/// The class of each picture as a session would take it.
-fn classes(model: &Model<'_>, batch: &Batch) -> Result<Vec<u16>, TwinError> {
-    let check = |class: Option<u16>| match class {
-        Some(_) if model.classes() == 0 => Err(RequestError::Unconditional),
-        Some(asked) if asked >= model.classes() => Err(RequestError::Class { asked, classes: model.classes() }),
-        Some(class) => Ok(class),
-        None if model.classes() > 0 => model.unconditional_class().ok_or(RequestError::ClassMissing),
-        None => Ok(0),
-    };
-    let own = batch.request.asked_class();
-    let each = (0..batch.count).map(|index| check(batch.classes.get(index).copied().or(own)));
-    Ok(each.collect::<Result<_, _>>()?)
 }
 
 /// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` lane the same bytes. `most` bounds the
@@ -377,12 +344,10 @@ pub fn draw(
     progress: &ProgressBar,
 ) -> Result<Vec<Picture>, TwinError> {
     let program = Program::new(model, &batch.weights)?;
-    let request: Request = batch.request;
-    let guidance = request.asked_guidance();
-    let guided = guidance != Guidance::NONE;
-    if guided && !model.has_guidance() {
-        return Err(RequestError::GuidanceUnavailable.into());
-    }
+    let guidance = batch.request.asked_guidance();
+    let schedule = batch.request.schedule(model)?;
+    let classes = (0..batch.count).map(|index| Ok(batch.request(index).resolve(model)?.1.into()));
+    let classes: Vec<u32> = classes.collect::<Result<_, RequestError>>()?;
     if batch.trajectory {
         return Err(TwinError::Unfit("the twin keeps no trajectories; draw them on the CPU".into()));
     }
@@ -392,19 +357,13 @@ pub fn draw(
     {
         return Err(TwinError::Unfit(format!("{} latents for {} pictures of {len}", latents.len(), batch.count)));
     }
-    if batch.latents.is_some() && has_noise(model, &state(model, request.asked_steps(), 0, 0, guidance)?) {
+    if batch.latents.is_some() && has_noise(model, &schedule) {
         return Err(TwinError::Unfit(
             "steps with noise (eta > 0) draw it from seeds; given latents are not enough".into(),
         ));
     }
-    let steps = (0..model.schedules())
-        .filter_map(|index| model.schedule(index))
-        .map(|list| list.steps)
-        .find(|&steps| request.asked_steps().is_none_or(|asked| asked == steps))
-        .ok_or(RequestError::Steps { asked: request.asked_steps().unwrap_or(0) })?;
     let sample = model.tensor(model.header().sample).map_or(0, |tensor| tensor.offset as usize);
-    let classes = classes(model, batch)?;
-    let step = program.step(guided);
+    let step = program.step(guidance != Guidance::NONE);
 
     progress.reset();
     progress.set_length(batch.count as u64);
@@ -424,37 +383,38 @@ pub fn draw(
             }
             prepared = Some(count);
         }
-        let seed = batch.seed.wrapping_add(first as u64);
-        let state = state(model, Some(steps), 0, seed, guidance)?;
+        let state = state(&schedule, 0, batch.seed.wrapping_add(first as u64), guidance);
         device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
-        let chunk: Vec<u32> = classes[first..first + count as usize].iter().map(|&class| class.into()).collect();
-        device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(&chunk))?;
+        let chunk = &classes[first..first + count as usize];
+        device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(chunk))?;
         match &batch.latents {
             None => device.launch(&[program.noise], 1)?,
             Some(latents) => {
                 for (picture, latent) in latents[first * len..].chunks_exact(len).take(count as usize).enumerate() {
                     let at = picture * program.strides.arena as usize + sample;
-                    let mut words = crate::sample::to_fixed(latent);
-                    if model.lane() != Lane::I8 {
-                        words.iter_mut().for_each(|word| *word = (*word as f32 / ONE).to_bits() as i32);
+                    let fixed = to_fixed(latent);
+                    match model.lane() {
+                        Lane::I8 => device.write(Space::Arenas, at, bytemuck::cast_slice(&fixed))?,
+                        Lane::F16 | Lane::F32 => {
+                            let floats = to_floats(Some(Samples::Fixed(&fixed)));
+                            device.write(Space::Arenas, at, bytemuck::cast_slice(&floats))?;
+                        }
                     }
-                    device.write(Space::Arenas, at, bytemuck::cast_slice(&words))?;
                 }
             }
         }
-        device.launch(&step, steps)?;
+        device.launch(&step, schedule.steps)?;
         device.launch(&[program.results], 1)?;
         let mut bytes = vec![0; len * count as usize];
         device.read(Space::State, pictures_at(count), &mut bytes)?;
         let mut words = vec![0i32; len * count as usize];
         device.read(Space::State, samples_at(count, program.len), bytemuck::cast_slice_mut(&mut words))?;
         for (bytes, words) in bytes.chunks_exact(len).zip(words.chunks_exact(len)) {
-            let sample = if model.lane() == Lane::I8 {
-                words.iter().map(|&v| v as f32 / ONE).collect()
-            } else {
-                words.iter().map(|&word| f32::from_bits(word as u32)).collect()
+            let samples = match model.lane() {
+                Lane::I8 => Samples::Fixed(words),
+                Lane::F16 | Lane::F32 => Samples::Float(bytemuck::cast_slice(words)),
             };
-            pictures.push(Picture { bytes: bytes.to_vec(), sample, trajectory: vec![] });
+            pictures.push(Picture { bytes: bytes.to_vec(), sample: to_floats(Some(samples)), trajectory: vec![] });
         }
         progress.inc(count.into());
     }
