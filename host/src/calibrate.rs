@@ -2,7 +2,7 @@
 //! every tensor that will be quantized is watched.
 
 use indicatif::ProgressBar;
-use waft::{Guidance, Model, Request, SamplesMut, Session};
+use waft::{Guidance, Model, Request, Session};
 
 use crate::graph::silu;
 use crate::lower::{Conv, Id, Network, Op, Role};
@@ -159,11 +159,7 @@ pub fn output_gains(
 
 fn predict(model: &Model<'_>, arena: &mut [u8], x: &[f32], [list, step]: [usize; 2], class: Option<u16>) -> Vec<f32> {
     let mut session = Session::new(model, arena).expect("the exporter's own model runs");
-    match session.input() {
-        Some(SamplesMut::Fixed(values)) => values.copy_from_slice(&sample::to_fixed(x)),
-        Some(SamplesMut::Float(values)) => values.copy_from_slice(x),
-        None => return vec![],
-    }
+    sample::set_input(&mut session, x).expect("the exporter's own model has an input");
     let mut call = session.predict(list as u16, step as u32, class).expect("a step of the model");
     while call.step().expect("an operation of the model") {}
     sample::to_floats(call.output())

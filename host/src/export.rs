@@ -615,10 +615,8 @@ impl Prepared {
         let network = &self.network;
         let mut outputs = vec![vec![]; network.ops.len()];
         let mut session = Session::new(model, arena).expect("the exporter's own model runs");
-        match session.input() {
-            Some(waft::SamplesMut::Fixed(values)) => values.copy_from_slice(&sample::to_fixed(x)),
-            Some(waft::SamplesMut::Float(values)) => values.copy_from_slice(x),
-            None => return outputs,
+        if sample::set_input(&mut session, x).is_none() {
+            return outputs;
         }
         let Ok(mut call) = session.predict(0, step, class) else { return outputs };
         let mut before = None;

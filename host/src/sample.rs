@@ -9,7 +9,8 @@ use thiserror::Error;
 use waft::fixed::SAMPLE_BITS;
 use waft::noise::Given;
 use waft::{
-    Model, ModelError, Noise, Request, RequestError, Run, RunError, Samples, Session, SessionError, WeightSource,
+    Model, ModelError, Noise, Request, RequestError, Run, RunError, Samples, SamplesMut, Session, SessionError,
+    WeightSource,
 };
 
 /// Bytes whose address is a multiple of 16.
@@ -186,6 +187,15 @@ fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) ->
 /// Floats in the runtime's fixed point.
 pub fn to_fixed(values: &[f32]) -> Vec<i32> {
     values.iter().map(|v| (f64::from(*v) * f64::from(1 << SAMPLE_BITS)).round() as i32).collect()
+}
+
+/// Writes the sample that the network reads, as many values as it has; `None` if the model has none.
+pub fn set_input<W: WeightSource>(session: &mut Session<'_, W>, values: &[f32]) -> Option<()> {
+    match session.input()? {
+        SamplesMut::Fixed(input) => input.copy_from_slice(&to_fixed(values)),
+        SamplesMut::Float(input) => input.copy_from_slice(values),
+    }
+    Some(())
 }
 
 /// Values of a lane as floats.

@@ -60,14 +60,6 @@ impl Parameters {
         self.query.channels / self.head
     }
 
-    /// Address of the weights of a head and query, and of what normalizes them.
-    #[inline(always)]
-    fn row_at(&self, picture: u32, row: u32) -> (usize, usize) {
-        let scratch = self.strides.scratch(picture);
-        let rows = self.heads() * self.pixels;
-        (scratch + (4 * row * self.pixels) as usize, scratch + (4 * rows * self.pixels + 8 * row) as usize)
-    }
-
     fn score_warps(&self, batch: u32) -> u64 {
         (u64::from(self.heads() * self.pixels) * u64::from(batch)).div_ceil(LANES as u64)
     }
@@ -76,22 +68,48 @@ impl Parameters {
         (u64::from(self.pixels * self.query.channels) * u64::from(batch)).div_ceil(LANES as u64)
     }
 
-    /// Picture, row of weights, query and first channel of a thread that computes weights.
+    /// Where a thread that computes weights works: at the first channel of a head.
     #[inline(always)]
-    fn score_place(&self, thread: u32) -> (u32, u32, u32, u32) {
+    fn score_place(&self, thread: u32, batch: u32) -> Option<At> {
         let rows = self.heads() * self.pixels;
         let (picture, row) = (thread / rows, thread % rows);
-        (picture, row, row % self.pixels, row / self.pixels * self.head)
+        (picture < batch).then(|| self.at(picture, row, row % self.pixels, row / self.pixels * self.head))
     }
 
-    /// Picture, row of weights, query and channel of a thread that computes a context.
+    /// Where a thread that computes a context works.
     #[inline(always)]
-    fn context_place(&self, thread: u32) -> (u32, u32, u32, u32) {
+    fn context_place(&self, thread: u32, batch: u32) -> Option<At> {
         let elements = self.pixels * self.query.channels;
         let (picture, element) = (thread / elements, thread % elements);
         let (query, channel) = (element / self.query.channels, element % self.query.channels);
-        (picture, channel / self.head * self.pixels + query, query, channel)
+        let row = channel / self.head * self.pixels + query;
+        (picture < batch).then(|| self.at(picture, row, query, channel))
     }
+
+    #[inline(always)]
+    fn at(&self, picture: u32, row: u32, query: u32, channel: u32) -> At {
+        let scratch = self.strides.scratch(picture);
+        let rows = self.heads() * self.pixels;
+        At {
+            arena: self.strides.arena(picture),
+            weights: scratch + (4 * row * self.pixels) as usize,
+            normalizer: scratch + (4 * rows * self.pixels + 8 * row) as usize,
+            query,
+            channel,
+        }
+    }
+}
+
+/// Where a thread works.
+#[derive(Clone, Copy)]
+struct At {
+    /// Address of the picture's arena.
+    arena: usize,
+    /// Addresses of the weights of a head and query, and of what normalizes them.
+    weights: usize,
+    normalizer: usize,
+    query: u32,
+    channel: u32,
 }
 
 /// Runs a thread for each lane.
@@ -121,13 +139,12 @@ impl IntegerScoresKernel {
     #[inline(always)]
     fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
         let p = &self.0;
-        let (picture, row, query, first) = p.score_place(thread);
-        if picture >= batch {
+        let Some(At { arena, weights, normalizer: normalizer_at, query, channel: first }) =
+            p.score_place(thread, batch)
+        else {
             return;
-        }
+        };
         let op = p.op();
-        let arena = p.strides.arena(picture);
-        let (weights_at, normalizer_at) = p.row_at(picture, row);
         let mut largest = i32::MIN;
         for key in 0..p.pixels {
             let mut score = 0i32;
@@ -136,12 +153,12 @@ impl IntegerScoresKernel {
                 let k = p.key_value.integer(memory, arena, key * 2 * p.query.channels + channel);
                 score = score.wrapping_add(q * k);
             }
-            memory.store(Space::Scratch, weights_at + 4 * key as usize, score);
+            memory.store(Space::Scratch, weights + 4 * key as usize, score);
             largest = largest.max(score);
         }
         let mut total = 0u32;
         for key in 0..p.pixels {
-            let at = weights_at + 4 * key as usize;
+            let at = weights + 4 * key as usize;
             let weight = weight(&op, largest, memory.load(Space::Scratch, at));
             memory.store(Space::Scratch, at, weight);
             total = total.wrapping_add(weight.unsigned_abs());
@@ -161,15 +178,13 @@ impl IntegerContextKernel {
     #[inline(always)]
     fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
         let p = &self.0;
-        let (picture, row, query, channel) = p.context_place(thread);
-        if picture >= batch {
+        let Some(At { arena, weights, normalizer: normalizer_at, query, channel }) = p.context_place(thread, batch)
+        else {
             return;
-        }
-        let arena = p.strides.arena(picture);
-        let (weights_at, normalizer_at) = p.row_at(picture, row);
+        };
         let mut sum = 0i32;
         for key in 0..p.pixels {
-            let weight: i32 = memory.load(Space::Scratch, weights_at + 4 * key as usize);
+            let weight: i32 = memory.load(Space::Scratch, weights + 4 * key as usize);
             let value = p.key_value.integer(memory, arena, (2 * key + 1) * p.query.channels + channel);
             sum = sum.wrapping_add(weight.wrapping_mul(value));
         }
@@ -190,13 +205,11 @@ impl FloatScoresKernel {
     #[inline(always)]
     fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
         let p = &self.0;
-        let (picture, row, query, first) = p.score_place(thread);
-        if picture >= batch {
+        let Some(At { arena, weights, normalizer: total_at, query, channel: first }) = p.score_place(thread, batch)
+        else {
             return;
-        }
+        };
         let op = p.op();
-        let arena = p.strides.arena(picture);
-        let (weights_at, total_at) = p.row_at(picture, row);
         let mut largest = f32::NEG_INFINITY;
         for key in 0..p.pixels {
             let mut score = 0f32;
@@ -206,12 +219,12 @@ impl FloatScoresKernel {
                 score += q * k;
             }
             score *= op.scale;
-            memory.store(Space::Scratch, weights_at + 4 * key as usize, score);
+            memory.store(Space::Scratch, weights + 4 * key as usize, score);
             largest = largest.max(score);
         }
         let mut total = 0f32;
         for key in 0..p.pixels {
-            let at = weights_at + 4 * key as usize;
+            let at = weights + 4 * key as usize;
             let weight = exp(memory.load::<f32>(Space::Scratch, at) - largest);
             memory.store(Space::Scratch, at, weight);
             total += weight;
@@ -231,15 +244,12 @@ impl FloatContextKernel {
     #[inline(always)]
     fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
         let p = &self.0;
-        let (picture, row, query, channel) = p.context_place(thread);
-        if picture >= batch {
+        let Some(At { arena, weights, normalizer: total_at, query, channel }) = p.context_place(thread, batch) else {
             return;
-        }
-        let arena = p.strides.arena(picture);
-        let (weights_at, total_at) = p.row_at(picture, row);
+        };
         let mut sum = 0f32;
         for key in 0..p.pixels {
-            let weight: f32 = memory.load(Space::Scratch, weights_at + 4 * key as usize);
+            let weight: f32 = memory.load(Space::Scratch, weights + 4 * key as usize);
             sum += weight * p.key_value.float(memory, arena, (2 * key + 1) * p.query.channels + channel);
         }
         let total: f32 = memory.load(Space::Scratch, total_at);

@@ -45,6 +45,34 @@ impl Parameters {
         u64::from(self.op().groups) * u64::from(batch)
     }
 
+    /// Address of a warp's arena, and its group.
+    #[inline(always)]
+    fn place(&self, op: &GroupNorm, index: u32, batch: u32) -> Option<(usize, u32)> {
+        let groups = u32::from(op.groups);
+        (index / groups < batch).then(|| (self.strides.arena(index / groups), index % groups))
+    }
+
+    /// Writes the maps of a lane's channels of a group: `f` of a channel of the joined input, its factor and its summand.
+    #[inline(always)]
+    fn set_maps<M: Memory, T: Pod, U: Pod>(
+        &self,
+        memory: M,
+        op: &GroupNorm,
+        arena: usize,
+        [group, lane]: [u32; 2],
+        f: impl Fn(u32, T, T) -> U,
+    ) {
+        let mut channel = lane;
+        while channel < self.per_group {
+            let joined = group * self.per_group + channel;
+            let place = joined as usize;
+            let gamma = memory.load(Space::Constants, op.gamma as usize + 4 * place);
+            let beta = memory.load(Space::Constants, op.beta as usize + 4 * place);
+            memory.store(Space::Arenas, arena + self.output_at as usize + 8 * place, f(joined, gamma, beta));
+            channel += LANES as u32;
+        }
+    }
+
     /// The channels of a group that a source holds.
     #[inline(always)]
     fn part(&self, group: u32, source: usize) -> Part {
@@ -53,12 +81,6 @@ impl Parameters {
         let start = (group * self.per_group).saturating_sub(first).min(channels);
         let end = ((group + 1) * self.per_group).saturating_sub(first).min(channels);
         Part { start, len: end - start }
-    }
-
-    /// Address of a channel's map.
-    #[inline(always)]
-    fn map_at(&self, arena: usize, channel: u32) -> usize {
-        arena + self.output_at as usize + 8 * channel as usize
     }
 }
 
@@ -95,11 +117,7 @@ impl Body for IntegerKernel {
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
         let p = &self.0;
         let op = p.op();
-        let (picture, group) = (index / u32::from(op.groups), index % u32::from(op.groups));
-        if picture >= batch {
-            return;
-        }
-        let arena = p.strides.arena(picture);
+        let Some((arena, group)) = p.place(&op, index, batch) else { return };
         let first = self.sums(memory, warp, p.sources[0], p.part(group, 0), op.zero[0], op.ratio[0], arena);
         let second = self.sums(memory, warp, p.sources[1], p.part(group, 1), op.zero[1], op.ratio[1], arena);
         let sums = warp.zip(first, second, |(sum, squares): (i64, u64), (more, more_squares): (i64, u64)| {
@@ -109,16 +127,11 @@ impl Body for IntegerKernel {
         let count = u64::from(p.sources[0].rows * p.sources[0].columns) * u64::from(parts[0].len + parts[1].len);
         warp.with(sums, |lane, (sum, squares)| {
             let Some(map) = GroupMap::new(&op, sum, squares, count) else { return };
-            let mut channel = lane;
-            while channel < p.per_group {
-                let joined = group * p.per_group + channel;
-                let gamma = memory.load(Space::Constants, op.gamma as usize + 4 * joined as usize);
-                let beta = memory.load(Space::Constants, op.beta as usize + 4 * joined as usize);
+            p.set_maps(memory, &op, arena, [group, lane], |joined, gamma, beta| {
                 let is_first = joined < p.sources[0].channels;
                 let (ratio, zero) = if is_first { (op.ratio[0], op.zero[0]) } else { (op.ratio[1], op.zero[1]) };
-                memory.store(Space::Arenas, p.map_at(arena, joined), map.channel(&op, gamma, beta, ratio, zero));
-                channel += LANES as u32;
-            }
+                map.channel(&op, gamma, beta, ratio, zero)
+            });
         });
     }
 }
@@ -165,11 +178,7 @@ impl Body for FloatKernel {
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
         let p = &self.0;
         let op = p.op();
-        let (picture, group) = (index / u32::from(op.groups), index % u32::from(op.groups));
-        if picture >= batch {
-            return;
-        }
-        let arena = p.strides.arena(picture);
+        let Some((arena, group)) = p.place(&op, index, batch) else { return };
         let parts = [p.part(group, 0), p.part(group, 1)];
         let count = (p.sources[0].rows * p.sources[0].columns * (parts[0].len + parts[1].len)) as f32;
         let zero = warp.each(|_| 0f32);
@@ -182,14 +191,7 @@ impl Body for FloatKernel {
         let moments = warp.zip(means, squares, |mean, squares| (mean, squares / count));
         warp.with(moments, |lane, (mean, variance)| {
             let inverse = inverse_deviation(&op, variance);
-            let mut channel = lane;
-            while channel < p.per_group {
-                let joined = group * p.per_group + channel;
-                let gamma = memory.load(Space::Constants, op.gamma as usize + 4 * joined as usize);
-                let beta = memory.load(Space::Constants, op.beta as usize + 4 * joined as usize);
-                memory.store(Space::Arenas, p.map_at(arena, joined), channel_map(mean, inverse, gamma, beta));
-                channel += LANES as u32;
-            }
+            p.set_maps(memory, &op, arena, [group, lane], |_, gamma, beta| channel_map(mean, inverse, gamma, beta));
         });
     }
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use waft::{Model, SamplesMut, Session};
+use waft::{Model, Session};
 use waft_host::checkpoint::Checkpoint;
-use waft_host::sample::{AlignedBytes, arena, to_fixed, to_floats};
+use waft_host::sample::{AlignedBytes, arena, set_input, to_floats};
 use waft_host::tensors::{self, to_chw, to_hwc};
 
 use crate::args::{print_json, write_whole};
@@ -63,10 +63,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             None => None,
         };
         let mut session = Session::with_weights(&model, memory.as_mut_slice(), weights.as_slice())?;
-        match session.input().context("the model has no input")? {
-            SamplesMut::Float(values) => values.copy_from_slice(sample),
-            SamplesMut::Fixed(values) => values.copy_from_slice(&to_fixed(sample)),
-        }
+        set_input(&mut session, sample).context("the model has no input")?;
         let mut prediction = session.predict(schedule, step, class)?;
         while prediction.step()? {}
         outputs.extend(to_floats(prediction.output()));

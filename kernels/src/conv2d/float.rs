@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use bytemuck::{Pod, Zeroable};
 use waft::arithmetic::conv2d::gathered_float;
-use waft::format::{CHANNEL_BLOCK, Gather, NONE};
+use waft::format::{CHANNEL_BLOCK, NONE};
 
 use super::Parameters;
 use crate::element::float;
@@ -54,9 +54,7 @@ impl GatherKernel {
     #[inline(always)]
     fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
         let p = &self.0;
-        let (pixel, channel) = (thread / p.channels, thread % p.channels);
-        let (row, column) = (pixel / p.padded_columns, pixel % p.padded_columns);
-        let (picture, row) = (row / p.padded_rows, row % p.padded_rows);
+        let [picture, row, column, channel] = p.gather_place(thread, p.channels);
         if picture >= batch {
             return;
         }
@@ -67,12 +65,7 @@ impl GatherKernel {
             Some(pixel) => {
                 let (_, tensor, in_source) = p.source_channel(channel);
                 let value = tensor.float(memory, arena, pixel * tensor.channels + in_source);
-                let map = if op.gather == Gather::Raw {
-                    [0.0; 2]
-                } else {
-                    memory.load(Space::Arenas, arena + p.norm_at as usize + 8 * channel as usize)
-                };
-                gathered_float(&op, value, map)
+                gathered_float(&op, value, p.map(&op, memory, arena, channel))
             }
         };
         let element = (row * p.padded_columns + column) * p.channels + channel;

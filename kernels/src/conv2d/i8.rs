@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bytemuck::{Pod, Zeroable};
 use waft::arithmetic::conv2d::{finished, gathered, raw_map, rescaled};
 use waft::fixed::{saturate_i8, saturate_i16};
-use waft::format::{Conv2d, Gather, NONE, StepScales};
+use waft::format::{Conv2d, NONE, StepScales};
 
 use super::Parameters;
 use crate::memory::{Memory, Space};
@@ -85,10 +85,8 @@ impl GatherKernel {
     #[inline(always)]
     fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
         let p = &self.0;
-        let quads = p.padded_channels / 4;
-        let (pixel, first) = (thread / quads, thread % quads * 4);
-        let (row, column) = (pixel / p.padded_columns, pixel % p.padded_columns);
-        let (picture, row) = (row / p.padded_rows, row % p.padded_rows);
+        let [picture, row, column, quad] = p.gather_place(thread, p.padded_channels / 4);
+        let first = quad * 4;
         if picture >= batch {
             return;
         }
@@ -110,11 +108,7 @@ impl GatherKernel {
                 Some(pixel) => {
                     let (source, tensor, in_source) = p.source_channel(channel);
                     let value = tensor.integer(memory, arena, pixel * tensor.channels + in_source);
-                    let map = if op.gather == Gather::Raw {
-                        [0; 2]
-                    } else {
-                        memory.load(Space::Arenas, arena + p.norm_at as usize + 8 * channel as usize)
-                    };
+                    let map = p.map(&op, memory, arena, channel);
                     let raw = if source == 0 { raw_map(&op, 0) } else { raw_map(&op, 1) };
                     gathered(&op, raw.unwrap_or([0; 3]), value, map)
                 }

@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use waft::Model;
 #[cfg(feature = "host")]
 use waft::format::Chunks;
-use waft::format::{Bias, Conv2d, Element, Lane, OP_BYTES, STEP_SCALES_BYTES, StepScales};
+use waft::format::{Bias, Conv2d, Element, Gather, Lane, OP_BYTES, STEP_SCALES_BYTES, StepScales};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
@@ -91,6 +91,25 @@ impl Parameters {
     #[inline(always)]
     fn op(&self) -> Option<Conv2d> {
         Conv2d::decode(bytemuck::bytes_of(&self.record))
+    }
+
+    /// Picture, row and column of the padded input, and part of the pixel, of a thread; each pixel has `parts`.
+    #[inline(always)]
+    fn gather_place(&self, thread: u32, parts: u32) -> [u32; 4] {
+        let (pixel, part) = (thread / parts, thread % parts);
+        let (row, column) = (pixel / self.padded_columns, pixel % self.padded_columns);
+        [row / self.padded_rows, row % self.padded_rows, column, part]
+    }
+
+    /// The map of a channel of the joined input; zeros where the input is gathered raw.
+    #[inline(always)]
+    fn map<T: Pod, M: Memory>(&self, op: &Conv2d, memory: M, arena: usize, channel: u32) -> [T; 2] {
+        match op.gather {
+            Gather::Raw => Zeroable::zeroed(),
+            Gather::Affine | Gather::AffineSilu => {
+                memory.load(Space::Arenas, arena + self.norm_at as usize + 2 * size_of::<T>() * channel as usize)
+            }
+        }
     }
 
     /// The source pixel of a pixel of the padded input, or `None` for padding.
