@@ -69,6 +69,16 @@ pub(crate) fn progress(what: &'static str) -> ProgressBar {
     ProgressBar::no_length().with_style(style).with_message(what)
 }
 
+/// Refuses a report that is not named as a page, before any work.
+pub(crate) fn check_report(report: Option<&Path>) -> anyhow::Result<()> {
+    match report {
+        Some(path) if path.extension().is_none_or(|extension| extension != "html") => {
+            anyhow::bail!("--report {}: end it in .html", path.display())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file completely or not at all: into a sibling first, then renamed.
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let name = path.file_name().with_context(|| format!("{}: not a file name", path.display()))?;

@@ -9,7 +9,7 @@ use waft_host::parity::{self, ImageParity, OpParity, report};
 use waft_host::sample::{Batch, classes_in_turn};
 use waft_host::shipped;
 
-use crate::args::{self, Backend, print_json, progress, write_whole};
+use crate::args::{self, Backend, check_report, print_json, progress, write_whole};
 
 /// Holds the GPU's kernels against the runtime: every operation on real and adversarial inputs, then whole pictures.
 #[derive(clap::Args)]
@@ -39,11 +39,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    if let Some(path) = &args.report
-        && path.extension().is_none_or(|extension| extension != "html")
-    {
-        bail!("--report {}: end it in .html", path.display());
-    }
+    check_report(args.report.as_deref())?;
     let images = args.images.unwrap_or(if args.backend == Backend::Cpu { 32 } else { 10_000 });
     if !(1..=1_000_000).contains(&images) {
         bail!("--images {images}: 1 to 1000000 pictures");

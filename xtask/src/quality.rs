@@ -10,7 +10,7 @@ use waft_host::quality::shard::{self, Shard};
 use waft_host::quality::{Figures, Options, Quality, Setup, report};
 use waft_host::twin::Device;
 
-use crate::args::{Backend, print_json, progress, write_whole};
+use crate::args::{Backend, check_report, print_json, progress, write_whole};
 
 /// Measures what quantization costs: Fréchet distance, Inception Score, precision, recall, class accuracy, PSNR, SSIM.
 #[derive(clap::Args)]
@@ -76,7 +76,7 @@ pub(crate) struct MergeArgs {
 
 /// Runs `merge`.
 pub(crate) fn merge(args: &MergeArgs) -> anyhow::Result<()> {
-    args.output.check()?;
+    check_report(args.output.report.as_deref())?;
     let (model, quality) = shard::merge(&args.shards, &progress)?;
     args.output.show(&model, &quality)
 }
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !(-1000.0..=1000.0).contains(&args.guidance) {
         bail!("--guidance {}: between -1000 and 1000", args.guidance);
     }
-    args.output.check()?;
+    check_report(args.output.report.as_deref())?;
     let options = Options {
         checkpoint: args.checkpoint.clone(),
         judge: args.judge.clone(),
@@ -116,15 +116,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Output {
-    fn check(&self) -> anyhow::Result<()> {
-        match &self.report {
-            Some(path) if path.extension().is_none_or(|extension| extension != "html") => {
-                bail!("--report {}: end it in .html", path.display())
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn show(&self, model: &str, quality: &Quality) -> anyhow::Result<()> {
         if let Some(path) = &self.report {
             let page = report::html(quality, model)?;
