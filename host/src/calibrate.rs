@@ -1,11 +1,11 @@
-//! Calibration without data: the `f32` lane samples from its own noise over the exact step lists of the export, and
+//! Calibration without data: the `f32` precision samples from its own noise over the exact step lists of the export, and
 //! every tensor that will be quantized is watched.
 
-use indicatif::ProgressBar;
 use waft::{Guidance, Model, Request, Session};
 
 use crate::graph::silu;
 use crate::lower::{Conv, Id, Network, Op, Role};
+use crate::progress::Progress;
 use crate::quantize::Observer;
 use crate::rounding::Moments;
 use crate::sample;
@@ -54,7 +54,7 @@ const FIRST_SEED: u64 = 0xCA11_B8A7_0000_0000;
 ///
 /// # Panics
 /// If `model` is not the `f32` model of `network`: a defect of the exporter.
-pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progress: &ProgressBar) -> Observations {
+pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progress: &dyn Progress) -> Observations {
     let mut seen = Observations {
         tensors: vec![Observer::default(); network.tensors.len()],
         key_value: vec![[Observer::default(), Observer::default()]; network.tensors.len()],
@@ -71,7 +71,7 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
     let calls = how.images * how.steps.iter().sum::<usize>() / how.steps.len().max(1);
     let mut arena = sample::arena(model);
     let mut session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
-    progress.set_length((how.images * how.steps.iter().max().copied().unwrap_or(1)) as u64);
+    progress.begin("calibrating", (how.images * how.steps.iter().max().copied().unwrap_or(1)) as u64);
     for image in 0..how.images {
         let list = image % how.steps.len();
         let mut request = Request::new().seed(FIRST_SEED + image as u64).steps(how.steps[list] as u32);
@@ -99,14 +99,14 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
                 Some(now) => {
                     if now.step != step {
                         step = now.step;
-                        progress.inc(1);
+                        progress.advance(1);
                     }
                 }
                 None => break,
             }
         }
     }
-    progress.finish_and_clear();
+    progress.end();
     seen
 }
 
@@ -119,12 +119,11 @@ pub fn output_gains(
     reference: &Model<'_>,
     quantized: &Model<'_>,
     how: &Calibration,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
 ) -> Vec<Vec<f64>> {
     let mut memory = [sample::arena(reference), sample::arena(reference), sample::arena(quantized)];
     let [run_memory, reference_memory, quantized_memory] = &mut memory;
-    progress.reset();
-    progress.set_length((how.images * how.steps.len()) as u64);
+    progress.begin("correcting outputs", (how.images * how.steps.len()) as u64);
     let mut gains = vec![];
     for (list, &steps) in how.steps.iter().enumerate() {
         // Σ want·got and Σ got² of each step.
@@ -147,13 +146,13 @@ pub fn output_gains(
                     products[1] += f64::from(got) * f64::from(got);
                 }
             }
-            progress.inc(1);
+            progress.advance(1);
         }
         gains.push(
             products.into_iter().map(|[cross, square]| if square > 0.0 { cross / square } else { 1.0 }).collect(),
         );
     }
-    progress.finish_and_clear();
+    progress.end();
     gains
 }
 

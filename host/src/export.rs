@@ -1,9 +1,8 @@
 //! The whole line: checkpoint to `.waft` file.
 
-use indicatif::ProgressBar;
 use serde::Serialize;
 use thiserror::Error;
-use waft::format::{Element, Lane};
+use waft::format::{Element, Precision};
 use waft::{Guidance, Model, ModelError, Session};
 
 use crate::calibrate::{self, Calibration, Observations, calibrate};
@@ -15,6 +14,7 @@ use crate::graph::Graph;
 use crate::import::{ImportError, import};
 use crate::lower::{LowerError, Network, Op, Role, lower};
 use crate::plan::{Plan, materialized_bytes, plan};
+use crate::progress::Progress;
 pub use crate::quantize::Ranges;
 use crate::sample::{self, AlignedBytes, to_floats};
 use crate::schedule::{DdimOptions, ScheduleError};
@@ -47,7 +47,7 @@ pub enum ExportError {
     Format(#[from] ModelError),
 }
 
-/// How wide the residual stream, the skips and the inputs of convolutions are in the `i8` lane.
+/// How wide the residual stream, the skips and the inputs of convolutions are in the `i8` precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResidualWidth {
     /// 16 bits where they cost no arena, and for all streams if the arena stays small.
@@ -59,7 +59,7 @@ pub enum ResidualWidth {
     Wide,
 }
 
-/// Width of weights in the `i8` lane.
+/// Width of weights in the `i8` precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightWidth {
     /// Eight bits.
@@ -73,7 +73,7 @@ pub enum WeightWidth {
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
     /// How the device computes.
-    pub lane: Lane,
+    pub precision: Precision,
     /// Step counts of the lists that the file carries; the first is the default. Empty: the checkpoint's own, or 10.
     pub steps: Vec<usize>,
     /// η of DDIM.
@@ -85,18 +85,18 @@ pub struct ExportOptions {
     pub use_clipped_model_output: Option<bool>,
     /// Pictures to calibrate with.
     pub calibration_images: usize,
-    /// Width of activations in the `i8` lane.
+    /// Width of activations in the `i8` precision.
     pub residual: ResidualWidth,
-    /// Width of weights in the `i8` lane.
+    /// Width of weights in the `i8` precision.
     pub weights: WeightWidth,
-    /// How reals of the `i8` lane become integers.
+    /// How reals of the `i8` precision become integers.
     pub recipe: Recipe,
-    /// Scale each step's prediction of the `i8` lane by the factor that brings it nearest to that of `f32` (the
+    /// Scale each step's prediction of the `i8` precision by the factor that brings it nearest to that of `f32` (the
     /// correlated part of the error, He et al., 2023, PTQD, arXiv:2305.10657); it is folded into the step's coefficients.
     pub output_correction: bool,
-    /// Most bytes of the arena in the `i8` lane: activations get 16 bits as long as they fit. `None`: as `residual` says.
+    /// Most bytes of the arena in the `i8` precision: activations get 16 bits as long as they fit. `None`: as `residual` says.
     pub budget_ram: Option<u64>,
-    /// Most bytes of the file in the `i8` lane: weights of convolutions get four bits until it fits, those first that
+    /// Most bytes of the file in the `i8` precision: weights of convolutions get four bits until it fits, those first that
     /// lose least by it. `None`: as `weights` says.
     pub budget_flash: Option<u64>,
     /// Name in the header; `None`: the checkpoint's, or its folder's.
@@ -109,7 +109,7 @@ pub struct ExportOptions {
 impl Default for ExportOptions {
     fn default() -> Self {
         Self {
-            lane: Lane::I8,
+            precision: Precision::I8,
             steps: vec![],
             eta: 0.0,
             guidance: None,
@@ -145,7 +145,7 @@ pub struct ExportReport {
     /// Parameters of the checkpoint.
     pub params: u64,
     /// `i8`, `f16` or `f32`.
-    pub lane: &'static str,
+    pub precision: &'static str,
     /// Steps of the first list.
     pub steps: usize,
     /// Steps of all lists.
@@ -178,7 +178,7 @@ pub struct Export {
     pub network: Network,
 }
 
-/// A network ready to be emitted in any lane.
+/// A network ready to be emitted in any precision.
 pub struct Prepared {
     graph: Graph,
     network: Network,
@@ -192,15 +192,19 @@ pub struct Prepared {
 ///
 /// # Errors
 /// If something is not supported, by name.
-pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &ProgressBar) -> Result<Export, ExportError> {
+pub fn export(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    progress: &dyn Progress,
+) -> Result<Export, ExportError> {
     let mut prepared = prepare(checkpoint, options)?;
     if options.weights == WeightWidth::Four {
         prepared.narrow_weights();
     }
-    let (reference, _) = prepared.emit_float(Lane::F32, None)?;
-    let seen = match options.lane {
-        Lane::F16 | Lane::F32 => None,
-        Lane::I8 => {
+    let (reference, _) = prepared.emit_float(Precision::F32, None)?;
+    let seen = match options.precision {
+        Precision::F16 | Precision::F32 => None,
+        Precision::I8 => {
             let model = Model::from_bytes(reference.as_slice())?;
             let how = Calibration {
                 images: options.calibration_images.max(1),
@@ -244,10 +248,10 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
         Some((seen, widths, elements, convs)) => {
             prepared.emit_i8(seen, widths, elements, options.recipe, convs, stream)
         }
-        None => prepared.emit_float(options.lane, stream),
+        None => prepared.emit_float(options.precision, stream),
     };
     let (mut bytes, mut weights) = emit(None)?;
-    let tensors = if options.lane == Lane::F32 {
+    let tensors = if options.precision == Precision::F32 {
         vec![]
     } else {
         prepared.errors(&Model::from_bytes(reference.as_slice())?, &Model::from_bytes(bytes.as_slice())?)
@@ -268,7 +272,7 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
         arena_materialized_bytes: materialized_bytes(&prepared.graph),
         macs_per_step: header.macs,
         params: header.params,
-        lane: lane_name(options.lane),
+        precision: precision_name(options.precision),
         steps: step_lists.first().copied().unwrap_or(0),
         step_lists,
         tensors,
@@ -276,12 +280,12 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions, progress: &Progr
     Ok(Export { bytes, weights, report, network: prepared.network })
 }
 
-/// The lane's name in commands and reports.
-pub fn lane_name(lane: Lane) -> &'static str {
-    match lane {
-        Lane::I8 => "i8",
-        Lane::F16 => "f16",
-        Lane::F32 => "f32",
+/// The precision's name in commands and reports.
+pub fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::I8 => "i8",
+        Precision::F16 => "f16",
+        Precision::F32 => "f32",
     }
 }
 
@@ -308,7 +312,7 @@ pub fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<AlignedBy
     let lists = vec![StepList::new(&graph, steps)];
     let (name, provenance) = (String::new(), String::new());
     let prepared = Prepared { graph, network, lists, name, provenance, unconditional_class: None };
-    Ok(prepared.emit_float(Lane::F32, None)?.0)
+    Ok(prepared.emit_float(Precision::F32, None)?.0)
 }
 
 fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared, ExportError> {
@@ -383,28 +387,29 @@ impl Prepared {
     fn streamed(
         &self,
         elements: &[Element],
-        lane: Lane,
+        precision: Precision,
         stream: Option<u64>,
     ) -> Result<(Network, Vec<Element>), ExportError> {
         let Some(limit) = stream else { return Ok((self.network.clone(), elements.to_vec())) };
-        let network = with_windows(&self.network, &element_bytes(elements), lane, limit).map_err(|(name, bytes)| {
-            ExportError::Option(format!("--stream {limit}: {name} needs a window of at least {bytes} bytes"))
-        })?;
+        let network =
+            with_windows(&self.network, &element_bytes(elements), precision, limit).map_err(|(name, bytes)| {
+                ExportError::Option(format!("--stream {limit}: {name} needs a window of at least {bytes} bytes"))
+            })?;
         let mut elements = elements.to_vec();
         elements.resize(network.tensors.len(), Element::I8);
         Ok((network, elements))
     }
 
-    fn emit_float(&self, lane: Lane, stream: Option<u64>) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
-        let activation = if lane == Lane::F16 { Element::F16 } else { Element::F32 };
+    fn emit_float(&self, precision: Precision, stream: Option<u64>) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
+        let activation = if precision == Precision::F16 { Element::F16 } else { Element::F32 };
         let elements = emit::float_elements(&self.network, activation);
-        let (network, elements) = self.streamed(&elements, lane, stream)?;
+        let (network, elements) = self.streamed(&elements, precision, stream)?;
         let plan = plan(&network, &element_bytes(&elements));
         self.check(&plan)?;
         let mut writer = Writer::default();
         let source = Source { graph: &self.graph, network: &network, lists: &self.lists };
-        let emitted = emit::float::emit(&source, lane, &plan, &elements, &mut writer);
-        self.finish(writer, lane, &plan, &emitted)
+        let emitted = emit::float::emit(&source, precision, &plan, &elements, &mut writer);
+        self.finish(writer, precision, &plan, &emitted)
     }
 
     fn emit_i8(
@@ -416,13 +421,13 @@ impl Prepared {
         convs: &[Option<QuantizedConv>],
         stream: Option<u64>,
     ) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
-        let (network, elements) = self.streamed(elements, Lane::I8, stream)?;
+        let (network, elements) = self.streamed(elements, Precision::I8, stream)?;
         let plan = plan(&network, &element_bytes(&elements));
         self.check(&plan)?;
         let mut writer = Writer::default();
         let source = Source { graph: &self.graph, network: &network, lists: &self.lists };
         let emitted = emit::i8::emit(&source, widths, seen, recipe, convs, &plan, &elements, &mut writer);
-        self.finish(writer, Lane::I8, &plan, &emitted)
+        self.finish(writer, Precision::I8, &plan, &emitted)
     }
 
     /// Gives four bits to the weights of all convolutions but the first and the last: these are small, and everything
@@ -543,16 +548,16 @@ impl Prepared {
     fn finish(
         &self,
         writer: Writer,
-        lane: Lane,
+        precision: Precision,
         plan: &Plan,
         emitted: &emit::Emitted,
     ) -> Result<(AlignedBytes, Vec<u8>), ExportError> {
         let network = &self.network;
         if writer.len() > 1 << 31 {
-            return Err(ExportError::Option("the file would exceed 2 GiB; export in a smaller lane".into()));
+            return Err(ExportError::Option("the file would exceed 2 GiB; export in a smaller precision".into()));
         }
         let fields = Fields {
-            lane,
+            precision,
             arena: [plan.arena_bytes, plan.lower_bound_bytes],
             classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
             unconditional_class: self.unconditional_class,

@@ -1,22 +1,24 @@
 //! From a diffusers checkpoint to a `.waft` file, and from there to pictures, on the host.
 //!
 //! The way of data, one module each: [`checkpoint`] reads the folder, [`import`] builds the [`graph`], [`lower`] folds
-//! it into device operations, [`mod@calibrate`] watches the `f32` lane, [`quantize`], [`rounding`] and [`emit`] turn real
+//! it into device operations, [`mod@calibrate`] watches the `f32` precision, [`quantize`], [`rounding`] and [`emit`] turn real
 //! numbers into integers, [`stream`] cuts weights that the device does not hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
 //! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself; [`quality`] says
-//! what they are worth; [`twin`] draws them by the thousand, on a GPU, exactly as the device will.
+//! what they are worth; [`gpu`] draws them by the thousand, on a GPU, exactly as the device will.
 #![deny(missing_docs)]
 
 pub mod calibrate;
 pub mod checkpoint;
 pub mod emit;
 pub mod export;
+pub mod gpu;
 pub mod graph;
 pub mod image;
 pub mod import;
 pub mod lower;
 pub mod parity;
 pub mod plan;
+pub mod progress;
 pub mod quality;
 pub mod quantize;
 pub mod report;
@@ -26,5 +28,4 @@ pub mod schedule;
 pub mod shipped;
 pub mod stream;
 pub mod tensors;
-pub mod twin;
 pub mod write;

@@ -25,7 +25,7 @@ pub struct LowerError {
     pub what: &'static str,
 }
 
-/// What a tensor of the plan is for; its element type follows from this and the lane.
+/// What a tensor of the plan is for; its element type follows from this and the precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The sample `x_t`.
@@ -88,7 +88,7 @@ pub struct Conv {
     pub residual: Option<(Id, f32)>,
     /// The ring.
     pub ring: Id,
-    /// Whether the `i8` lane keeps the weights in four bits.
+    /// Whether the `i8` precision keeps the weights in four bits.
     pub four_bits: bool,
     /// How the weights are streamed, if they are.
     pub window: Option<Window>,

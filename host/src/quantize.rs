@@ -1,4 +1,4 @@
-//! From real numbers to the integers of the `i8` lane: multipliers, ranges and weights.
+//! From real numbers to the integers of the `i8` precision: multipliers, ranges and weights.
 
 use waft::fixed::requantize;
 

@@ -1,9 +1,7 @@
 //! Drawing pictures on the host with the runtime itself, on all cores.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
-
-use indicatif::ProgressBar;
+use crate::progress::Progress;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use waft::fixed::SAMPLE_BITS;
@@ -124,51 +122,25 @@ pub struct Picture {
 ///
 /// # Errors
 /// If the model cannot draw what is asked for.
-pub fn draw(model: &Model<'_>, batch: &Batch, progress: &ProgressBar) -> Result<Vec<Picture>, SampleError> {
+pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result<Vec<Picture>, SampleError> {
     let expected: usize = model.image_shape().iter().product();
     if let Some(latents) = &batch.latents
         && latents.len() != expected * batch.count
     {
         return Err(SampleError::Latents { found: latents.len(), count: batch.count, expected });
     }
-    progress.set_length(batch.count as u64);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(batch.count.max(1));
-    let next = AtomicUsize::new(0);
-    let pictures = Mutex::new(vec![Picture::default(); batch.count]);
-    let (failed, failure) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let failed = failed.clone();
-            let (next, pictures) = (&next, &pictures);
-            scope.spawn(move || {
-                let mut memory = arena(model);
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= batch.count {
-                        return;
-                    }
-                    match draw_one(model, memory.as_mut_slice(), batch, index) {
-                        Ok(picture) => {
-                            pictures.lock().expect("no thread panics with the lock")[index] = picture;
-                            progress.inc(1);
-                        }
-                        Err(error) => {
-                            // The first failure ends the batch; a closed channel means that it has ended.
-                            next.store(batch.count, Ordering::Relaxed);
-                            let _ = failed.send(error);
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    drop(failed);
-    progress.finish_and_clear();
-    match failure.try_recv() {
-        Ok(error) => Err(error),
-        Err(_) => Ok(pictures.into_inner().expect("no thread panics with the lock")),
-    }
+    progress.begin("drawing", batch.count as u64);
+    let drawn = (0..batch.count).into_par_iter().map_init(
+        || arena(model),
+        |memory, index| {
+            let picture = draw_one(model, memory.as_mut_slice(), batch, index)?;
+            progress.advance(1);
+            Ok(picture)
+        },
+    );
+    let pictures = drawn.collect();
+    progress.end();
+    pictures
 }
 
 fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) -> Result<Picture, SampleError> {
@@ -198,7 +170,7 @@ pub fn set_input<W: WeightSource>(session: &mut Session<'_, W>, values: &[f32]) 
     Some(())
 }
 
-/// Values of a lane as floats.
+/// Values of a precision as floats.
 pub fn to_floats(samples: Option<Samples<'_>>) -> Vec<f32> {
     match samples {
         Some(Samples::Float(values)) => values.to_vec(),

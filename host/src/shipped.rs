@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
 use thiserror::Error;
-use waft::format::Lane;
+use waft::format::Precision;
 use waft::{Model, ModelError};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::export::{ExportError, ExportOptions, export, lane_name};
+use crate::export::{ExportError, ExportOptions, export, precision_name};
+use crate::progress::Progress;
 use crate::sample::AlignedBytes;
 
 /// Why there is no model.
@@ -39,14 +39,14 @@ pub enum FindError {
         /// What is wrong.
         error: ModelError,
     },
-    /// The file has another lane than was asked for.
-    #[error("{path} is an {found} model; export the checkpoint with --lane {asked}")]
-    Lane {
+    /// The file has another precision than was asked for.
+    #[error("{path} is an {found} model; export the checkpoint with --precision {asked}")]
+    Precision {
         /// The file.
         path: PathBuf,
-        /// Its lane.
+        /// Its precision.
         found: &'static str,
-        /// The lane asked for.
+        /// The precision asked for.
         asked: &'static str,
     },
     /// The weights' own file is not the model's.
@@ -99,26 +99,28 @@ pub fn read(path: &Path) -> Result<AlignedBytes, FindError> {
     Ok(bytes)
 }
 
-/// A model by path or name. Of a shipped model, a lane or step count that no shipped file has is exported from its
+/// A model by path or name. Of a shipped model, a precision or step count that no shipped file has is exported from its
 /// checkpoint on the spot.
 ///
 /// # Errors
 /// If there is none, or it cannot be exported.
 pub fn find(
     name: &str,
-    lane: Option<Lane>,
+    precision: Option<Precision>,
     steps: Option<usize>,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
 ) -> Result<AlignedBytes, FindError> {
     let path = Path::new(name);
     if path.is_file() {
         let bytes = read(path)?;
         let model =
             Model::from_bytes(bytes.as_slice()).map_err(|error| FindError::Model { path: path.into(), error })?;
-        return match lane {
-            Some(asked) if asked != model.lane() => {
-                Err(FindError::Lane { path: path.into(), found: lane_name(model.lane()), asked: lane_name(asked) })
-            }
+        return match precision {
+            Some(asked) if asked != model.precision() => Err(FindError::Precision {
+                path: path.into(),
+                found: precision_name(model.precision()),
+                asked: precision_name(asked),
+            }),
             _ => Ok(bytes),
         };
     }
@@ -126,8 +128,8 @@ pub fn find(
         return Err(FindError::Unknown { name: name.into(), known: names().join(", ") });
     }
     let folder = models_folder().join(name);
-    let lane = lane.unwrap_or(Lane::I8);
-    let file = folder.join(format!("{name}-{}.waft", lane_name(lane)));
+    let precision = precision.unwrap_or(Precision::I8);
+    let file = folder.join(format!("{name}-{}.waft", precision_name(precision)));
     if file.is_file() {
         let bytes = read(&file)?;
         let has = |model: &Model<'_>, n: usize| {
@@ -139,7 +141,7 @@ pub fn find(
         }
     }
     let checkpoint = Checkpoint::open(folder.join("checkpoint"))?;
-    let options = ExportOptions { lane, steps: steps.into_iter().collect(), ..ExportOptions::default() };
+    let options = ExportOptions { precision, steps: steps.into_iter().collect(), ..ExportOptions::default() };
     Ok(export(&checkpoint, &options, progress)?.bytes)
 }
 

@@ -5,7 +5,7 @@
 //! window takes all weights of its convolution, or else two chunks as large as possible, so that one is read while the
 //! other is in use, or else one.
 
-use waft::format::{CHANNEL_BLOCK, Lane, QUAD};
+use waft::format::{CHANNEL_BLOCK, Precision, QUAD};
 
 use crate::graph::Shape;
 use crate::lower::{Network, Op, Role, Tensor, Window};
@@ -18,7 +18,7 @@ use crate::plan::{ALIGN, live_bytes};
 pub fn with_windows(
     network: &Network,
     element_bytes: &[u64],
-    lane: Lane,
+    precision: Precision,
     limit: u64,
 ) -> Result<Network, (String, u64)> {
     // Several chunks keep a result from overwriting its source: assume that of all while the budget is made.
@@ -35,13 +35,13 @@ pub fn with_windows(
         let taps = (conv.conv.weight.len() / conv.conv.outputs) as u64;
         let blocks = conv.conv.outputs.div_ceil(CHANNEL_BLOCK) as u64;
         let outputs = conv.conv.outputs as u64;
-        let (block, all) = match lane {
-            Lane::I8 if conv.four_bits => {
+        let (block, all) = match precision {
+            Precision::I8 if conv.four_bits => {
                 (CHANNEL_BLOCK as u64 / 2 * taps, outputs.next_multiple_of(QUAD as u64) / 2 * taps)
             }
-            Lane::I8 => (CHANNEL_BLOCK as u64 * taps, outputs * taps),
-            Lane::F16 => (CHANNEL_BLOCK as u64 * taps * 2, blocks * CHANNEL_BLOCK as u64 * taps * 2),
-            Lane::F32 => (CHANNEL_BLOCK as u64 * taps * 4, blocks * CHANNEL_BLOCK as u64 * taps * 4),
+            Precision::I8 => (CHANNEL_BLOCK as u64 * taps, outputs * taps),
+            Precision::F16 => (CHANNEL_BLOCK as u64 * taps * 2, blocks * CHANNEL_BLOCK as u64 * taps * 2),
+            Precision::F32 => (CHANNEL_BLOCK as u64 * taps * 4, blocks * CHANNEL_BLOCK as u64 * taps * 4),
         };
         Some((block, all.next_multiple_of(ALIGN), blocks))
     };

@@ -1,7 +1,7 @@
 //! Writing the `.waft` file: records and sections as [`waft::format`] specifies them.
 
 use waft::format::{ALIGN, HEADER_BYTES, MAGIC, NONE, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, TENSOR_BYTES, VERSION};
-use waft::format::{Element, Lane, checksum, chunk_checksum};
+use waft::format::{Element, Precision, checksum, chunk_checksum};
 
 use crate::lower::Window;
 
@@ -94,8 +94,8 @@ pub struct ScheduleEntry {
 /// The header's fields that are not offsets.
 #[derive(Clone, Debug)]
 pub struct Fields {
-    /// Lane.
-    pub lane: Lane,
+    /// Precision.
+    pub precision: Precision,
     /// Arena bytes and their lower bound.
     pub arena: [u64; 2],
     /// Number of classes, 0 for none.
@@ -205,7 +205,7 @@ impl Writer {
         let header = Record::new(HEADER_BYTES)
             .put(0, &MAGIC)
             .u16(4, VERSION)
-            .u8(6, fields.lane as u8)
+            .u8(6, fields.precision as u8)
             .u32(8, self.bytes.len() as u32)
             .u32(16, fields.arena[0] as u32)
             .u32(20, fields.arena[1] as u32)

@@ -1,7 +1,7 @@
 //! Self-attention in two kernels: weights of every pair of pixels into the scratch, then the context over the queries.
 //!
 //! The scratch of a picture holds one 32-bit weight for each (head, query, key), then two words for each (head, query):
-//! multiplier and shift in the `i8` lane, the sum of weights in the float lanes.
+//! multiplier and shift in the `i8` precision, the sum of weights in the float precisions.
 
 use bytemuck::{Pod, Zeroable};
 use waft::Model;
@@ -128,7 +128,7 @@ macro_rules! threads {
     };
 }
 
-/// Weights in the `i8` lane: a thread one query of one head.
+/// Weights in the `i8` precision: a thread one query of one head.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct IntegerScoresKernel(pub Parameters);
@@ -167,7 +167,7 @@ impl IntegerScoresKernel {
     }
 }
 
-/// Context in the `i8` lane: a thread one channel of one query.
+/// Context in the `i8` precision: a thread one channel of one query.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct IntegerContextKernel(pub Parameters);
@@ -194,7 +194,7 @@ impl IntegerContextKernel {
     }
 }
 
-/// Weights in the float lanes.
+/// Weights in the float precisions.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct FloatScoresKernel(pub Parameters);
@@ -233,7 +233,7 @@ impl FloatScoresKernel {
     }
 }
 
-/// Context in the float lanes.
+/// Context in the float precisions.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct FloatContextKernel(pub Parameters);

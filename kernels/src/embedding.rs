@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use waft::Model;
 use waft::arithmetic::embedding::{activated, projected};
 use waft::arithmetic::silu;
-use waft::format::{Embed, Lane, Linear, OP_BYTES, Op};
+use waft::format::{Embed, Linear, OP_BYTES, Op, Precision};
 
 use crate::element::{Place, float};
 use crate::memory::{Memory, Space};
@@ -22,7 +22,7 @@ pub struct EmbedKernel {
     classes: u32,
     /// The class of every picture, or `u32::MAX` for each its own.
     class: u32,
-    /// Whether it is in the `i8` lane.
+    /// Whether it is in the `i8` precision.
     integer: u32,
 }
 
@@ -37,7 +37,7 @@ impl EmbedKernel {
             output: Place::of(Some(model.tensor(op.output)?)),
             classes: model.classes().into(),
             class: if unconditional { model.unconditional_class()?.into() } else { u32::MAX },
-            integer: u32::from(model.lane() == Lane::I8),
+            integer: u32::from(model.precision() == Precision::I8),
         })
     }
 }
@@ -88,7 +88,7 @@ pub struct LinearKernel {
     record: [u32; OP_BYTES / 4],
     source: Place,
     output: Place,
-    /// Whether it is in the `i8` lane.
+    /// Whether it is in the `i8` precision.
     integer: u32,
     /// Whether weights are half precision.
     half: u32,
@@ -103,8 +103,8 @@ impl LinearKernel {
             record: bytemuck::pod_read_unaligned(model.record(index)),
             source: Place::of(Some(model.tensor(op.source)?)),
             output: Place::of(Some(model.tensor(op.output)?)),
-            integer: u32::from(model.lane() == Lane::I8),
-            half: u32::from(model.lane() == Lane::F16),
+            integer: u32::from(model.precision() == Precision::I8),
+            half: u32::from(model.precision() == Precision::F16),
         })
     }
 }

@@ -103,7 +103,7 @@ impl Part {
     }
 }
 
-/// The `i8` lane: exact sums in any order.
+/// The `i8` precision: exact sums in any order.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct IntegerKernel(pub Parameters);
@@ -164,7 +164,7 @@ impl IntegerKernel {
     }
 }
 
-/// The float lanes: sums in the device's order, by pixel, row, then rows, a lane each row.
+/// The float precisions: sums in the device's order, by pixel, row, then rows, a lane each row.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct FloatKernel(pub Parameters);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use waft::arithmetic::{FixedStep, FloatStep, byte_fixed, byte_float, guide_fixed, guide_float, to_float};
-use waft::format::{Lane, STEP_BYTES};
+use waft::format::{Precision, STEP_BYTES};
 use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model};
 
@@ -21,7 +21,7 @@ pub struct Parameters {
     unconditional_at: u32,
     /// Elements of the sample.
     len: u32,
-    /// Whether it is in the `i8` lane.
+    /// Whether it is in the `i8` precision.
     integer: u32,
 }
 
@@ -36,7 +36,7 @@ impl Parameters {
             prediction_at: model.tensor(header.prediction)?.offset,
             unconditional_at: model.tensor(header.unconditional).map_or(0, |tensor| tensor.offset),
             len: sample.len() as u32,
-            integer: u32::from(model.lane() == Lane::I8),
+            integer: u32::from(model.precision() == Precision::I8),
         })
     }
 

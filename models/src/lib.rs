@@ -20,7 +20,7 @@
 #[cfg(feature = "digits")]
 pub mod digits {
     waft::include_model!(
-        /// The `i8` lane: integers only.
+        /// The `i8` precision: integers only.
         pub I8,
         "../digits/digits-i8.waft"
     );

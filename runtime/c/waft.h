@@ -32,7 +32,7 @@ typedef enum waft_status {
   WAFT_STATUS_MODEL_DAMAGED = 5,
   // The model does not start at a multiple of 4.
   WAFT_STATUS_MODEL_MISALIGNED = 6,
-  // The library was built without the model's lane or one of its operations.
+  // The library was built without the model's precision or one of its operations.
   WAFT_STATUS_MODEL_UNSUPPORTED = 7,
   // The arena is smaller than the model needs.
   WAFT_STATUS_ARENA_TOO_SMALL = 8,

@@ -46,8 +46,8 @@ pub enum ModelError {
         /// The file's version.
         found: u16,
     },
-    /// Not a lane that exists.
-    Lane {
+    /// Not a precision that exists.
+    Precision {
         /// The file's value.
         found: u8,
     },
@@ -77,7 +77,9 @@ impl fmt::Display for ModelError {
             Self::Version { found } => {
                 write!(f, "format version {found}, this build reads {}; export the model again", crate::format::VERSION)
             }
-            Self::Lane { found } => write!(f, "unknown lane {found}; the file is newer than this build or damaged"),
+            Self::Precision { found } => {
+                write!(f, "unknown precision {found}; the file is newer than this build or damaged")
+            }
             Self::Checksum { expected, found } => {
                 write!(f, "model file is damaged: checksum {found:08x}, expected {expected:08x}; copy it again")
             }
@@ -106,10 +108,10 @@ pub enum SessionError {
     ArenaMisaligned,
     /// The model's bytes do not start at a multiple of 4; [`include_model!`](crate::include_model) aligns them.
     ModelMisaligned,
-    /// The crate was built without the model's lane; enable the feature of that name.
-    LaneDisabled {
-        /// The lane that the model needs.
-        lane: crate::Lane,
+    /// The crate was built without the model's precision; enable the feature of that name.
+    PrecisionDisabled {
+        /// The precision that the model needs.
+        precision: crate::Precision,
     },
     /// The model keeps its weights in a file of their own; use
     /// [`Session::with_weights`](crate::Session::with_weights).
@@ -131,8 +133,8 @@ impl fmt::Display for SessionError {
             Self::ModelMisaligned => {
                 f.write_str("model does not start at a multiple of 4; use include_model! or align the buffer")
             }
-            Self::LaneDisabled { lane } => {
-                write!(f, "built without the lane {lane:?}; enable the feature of that name")
+            Self::PrecisionDisabled { precision } => {
+                write!(f, "built without the precision {precision:?}; enable the feature of that name")
             }
             Self::WeightsMissing => f.write_str("the model streams its weights; use Session::with_weights"),
             Self::OperationDisabled { feature } => {

@@ -1,11 +1,11 @@
-//! Integer arithmetic of the `i8` lane: the one place where rounding, tables and fixed-point formats are defined.
+//! Integer arithmetic of the `i8` precision: the one place where rounding, tables and fixed-point formats are defined.
 //!
 //! Every function here is total: it saturates or wraps as stated, and never panics. Each is held against an `f64` or
 //! `i128` oracle over its whole domain in the tests.
 
 use crate::tables::{EXP2, SILU_TAIL};
 
-/// Fractional bits of the sample `x_t`, the model output and the noise in the `i8` lane.
+/// Fractional bits of the sample `x_t`, the model output and the noise in the `i8` precision.
 pub const SAMPLE_BITS: u32 = 20;
 
 /// Fractional bits of a normalized activation between the affine map and the SiLU.

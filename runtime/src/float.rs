@@ -1,4 +1,4 @@
-//! Arithmetic of the float lanes: storage types and elementary functions.
+//! Arithmetic of the float precisions: storage types and elementary functions.
 
 use bytemuck::Pod;
 

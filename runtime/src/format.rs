@@ -9,7 +9,7 @@
 //! |---:|---|---|
 //! | 0 | `[u8; 4]` | magic, `WAFT` |
 //! | 4 | `u16` | version, [`VERSION`] |
-//! | 6 | `u8` | lane: 0 `i8`, 1 `f16`, 2 `f32` |
+//! | 6 | `u8` | precision: 0 `i8`, 1 `f16`, 2 `f32` |
 //! | 7 | `u8` | 0 |
 //! | 8 | `u32` | bytes of the whole file |
 //! | 12 | `u32` | CRC-32 (IEEE 802.3, reflected, as zip) of the whole file without these four bytes |
@@ -48,7 +48,7 @@
 //! |---:|---|---|
 //! | 0 | `u32` | number of steps |
 //! | 4 | `u32` | offset of the steps |
-//! | 8 | `u32` | offset of the time embeddings, one row of conditioning length a step (`i16`, or `f32` in the float lanes) |
+//! | 8 | `u32` | offset of the time embeddings, one row of conditioning length a step (`i16`, or `f32` in the float precisions) |
 //! | 12, 16 | `u32` | offset of the per-step biases, bytes of one step; a step's [`StepScales`] lie among its biases |
 //! | 20 | `[u8; 12]` | 0 |
 //!
@@ -60,9 +60,9 @@
 //! | 0 | `i32` | timestep |
 //! | 4 | `i32` or `f32` | clip, in 20 fractional bits; `i32::MAX` or infinity for none |
 //! | 8, 12 | `i32` or `f32` | a, b: mantissas with `shift0` fractional bits |
-//! | 16 | `u32` | `shift0`, at most 62 (float lanes: 0) |
+//! | 16 | `u32` | `shift0`, at most 62 (float precisions: 0) |
 //! | 20, 24, 28, 32 | `i32` or `f32` | p, q, r, s: mantissas with `shift1` fractional bits |
-//! | 36 | `u32` | `shift1`, at most 62 (float lanes: 0) |
+//! | 36 | `u32` | `shift1`, at most 62 (float precisions: 0) |
 //! | 40 | `[u8; 8]` | 0 |
 
 //! # The weights' own file
@@ -105,7 +105,7 @@ pub const LINEAR_BLOCK: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
-pub enum Lane {
+pub enum Precision {
     /// Integers only; bit-identical on every target.
     I8 = 0,
     /// Half-precision weights and activations, single-precision accumulation.
@@ -328,9 +328,9 @@ pub enum Bias {
 /// A convolution, its input transformation, its optional residual and its requantization.
 ///
 /// The one or two sources are joined along the channels, doubled by nearest neighbour if `upsample`, padded, convolved,
-/// added to the residual, and written. Weights are `i8` in (output, row, column, input) order in the `i8` lane, or four
+/// added to the residual, and written. Weights are `i8` in (output, row, column, input) order in the `i8` precision, or four
 /// bits wide in (block of 4 outputs, row, column, input, output in block) order, the first of a block in the lowest bits of
-/// its 16; in the float lanes they are in (block of 8 outputs, row, column, input, output in block) order. Missing outputs
+/// its 16; in the float precisions they are in (block of 8 outputs, row, column, input, output in block) order. Missing outputs
 /// of a block have zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {
@@ -348,7 +348,7 @@ pub struct Conv2d {
     pub gather: Gather,
     /// At 2: whether rows and columns are doubled.
     pub upsample: bool,
-    /// At 3: whether weights are four bits wide; `i8` lane.
+    /// At 3: whether weights are four bits wide; `i8` precision.
     pub four_bits: bool,
     /// At 16, 17: rows and columns of the kernel, 1 to 15.
     pub kernel: [u8; 2],
@@ -364,7 +364,7 @@ pub struct Conv2d {
     pub weights: u32,
     /// At 28: offset of the constant bias, or offset within the biases of a step.
     pub bias_at: u32,
-    /// At 32: offset of (multiplier, shift) per output channel; 0 in the float lanes.
+    /// At 32: offset of (multiplier, shift) per output channel; 0 in the float precisions.
     pub requant: u32,
     /// At 36: value of the ring that means zero; padding. Not read where each step has its own, see `weight_sums`.
     pub ring_zero: i32,
@@ -384,9 +384,9 @@ pub struct Conv2d {
     pub affine_shift: u32,
     /// At 76, 80: subtracted from a raw source.
     pub source_zero: [i32; 2],
-    /// At 84: factor of the residual, float lanes.
+    /// At 84: factor of the residual, float precisions.
     pub residual_gain: f32,
-    /// At 88, 92: a raw source enters as `gain·x + offset`, float lanes.
+    /// At 88, 92: a raw source enters as `gain·x + offset`, float precisions.
     pub input_gain: f32,
     /// See `input_gain`.
     pub input_offset: f32,
@@ -398,7 +398,7 @@ pub struct Conv2d {
     pub checks: u32,
     /// At 104: with `weight_sums`, offset of this convolution's [`StepScales`] within the biases of a step, a multiple of 4.
     pub step_scales: u32,
-    /// At 108: offset of the `i32` sum of each output channel's weights, where each step has scales of its own: `i8` lane,
+    /// At 108: offset of the `i32` sum of each output channel's weights, where each step has scales of its own: `i8` precision,
     /// rings of 8 bits, gathers through a map. 0: every step has those of this record.
     pub weight_sums: u32,
 }
@@ -443,18 +443,18 @@ impl Conv2d {
     }
 
     /// Bytes of the weights of `channels` output channels, for `inputs` input channels.
-    pub(crate) const fn weights_len(&self, channels: u64, inputs: u64, lane: Lane) -> u64 {
+    pub(crate) const fn weights_len(&self, channels: u64, inputs: u64, precision: Precision) -> u64 {
         let taps = self.kernel[0] as u64 * self.kernel[1] as u64 * inputs;
-        match lane {
-            Lane::I8 if self.four_bits => channels.next_multiple_of(QUAD as u64) / 2 * taps,
-            Lane::I8 => channels * taps,
-            Lane::F16 => channels.next_multiple_of(CHANNEL_BLOCK as u64) * taps * 2,
-            Lane::F32 => channels.next_multiple_of(CHANNEL_BLOCK as u64) * taps * 4,
+        match precision {
+            Precision::I8 if self.four_bits => channels.next_multiple_of(QUAD as u64) / 2 * taps,
+            Precision::I8 => channels * taps,
+            Precision::F16 => channels.next_multiple_of(CHANNEL_BLOCK as u64) * taps * 2,
+            Precision::F32 => channels.next_multiple_of(CHANNEL_BLOCK as u64) * taps * 4,
         }
     }
 
     /// How the weights are streamed, for `outputs` and `inputs` channels; `None` if they are not.
-    pub const fn chunks(&self, lane: Lane, outputs: u64, inputs: u64) -> Option<Chunks> {
+    pub const fn chunks(&self, precision: Precision, outputs: u64, inputs: u64) -> Option<Chunks> {
         if self.window == NONE || self.chunk_blocks == 0 {
             return None;
         }
@@ -463,8 +463,8 @@ impl Conv2d {
         let last = outputs - (count - 1) * channels;
         Some(Chunks {
             count,
-            bytes: self.weights_len(channels, inputs, lane).next_multiple_of(ALIGN as u64),
-            last_bytes: self.weights_len(last, inputs, lane).next_multiple_of(ALIGN as u64),
+            bytes: self.weights_len(channels, inputs, precision).next_multiple_of(ALIGN as u64),
+            last_bytes: self.weights_len(last, inputs, precision).next_multiple_of(ALIGN as u64),
         })
     }
 }
@@ -519,7 +519,7 @@ pub struct GroupNorm {
     pub zero: [i32; 2],
     /// At 48: epsilon over the square of the larger scale, in 16 fractional bits, at least 1.
     pub epsilon_q16: u64,
-    /// At 56: epsilon, float lanes.
+    /// At 56: epsilon, float precisions.
     pub epsilon: f32,
     /// At 60: fractional bits of A beyond those of the result, 4 to 30.
     pub affine_shift: u32,
@@ -548,7 +548,7 @@ pub struct Attention {
     pub value_shift: i32,
     /// At 56: fractional bits of the unnormalized weights, at most 15.
     pub weight_bits: u32,
-    /// At 60: factor of the scores, float lanes.
+    /// At 60: factor of the scores, float precisions.
     pub scale: f32,
 }
 
@@ -576,7 +576,7 @@ pub struct Linear {
     pub weights: u32,
     /// At 28: offset of the biases, `i32` or `f32`.
     pub bias: u32,
-    /// At 32: offset of (multiplier, shift) per output; 0 in the float lanes.
+    /// At 32: offset of (multiplier, shift) per output; 0 in the float precisions.
     pub requant: u32,
 }
 
@@ -780,7 +780,7 @@ impl Op {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Header {
     /// How it computes.
-    pub lane: Lane,
+    pub precision: Precision,
     /// Bytes of the file.
     pub file_bytes: u32,
     /// Bytes of the arena.
@@ -861,14 +861,14 @@ impl Header {
         if u16_at(bytes, 4) != VERSION {
             return Err(ModelError::Version { found: u16_at(bytes, 4) });
         }
-        let lane = match u8_at(bytes, 6) {
-            0 => Lane::I8,
-            1 => Lane::F16,
-            2 => Lane::F32,
-            found => return Err(ModelError::Lane { found }),
+        let precision = match u8_at(bytes, 6) {
+            0 => Precision::I8,
+            1 => Precision::F16,
+            2 => Precision::F32,
+            found => return Err(ModelError::Precision { found }),
         };
         Ok(Self {
-            lane,
+            precision,
             file_bytes: u32_at(bytes, 8),
             arena_bytes: u32_at(bytes, 16),
             arena_lower_bound: u32_at(bytes, 20),

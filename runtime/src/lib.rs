@@ -1,7 +1,7 @@
 //! Diffusion models on microcontrollers.
 //!
 //! `waft` runs the whole reverse diffusion process, a U-Net and its sampler, from one `.waft` file: no heap, no panics,
-//! a memory plan fixed at export. The `i8` lane uses integers only, from the seed to the bytes of the picture, and
+//! a memory plan fixed at export. The `i8` precision uses integers only, from the seed to the bytes of the picture, and
 //! draws the same picture on every core, bit for bit.
 //!
 //! ```
@@ -29,15 +29,15 @@
 //! # The rooms
 //! [`format`](mod@format) specifies the file byte by byte and validates it; [`Model`] is the validated view. [`fixed`]
 //! defines the integer arithmetic, [`noise`] the generator. `ops` holds one folder for each operation and in it one
-//! file for each lane. [`Session`] walks the list of operations in slices and applies the sampler's steps.
+//! file for each precision. [`Session`] walks the list of operations in slices and applies the sampler's steps.
 //!
 //! # Features
-//! - `i8`, `f16`, `f32` (all on by default): the lanes. A firmware with `default-features = false, features = ["i8"]`
+//! - `i8`, `f16`, `f32` (all on by default): the precisions. A firmware with `default-features = false, features = ["i8"]`
 //!   carries no float code.
-//! - `i4`, `step-scales` (on by default): four-bit weights, and activation scales of each step, in the `i8` lane.
+//! - `i4`, `step-scales` (on by default): four-bit weights, and activation scales of each step, in the `i8` precision.
 //! - `attention`, `conditioning` (on by default): operations that not every model needs, self-attention and class
 //!   embeddings. A session of a model that needs one that is off is refused by its name.
-//! - `micromath`: a faster, coarser exponential in the float lanes.
+//! - `micromath`: a faster, coarser exponential in the float precisions.
 //! - `defmt`: `Format` for the public types and log points at session level.
 //! - `rand_core`: noise from any generator of that trait.
 //! - `embedded-graphics`: pictures on displays, see `graphics`.
@@ -47,7 +47,7 @@
 #![deny(missing_docs, unsafe_code)]
 
 #[cfg(not(any(feature = "i8", feature = "f16", feature = "f32")))]
-compile_error!("waft: enable at least one lane: i8, f16 or f32");
+compile_error!("waft: enable at least one precision: i8, f16 or f32");
 
 #[cfg(target_endian = "big")]
 compile_error!("waft: the model file is little-endian and read in place; big-endian targets are not supported");
@@ -76,7 +76,7 @@ pub mod weights;
 
 pub use arena::Arena;
 pub use error::{Field, ModelError, RequestError, RunError, SessionError};
-pub use format::Lane;
+pub use format::Precision;
 #[doc(hidden)]
 pub use model::Aligned;
 pub use model::Model;

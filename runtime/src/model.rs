@@ -1,7 +1,7 @@
 //! A validated view of a `.waft` file.
 
 use crate::error::ModelError;
-use crate::format::{self, Header, Lane, Op, Schedule, Tensor};
+use crate::format::{self, Header, Op, Precision, Schedule, Tensor};
 
 /// A model, read in place. Once it exists, no accessor can fail.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ impl<'a> Model<'a> {
             Err(ModelError::Truncated { .. }) => panic!("model file is truncated"),
             Err(ModelError::Magic) => panic!("not a .waft file"),
             Err(ModelError::Version { .. }) => panic!("model file has another format version; export it again"),
-            Err(ModelError::Lane { .. }) => panic!("model file has an unknown lane"),
+            Err(ModelError::Precision { .. }) => panic!("model file has an unknown precision"),
             Err(ModelError::Checksum { .. }) => panic!("model file is damaged: its checksum differs"),
             Err(ModelError::Malformed { .. }) => panic!("model file is malformed; export it again"),
         }
@@ -49,8 +49,8 @@ impl<'a> Model<'a> {
     }
 
     /// How it computes.
-    pub const fn lane(&self) -> Lane {
-        self.header.lane
+    pub const fn precision(&self) -> Precision {
+        self.header.precision
     }
 
     /// Bytes of memory that a session needs, scratch included; a multiple of 16.

@@ -98,7 +98,7 @@ pub fn guide_fixed(unconditional: i32, conditional: i32, guidance: Guidance) -> 
     saturate_i32(i64::from(unconditional) + round_shift(difference * i64::from(guidance.0), 16))
 }
 
-/// The same in the float lanes.
+/// The same in the float precisions.
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub fn guide_float(unconditional: f32, conditional: f32, guidance: Guidance) -> f32 {
     unconditional + guidance.to_f32() * (conditional - unconditional)
@@ -118,7 +118,7 @@ pub fn to_float(value: i32) -> f32 {
     value as f32 / (1 << SAMPLE_BITS) as f32
 }
 
-/// Coefficients of one step in the float lanes.
+/// Coefficients of one step in the float precisions.
 #[cfg(any(feature = "f16", feature = "f32"))]
 #[derive(Clone, Copy, Debug)]
 pub struct FloatStep {

@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 
 use crate::error::{RequestError, RunError, SessionError};
-use crate::format::{ALIGN, Lane, NONE, Op, STEP_BYTES, Schedule, Tensor};
+use crate::format::{ALIGN, NONE, Op, Precision, STEP_BYTES, Schedule, Tensor};
 use crate::log::debug;
 use crate::model::Model;
 use crate::noise::{Noise, Seed};
@@ -107,21 +107,21 @@ pub struct Progress {
     pub slices: u32,
 }
 
-/// Values of a sample or a model output, in the lane's own type.
+/// Values of a sample or a model output, in the precision's own type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Samples<'a> {
-    /// `i8` lane: 20 fractional bits.
+    /// `i8` precision: 20 fractional bits.
     Fixed(&'a [i32]),
-    /// Float lanes.
+    /// Float precisions.
     Float(&'a [f32]),
 }
 
-/// Values to write, in the lane's own type.
+/// Values to write, in the precision's own type.
 #[derive(Debug, PartialEq)]
 pub enum SamplesMut<'a> {
-    /// `i8` lane: 20 fractional bits.
+    /// `i8` precision: 20 fractional bits.
     Fixed(&'a mut [i32]),
-    /// Float lanes.
+    /// Float precisions.
     Float(&'a mut [f32]),
 }
 
@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
     /// Prepares `model` to run in `arena`, whose contents do not matter.
     ///
     /// # Errors
-    /// If the memory is too small or misaligned, the crate was built without the model's lane or one of its
+    /// If the memory is too small or misaligned, the crate was built without the model's precision or one of its
     /// operations, or the model streams its weights.
     pub fn new(model: &'a Model<'a>, arena: &'a mut [u8]) -> Result<Self, SessionError> {
         Self::with_weights(model, arena, Resident)
@@ -169,14 +169,14 @@ impl<'a, W: WeightSource> Session<'a, W> {
     /// The same for a model that streams its weights; a source is not asked for those of one that does not.
     ///
     /// # Errors
-    /// If the memory is too small or misaligned, or the crate was built without the model's lane or one of its
+    /// If the memory is too small or misaligned, or the crate was built without the model's precision or one of its
     /// operations.
     pub fn with_weights(model: &'a Model<'a>, arena: &'a mut [u8], weights: W) -> Result<Self, SessionError> {
         if !W::STREAMS && model.header().weights_bytes > 0 {
             return Err(SessionError::WeightsMissing);
         }
-        if !ops::has_lane(model.lane()) {
-            return Err(SessionError::LaneDisabled { lane: model.lane() });
+        if !ops::has_precision(model.precision()) {
+            return Err(SessionError::PrecisionDisabled { precision: model.precision() });
         }
         let mut ops = (0..model.ops()).filter_map(|index| model.op(index));
         if let Some(feature) = ops.find_map(|op| ops::missing_feature(&op)) {
@@ -265,9 +265,9 @@ impl<'a, W: WeightSource> Session<'a, W> {
     pub fn input(&mut self) -> Option<SamplesMut<'_>> {
         let tensor = self.model.tensor(self.model.header().sample)?;
         let bytes = self.arena.get_mut(tensor.range())?;
-        match self.model.lane() {
-            Lane::I8 => view_mut(bytes).map(SamplesMut::Fixed),
-            Lane::F16 | Lane::F32 => view_mut(bytes).map(SamplesMut::Float),
+        match self.model.precision() {
+            Precision::I8 => view_mut(bytes).map(SamplesMut::Fixed),
+            Precision::F16 | Precision::F32 => view_mut(bytes).map(SamplesMut::Float),
         }
     }
 
@@ -292,9 +292,9 @@ impl<'a, W: WeightSource> Session<'a, W> {
 
     fn samples(&self, id: u16) -> Option<Samples<'_>> {
         let bytes = self.tensor_bytes(id)?;
-        match self.model.lane() {
-            Lane::I8 => view(bytes).map(Samples::Fixed),
-            Lane::F16 | Lane::F32 => view(bytes).map(Samples::Float),
+        match self.model.precision() {
+            Precision::I8 => view(bytes).map(Samples::Fixed),
+            Precision::F16 | Precision::F32 => view(bytes).map(Samples::Float),
         }
     }
 }
@@ -494,7 +494,7 @@ impl<N: Noise, W: WeightSource> Run<'_, '_, N, W> {
     pub fn image(&mut self) -> Option<Image<'_>> {
         let bytes = self.session.arena.get_mut(self.sample.range())?;
         if matches!(self.stage, Stage::Sampled) {
-            let fixed = self.session.model.lane() == Lane::I8;
+            let fixed = self.session.model.precision() == Precision::I8;
             for index in 0..self.sample.len() {
                 let word: [u8; 4] = *bytes.get(4 * index..)?.first_chunk()?;
                 // Byte `index` is at or before the word it comes from.
@@ -546,7 +546,7 @@ impl<N: Noise, W: WeightSource> Run<'_, '_, N, W> {
     fn draw(&mut self, chunk: usize) -> Result<(), RunError> {
         let elements = self.elements(chunk);
         let corrupt = RunError::Corrupt { op: 0 };
-        let fixed = self.session.model.lane() == Lane::I8;
+        let fixed = self.session.model.precision() == Precision::I8;
         let bytes = self.session.arena.get_mut(self.sample.range()).ok_or(corrupt)?;
         let words: &mut [u32] = view_mut(bytes).ok_or(corrupt)?;
         for index in elements {
@@ -578,14 +578,14 @@ impl<N: Noise, W: WeightSource> Run<'_, '_, N, W> {
         let step = self.progress.step;
         let at = self.schedule.rows as usize + step as usize * STEP_BYTES;
         let record = self.session.model.data(at, STEP_BYTES);
-        match self.session.model.lane() {
-            Lane::I8 => {
+        match self.session.model.precision() {
+            Precision::I8 => {
                 let coefficients = FixedStep::decode(record);
                 let noisy = coefficients.has_noise();
                 self.update_elements::<i32>(chunk, corrupt, noisy, guide_fixed, |x, m, z| coefficients.apply(x, m, z))
             }
             #[cfg(any(feature = "f16", feature = "f32"))]
-            Lane::F16 | Lane::F32 => {
+            Precision::F16 | Precision::F32 => {
                 let coefficients = FloatStep::decode(record);
                 let noisy = coefficients.has_noise();
                 self.update_elements::<f32>(chunk, corrupt, noisy, guide_float, |x, m, z| {
@@ -593,7 +593,7 @@ impl<N: Noise, W: WeightSource> Run<'_, '_, N, W> {
                 })
             }
             #[cfg(not(any(feature = "f16", feature = "f32")))]
-            Lane::F16 | Lane::F32 => Err(corrupt),
+            Precision::F16 | Precision::F32 => Err(corrupt),
         }
     }
 
@@ -643,7 +643,7 @@ fn float_word(value: i32) -> u32 {
     to_float(value).to_bits()
 }
 
-/// Without a float lane no session of one exists.
+/// Without a float precision no session of one exists.
 #[cfg(not(any(feature = "f16", feature = "f32")))]
 fn float_word(value: i32) -> u32 {
     value as u32
@@ -655,7 +655,7 @@ fn byte_word(word: [u8; 4]) -> u8 {
     byte_float(f32::from_le_bytes(word))
 }
 
-/// Without a float lane no session of one exists.
+/// Without a float precision no session of one exists.
 #[cfg(not(any(feature = "f16", feature = "f32")))]
 fn byte_word(word: [u8; 4]) -> u8 {
     word[0]

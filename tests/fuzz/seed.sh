@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The smallest models in every lane, resident and streamed, as seeds of the corpus.
+# The smallest models in every precision, resident and streamed, as seeds of the corpus.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 corpus=tests/fuzz/corpus/model
 mkdir -p "$corpus" target/tiny
 cargo run --quiet --release -p waft-tests --example tiny_checkpoint -- target/tiny
-for lane in i8:2000 f16:4000 f32:8000; do
-  export="cargo xtask export-weights target/tiny --lane ${lane%:*} --steps 2 --calib 1 --eta 0.5 --json"
-  $export --out "$corpus/${lane%:*}" >/dev/null
-  $export --out target/tiny/streamed.waft --stream "${lane#*:}" >/dev/null
-  cat target/tiny/streamed.waft target/tiny/streamed.weights >"$corpus/${lane%:*}-streamed"
+for precision in i8:2000 f16:4000 f32:8000; do
+  export="cargo xtask export-weights target/tiny --precision ${precision%:*} --steps 2 --calib 1 --eta 0.5 --json"
+  $export --out "$corpus/${precision%:*}" >/dev/null
+  $export --out target/tiny/streamed.waft --stream "${precision#*:}" >/dev/null
+  cat target/tiny/streamed.waft target/tiny/streamed.weights >"$corpus/${precision%:*}-streamed"
 done
 cargo xtask export-weights target/tiny --weights i4 --steps 2 --calib 1 --json --out "$corpus/i4" >/dev/null
 cargo xtask export-weights target/tiny --step-scales true --residual i8 --steps 2 --calib 1 --json --out "$corpus/step-scales" \

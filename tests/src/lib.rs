@@ -32,7 +32,7 @@ pub fn digits() -> PathBuf {
 /// If it is refused.
 pub fn exported(checkpoint: &Path, options: &ExportOptions) -> Export {
     let checkpoint = Checkpoint::open(checkpoint).expect("a checkpoint");
-    export(&checkpoint, options, &indicatif::ProgressBar::hidden()).expect("exports")
+    export(&checkpoint, options, &()).expect("exports")
 }
 
 /// The model of exported bytes.
@@ -43,7 +43,7 @@ pub fn model(bytes: &AlignedBytes) -> Model<'_> {
     Model::from_bytes(bytes.as_slice()).expect("a model")
 }
 
-/// Largest difference over largest reference: the error measure of the float lanes.
+/// Largest difference over largest reference: the error measure of the float precisions.
 pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let worst = found.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);

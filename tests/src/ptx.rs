@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use waft_host::twin::{Device, Launch, Program, TwinError};
+use waft_host::gpu::{Device, GpuError, Launch, Program};
 use waft_kernels::{BLOCK_WARPS, LANES, PTX, Space};
 
 /// Kind and bits of a type.
@@ -584,11 +584,11 @@ impl Device for Emulator {
         None
     }
 
-    fn capacity(&mut self, _program: &Program) -> Result<u32, TwinError> {
+    fn capacity(&mut self, _program: &Program) -> Result<u32, GpuError> {
         Ok(3)
     }
 
-    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), TwinError> {
+    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), GpuError> {
         let pictures = batch as usize;
         self.batch = batch;
         self.memories[0].bytes.clone_from(&program.constants);
@@ -603,17 +603,17 @@ impl Device for Emulator {
         Ok(())
     }
 
-    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), TwinError> {
+    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), GpuError> {
         self.memories[space as usize].bytes[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
-    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), TwinError> {
+    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), GpuError> {
         bytes.copy_from_slice(&self.memories[space as usize].bytes[at..at + bytes.len()]);
         Ok(())
     }
 
-    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), TwinError> {
+    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), GpuError> {
         for _ in 0..times {
             for launch in launches {
                 for memory in &mut self.memories[1..4] {

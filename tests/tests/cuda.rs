@@ -1,13 +1,12 @@
-//! The twin on a GPU against the runtime. Without a GPU these tests are ignored, and the report says why.
+//! The GPU backend against the runtime. Without a GPU these tests are ignored, and the report says why.
 
-use indicatif::ProgressBar;
 use libtest_mimic::{Arguments, Failed, Trial};
-use waft::format::Lane;
+use waft::format::Precision;
 use waft::{Guidance, Model, Request};
 use waft_host::export::ExportOptions;
+use waft_host::gpu::cuda::Cuda;
 use waft_host::parity::{images, ops};
 use waft_host::sample::Batch;
-use waft_host::twin::cuda::Cuda;
 use waft_tests::{digits, exported, golden, model};
 
 fn main() {
@@ -18,12 +17,15 @@ fn main() {
     }
     let mut trials = vec![];
     for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {
-        for lane in [Lane::I8, Lane::F16, Lane::F32] {
-            let name =
-                format!("{}_{lane:?}", checkpoint.file_name().map_or("digits".into(), |name| name.to_string_lossy()));
+        for precision in [Precision::I8, Precision::F16, Precision::F32] {
+            let name = format!(
+                "{}_{precision:?}",
+                checkpoint.file_name().map_or("digits".into(), |name| name.to_string_lossy())
+            );
             let checkpoint = checkpoint.clone();
             trials.push(Trial::test(name, move || {
-                let options = ExportOptions { lane, steps: vec![4], calibration_images: 4, ..ExportOptions::default() };
+                let options =
+                    ExportOptions { precision, steps: vec![4], calibration_images: 4, ..ExportOptions::default() };
                 let export = exported(&checkpoint, &options);
                 check(&model(&export.bytes))
             }));
@@ -35,7 +37,7 @@ fn main() {
 
 fn check(model: &Model<'_>) -> Result<(), Failed> {
     let mut device = Cuda::open(0)?;
-    for op in ops(&mut device, model, &[], |_| ())? {
+    for op in ops(&mut device, model, &[], &())? {
         if let Some(first) = op.first {
             return Err(format!("{}: {} mismatches, the first: {first:?}", op.op, op.mismatches).into());
         }
@@ -46,9 +48,9 @@ fn check(model: &Model<'_>) -> Result<(), Failed> {
     let guided = model.has_guidance().then(|| Guidance::from_f32(2.0));
     for guidance in [Some(Guidance::NONE), guided].into_iter().flatten() {
         batch.request = batch.request.guidance(guidance);
-        let found = images(&mut device, model, &batch, None, |_| ProgressBar::hidden())?;
-        // A contracted sum of a float lane may change a picture that is near the edge of two.
-        let most = if model.lane() == Lane::I8 { 0 } else { found.images / 20 };
+        let found = images(&mut device, model, &batch, None, &())?;
+        // A contracted sum of a float precision may change a picture that is near the edge of two.
+        let most = if model.precision() == Precision::I8 { 0 } else { found.images / 20 };
         if found.different > most {
             return Err(format!("{found:?}").into());
         }

@@ -1,9 +1,9 @@
-//! The float lanes against files that diffusers wrote (`tests/goldens/make.py`).
+//! The float precisions against files that diffusers wrote (`tests/goldens/make.py`).
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use waft::format::Lane;
+use waft::format::Precision;
 use waft::noise::Given;
 use waft::{Guidance, Request, SamplesMut, Session};
 use waft_host::checkpoint::Checkpoint;
@@ -23,7 +23,7 @@ fn predict(bytes: &AlignedBytes, input: &Tensors) -> Vec<f32> {
     let mut outputs = vec![];
     for (call, sample) in samples.chunks_exact(shape.iter().product()).enumerate() {
         let mut session = Session::new(&model, memory.as_mut_slice()).expect("fits");
-        let Some(SamplesMut::Float(values)) = session.input() else { panic!("a float lane") };
+        let Some(SamplesMut::Float(values)) = session.input() else { panic!("a float precision") };
         values.copy_from_slice(sample);
         let class = classes.as_ref().map(|classes| classes[call] as u16);
         let mut prediction = session.predict(0, call as u32, class).expect("valid");
@@ -114,8 +114,8 @@ fn sample(bytes: &AlignedBytes, how: &Sampling<'_>) -> (Vec<f32>, Vec<Vec<Vec<f3
     (to_chw(&samples, shape), trajectories)
 }
 
-fn options(lane: Lane, steps: usize, clipped: bool, eta: f64) -> ExportOptions {
-    ExportOptions { lane, steps: vec![steps], use_clipped_model_output: Some(clipped), eta, ..Default::default() }
+fn options(precision: Precision, steps: usize, clipped: bool, eta: f64) -> ExportOptions {
+    ExportOptions { precision, steps: vec![steps], use_clipped_model_output: Some(clipped), eta, ..Default::default() }
 }
 
 fn trajectories() -> (PathBuf, Tensors) {
@@ -128,7 +128,7 @@ fn ddim_trajectories_of_every_spacing_and_length() {
     for spacing in ["leading", "linspace", "trailing"] {
         let folder = with_scheduler(&checkpoint, serde_json::json!({ "timestep_spacing": spacing }));
         for steps in [10, 20, 50] {
-            let export = exported(folder.path(), &options(Lane::F32, steps, false, 0.0));
+            let export = exported(folder.path(), &options(Precision::F32, steps, false, 0.0));
             let how = Sampling { goldens: &goldens, guidance: None, noise: None };
             let (found, _) = sample(&export.bytes, &how);
             let expected = goldens.f32(&format!("{spacing}_{steps}")).expect("floats").1;
@@ -141,7 +141,7 @@ fn ddim_trajectories_of_every_spacing_and_length() {
 #[test]
 fn every_sample_on_the_way() {
     let (checkpoint, goldens) = trajectories();
-    let export = exported(&checkpoint, &options(Lane::F32, 10, false, 0.0));
+    let export = exported(&checkpoint, &options(Precision::F32, 10, false, 0.0));
     let (_, found) = sample(&export.bytes, &Sampling { goldens: &goldens, guidance: None, noise: None });
     let expected = goldens.f32("trailing_10_all").expect("floats").1;
     for step in 0..=10 {
@@ -154,7 +154,7 @@ fn every_sample_on_the_way() {
 #[test]
 fn guidance_with_the_clipped_sample_fed_back() {
     let (checkpoint, goldens) = trajectories();
-    let export = exported(&checkpoint, &options(Lane::F32, 20, true, 0.0));
+    let export = exported(&checkpoint, &options(Precision::F32, 20, true, 0.0));
     let (found, _) = sample(&export.bytes, &Sampling { goldens: &goldens, guidance: Some(2.0), noise: None });
     let error = relative_error(&found, &goldens.f32("guided_20").expect("floats").1);
     assert!(error <= 1e-3, "relative error {error:e}");
@@ -163,7 +163,7 @@ fn guidance_with_the_clipped_sample_fed_back() {
 #[test]
 fn eta_with_given_noise() {
     let (checkpoint, goldens) = trajectories();
-    let export = exported(&checkpoint, &options(Lane::F32, 10, false, 0.7));
+    let export = exported(&checkpoint, &options(Precision::F32, 10, false, 0.7));
     let how = Sampling { goldens: &goldens, guidance: None, noise: Some("eta_noise") };
     let (found, _) = sample(&export.bytes, &how);
     let error = relative_error(&found, &goldens.f32("eta_10").expect("floats").1);
@@ -174,7 +174,7 @@ fn eta_with_given_noise() {
 fn v_prediction() {
     let goldens = tensors::read(&golden("velocity_trajectories.safetensors")).expect("golden");
     for clipped in [false, true] {
-        let export = exported(&golden("velocity"), &options(Lane::F32, 10, clipped, 0.0));
+        let export = exported(&golden("velocity"), &options(Precision::F32, 10, clipped, 0.0));
         let (found, _) = sample(&export.bytes, &Sampling { goldens: &goldens, guidance: None, noise: None });
         let error = relative_error(&found, &goldens.f32(&format!("clipped_{clipped}")).expect("floats").1);
         assert!(error <= 1e-3, "clipped {clipped}: relative error {error:e}");
@@ -183,11 +183,11 @@ fn v_prediction() {
 
 #[test]
 fn half_precision_stays_within_a_percent_per_call() {
-    // The first trajectory step of each picture is one call from the same latents in both lanes.
+    // The first trajectory step of each picture is one call from the same latents in both precisions.
     let (checkpoint, goldens) = trajectories();
     let how = Sampling { goldens: &goldens, guidance: None, noise: None };
-    let outputs = [Lane::F32, Lane::F16].map(|lane| {
-        let export = exported(&checkpoint, &options(lane, 10, false, 0.0));
+    let outputs = [Precision::F32, Precision::F16].map(|precision| {
+        let export = exported(&checkpoint, &options(precision, 10, false, 0.0));
         let model = model(&export.bytes);
         let shape = model.image_shape();
         let latents = to_hwc(&how.goldens.f32("latents").expect("floats").1, shape);
@@ -195,7 +195,7 @@ fn half_precision_stays_within_a_percent_per_call() {
         let mut outputs = vec![];
         for step in 0..10 {
             let mut session = Session::new(&model, memory.as_mut_slice()).expect("fits");
-            let Some(SamplesMut::Float(values)) = session.input() else { panic!("a float lane") };
+            let Some(SamplesMut::Float(values)) = session.input() else { panic!("a float precision") };
             values.copy_from_slice(&latents[..64]);
             let mut prediction = session.predict(0, step, Some(step as u16)).expect("valid");
             while prediction.step().expect("runs") {}

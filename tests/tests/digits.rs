@@ -1,14 +1,14 @@
-//! The shipped digits model: what its pictures are worth, in every lane.
+//! The shipped digits model: what its pictures are worth, in every precision.
 
-use waft::format::Lane;
+use waft::format::Precision;
 use waft::{Guidance, Model, Request, Session};
 use waft_host::sample::{AlignedBytes, Batch, Picture, arena, digest, draw};
 use waft_host::shipped::find;
 use waft_tests::classifier::Classifier;
 use waft_tests::psnr;
 
-fn shipped(lane: Lane) -> AlignedBytes {
-    find("digits", Some(lane), None, &indicatif::ProgressBar::hidden()).expect("shipped")
+fn shipped(precision: Precision) -> AlignedBytes {
+    find("digits", Some(precision), None, &()).expect("shipped")
 }
 
 fn classes(count: usize) -> Vec<u16> {
@@ -19,7 +19,7 @@ fn pictures(bytes: &AlignedBytes, count: usize, steps: u32, guidance: Guidance) 
     let model = Model::from_bytes(bytes.as_slice()).expect("a model");
     let request = Request::new().steps(steps).guidance(guidance);
     let batch = Batch { request, seed: 10_000, classes: classes(count), count, ..Batch::default() };
-    draw(&model, &batch, &indicatif::ProgressBar::hidden()).expect("draws")
+    draw(&model, &batch, &()).expect("draws")
 }
 
 fn accuracy(pictures: &[Picture]) -> f64 {
@@ -31,7 +31,7 @@ fn accuracy(pictures: &[Picture]) -> f64 {
 
 #[test]
 fn single_precision_draws_what_it_is_asked_for() {
-    let pictures = pictures(&shipped(Lane::F32), 1000, 10, Guidance::NONE);
+    let pictures = pictures(&shipped(Precision::F32), 1000, 10, Guidance::NONE);
     let accuracy = accuracy(&pictures);
     println!("f32, 10 steps, guidance 1: {accuracy}");
     assert!(accuracy >= 0.99, "{accuracy}");
@@ -39,29 +39,32 @@ fn single_precision_draws_what_it_is_asked_for() {
 
 #[test]
 fn guidance_is_usable_at_many_steps() {
-    for lane in [Lane::F32, Lane::I8] {
+    for precision in [Precision::F32, Precision::I8] {
         for steps in [20, 50] {
-            let pictures = pictures(&shipped(lane), 200, steps, Guidance::from_ratio(2, 1));
+            let pictures = pictures(&shipped(precision), 200, steps, Guidance::from_ratio(2, 1));
             let accuracy = accuracy(&pictures);
-            println!("{lane:?}, {steps} steps, guidance 2: {accuracy}");
-            assert!(accuracy >= 0.98, "{lane:?}, {steps} steps: {accuracy}");
+            println!("{precision:?}, {steps} steps, guidance 2: {accuracy}");
+            assert!(accuracy >= 0.98, "{precision:?}, {steps} steps: {accuracy}");
         }
     }
 }
 
 #[test]
 fn integers_draw_the_same_pictures() {
-    let reference = pictures(&shipped(Lane::F32), 500, 10, Guidance::NONE);
-    for (lane, least) in [(Lane::I8, 34.0), (Lane::F16, 50.0)] {
-        let found = pictures(&shipped(lane), 500, 10, Guidance::NONE);
+    let reference = pictures(&shipped(Precision::F32), 500, 10, Guidance::NONE);
+    for (precision, least) in [(Precision::I8, 34.0), (Precision::F16, 50.0)] {
+        let found = pictures(&shipped(precision), 500, 10, Guidance::NONE);
         let clamp = |p: &Picture| p.sample.iter().map(|v| v.clamp(-1.0, 1.0)).collect::<Vec<_>>();
         let mut ratios: Vec<f64> = found.iter().zip(&reference).map(|(a, b)| psnr(&clamp(a), &clamp(b))).collect();
         ratios.sort_by(f64::total_cmp);
         let median = (ratios[249] + ratios[250]) / 2.0;
         let (ours, theirs) = (accuracy(&found), accuracy(&reference));
-        println!("{lane:?}: median PSNR {median:.2} dB, lowest {:.2}, accuracy {ours} against {theirs}", ratios[0]);
-        assert!(median >= least, "{lane:?}: median PSNR {median:.2} dB");
-        assert!((ours - theirs).abs() <= 0.005, "{lane:?}: accuracy {ours} against {theirs}");
+        println!(
+            "{precision:?}: median PSNR {median:.2} dB, lowest {:.2}, accuracy {ours} against {theirs}",
+            ratios[0]
+        );
+        assert!(median >= least, "{precision:?}: median PSNR {median:.2} dB");
+        assert!((ours - theirs).abs() <= 0.005, "{precision:?}: accuracy {ours} against {theirs}");
     }
 }
 
@@ -69,11 +72,11 @@ fn integers_draw_the_same_pictures() {
 /// from the portable code on x86-64, and is what every target and kernel must give.
 #[test]
 fn the_picture_is_the_same_everywhere() {
-    let bytes = shipped(Lane::I8);
+    let bytes = shipped(Precision::I8);
     let model = Model::from_bytes(bytes.as_slice()).expect("a model");
     let request = Request::new().class(7).steps(10);
     let batch = Batch { request, seed: 1, count: 16, ..Batch::default() };
-    let pictures = draw(&model, &batch, &indicatif::ProgressBar::hidden()).expect("draws");
+    let pictures = draw(&model, &batch, &()).expect("draws");
     assert_eq!(digest(pictures.iter().map(|p| p.bytes.as_slice())), DIGEST);
 }
 
@@ -81,7 +84,7 @@ const DIGEST: &str = "1238b2679f55e8572590afe7792ee375dfbd10113beccf6763e157196d
 
 #[test]
 fn a_dropped_run_leaves_nothing_behind() {
-    let bytes = shipped(Lane::I8);
+    let bytes = shipped(Precision::I8);
     let model = Model::from_bytes(bytes.as_slice()).expect("a model");
     let mut memory = arena(&model);
     let mut session = Session::new(&model, memory.as_mut_slice()).expect("fits");

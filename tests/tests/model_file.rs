@@ -1,13 +1,13 @@
 //! Hostile model files: cut, flipped, forged and misplaced.
 
 use waft::format::{HEADER_BYTES, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, STEP_SCALES_BYTES, TENSOR_BYTES, checksum};
-use waft::format::{Lane, Op};
+use waft::format::{Op, Precision};
 use waft::{Arena, Model, ModelError, Request, RequestError, RunError, Session, SessionError};
 use waft_host::export::{ExportOptions, Recipe, ResidualWidth};
 use waft_host::sample::AlignedBytes;
 use waft_tests::{digits, exported, golden, random_checkpoint};
 
-/// The smallest network that has every operation, in the `i8` lane.
+/// The smallest network that has every operation, in the `i8` precision.
 fn small() -> AlignedBytes {
     small_with(&ExportOptions::default())
 }
@@ -210,15 +210,15 @@ fn tensors_cannot_be_moved_onto_each_other() {
 }
 
 #[test]
-fn other_lanes_do_not_fit() {
+fn other_precisions_do_not_fit() {
     let file = small();
-    let version_and_lane = u32::from_le_bytes(*file.as_slice()[4..].first_chunk().expect("inside"));
-    for lane in [Lane::F16, Lane::F32] {
-        let value = version_and_lane & 0xFF00_FFFF | (lane as u32) << 16;
-        assert!(matches!(forged(&file, 4, value), Err(ModelError::Malformed { .. })), "{lane:?}");
+    let version_and_precision = u32::from_le_bytes(*file.as_slice()[4..].first_chunk().expect("inside"));
+    for precision in [Precision::F16, Precision::F32] {
+        let value = version_and_precision & 0xFF00_FFFF | (precision as u32) << 16;
+        assert!(matches!(forged(&file, 4, value), Err(ModelError::Malformed { .. })), "{precision:?}");
     }
-    assert_eq!(forged(&file, 4, version_and_lane | 0x0009_0000), Err(ModelError::Lane { found: 9 }));
-    assert!(matches!(forged(&file, 4, version_and_lane + 1), Err(ModelError::Version { .. })));
+    assert_eq!(forged(&file, 4, version_and_precision | 0x0009_0000), Err(ModelError::Precision { found: 9 }));
+    assert!(matches!(forged(&file, 4, version_and_precision + 1), Err(ModelError::Version { .. })));
     assert_eq!(forged(&file, 0, 0), Err(ModelError::Magic));
 }
 
@@ -245,15 +245,15 @@ fn memory_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn every_lane_and_network_survives_random_damage() {
+fn every_precision_and_network_survives_random_damage() {
     let mut state = 1u64;
     let mut next = move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };
     for checkpoint in [golden("heads"), digits()] {
-        for lane in [Lane::I8, Lane::F16, Lane::F32] {
-            let options = ExportOptions { lane, steps: vec![2], calibration_images: 1, ..Default::default() };
+        for precision in [Precision::I8, Precision::F16, Precision::F32] {
+            let options = ExportOptions { precision, steps: vec![2], calibration_images: 1, ..Default::default() };
             let file = exported(&checkpoint, &options).bytes;
             let mut damaged = file.clone();
             for _ in 0..150 {

@@ -1,15 +1,15 @@
-//! Every operation in every lane through one suite: each is run inside a real network and its result held against an
+//! Every operation in every precision through one suite: each is run inside a real network and its result held against an
 //! oracle that computes it from the very values that it read.
 
-use waft::format::{self, Lane};
+use waft::format::{self, Precision};
 use waft::{Model, Request, SamplesMut, Session};
 use waft_host::export::{Export, ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
 use waft_host::lower::{Op, Role};
 use waft_host::sample::arena;
 use waft_tests::{digits, exported, golden, model, oracle};
 
-fn options(lane: Lane, residual: ResidualWidth) -> ExportOptions {
-    ExportOptions { lane, residual, steps: vec![4], calibration_images: 4, ..Default::default() }
+fn options(precision: Precision, residual: ResidualWidth) -> ExportOptions {
+    ExportOptions { precision, residual, steps: vec![4], calibration_images: 4, ..Default::default() }
 }
 
 /// Visits every operation of one network call: its index, what its operands held before and its result after.
@@ -59,13 +59,13 @@ fn sqnr(found: &[f64], expected: &[f64]) -> f64 {
     10.0 * (signal / error.max(1e-300)).log10()
 }
 
-/// Least signal-to-error ratio of one operation, given what it read. In the `i8` lane weights and inner activations
+/// Least signal-to-error ratio of one operation, given what it read. In the `i8` precision weights and inner activations
 /// have eight bits, which leaves some 30 dB for a convolution of random weights.
-fn floor(lane: Lane) -> f64 {
-    match lane {
-        Lane::I8 => 24.0,
-        Lane::F16 => 55.0,
-        Lane::F32 => 100.0,
+fn floor(precision: Precision) -> f64 {
+    match precision {
+        Precision::I8 => 24.0,
+        Precision::F16 => 55.0,
+        Precision::F32 => 100.0,
     }
 }
 
@@ -79,7 +79,7 @@ fn real_suite(export: &Export) {
             let role = export.network.tensors[id].role;
             let joint = |op: &Op| matches!(op, Op::Attention { key_value, .. } if *key_value == id);
             let joint = export.network.ops.iter().any(|(_, op)| joint(op));
-            model.lane() != Lane::I8
+            model.precision() != Precision::I8
                 || !joint && !matches!(role, Role::Norm | Role::Bias | Role::Conditioning | Role::Scores | Role::Ring)
         };
         if !op.inputs().into_iter().chain([op.output()]).all(real) {
@@ -90,7 +90,7 @@ fn real_suite(export: &Export) {
         let found = oracle::reals(&model.tensor(op.output() as u16).expect("exists"), &result);
         let ratio = sqnr(&found, &expected);
         let name = &export.network.ops[usize::from(index)].0;
-        assert!(ratio >= floor(model.lane()), "{name}: {ratio:.1} dB in {:?}", model.lane());
+        assert!(ratio >= floor(model.precision()), "{name}: {ratio:.1} dB in {:?}", model.precision());
         seen[match op {
             Op::Conv(_) => 0,
             Op::Norm { .. } => 1,
@@ -104,7 +104,7 @@ fn real_suite(export: &Export) {
 /// Scales of each step, in 8 bits as far as the network allows.
 fn stepwise(weights: WeightWidth, shortcuts: Shortcuts) -> ExportOptions {
     let recipe = Recipe { step_scales: true, shortcuts, ..Recipe::default() };
-    ExportOptions { recipe, weights, ..options(Lane::I8, ResidualWidth::Narrow) }
+    ExportOptions { recipe, weights, ..options(Precision::I8, ResidualWidth::Narrow) }
 }
 
 /// Every convolution bit for bit against the unfolded one. Returns how many have scales of each step.
@@ -155,46 +155,46 @@ fn norm_suite(export: &Export) {
     });
 }
 
-/// The suites for one lane over networks that together reach every form of every operation.
-macro_rules! lane_suite {
-    ($name:ident, $lane:expr) => {
+/// The suites for one precision over networks that together reach every form of every operation.
+macro_rules! precision_suite {
+    ($name:ident, $precision:expr) => {
         mod $name {
             use super::*;
 
             #[test]
             fn digits_network() {
-                real_suite(&exported(&digits(), &options($lane, ResidualWidth::Auto)));
+                real_suite(&exported(&digits(), &options($precision, ResidualWidth::Auto)));
             }
 
             #[test]
             fn downsampling_without_padding_and_one_head() {
-                real_suite(&exported(&golden("cifar_small"), &options($lane, ResidualWidth::Auto)));
+                real_suite(&exported(&golden("cifar_small"), &options($precision, ResidualWidth::Auto)));
             }
 
             #[test]
             fn heads_centered_input_and_output_factor() {
-                real_suite(&exported(&golden("heads"), &options($lane, ResidualWidth::Auto)));
+                real_suite(&exported(&golden("heads"), &options($precision, ResidualWidth::Auto)));
             }
 
             #[test]
             fn no_attention_and_odd_sizes() {
-                real_suite(&exported(&golden("velocity"), &options($lane, ResidualWidth::Auto)));
+                real_suite(&exported(&golden("velocity"), &options($precision, ResidualWidth::Auto)));
             }
         }
     };
 }
 
-lane_suite!(f32, Lane::F32);
-lane_suite!(f16, Lane::F16);
-lane_suite!(i8, Lane::I8);
+precision_suite!(f32, Precision::F32);
+precision_suite!(f16, Precision::F16);
+precision_suite!(i8, Precision::I8);
 
 #[test]
 fn integer_convolutions_are_exact_in_every_width() {
     for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {
         for residual in [ResidualWidth::Auto, ResidualWidth::Narrow, ResidualWidth::Wide] {
-            integer_suite(&exported(&checkpoint, &options(Lane::I8, residual)));
+            integer_suite(&exported(&checkpoint, &options(Precision::I8, residual)));
         }
-        let four = ExportOptions { weights: WeightWidth::Four, ..options(Lane::I8, ResidualWidth::Auto) };
+        let four = ExportOptions { weights: WeightWidth::Four, ..options(Precision::I8, ResidualWidth::Auto) };
         assert_eq!(integer_suite(&exported(&checkpoint, &four)), 0, "it is an option");
         for weights in [WeightWidth::Eight, WeightWidth::Four] {
             assert!(integer_suite(&exported(&checkpoint, &stepwise(weights, Shortcuts::Joint))) >= 3);
@@ -217,8 +217,8 @@ fn scales_of_each_step_mean_the_same_real_values() {
             });
             last
         };
-        let expected = prediction(&options(Lane::F32, ResidualWidth::Auto));
-        let one = sqnr(&prediction(&options(Lane::I8, ResidualWidth::Narrow)), &expected);
+        let expected = prediction(&options(Precision::F32, ResidualWidth::Auto));
+        let one = sqnr(&prediction(&options(Precision::I8, ResidualWidth::Narrow)), &expected);
         let each = sqnr(&prediction(&stepwise(WeightWidth::Eight, Shortcuts::Split)), &expected);
         println!("{}: {one:.1} dB, with scales of each step {each:.1} dB", checkpoint.display());
         // Ranges of a step are estimated from fewer values; a wrong scale would cost tens of decibels.
@@ -230,7 +230,7 @@ fn scales_of_each_step_mean_the_same_real_values() {
 fn integer_normalizations_follow_the_real_statistics() {
     for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
         for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
-            norm_suite(&exported(&checkpoint, &options(Lane::I8, residual)));
+            norm_suite(&exported(&checkpoint, &options(Precision::I8, residual)));
         }
     }
 }
@@ -240,7 +240,7 @@ fn integer_normalizations_follow_the_real_statistics() {
 fn integer_attention_follows_the_real_one() {
     let mut seen = 0;
     for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
-        let export = exported(&checkpoint, &options(Lane::I8, ResidualWidth::Auto));
+        let export = exported(&checkpoint, &options(Precision::I8, ResidualWidth::Auto));
         let model = model(&export.bytes);
         visit(&model, 1, |index, read, result| {
             let Some(format::Op::Attention(op)) = model.op(index) else { return };
@@ -266,7 +266,7 @@ fn integer_attention_follows_the_real_one() {
 /// Integer projections against real sums of the same integers, to one unit of the accumulator they feed.
 #[test]
 fn integer_projections_are_rounded_sums() {
-    let export = exported(&digits(), &options(Lane::I8, ResidualWidth::Auto));
+    let export = exported(&digits(), &options(Precision::I8, ResidualWidth::Auto));
     let model = model(&export.bytes);
     let mut seen = 0;
     visit(&model, 1, |index, read, result| {
@@ -296,7 +296,7 @@ fn integer_projections_are_rounded_sums() {
 #[test]
 fn conditioning_reaches_the_network_in_sixteen_bits() {
     let [quantized, reference] =
-        [Lane::I8, Lane::F32].map(|lane| exported(&digits(), &options(lane, ResidualWidth::Auto)));
+        [Precision::I8, Precision::F32].map(|precision| exported(&digits(), &options(precision, ResidualWidth::Auto)));
     let (quantized_model, reference_model) = (model(&quantized.bytes), model(&reference.bytes));
     let mut expected = vec![];
     visit(&reference_model, 3, |index, _, result| {

@@ -3,34 +3,33 @@
 
 use std::path::PathBuf;
 
-use indicatif::ProgressBar;
-use waft::format::Lane;
+use waft::format::Precision;
 use waft::{Guidance, Model, Request};
 use waft_host::export::{ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
+use waft_host::gpu::host::Host;
+use waft_host::gpu::{self, Device, GpuError, Launch, Program};
 use waft_host::parity::{images, ops, report};
 use waft_host::sample::{Batch, draw};
-use waft_host::twin::host::Host;
-use waft_host::twin::{self, Device, Launch, Program, TwinError};
 use waft_kernels::Space;
 use waft_tests::ptx::Emulator;
 use waft_tests::{digits, exported, golden, model};
 
-fn options(lane: Lane) -> ExportOptions {
-    ExportOptions { lane, steps: vec![4], calibration_images: 4, ..ExportOptions::default() }
+fn options(precision: Precision) -> ExportOptions {
+    ExportOptions { precision, steps: vec![4], calibration_images: 4, ..ExportOptions::default() }
 }
 
 /// Scales of each step and joint shortcuts, in 8 bits as far as the network allows.
 fn stepwise() -> ExportOptions {
     let recipe = Recipe { step_scales: true, shortcuts: Shortcuts::Joint, ..Recipe::default() };
-    ExportOptions { recipe, residual: ResidualWidth::Narrow, ..options(Lane::I8) }
+    ExportOptions { recipe, residual: ResidualWidth::Narrow, ..options(Precision::I8) }
 }
 
 fn assert_ops(device: &mut dyn Device, model: &Model<'_>, weights: &[u8]) {
-    let ops = ops(device, model, weights, |_| ()).expect("runs");
+    let ops = ops(device, model, weights, &()).expect("runs");
     assert_eq!(ops.len(), usize::from(model.ops()));
     for op in &ops {
         assert_eq!((op.mismatches, &op.first), (0, &None), "{} on {}", op.op, device.name());
-        // No GPU adds in another order here: the float lanes agree in every bit as well.
+        // No GPU adds in another order here: the float precisions agree in every bit as well.
         assert!(op.elements > 0 && op.max_abs_err == 0.0, "{}: {}", op.op, op.max_abs_err);
     }
 }
@@ -49,10 +48,10 @@ fn checkpoints() -> [PathBuf; 4] {
 fn integer_operations_agree_in_every_bit() {
     for checkpoint in checkpoints() {
         for residual in [ResidualWidth::Auto, ResidualWidth::Narrow, ResidualWidth::Wide] {
-            let export = exported(&checkpoint, &ExportOptions { residual, ..options(Lane::I8) });
+            let export = exported(&checkpoint, &ExportOptions { residual, ..options(Precision::I8) });
             assert_ops(&mut Host::default(), &model(&export.bytes), &[]);
         }
-        let four = ExportOptions { weights: WeightWidth::Four, ..options(Lane::I8) };
+        let four = ExportOptions { weights: WeightWidth::Four, ..options(Precision::I8) };
         assert_ops(&mut Host::default(), &model(&exported(&checkpoint, &four).bytes), &[]);
         assert_ops(&mut Host::default(), &model(&exported(&checkpoint, &stepwise()).bytes), &[]);
     }
@@ -61,16 +60,16 @@ fn integer_operations_agree_in_every_bit() {
 #[test]
 fn float_operations_agree_in_every_bit() {
     for checkpoint in checkpoints() {
-        for lane in [Lane::F16, Lane::F32] {
-            assert_ops(&mut Host::default(), &model(&exported(&checkpoint, &options(lane)).bytes), &[]);
+        for precision in [Precision::F16, Precision::F32] {
+            assert_ops(&mut Host::default(), &model(&exported(&checkpoint, &options(precision)).bytes), &[]);
         }
     }
 }
 
 #[test]
 fn streamed_weights_are_the_same_weights() {
-    let stream = ExportOptions { stream: Some(6144), ..options(Lane::I8) };
-    for stream in [ExportOptions { stream: Some(16_384), ..options(Lane::F16) }, stream] {
+    let stream = ExportOptions { stream: Some(6144), ..options(Precision::I8) };
+    for stream in [ExportOptions { stream: Some(16_384), ..options(Precision::F16) }, stream] {
         let export = exported(&digits(), &stream);
         let (model, weights) = (model(&export.bytes), export.weights.expect("streams"));
         assert_ops(&mut Host::default(), &model, &weights);
@@ -81,35 +80,34 @@ fn streamed_weights_are_the_same_weights() {
 #[test]
 fn pictures_are_the_devices() {
     for (checkpoint, eta, guidance) in [(digits(), 0.0, 1.0), (digits(), 0.7, 2.5), (golden("velocity"), 0.0, 1.0)] {
-        let export = exported(&checkpoint, &ExportOptions { eta, ..options(Lane::I8) });
+        let export = exported(&checkpoint, &ExportOptions { eta, ..options(Precision::I8) });
         let model = model(&export.bytes);
         let mut batch = batch(&model, 21);
         batch.request = batch.request.guidance(Guidance::from_f32(guidance));
         // More pictures than a batch holds, and a last batch that is not full.
-        let found = images(&mut Host::default(), &model, &batch, Some(8), |_| ProgressBar::hidden()).expect("draws");
+        let found = images(&mut Host::default(), &model, &batch, Some(8), &()).expect("draws");
         assert_eq!((found.images, found.different), (21, 0), "{}", found.what);
     }
 }
 
 #[test]
 fn given_noise_is_taken() {
-    let hidden = ProgressBar::hidden();
-    for lane in [Lane::I8, Lane::F32] {
-        let export = exported(&digits(), &options(lane));
+    for precision in [Precision::I8, Precision::F32] {
+        let export = exported(&digits(), &options(precision));
         let model = model(&export.bytes);
         let latents = (0..3 * 64).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
         let batch = Batch { latents: Some(latents), ..batch(&model, 3) };
-        let expected = draw(&model, &batch, &hidden).expect("draws");
-        let found = twin::draw(&mut Host::default(), &model, &batch, None, &hidden).expect("draws");
+        let expected = draw(&model, &batch, &()).expect("draws");
+        let found = gpu::draw(&mut Host::default(), &model, &batch, None, &()).expect("draws");
         for (expected, found) in expected.iter().zip(&found) {
-            assert_eq!(expected, found, "{lane:?}");
+            assert_eq!(expected, found, "{precision:?}");
         }
     }
 }
 
 #[test]
 fn what_a_session_refuses_the_twin_refuses() {
-    let export = exported(&golden("cifar_small"), &options(Lane::I8));
+    let export = exported(&golden("cifar_small"), &options(Precision::I8));
     let model = model(&export.bytes);
     let plain = batch(&model, 1);
     let refused = [
@@ -119,8 +117,8 @@ fn what_a_session_refuses_the_twin_refuses() {
         Batch { latents: Some(vec![0.0; 3]), ..plain.clone() },
     ];
     for batch in refused {
-        let error = twin::draw(&mut Host::default(), &model, &batch, None, &ProgressBar::hidden());
-        assert!(draw(&model, &batch, &ProgressBar::hidden()).is_err() && error.is_err(), "{batch:?}");
+        let error = gpu::draw(&mut Host::default(), &model, &batch, None, &());
+        assert!(draw(&model, &batch, &()).is_err() && error.is_err(), "{batch:?}");
     }
 }
 
@@ -140,37 +138,37 @@ impl Device for Faulty {
         None
     }
 
-    fn capacity(&mut self, program: &Program) -> Result<u32, TwinError> {
+    fn capacity(&mut self, program: &Program) -> Result<u32, GpuError> {
         self.host.capacity(program)
     }
 
-    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), TwinError> {
+    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), GpuError> {
         self.host.prepare(program, batch)
     }
 
-    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), TwinError> {
+    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), GpuError> {
         self.host.write(space, at, bytes)
     }
 
-    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), TwinError> {
+    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), GpuError> {
         self.host.read(space, at, bytes)?;
         self.reads += 1;
         bytes[5] ^= u8::from(self.reads - 1 == self.wrong_read);
         Ok(())
     }
 
-    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), TwinError> {
+    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), GpuError> {
         self.host.launch(launches, times)
     }
 }
 
 #[test]
 fn a_wrong_bit_is_found_and_located() {
-    let export = exported(&digits(), &ExportOptions { residual: ResidualWidth::Narrow, ..options(Lane::I8) });
+    let export = exported(&digits(), &ExportOptions { residual: ResidualWidth::Narrow, ..options(Precision::I8) });
     let model = model(&export.bytes);
     // Nine cases are read for each operation; the fourth operation is a convolution of bytes.
     let mut device = Faulty { host: Host::default(), reads: 0, wrong_read: 4 * 9 + 3 };
-    let ops = ops(&mut device, &model, &[], |_| ()).expect("runs");
+    let ops = ops(&mut device, &model, &[], &()).expect("runs");
     let wrong: Vec<usize> = (0..ops.len()).filter(|&op| ops[op].mismatches > 0).collect();
     assert_eq!(wrong, [4]);
     let first = ops[4].first.as_ref().expect("located");
@@ -180,7 +178,7 @@ fn a_wrong_bit_is_found_and_located() {
 
     // The bytes of pictures are the first thing that a drawing reads.
     let mut device = Faulty { host: Host::default(), reads: 0, wrong_read: 0 };
-    let found = images(&mut device, &model, &batch(&model, 2), None, |_| ProgressBar::hidden()).expect("draws");
+    let found = images(&mut device, &model, &batch(&model, 2), None, &()).expect("draws");
     assert_eq!((found.different, found.max_byte_err), (1, 1));
 }
 
@@ -188,8 +186,8 @@ fn a_wrong_bit_is_found_and_located() {
 #[test]
 fn shipped_ptx_computes_what_the_device_computes() {
     for checkpoint in checkpoints() {
-        for lane in [Lane::I8, Lane::F16, Lane::F32] {
-            assert_ops(&mut Emulator::default(), &model(&exported(&checkpoint, &options(lane)).bytes), &[]);
+        for precision in [Precision::I8, Precision::F16, Precision::F32] {
+            assert_ops(&mut Emulator::default(), &model(&exported(&checkpoint, &options(precision)).bytes), &[]);
         }
         assert_ops(&mut Emulator::default(), &model(&exported(&checkpoint, &stepwise()).bytes), &[]);
     }
@@ -197,12 +195,12 @@ fn shipped_ptx_computes_what_the_device_computes() {
 
 #[test]
 fn shipped_ptx_draws_the_devices_pictures() {
-    for (lane, guidance) in [(Lane::I8, 1.0), (Lane::I8, 2.5), (Lane::F32, 2.5)] {
-        let export = exported(&digits(), &ExportOptions { eta: 0.5, ..options(lane) });
+    for (precision, guidance) in [(Precision::I8, 1.0), (Precision::I8, 2.5), (Precision::F32, 2.5)] {
+        let export = exported(&digits(), &ExportOptions { eta: 0.5, ..options(precision) });
         let model = model(&export.bytes);
         let mut batch = batch(&model, 4);
         batch.request = batch.request.guidance(Guidance::from_f32(guidance));
-        let found = images(&mut Emulator::default(), &model, &batch, None, |_| ProgressBar::hidden()).expect("draws");
+        let found = images(&mut Emulator::default(), &model, &batch, None, &()).expect("draws");
         assert_eq!((found.images, found.different), (4, 0), "{found:?}");
     }
 }

@@ -1,28 +1,28 @@
 //! The memory plan: bounds, an overlap check of its own, and an arena in which every dead byte is poisoned.
 
-use waft::format::{Lane, NONE, Op};
+use waft::format::{NONE, Op, Precision};
 use waft::{Guidance, Model, Request, Session};
 use waft_host::export::{Export, ExportOptions, ResidualWidth};
 use waft_host::sample::arena;
 use waft_tests::{digits, exported, golden, model};
 
-fn options(lane: Lane, residual: ResidualWidth) -> ExportOptions {
-    ExportOptions { lane, residual, steps: vec![3], calibration_images: 2, ..Default::default() }
+fn options(precision: Precision, residual: ResidualWidth) -> ExportOptions {
+    ExportOptions { precision, residual, steps: vec![3], calibration_images: 2, ..Default::default() }
 }
 
 fn everything() -> Vec<Export> {
     let mut exports = vec![];
     for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {
-        for (lane, residual) in [
-            (Lane::I8, ResidualWidth::Auto),
-            (Lane::I8, ResidualWidth::Narrow),
-            (Lane::F16, ResidualWidth::Auto),
-            (Lane::F32, ResidualWidth::Auto),
+        for (precision, residual) in [
+            (Precision::I8, ResidualWidth::Auto),
+            (Precision::I8, ResidualWidth::Narrow),
+            (Precision::F16, ResidualWidth::Auto),
+            (Precision::F32, ResidualWidth::Auto),
         ] {
-            exports.push(exported(&checkpoint, &options(lane, residual)));
+            exports.push(exported(&checkpoint, &options(precision, residual)));
         }
-        for (lane, window) in [(Lane::I8, 6144), (Lane::F16, 12288)] {
-            let options = ExportOptions { stream: Some(window), ..options(lane, ResidualWidth::Auto) };
+        for (precision, window) in [(Precision::I8, 6144), (Precision::F16, 12288)] {
+            let options = ExportOptions { stream: Some(window), ..options(precision, ResidualWidth::Auto) };
             exports.push(exported(&checkpoint, &options));
         }
     }
@@ -153,7 +153,8 @@ fn rewrites_save_a_third_of_a_larger_network() {
     });
     waft_tests::random_checkpoint(folder.path(), &config);
     for residual in [ResidualWidth::Auto, ResidualWidth::Narrow] {
-        let export = exported(folder.path(), &ExportOptions { calibration_images: 1, ..options(Lane::I8, residual) });
+        let export =
+            exported(folder.path(), &ExportOptions { calibration_images: 1, ..options(Precision::I8, residual) });
         let report = &export.report;
         let ratio = report.arena_bytes as f64 / report.arena_materialized_bytes as f64;
         println!("{} of {} bytes: {ratio:.3}", report.arena_bytes, report.arena_materialized_bytes);

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use indicatif::ProgressBar;
-use waft::format::Lane;
+use waft::format::Precision;
 use waft_host::calibrate::{Calibration, output_gains};
 use waft_host::export::{ExportOptions, Ranges, Recipe, ResidualWidth, Rounding, Shortcuts, WeightWidth};
 use waft_host::image::Canvas;
@@ -117,7 +116,7 @@ fn judges_say_what_torch_says() {
 #[test]
 fn quantized_digits_are_as_good() {
     let options = Options { count: Some(1000), seed: 20_000, ..Options::default() };
-    let quality = measure("digits", &options, None, &|_| ProgressBar::hidden()).expect("measures");
+    let quality = measure("digits", &options, None, &()).expect("measures");
     let accuracy = |figures: &waft_host::quality::Figures| figures.class_accuracy.expect("there is a judge").value;
     let of = |name: &str| &quality.files.iter().find(|(figures, _)| figures.name == name).expect("shipped").0;
     for (name, psnr, points) in
@@ -145,7 +144,7 @@ fn decibels(options: &ExportOptions) -> f64 {
     std::fs::write(&path, exported(&digits(), &options).bytes.as_slice()).expect("writes");
     let judge = root().join("models").join("digits").join("judge.safetensors");
     let options = Options { checkpoint: Some(digits()), judge: Some(judge), count: Some(200), ..Options::default() };
-    let quality = measure(&path.to_string_lossy(), &options, None, &|_| ProgressBar::hidden()).expect("measures");
+    let quality = measure(&path.to_string_lossy(), &options, None, &()).expect("measures");
     quality.files[0].0.psnr_median_db.expect("compared").value
 }
 
@@ -188,14 +187,14 @@ fn options_of_the_exporter_buy_what_is_said() {
 /// A model needs no correction towards itself, and a quantized one a small one.
 #[test]
 fn output_gains_are_those_of_least_squares() {
-    let export = |lane| {
+    let export = |precision| {
         let weights = WeightWidth::Four;
-        exported(&digits(), &ExportOptions { lane, weights, steps: vec![3], ..ExportOptions::default() })
+        exported(&digits(), &ExportOptions { precision, weights, steps: vec![3], ..ExportOptions::default() })
     };
-    let (reference, quantized) = (export(Lane::F32), export(Lane::I8));
+    let (reference, quantized) = (export(Precision::F32), export(Precision::I8));
     let [reference, quantized] = [&reference, &quantized].map(|export| model(&export.bytes));
     let how = Calibration { images: 2, steps: vec![3], classes: 11, guidance: None, by_step: false };
-    let gains = |other| output_gains(&reference, other, &how, &ProgressBar::hidden()).concat();
+    let gains = |other| output_gains(&reference, other, &how, &()).concat();
     assert_eq!(gains(&reference), [1.0; 3]);
     let found = gains(&quantized);
     assert!(found.iter().all(|gain| (gain - 1.0).abs() < 0.1 && *gain != 1.0), "{found:?}");
@@ -207,7 +206,7 @@ fn real_pictures_come_from_a_folder_of_their_shape() {
     let path = |name: String| -> PathBuf { folder.path().join(name) };
     let model = root().join("models").join("digits").join("digits-i8.waft");
     let options = Options { real: Some(folder.path().into()), count: Some(16), ..Options::default() };
-    let found = |options: &Options| measure(&model.to_string_lossy(), options, None, &|_| ProgressBar::hidden());
+    let found = |options: &Options| measure(&model.to_string_lossy(), options, None, &());
     assert!(matches!(found(&options), Err(QualityError::Image { .. })), "an empty folder");
     for index in 0..9u8 {
         let file = std::fs::File::create(path(format!("{index}.png"))).expect("creates");
@@ -235,7 +234,7 @@ fn budgets_are_kept_and_used() {
             ..ExportOptions::default()
         };
         let checkpoint = waft_host::checkpoint::Checkpoint::open(digits()).expect("opens");
-        waft_host::export::export(&checkpoint, &options, &ProgressBar::hidden())
+        waft_host::export::export(&checkpoint, &options, &())
     };
     let bits = |export: &waft_host::export::Export| {
         let model = waft_tests::model(&export.bytes);

@@ -1,14 +1,14 @@
 //! Weights that are not addressable memory: the same pictures in little memory, whatever the source does.
 
-use waft::format::{Lane, OP_BYTES, Op, checksum};
+use waft::format::{OP_BYTES, Op, Precision, checksum};
 use waft::weights::{File, Flash, Line, PIECE};
 use waft::{Model, Request, RunError, Session, SessionError, WeightSource};
 use waft_host::export::{Export, ExportError, ExportOptions};
 use waft_host::sample::{AlignedBytes, arena};
 use waft_tests::{digits, exported, golden, model};
 
-fn options(lane: Lane, stream: Option<u64>) -> ExportOptions {
-    ExportOptions { lane, stream, steps: vec![4], calibration_images: 2, ..Default::default() }
+fn options(precision: Precision, stream: Option<u64>) -> ExportOptions {
+    ExportOptions { precision, stream, steps: vec![4], calibration_images: 2, ..Default::default() }
 }
 
 fn request(model: &Model<'_>) -> Request {
@@ -46,20 +46,20 @@ fn weights(export: &Export) -> &[u8] {
 #[test]
 fn streamed_models_draw_the_same_pictures() {
     for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
-        for lane in [Lane::I8, Lane::F16, Lane::F32] {
-            let resident = exported(&checkpoint, &options(lane, None));
+        for precision in [Precision::I8, Precision::F16, Precision::F32] {
+            let resident = exported(&checkpoint, &options(precision, None));
             let (expected, _) = draw(&resident, &[][..], 0);
             assert!(expected.is_some());
             let mut chunked = 0;
             for limit in [1 << 20, 24 * 1024] {
-                let streamed = exported(&checkpoint, &options(lane, Some(limit)));
-                assert_eq!(draw(&streamed, weights(&streamed), 0).0, expected, "{lane:?} through {limit} bytes");
+                let streamed = exported(&checkpoint, &options(precision, Some(limit)));
+                assert_eq!(draw(&streamed, weights(&streamed), 0).0, expected, "{precision:?} through {limit} bytes");
                 let model = model(&streamed.bytes);
                 for op in (0..model.ops()).filter_map(|index| model.op(index)) {
                     let Op::Conv2d(op) = op else { continue };
                     let [outputs, inputs] =
                         [op.output, op.scratch].map(|id| u64::from(model.tensor(id).expect("exists").channels));
-                    let chunks = op.chunks(lane, outputs, inputs).expect("streamed");
+                    let chunks = op.chunks(precision, outputs, inputs).expect("streamed");
                     let window = u64::from(model.tensor(op.window).expect("exists").bytes);
                     assert!(
                         window <= limit && chunks.buffers(window) * chunks.largest() <= window.max(chunks.largest())
@@ -67,7 +67,7 @@ fn streamed_models_draw_the_same_pictures() {
                     chunked += u32::from(chunks.count > 1);
                 }
             }
-            assert!(chunked > 0 || checkpoint != digits(), "no convolution came in several chunks in {lane:?}");
+            assert!(chunked > 0 || checkpoint != digits(), "no convolution came in several chunks in {precision:?}");
         }
     }
 }
@@ -75,7 +75,7 @@ fn streamed_models_draw_the_same_pictures() {
 /// The shipped model through 16 KiB: arena and window in at most 18 KiB, which leaves two for stack and statics.
 #[test]
 fn digits_fit_twenty_kilobytes_with_their_window() {
-    let streamed = exported(&digits(), &ExportOptions { steps: vec![], ..options(Lane::I8, Some(16 * 1024)) });
+    let streamed = exported(&digits(), &ExportOptions { steps: vec![], ..options(Precision::I8, Some(16 * 1024)) });
     let report = &streamed.report;
     println!("arena {} bytes, weights {}", report.arena_bytes, report.weights_bytes);
     assert!(report.arena_bytes <= 18 * 1024, "{} bytes", report.arena_bytes);
@@ -85,15 +85,14 @@ fn digits_fit_twenty_kilobytes_with_their_window() {
 #[test]
 fn a_window_that_cannot_hold_a_block_is_refused_by_name() {
     let checkpoint = waft_host::checkpoint::Checkpoint::open(digits()).expect("opens");
-    let refused =
-        waft_host::export::export(&checkpoint, &options(Lane::I8, Some(1000)), &indicatif::ProgressBar::hidden());
+    let refused = waft_host::export::export(&checkpoint, &options(Precision::I8, Some(1000)), &());
     let Err(ExportError::Option(text)) = refused else { panic!("exported") };
     assert!(text.contains("--stream 1000") && text.contains("conv"), "{text}");
 }
 
 #[test]
 fn a_session_without_a_source_is_refused() {
-    let streamed = exported(&digits(), &options(Lane::I8, Some(8192)));
+    let streamed = exported(&digits(), &options(Precision::I8, Some(8192)));
     let model = model(&streamed.bytes);
     let mut memory = arena(&model);
     assert_eq!(Session::new(&model, memory.as_mut_slice()).err(), Some(SessionError::WeightsMissing));
@@ -140,7 +139,7 @@ impl WeightSource for Faulty<'_> {
 
 #[test]
 fn late_bytes_and_errors_change_nothing_but_time() {
-    let streamed = exported(&golden("heads"), &options(Lane::I8, Some(4096)));
+    let streamed = exported(&golden("heads"), &options(Precision::I8, Some(4096)));
     let (expected, errors) = draw(&streamed, weights(&streamed), 0);
     assert!(expected.is_some() && errors.is_empty());
 
@@ -164,7 +163,7 @@ fn late_bytes_and_errors_change_nothing_but_time() {
 
 #[test]
 fn a_failed_run_leaves_the_session_usable() {
-    let streamed = exported(&digits(), &options(Lane::I8, Some(8192)));
+    let streamed = exported(&digits(), &options(Precision::I8, Some(8192)));
     let (expected, _) = draw(&streamed, weights(&streamed), 0);
     let model = model(&streamed.bytes);
     let mut memory = arena(&model);
@@ -187,7 +186,7 @@ fn a_failed_run_leaves_the_session_usable() {
 /// The weights of another model are found out at the first chunk.
 #[test]
 fn foreign_weights_are_refused() {
-    let streamed = exported(&digits(), &options(Lane::I8, Some(8192)));
+    let streamed = exported(&digits(), &options(Precision::I8, Some(8192)));
     let foreign = vec![0x55; weights(&streamed).len()];
     let (found, errors) = draw(&streamed, foreign.as_slice(), 0);
     assert!(found.is_none() && matches!(errors[..], [RunError::WeightsDamaged { chunk: 0, .. }]), "{errors:?}");
@@ -199,7 +198,7 @@ fn foreign_weights_are_refused() {
 /// Reads go through the file from its beginning to its end, once for each call.
 #[test]
 fn reading_is_sequential() {
-    let streamed = exported(&digits(), &options(Lane::I8, Some(16 * 1024)));
+    let streamed = exported(&digits(), &options(Precision::I8, Some(16 * 1024)));
     let model = model(&streamed.bytes);
     let mut memory = arena(&model);
     let source = Faulty { burst: usize::MAX, ..Faulty::new(weights(&streamed)) };
@@ -259,7 +258,7 @@ impl embedded_storage::nor_flash::ReadNorFlash for Mock {
 
 #[test]
 fn flash_files_and_lines_give_the_same_picture() {
-    let streamed = exported(&golden("heads"), &options(Lane::I8, Some(4096)));
+    let streamed = exported(&golden("heads"), &options(Precision::I8, Some(4096)));
     let (expected, _) = draw(&streamed, weights(&streamed), 0);
     let shifted = [&[0xEE; 64], weights(&streamed)].concat();
     let flash = Flash::new(Mock { bytes: shifted.clone(), at: 0 }, 64);
@@ -274,7 +273,7 @@ fn flash_files_and_lines_give_the_same_picture() {
 /// Every value of the streaming fields that would read or write beside the window or the file is refused.
 #[test]
 fn forged_windows_are_refused() {
-    let streamed = exported(&golden("heads"), &options(Lane::I8, Some(4096)));
+    let streamed = exported(&golden("heads"), &options(Precision::I8, Some(4096)));
     let original = model(&streamed.bytes);
     let header = *original.header();
     let forged = |at: usize, value: &[u8]| {

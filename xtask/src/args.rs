@@ -2,16 +2,18 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use waft_host::twin::Device;
-use waft_host::twin::host::Host;
+use waft_host::gpu::Device;
+use waft_host::gpu::host::Host;
+use waft_host::progress::Progress;
 
 /// How a model computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Lane {
+pub(crate) enum Precision {
     /// Integers only.
     I8,
     /// Half precision.
@@ -20,17 +22,17 @@ pub(crate) enum Lane {
     F32,
 }
 
-impl From<Lane> for waft::Lane {
-    fn from(lane: Lane) -> Self {
-        match lane {
-            Lane::I8 => waft::Lane::I8,
-            Lane::F16 => waft::Lane::F16,
-            Lane::F32 => waft::Lane::F32,
+impl From<Precision> for waft::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::I8 => waft::Precision::I8,
+            Precision::F16 => waft::Precision::F16,
+            Precision::F32 => waft::Precision::F32,
         }
     }
 }
 
-/// What runs the kernels of the twin.
+/// What runs the kernels of the GPU backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
     /// This machine's processor.
@@ -53,20 +55,43 @@ impl Backend {
         match self {
             Self::Cpu => Ok(Box::new(Host::default())),
             #[cfg(feature = "cuda")]
-            Self::Cuda => Ok(Box::new(waft_host::twin::cuda::Cuda::open(0)?)),
+            Self::Cuda => Ok(Box::new(waft_host::gpu::cuda::Cuda::open(0)?)),
             #[cfg(not(feature = "cuda"))]
             Self::Cuda => anyhow::bail!("this build has no CUDA: build xtask with its feature `cuda`"),
         }
     }
 }
 
-/// A progress bar on stderr, or a silent one if that is not a terminal.
-pub(crate) fn progress(what: &'static str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+/// Progress bars on stderr, one for each stage; nothing if that is not a terminal.
+pub(crate) struct Bar(Mutex<ProgressBar>);
+
+impl Default for Bar {
+    fn default() -> Self {
+        Self(Mutex::new(ProgressBar::hidden()))
     }
-    let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}").expect("a valid template");
-    ProgressBar::no_length().with_style(style).with_message(what)
+}
+
+impl Bar {
+    fn bar(&self) -> MutexGuard<'_, ProgressBar> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, stage: &'static str, total: u64) {
+        if std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}").expect("a valid template");
+            *self.bar() = ProgressBar::new(total).with_style(style).with_message(stage);
+        }
+    }
+
+    fn advance(&self, units: u64) {
+        self.bar().inc(units);
+    }
+
+    fn end(&self) {
+        self.bar().finish_and_clear();
+    }
 }
 
 /// Refuses a report that is not named as a page, before any work.

@@ -8,12 +8,12 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use waft::{Model, Request};
+use waft_host::gpu;
+use waft_host::gpu::cuda::Cuda;
 use waft_host::sample::{Batch, classes_in_turn};
 use waft_host::shipped;
-use waft_host::twin;
-use waft_host::twin::cuda::Cuda;
 
-use crate::args::{print_json, progress};
+use crate::args::{Bar, print_json};
 
 /// Measures speed beside a peer, in the same run.
 #[derive(clap::Args)]
@@ -27,7 +27,7 @@ enum What {
     Cuda(CudaArgs),
 }
 
-/// The twin on a GPU beside PyTorch's half precision on the same GPU: pictures a second.
+/// The GPU backend beside PyTorch's half precision on the same GPU: pictures a second.
 ///
 /// The peer needs a python3 with torch and diffusers (`--python` names another); without, its figures are null.
 #[derive(clap::Args)]
@@ -64,7 +64,7 @@ fn cuda(args: &CudaArgs) -> anyhow::Result<()> {
         bail!("--batch and --repeat: at least 1");
     }
     let mut device = Cuda::open(0)?;
-    let bytes = shipped::find(&args.model, None, None, &progress("exporting"))?;
+    let bytes = shipped::find(&args.model, None, None, &Bar::default())?;
     let model = Model::from_bytes(bytes.as_slice())?;
     let weights = shipped::weights(&args.model, &model)?;
     let steps = model.schedule(0).map_or(0, |list| list.steps);
@@ -81,11 +81,10 @@ fn cuda(args: &CudaArgs) -> anyhow::Result<()> {
             weights: weights.clone(),
             ..Batch::default()
         };
-        let hidden = indicatif::ProgressBar::hidden();
-        twin::draw(&mut device, &model, &batch(count), Some(size), &hidden)?;
+        gpu::draw(&mut device, &model, &batch(count), Some(size), &())?;
         let total = count * args.repeat as usize;
         let started = Instant::now();
-        twin::draw(&mut device, &model, &batch(total), Some(size), &hidden)?;
+        gpu::draw(&mut device, &model, &batch(total), Some(size), &())?;
         ours.push((size, total as f64 / started.elapsed().as_secs_f64()));
     }
     let (batch, rate) = ours.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1)).context("no batch")?;
@@ -95,10 +94,10 @@ fn cuda(args: &CudaArgs) -> anyhow::Result<()> {
     });
     let macs = model.header().macs as f64 * f64::from(steps);
     let report = json!({
-        "device": twin::Device::name(&device),
-        "driver": twin::Device::driver(&device),
+        "device": gpu::Device::name(&device),
+        "driver": gpu::Device::driver(&device),
         "model": args.model,
-        "lane": waft_host::export::lane_name(model.lane()),
+        "precision": waft_host::export::precision_name(model.precision()),
         "steps": steps,
         "batch": batch,
         "pictures_per_second": rate,
@@ -113,7 +112,7 @@ fn cuda(args: &CudaArgs) -> anyhow::Result<()> {
     if args.json {
         return print_json(&report);
     }
-    println!("{}: {rate:.0} pictures a second, {steps} steps, batches of {batch}", twin::Device::name(&device));
+    println!("{}: {rate:.0} pictures a second, {steps} steps, batches of {batch}", gpu::Device::name(&device));
     match (peer["pictures_per_second"].as_f64(), report["ratio"].as_f64()) {
         (Some(peer), Some(ratio)) => println!("PyTorch, half precision: {peer:.0} pictures a second; ratio {ratio:.2}"),
         _ => println!("PyTorch was not measured"),

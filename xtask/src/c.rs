@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use waft::Model;
-use waft_host::export::lane_name;
+use waft_host::export::precision_name;
 use waft_host::sample::digest;
 
 use crate::boards::{self, Board};
@@ -86,7 +86,7 @@ pub(crate) fn draw(target: &str, model: &[u8], request: Request) -> anyhow::Resu
         .replace("DATA_START", compiler.data_start);
     let script_file = folder.join(format!("{target}.ld"));
     std::fs::write(&script_file, script)?;
-    let image = folder.join(format!("{target}-{}.elf", lane_name(parsed.lane())));
+    let image = folder.join(format!("{target}-{}.elf", precision_name(parsed.precision())));
     eprintln!("compiling the C firmware for {target}");
     let output = Command::new(compiler.program)
         .args(compiler.flags)

@@ -6,7 +6,7 @@ use anyhow::Context;
 use waft_host::checkpoint::Checkpoint;
 use waft_host::export::{ExportOptions, Ranges, Recipe, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
 
-use crate::args::{Lane, print_json, progress, write_whole};
+use crate::args::{Bar, Precision, print_json, write_whole};
 
 /// Turns a diffusers checkpoint into a .waft file.
 #[derive(clap::Args)]
@@ -18,8 +18,8 @@ pub(crate) struct Args {
     out: PathBuf,
     /// How the device computes.
     #[arg(long, value_enum, default_value = "i8")]
-    lane: Lane,
-    /// Width of weights in the i8 lane.
+    precision: Precision,
+    /// Width of weights in the i8 precision.
     #[arg(long, value_enum, default_value = "i8")]
     weights: Weights,
     /// Step counts whose lists the file carries, the default one first [default: the checkpoint's waft.json, or 10].
@@ -37,34 +37,34 @@ pub(crate) struct Args {
     /// Derive epsilon from the clipped sample, which keeps guidance stable [default: as waft.json says, or false].
     #[arg(long)]
     use_clipped_model_output: Option<bool>,
-    /// Pictures to calibrate the i8 lane with; they take turns over the step lists.
+    /// Pictures to calibrate the i8 precision with; they take turns over the step lists.
     #[arg(long, default_value_t = ExportOptions::default().calibration_images, value_name = "N")]
     calib: usize,
-    /// Width of the residual stream and skips in the i8 lane.
+    /// Width of the residual stream and skips in the i8 precision.
     #[arg(long, value_enum, default_value = "auto")]
     residual: Residual,
-    /// How weights become integers in the i8 lane.
+    /// How weights become integers in the i8 precision.
     #[arg(long, value_enum, default_value = "gptq")]
     rounding: RoundingArg,
     /// How ranges of 8-bit activations follow from calibration.
     #[arg(long, value_enum, default_value = "mse")]
     ranges: RangesArg,
-    /// Take the mean error that rounded weights cause out of the biases of the i8 lane (Nagel et al., 2019).
+    /// Take the mean error that rounded weights cause out of the biases of the i8 precision (Nagel et al., 2019).
     #[arg(long, default_value_t = ExportOptions::default().recipe.bias_correction, action = clap::ArgAction::Set)]
     bias_correction: bool,
     /// Give the 8-bit inputs of convolutions that come through a normalization scales for each step.
     #[arg(long, default_value_t = ExportOptions::default().recipe.step_scales, action = clap::ArgAction::Set)]
     step_scales: bool,
-    /// How the two inputs of a shortcut over a skip join share a ring in the i8 lane.
+    /// How the two inputs of a shortcut over a skip join share a ring in the i8 precision.
     #[arg(long, value_enum, default_value = "split")]
     shortcuts: ShortcutsArg,
-    /// Scale each step's prediction by the factor that brings the i8 lane nearest to f32 (He et al., 2023).
+    /// Scale each step's prediction by the factor that brings the i8 precision nearest to f32 (He et al., 2023).
     #[arg(long, default_value_t = ExportOptions::default().output_correction, action = clap::ArgAction::Set)]
     output_correction: bool,
-    /// Most bytes of the arena in the i8 lane: activations get 16 bits as long as they fit.
+    /// Most bytes of the arena in the i8 precision: activations get 16 bits as long as they fit.
     #[arg(long, value_name = "BYTES", conflicts_with = "residual")]
     budget_ram: Option<u64>,
-    /// Most bytes of the file in the i8 lane: weights of convolutions get four bits until it fits, those first that lose
+    /// Most bytes of the file in the i8 precision: weights of convolutions get four bits until it fits, those first that lose
     /// least by it.
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["weights", "stream"])]
     budget_flash: Option<u64>,
@@ -135,7 +135,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let Scheduler::Ddim = args.scheduler;
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let options = ExportOptions {
-        lane: args.lane.into(),
+        precision: args.precision.into(),
         steps: args.steps.clone(),
         eta: args.eta,
         guidance: args.guidance,
@@ -173,7 +173,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         name: args.name.clone(),
         stream: args.stream,
     };
-    let exported = export(&checkpoint, &options, &progress("calibrating"))
+    let exported = export(&checkpoint, &options, &Bar::default())
         .with_context(|| format!("cannot export {}", args.checkpoint.display()))?;
     if let Some(weights) = &exported.weights {
         write_whole(&args.out.with_extension("weights"), |path| Ok(std::fs::write(path, weights)?))?;
@@ -191,7 +191,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         println!();
     }
     let percent = |a: u64, b: u64| 100.0 * a as f64 / b.max(1) as f64;
-    println!("{} in lane {}, steps {:?}", args.out.display(), report.lane, report.step_lists);
+    println!("{} in precision {}, steps {:?}", args.out.display(), report.precision, report.step_lists);
     println!("  flash        {:>12} bytes", report.flash_bytes);
     if report.weights_bytes > 0 {
         println!(

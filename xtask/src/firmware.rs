@@ -9,11 +9,11 @@ use object::{Object, ObjectSection, ObjectSymbol};
 use serde::Serialize;
 use waft::format::Op;
 use waft::{Guidance, Model};
-use waft_host::export::lane_name;
+use waft_host::export::precision_name;
 use waft_host::sample::digest;
 use waft_host::shipped;
 
-use crate::args::{Lane, print_json, progress};
+use crate::args::{Bar, Precision, print_json};
 use crate::boards::{self, Board, SOFT_FLOAT};
 use crate::c;
 use crate::setup;
@@ -27,9 +27,9 @@ pub(crate) struct Args {
     /// Name of a shipped model, or a .waft file.
     #[arg(long)]
     model: String,
-    /// Lane of a shipped model [default: i8].
+    /// Precision of a shipped model [default: i8].
     #[arg(long, value_enum)]
-    lane: Option<Lane>,
+    precision: Option<Precision>,
     /// Steps [default: the first list of the model].
     #[arg(long)]
     steps: Option<u32>,
@@ -98,7 +98,7 @@ pub(crate) struct Report {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let steps = args.steps.map(|steps| steps as usize);
-    let bytes = shipped::find(&args.model, args.lane.map(Into::into), steps, &progress("exporting"))?;
+    let bytes = shipped::find(&args.model, args.precision.map(Into::into), steps, &Bar::default())?;
     let weights = shipped::weights(&args.model, &Model::from_bytes(bytes.as_slice())?)?;
     let request = Request { steps: args.steps, seed: args.seed, class: args.class, guidance: args.guidance };
     if args.c {
@@ -239,9 +239,9 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
-/// The lane and the operations that a model uses, as features of the core.
+/// The precision and the operations that a model uses, as features of the core.
 pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
-    let mut features = vec![lane_name(model.lane())];
+    let mut features = vec![precision_name(model.precision())];
     let ops: Vec<Op> = (0..model.ops()).filter_map(|index| model.op(index)).collect();
     if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.four_bits)) {
         features.push("i4");
@@ -281,7 +281,7 @@ fn build_image(triple: &str, layout: &str, model: &[u8], weights: &[u8], proof: 
     let weights_file = model_file.with_extension("weights");
     std::fs::write(&weights_file, weights)?;
     let parsed = Model::from_bytes(model)?;
-    let lane = lane_name(parsed.lane());
+    let precision = precision_name(parsed.precision());
     let mut features = features(&parsed);
     if !weights.is_empty() {
         features.push("stream");
@@ -307,7 +307,7 @@ fn build_image(triple: &str, layout: &str, model: &[u8], weights: &[u8], proof: 
     }
     let extension = if triple.starts_with("wasm") { "wasm" } else { "" };
     let built = folder.join(triple).join("release").join("waft-firmware").with_extension(extension);
-    let kept = built.with_file_name(format!("{layout}-{lane}-{}", if proof { "proof" } else { "image" }));
+    let kept = built.with_file_name(format!("{layout}-{precision}-{}", if proof { "proof" } else { "image" }));
     std::fs::copy(&built, &kept)?;
     Ok(kept)
 }

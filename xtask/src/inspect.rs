@@ -25,7 +25,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let bytes = shipped::find(&args.model, None, None, &indicatif::ProgressBar::hidden())?;
+    let bytes = shipped::find(&args.model, None, None, &())?;
     let model = Model::from_bytes(bytes.as_slice())?;
     let header = model.header();
     let memory: Vec<Memory> = waft_host::report::memory(&model);
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return print_json(&json!({
             "name": model.name(),
             "provenance": model.provenance(),
-            "lane": waft_host::export::lane_name(model.lane()),
+            "precision": waft_host::export::precision_name(model.precision()),
             "flash_bytes": header.file_bytes,
             "arena_bytes": header.arena_bytes,
             "arena_lower_bound_bytes": header.arena_lower_bound,
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }));
     }
     let [h, w, c] = model.image_shape();
-    println!("{} ({})", model.name(), waft_host::export::lane_name(model.lane()));
+    println!("{} ({})", model.name(), waft_host::export::precision_name(model.precision()));
     for line in model.provenance().lines() {
         println!("  {line}");
     }

@@ -94,7 +94,7 @@ fn compile() -> anyhow::Result<String> {
     let Ok(assembly) = std::fs::read_to_string(&product) else {
         bail!("the kernels do not compile:\n{}", String::from_utf8_lossy(&output.stderr));
     };
-    for kernel in waft_host::twin::kernel_names() {
+    for kernel in waft_host::gpu::kernel_names() {
         ensure!(assembly.contains(&format!(".entry {kernel}(")), "the compiler gave no kernel {kernel}");
     }
     Ok(format!("// {}\n{}", toolchain.version(), normalize(&assembly)))

@@ -7,13 +7,13 @@ mod args;
 mod bench;
 mod boards;
 mod c;
-mod eps;
 mod export;
 mod firmware;
 mod header;
 mod inspect;
 mod kernels;
 mod parity;
+mod predict;
 mod quality;
 mod sample;
 mod setup;
@@ -33,7 +33,7 @@ struct Cli {
 enum Command {
     ExportWeights(export::Args),
     Sample(sample::Args),
-    Eps(eps::Args),
+    Predict(predict::Args),
     Inspect(inspect::Args),
     Kernels(kernels::Args),
     Parity(parity::Args),
@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::ExportWeights(args) => export::run(&args),
         Command::Sample(args) => sample::run(&args),
-        Command::Eps(args) => eps::run(&args),
+        Command::Predict(args) => predict::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Parity(args) => parity::run(&args),

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use serde_json::json;
-use waft::{Guidance, Lane, Model, Request};
+use waft::{Guidance, Model, Precision, Request};
 use waft_host::parity::{self, ImageParity, OpParity, report};
 use waft_host::sample::{Batch, classes_in_turn};
 use waft_host::shipped;
 
-use crate::args::{self, Backend, check_report, print_json, progress, write_whole};
+use crate::args::{self, Backend, Bar, check_report, print_json, write_whole};
 
 /// Holds the GPU's kernels against the runtime: every operation on real and adversarial inputs, then whole pictures.
 #[derive(clap::Args)]
@@ -20,10 +20,10 @@ pub(crate) struct Args {
     /// Name of a shipped model, or a .waft file.
     #[arg(long, default_value = "digits")]
     model: String,
-    /// Lane of a shipped model [default: all].
+    /// Precision of a shipped model [default: all].
     #[arg(long, value_enum)]
-    lane: Option<args::Lane>,
-    /// Pictures of the i8 lane; of float lanes a quarter [default: 32 on the CPU, 10000 on a GPU].
+    precision: Option<args::Precision>,
+    /// Pictures of the i8 precision; of float precisions a quarter [default: 32 on the CPU, 10000 on a GPU].
     #[arg(long)]
     images: Option<usize>,
     /// Most pictures at once [default: what fits].
@@ -45,23 +45,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("--images {images}: 1 to 1000000 pictures");
     }
     let mut device = args.backend.open()?;
-    let lanes: &[Option<Lane>] = match args.lane {
-        Some(lane) => &[Some(lane.into())],
+    let precisions: &[Option<Precision>] = match args.precision {
+        Some(precision) => &[Some(precision.into())],
         None if PathBuf::from(&args.model).is_file() => &[None],
-        None => &[Some(Lane::I8), Some(Lane::F16), Some(Lane::F32)],
+        None => &[Some(Precision::I8), Some(Precision::F16), Some(Precision::F32)],
     };
+    let progress = Bar::default();
     let mut ops: Vec<OpParity> = vec![];
     let mut pictures: Vec<ImageParity> = vec![];
-    for &lane in lanes {
-        let bytes = shipped::find(&args.model, lane, None, &progress("exporting"))?;
+    for &precision in precisions {
+        let bytes = shipped::find(&args.model, precision, None, &progress)?;
         let model = Model::from_bytes(bytes.as_slice())?;
         let weights = shipped::weights(&args.model, &model)?;
-        let bar = progress("operations");
-        bar.set_length(model.ops().into());
-        ops.extend(parity::ops(&mut *device, &model, &weights, |_| bar.inc(1))?);
-        bar.finish_and_clear();
+        ops.extend(parity::ops(&mut *device, &model, &weights, &progress)?);
 
-        let count = if model.lane() == Lane::I8 { images } else { images.div_ceil(4) };
+        let count = if model.precision() == Precision::I8 { images } else { images.div_ceil(4) };
         // Most without guidance, some with: that adds a pass of the network and the mixing of its outputs.
         let guided = if model.has_guidance() { count.div_ceil(8) } else { 0 };
         for (guidance, count) in [(Guidance::NONE, count - guided), (Guidance::from_f32(2.0), guided)] {
@@ -77,7 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 weights: weights.clone(),
                 ..Batch::default()
             };
-            pictures.push(parity::images(&mut *device, &model, &batch, args.batch, progress)?);
+            pictures.push(parity::images(&mut *device, &model, &batch, args.batch, &progress)?);
         }
     }
     if let Some(path) = &args.report {

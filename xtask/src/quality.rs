@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 use waft::Guidance;
+use waft_host::gpu::Device;
 use waft_host::quality::metrics::Estimate;
 use waft_host::quality::shard::{self, Shard};
 use waft_host::quality::{Figures, Options, Quality, Setup, report};
-use waft_host::twin::Device;
 
-use crate::args::{Backend, check_report, print_json, progress, write_whole};
+use crate::args::{Backend, Bar, check_report, print_json, write_whole};
 
 /// Measures what quantization costs: Fréchet distance, Inception Score, precision, recall, class accuracy, PSNR, SSIM.
 #[derive(clap::Args)]
@@ -77,7 +77,7 @@ pub(crate) struct MergeArgs {
 /// Runs `merge`.
 pub(crate) fn merge(args: &MergeArgs) -> anyhow::Result<()> {
     check_report(args.output.report.as_deref())?;
-    let (model, quality) = shard::merge(&args.shards, &progress)?;
+    let (model, quality) = shard::merge(&args.shards, &Bar::default())?;
     args.output.show(&model, &quality)
 }
 
@@ -102,16 +102,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         None => Backend::Cuda.open().ok(),
     };
     let device = device.as_mut().map(|device| &mut **device as &mut dyn Device);
-    let setup = Setup::new(&args.model, &options, &progress)?;
+    let setup = Setup::new(&args.model, &options, &Bar::default())?;
     if let (Some(shard), Some(path)) = (args.shard, &args.out) {
         let range = shard.range(setup.count);
-        let pictures = setup.draw(range.clone(), device, &progress)?;
+        let pictures = setup.draw(range.clone(), device, &Bar::default())?;
         let bytes = shard::encode(&args.model, &options, &setup, range.start, &pictures)?;
         write_whole(path, |path| Ok(std::fs::write(path, bytes)?))?;
         println!("{}: pictures {} to {} of {}", path.display(), range.start, range.end, setup.count);
         return Ok(());
     }
-    let pictures = setup.draw(0..setup.count, device, &progress)?;
+    let pictures = setup.draw(0..setup.count, device, &Bar::default())?;
     args.output.show(&args.model, &setup.evaluate(pictures)?)
 }
 
@@ -157,7 +157,7 @@ impl Output {
 fn print_figures(figures: &Figures) {
     println!(
         "\n{} ({}): {} bytes of flash, {} of arena",
-        figures.name, figures.lane, figures.flash_bytes, figures.arena_bytes
+        figures.name, figures.arithmetic, figures.flash_bytes, figures.arena_bytes
     );
     for (name, estimate) in [
         ("Fréchet distance", Some(figures.fid)),

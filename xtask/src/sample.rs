@@ -9,7 +9,7 @@ use waft_host::image::{Canvas, to_bytes, write_gif};
 use waft_host::sample::{Batch, Picture, digest, draw};
 use waft_host::shipped;
 
-use crate::args::{Lane, print_json, progress, write_whole};
+use crate::args::{Bar, Precision, print_json, write_whole};
 
 /// Draws pictures with the runtime on this machine.
 #[derive(clap::Args)]
@@ -32,9 +32,9 @@ pub(crate) struct Args {
     /// Classifier-free guidance; other than 1 it doubles the work.
     #[arg(long)]
     guidance: Option<f32>,
-    /// Lane of a shipped model [default: i8].
+    /// Precision of a shipped model [default: i8].
     #[arg(long, value_enum)]
-    lane: Option<Lane>,
+    precision: Option<Precision>,
     /// Initial noise instead of seeds: tensor `latents`, (N, C, H, W), f32.
     #[arg(long, value_name = "F.safetensors")]
     latents: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("--out {}: end it in .png, .gif or .safetensors", path.display());
     }
     let steps = args.steps.map(|steps| steps as usize);
-    let bytes = shipped::find(&args.model, args.lane.map(Into::into), steps, &progress("exporting"))?;
+    let bytes = shipped::find(&args.model, args.precision.map(Into::into), steps, &Bar::default())?;
     let model = Model::from_bytes(bytes.as_slice())?;
     let mut request = Request::new();
     if let Some(class) = args.class {
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let weights = shipped::weights(&args.model, &model)?;
     let trajectory = args.trajectory || film;
     let batch = Batch { request, seed: args.seed, count, latents, trajectory, weights, ..Batch::default() };
-    let pictures = draw(&model, &batch, &progress("drawing"))?;
+    let pictures = draw(&model, &batch, &Bar::default())?;
     if let (Some(path), Some(kind)) = (&args.out, &kind) {
         write_whole(path, |path| match kind.as_str() {
             "gif" => Ok(write_gif(path, &frames(&pictures, shape))?),
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "height": shape[0],
             "width": shape[1],
             "channels": shape[2],
-            "lane": waft_host::export::lane_name(model.lane()),
+            "precision": waft_host::export::precision_name(model.precision()),
         }));
     }
     println!("{count} pictures, SHA-256 {digest}");

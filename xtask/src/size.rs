@@ -4,7 +4,7 @@ use serde_json::json;
 use waft::Model;
 use waft_host::shipped;
 
-use crate::args::{Lane, print_json, progress};
+use crate::args::{Bar, Precision, print_json};
 use crate::boards;
 use crate::firmware::Firmware;
 
@@ -17,9 +17,9 @@ pub(crate) struct Args {
     /// Name of a shipped model, or a .waft file; only the operations that it uses are linked.
     #[arg(long, default_value = "digits")]
     model: String,
-    /// Lane of a shipped model [default: i8].
+    /// Precision of a shipped model [default: i8].
     #[arg(long, value_enum)]
-    lane: Option<Lane>,
+    precision: Option<Precision>,
     /// Print one JSON object a target.
     #[arg(long)]
     json: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let bytes = shipped::find(&args.model, args.lane.map(Into::into), None, &progress("exporting"))?;
+    let bytes = shipped::find(&args.model, args.precision.map(Into::into), None, &Bar::default())?;
     let weights = shipped::weights(&args.model, &Model::from_bytes(bytes.as_slice())?)?;
     if !args.json {
         println!("bytes besides the model and the arena, the test harness included");

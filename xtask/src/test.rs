@@ -179,15 +179,14 @@ fn driver_test() -> anyhow::Result<()> {
 
 /// The firmware draws the host's pictures on every target, within its limits, without a panic path or a float routine.
 fn firmware_tests() -> anyhow::Result<()> {
-    let hidden = indicatif::ProgressBar::hidden();
-    let bytes = shipped::find("digits", None, None, &hidden)?;
+    let bytes = shipped::find("digits", None, None, &())?;
     let model = Model::from_bytes(bytes.as_slice())?;
     let requests = [(7, 1, 10, 1.0), (0, 2, 10, 1.0), (3, u64::MAX, 20, 1.0), (5, 5, 10, 2.5)];
     let mut expected = vec![];
     for (class, seed, steps, guidance) in requests {
         let request = Request::new().class(class).steps(steps).guidance(Guidance::from_f32(guidance));
         let batch = Batch { request, seed, count: 1, ..Batch::default() };
-        let pictures = draw(&model, &batch, &hidden)?;
+        let pictures = draw(&model, &batch, &())?;
         expected.push(digest(pictures.iter().map(|picture| picture.bytes.as_slice())));
     }
     for board in boards::find("all")? {
@@ -218,10 +217,10 @@ fn firmware_tests() -> anyhow::Result<()> {
         ensure!(found == expected[3], "C on {target}: digest {found} but the host's is {}", expected[3]);
         eprintln!("{target}: the C firmware draws the host's picture");
     }
-    let half = shipped::find("digits", Some(waft::Lane::F16), None, &hidden)?;
+    let half = shipped::find("digits", Some(waft::Precision::F16), None, &())?;
     ensure!(
         Firmware::build(boards::find("thumbv7em-none-eabihf")?[0], half.as_slice(), &[])?.panic_free,
-        "a panic path survives in the f16 lane"
+        "a panic path survives in the f16 precision"
     );
     let floats = firmware::float_routines(bytes.as_slice())?;
     if !floats.is_empty() {
@@ -235,7 +234,7 @@ fn firmware_tests() -> anyhow::Result<()> {
 fn stream_test((class, seed, steps, guidance): (u16, u64, u32, f32), expected: &str) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(shipped::models_folder().join("digits").join("checkpoint"))?;
     let options = ExportOptions { stream: Some(16 * 1024), ..ExportOptions::default() };
-    let export = export(&checkpoint, &options, &indicatif::ProgressBar::hidden())?;
+    let export = export(&checkpoint, &options, &())?;
     let weights = export.weights.unwrap_or_default();
     let board = boards::find("thumbv7em-none-eabihf")?[0];
     let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
@@ -259,7 +258,7 @@ fn step_scales_test(request: (u16, u64, u32, f32)) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(shipped::models_folder().join("digits").join("checkpoint"))?;
     let recipe = Recipe { step_scales: true, ..Recipe::default() };
     let options = ExportOptions { recipe, calibration_images: 4, ..ExportOptions::default() };
-    let export = export(&checkpoint, &options, &indicatif::ProgressBar::hidden())?;
+    let export = export(&checkpoint, &options, &())?;
     same_pictures("scales of each step", export.bytes.as_slice(), request)
 }
 
@@ -268,7 +267,7 @@ fn same_pictures(what: &str, bytes: &[u8], (class, seed, steps, guidance): (u16,
     let model = Model::from_bytes(bytes)?;
     let request = Request::new().class(class).steps(steps).guidance(Guidance::from_f32(guidance));
     let batch = Batch { request, seed, count: 1, ..Batch::default() };
-    let pictures = draw(&model, &batch, &indicatif::ProgressBar::hidden())?;
+    let pictures = draw(&model, &batch, &())?;
     let expected = digest(pictures.iter().map(|picture| picture.bytes.as_slice()));
     for target in ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"] {
         let request = firmware::Request { steps: Some(steps), seed, class: Some(class), guidance: Some(guidance) };
@@ -284,7 +283,7 @@ fn same_pictures(what: &str, bytes: &[u8], (class, seed, steps, guidance): (u16,
 fn step_test() -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(shipped::models_folder().join("emoji").join("checkpoint"))?;
     let options = ExportOptions { steps: vec![1], calibration_images: 4, ..ExportOptions::default() };
-    let export = export(&checkpoint, &options, &indicatif::ProgressBar::hidden())?;
+    let export = export(&checkpoint, &options, &())?;
     let request = firmware::Request { steps: None, seed: 1, class: Some(0), guidance: None };
     let board = boards::find("thumbv7em-none-eabihf")?[0];
     let report = Firmware::build(board, export.bytes.as_slice(), &[])?.draw(request)?;

@@ -41,7 +41,7 @@ fn every_command_explains_itself() {
     for command in [
         "export-weights",
         "sample",
-        "eps",
+        "predict",
         "inspect",
         "firmware",
         "size",
@@ -67,7 +67,7 @@ fn export_and_sample_from_a_checkpoint() {
     let report = json(&[
         "export-weights",
         &golden("heads"),
-        "--lane",
+        "--precision",
         "i8",
         "--steps",
         "4",
@@ -80,7 +80,7 @@ fn export_and_sample_from_a_checkpoint() {
     for key in ["flash_bytes", "arena_bytes", "arena_lower_bound_bytes", "macs_per_step", "params"] {
         assert!(report[key].as_u64().is_some_and(|n| n > 0), "{key}: {report}");
     }
-    assert_eq!((report["lane"].as_str(), report["steps"].as_u64()), (Some("i8"), Some(4)));
+    assert_eq!((report["precision"].as_str(), report["steps"].as_u64()), (Some("i8"), Some(4)));
     assert_eq!(report["flash_bytes"], std::fs::metadata(&file).expect("written").len());
 
     let draw = |extra: &[&str]| {
@@ -106,7 +106,7 @@ fn export_and_sample_from_a_checkpoint() {
     json(&[
         "export-weights",
         &golden("heads"),
-        "--lane",
+        "--precision",
         "i8",
         "--steps",
         "4",
@@ -144,7 +144,7 @@ fn eps_agrees_with_diffusers_and_refuses_what_does_not_fit() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("out.safetensors");
     let input = golden("velocity_eps.safetensors");
-    assert!(xtask(&["eps", &golden("velocity"), "--input", &input, "--out", text(&out)]).status.success());
+    assert!(xtask(&["predict", &golden("velocity"), "--input", &input, "--out", text(&out)]).status.success());
     let found = waft_host::tensors::read(&out).expect("safetensors").f32("out").expect("out");
     let expected = waft_host::tensors::read(Path::new(&input)).expect("safetensors").f32("out").expect("out");
     assert_eq!(found.0, expected.0);
@@ -152,7 +152,7 @@ fn eps_agrees_with_diffusers_and_refuses_what_does_not_fit() {
     assert!(worst <= 1e-4, "{worst}");
 
     let absent = folder.path().join("absent.safetensors");
-    let error = failure(&["eps", &golden("heads"), "--input", &input, "--out", text(&absent)]);
+    let error = failure(&["predict", &golden("heads"), "--input", &input, "--out", text(&absent)]);
     assert!(error.contains("shape") && !absent.exists(), "{error}");
 }
 
@@ -166,7 +166,7 @@ fn mistakes_are_named_and_leave_no_file() {
     assert!(export(&["--steps", "61"]).contains("take 6"), "a trailing list that diffusers gets wrong");
     assert!(export(&["--eta", "2"]).contains("between 0 and 1"));
     assert!(export(&["--guidance", "3"]).contains("unconditional_class"));
-    assert!(export(&["--lane", "f64"]).contains("f32"));
+    assert!(export(&["--precision", "f64"]).contains("f32"));
     let scales = ["--step-scales", "true", "--steps", "10,20", "--calib", "1"];
     assert!(export(&scales).contains("at least 2"), "a list without a picture has no scales");
     assert!(failure(&["export-weights", "/nowhere", "--out", text(&out)]).contains("config.json"));
@@ -193,11 +193,11 @@ fn the_shipped_digits_file_is_reproducible() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("d.waft");
     let checkpoint = root().join("models").join("digits").join("checkpoint");
-    for lane in ["i8", "f16"] {
-        json(&["export-weights", text(&checkpoint), "--lane", lane, "--out", text(&out), "--json"]);
-        let shipped = root().join("models").join("digits").join(format!("digits-{lane}.waft"));
+    for precision in ["i8", "f16"] {
+        json(&["export-weights", text(&checkpoint), "--precision", precision, "--out", text(&out), "--json"]);
+        let shipped = root().join("models").join("digits").join(format!("digits-{precision}.waft"));
         let same = std::fs::read(&out).expect("written") == std::fs::read(&shipped).expect("shipped");
-        assert!(same, "export models/digits/checkpoint with --lane {lane} again, or find what changed");
+        assert!(same, "export models/digits/checkpoint with --precision {precision} again, or find what changed");
     }
 }
 
@@ -230,7 +230,7 @@ fn signed_models_are_accepted_with_their_key_only() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (model, key, out) =
         (folder.path().join("m.waft"), folder.path().join("waft.key"), folder.path().join("m.signed"));
-    json(&["export-weights", &golden("heads"), "--steps", "2", "--lane", "f32", "--out", text(&model), "--json"]);
+    json(&["export-weights", &golden("heads"), "--steps", "2", "--precision", "f32", "--out", text(&model), "--json"]);
     let sign = ["sign", text(&model), "--key", text(&key), "--out", text(&out), "--json"];
     assert!(failure(&sign).contains("--new-key"), "a missing key is explained");
     assert!(!out.exists());
@@ -289,7 +289,7 @@ fn shards_make_the_whole() {
 
 #[test]
 fn parity_prints_its_contract() {
-    let report = json(&["parity", "--model", "digits", "--lane", "i8", "--images", "8", "--json"]);
+    let report = json(&["parity", "--model", "digits", "--precision", "i8", "--images", "8", "--json"]);
     assert_eq!((&report["backend"], &report["identical"]), (&"cpu".into(), &true.into()));
     assert_eq!(report["images"], 8);
     let ops = report["ops"].as_array().expect("a list");

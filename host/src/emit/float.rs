@@ -1,7 +1,7 @@
-//! The float lanes.
+//! The float precisions.
 
 use half::f16;
-use waft::format::{CHANNEL_BLOCK, Element, Lane, STEP_BYTES};
+use waft::format::{CHANNEL_BLOCK, Element, Precision, STEP_BYTES};
 
 use super::{ATTENTION, EMBED, Emitted, GROUP_NORM, LINEAR, Source, bias_layout, conv_record, tensor_table};
 use crate::graph::silu;
@@ -11,13 +11,19 @@ use crate::schedule::DdimStep;
 use crate::write::{Record, ScheduleEntry, Writer};
 
 /// Emits records and parameters in `f32` or `f16`.
-pub fn emit(source: &Source<'_>, lane: Lane, plan: &Plan, elements: &[Element], writer: &mut Writer) -> Emitted {
+pub fn emit(
+    source: &Source<'_>,
+    precision: Precision,
+    plan: &Plan,
+    elements: &[Element],
+    writer: &mut Writer,
+) -> Emitted {
     let network = source.network;
     let (bias_places, bias_bytes) = bias_layout(network);
     let stored = |values: &[f32]| -> Vec<u8> {
-        match lane {
-            Lane::F16 => values.iter().flat_map(|&w| f16::from_f32(w).to_le_bytes()).collect(),
-            Lane::F32 | Lane::I8 => values.iter().flat_map(|&w| w.to_le_bytes()).collect(),
+        match precision {
+            Precision::F16 => values.iter().flat_map(|&w| f16::from_f32(w).to_le_bytes()).collect(),
+            Precision::F32 | Precision::I8 => values.iter().flat_map(|&w| w.to_le_bytes()).collect(),
         }
     };
     let mut ops = vec![];

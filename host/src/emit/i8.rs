@@ -1,8 +1,7 @@
-//! The `i8` lane: every real number of the network becomes an integer here, once.
+//! The `i8` precision: every real number of the network becomes an integer here, once.
 
 use std::collections::HashMap;
 
-use indicatif::ProgressBar;
 use rayon::prelude::*;
 use waft::fixed::{NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
 use waft::format::{ALIGN, CHANNEL_BLOCK, Element, QUAD, STEP_BYTES, STEP_SCALES_BYTES};
@@ -14,6 +13,7 @@ use crate::calibrate::Observations;
 use crate::graph::{Linear, silu};
 use crate::lower::{Conv, Id, Network, Op, Role};
 use crate::plan::Plan;
+use crate::progress::Progress;
 use crate::quantize::{self, Ranges, Scale, multiplier};
 use crate::rounding::{self, Moments, Rounded};
 use crate::schedule::DdimStep;
@@ -171,21 +171,20 @@ pub fn quantize(
     widths: &Widths,
     seen: &Observations,
     recipe: Recipe,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
 ) -> Vec<Option<QuantizedConv>> {
     let emitter = Emitter::new(*source, widths, seen, recipe);
-    progress.reset();
-    progress.set_length(source.network.ops.len() as u64);
+    progress.begin("rounding weights", source.network.ops.len() as u64);
     let quantized = source.network.ops.par_iter().enumerate().map(|(index, (_, op))| {
         let quantized = match op {
             Op::Conv(conv) => Some(emitter.quantize(index, conv)),
             _ => None,
         };
-        progress.inc(1);
+        progress.advance(1);
         quantized
     });
     let quantized = quantized.collect();
-    progress.finish_and_clear();
+    progress.end();
     quantized
 }
 

@@ -1,4 +1,4 @@
-//! From the operations of a [`Network`] to the records and parameters of a file, one file for each lane family.
+//! From the operations of a [`Network`] to the records and parameters of a file, one file for each precision family.
 
 pub mod float;
 pub mod i8;
@@ -28,7 +28,7 @@ impl StepList {
     }
 }
 
-/// What every lane's emitter starts from.
+/// What every precision's emitter starts from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// The mathematics: conditioning and classes.
@@ -78,7 +78,7 @@ fn for_each_class<'g>(graph: &'g Graph, mut f: impl FnMut(Option<&'g [f32]>)) {
     }
 }
 
-/// The fields of a convolution's record that do not depend on the lane.
+/// The fields of a convolution's record that do not depend on the precision.
 fn conv_record(network: &Network, conv: &crate::lower::Conv) -> Record {
     let bias_tensor = conv.projection.as_ref().and_then(|(_, id)| *id);
     let bias = match (&conv.projection, bias_tensor) {
@@ -154,7 +154,7 @@ fn bias_layout(network: &Network) -> (Vec<Option<usize>>, usize) {
     (places, at)
 }
 
-/// Elements of every tensor in a float lane.
+/// Elements of every tensor in a float precision.
 pub fn float_elements(network: &Network, activation: Element) -> Vec<Element> {
     let element = |role| match role {
         Role::Stream | Role::Attention => activation,

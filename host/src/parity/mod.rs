@@ -1,28 +1,29 @@
-//! Whether a twin computes what the device computes: operation by operation, then whole pictures.
+//! Whether the GPU backend computes what the device computes: operation by operation, then whole pictures.
 //!
-//! Each operation runs in the runtime and on the twin from the same arenas: those of real runs, and adversarial ones whose
-//! inputs are noise over the whole range of their type, its extremes, or zeros. In the `i8` lane not one bit may differ. The
-//! float lanes add in the same order and agree in every bit on a host; a GPU's compiler is allowed errors up to [`bound`].
+//! Each operation runs in the runtime and on the GPU backend from the same arenas: those of real runs, and adversarial ones whose
+//! inputs are noise over the whole range of their type, its extremes, or zeros. In the `i8` precision not one bit may differ. The
+//! float precisions add in the same order and agree in every bit on a host; a GPU's compiler is allowed errors up to [`bound`].
 
 pub mod report;
 
 use serde::Serialize;
 use thiserror::Error;
-use waft::format::{Element, Lane, NONE, Op, Tensor};
+use waft::format::{Element, NONE, Op, Precision, Tensor};
 use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model, Request, RequestError, RunError, Session, SessionError};
 use waft_kernels::{STATE_BYTES, Space};
 
-use crate::export::lane_name;
+use crate::export::precision_name;
+use crate::gpu::{self, Device, GpuError, Program};
+use crate::progress::Progress;
 use crate::sample::{Batch, SampleError, arena, draw};
-use crate::twin::{self, Device, Program, TwinError};
 
 /// Why parity was not checked.
 #[derive(Debug, Error)]
 pub enum ParityError {
-    /// The twin failed.
+    /// The GPU backend failed.
     #[error(transparent)]
-    Twin(#[from] TwinError),
+    Gpu(#[from] GpuError),
     /// The model cannot run here.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -37,13 +38,13 @@ pub enum ParityError {
     Sample(#[from] SampleError),
 }
 
-/// Largest error of an operation of a float lane, as a share of its largest result: that of contracted sums, and in half
+/// Largest error of an operation of a float precision, as a share of its largest result: that of contracted sums, and in half
 /// precision one rounding.
-pub fn bound(lane: Lane) -> f64 {
-    match lane {
-        Lane::I8 => 0.0,
-        Lane::F16 => 2e-3,
-        Lane::F32 => 1e-5,
+pub fn bound(precision: Precision) -> f64 {
+    match precision {
+        Precision::I8 => 0.0,
+        Precision::F16 => 2e-3,
+        Precision::F32 => 1e-5,
     }
 }
 
@@ -58,18 +59,18 @@ pub struct Difference {
     pub index: usize,
     /// What the device computes.
     pub expected: f64,
-    /// What the twin computes.
+    /// What the GPU backend computes.
     pub found: f64,
 }
 
 /// How an operation compares.
 #[derive(Clone, Debug, Serialize)]
 pub struct OpParity {
-    /// Its lane, number, kind and the shape of its result.
+    /// Its precision, number, kind and the shape of its result.
     pub op: String,
     /// Elements that were compared.
     pub elements: u64,
-    /// Elements that differ, in the float lanes by more than [`bound`].
+    /// Elements that differ, in the float precisions by more than [`bound`].
     pub mismatches: u64,
     /// Largest difference, in the tensor's own units.
     pub max_abs_err: f64,
@@ -83,7 +84,7 @@ pub struct OpParity {
 /// How whole pictures compare.
 #[derive(Clone, Debug, Serialize)]
 pub struct ImageParity {
-    /// Lane, steps, guidance.
+    /// Precision, steps, guidance.
     pub what: String,
     /// Pictures.
     pub images: usize,
@@ -91,7 +92,7 @@ pub struct ImageParity {
     pub different: usize,
     /// Largest difference of a byte.
     pub max_byte_err: u8,
-    /// How many the twin draws in a second, copies and start included.
+    /// How many the GPU backend draws in a second, copies and start included.
     pub pictures_per_second: f64,
 }
 
@@ -127,7 +128,7 @@ pub fn ops(
     device: &mut dyn Device,
     model: &Model<'_>,
     weights: &[u8],
-    mut progress: impl FnMut(u16),
+    progress: &dyn Progress,
 ) -> Result<Vec<OpParity>, ParityError> {
     let program = Program::new(model, weights)?;
     let steps = model.schedule(0).map_or(1, |list| list.steps);
@@ -173,11 +174,12 @@ pub fn ops(
     // All cases of a launch share the step's number.
     let shared_step = steps / 2;
     let schedule = Request::new().schedule(model)?;
-    let state = twin::state(&schedule, shared_step, 0, Guidance::NONE);
+    let state = gpu::state(&schedule, shared_step, 0, Guidance::NONE);
     let classes: Vec<u32> = cases.iter().map(|case| case.class.into()).collect();
     device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
     device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(&classes))?;
     let mut found = vec![];
+    progress.begin("operations", model.ops().into());
     for index in 0..model.ops() {
         let Some(op) = model.op(index) else { continue };
         let Some(output) = model.tensor(op.output()) else { continue };
@@ -206,11 +208,12 @@ pub fn ops(
                 picture * program.strides.arena as usize + output.offset as usize,
                 &mut result,
             )?;
-            compare(model.lane(), &output, op.output(), &case.name, expected, &result, &mut parity);
+            compare(model.precision(), &output, op.output(), &case.name, expected, &result, &mut parity);
         }
         found.push(parity);
-        progress(index);
+        progress.advance(1);
     }
+    progress.end();
     Ok(found)
 }
 
@@ -224,7 +227,7 @@ fn name(model: &Model<'_>, index: u16, op: &Op, output: &Tensor) -> String {
         Op::Linear(_) => "linear",
     };
     let Tensor { rows, columns, channels, .. } = output;
-    format!("{} {index:03} {kind} {rows}x{columns}x{channels}", lane_name(model.lane()))
+    format!("{} {index:03} {kind} {rows}x{columns}x{channels}", precision_name(model.precision()))
 }
 
 /// Replaces what an operation reads by an adversary's values.
@@ -280,7 +283,15 @@ fn values(element: Element, bytes: &[u8]) -> Vec<f64> {
     bytes.chunks_exact(element.bytes()).map(read).collect()
 }
 
-fn compare(lane: Lane, tensor: &Tensor, id: u16, case: &str, expected: &[u8], found: &[u8], parity: &mut OpParity) {
+fn compare(
+    precision: Precision,
+    tensor: &Tensor,
+    id: u16,
+    case: &str,
+    expected: &[u8],
+    found: &[u8],
+    parity: &mut OpParity,
+) {
     let (expected, found) = (values(tensor.element, expected), values(tensor.element, found));
     let largest = expected.iter().filter(|x| x.is_finite()).fold(0f64, |largest, x| largest.max(x.abs()));
     let mut worst = 0f64;
@@ -292,7 +303,7 @@ fn compare(lane: Lane, tensor: &Tensor, id: u16, case: &str, expected: &[u8], fo
         let error = (expected - found).abs();
         worst = worst.max(error);
         // An error that is no number is beyond any bound.
-        let is_within = error <= bound(lane) * largest;
+        let is_within = error <= bound(precision) * largest;
         if !is_within {
             parity.mismatches += 1;
             let first = Difference { case: case.into(), tensor: id, index, expected, found };
@@ -312,11 +323,11 @@ pub fn images(
     model: &Model<'_>,
     batch: &Batch,
     most: Option<u32>,
-    bar: impl Fn(&'static str) -> indicatif::ProgressBar,
+    progress: &dyn Progress,
 ) -> Result<ImageParity, ParityError> {
-    let expected = draw(model, batch, &bar("drawing on the CPU"))?;
+    let expected = draw(model, batch, progress)?;
     let started = std::time::Instant::now();
-    let found = twin::draw(device, model, batch, most, &bar("drawing with the twin"))?;
+    let found = gpu::draw(device, model, batch, most, progress)?;
     let pictures_per_second = found.len() as f64 / started.elapsed().as_secs_f64();
     let (mut different, mut max_byte_err) = (0, 0);
     for (expected, found) in expected.iter().zip(&found) {
@@ -326,6 +337,6 @@ pub fn images(
     }
     let steps = batch.request.schedule(model)?.steps;
     let guidance = batch.request.asked_guidance().to_bits() as f32 / 65_536.0;
-    let what = format!("{}, {steps} steps, guidance {guidance}", lane_name(model.lane()));
+    let what = format!("{}, {steps} steps, guidance {guidance}", precision_name(model.precision()));
     Ok(ImageParity { what, images: found.len(), different, max_byte_err, pictures_per_second })
 }

@@ -1,4 +1,4 @@
-//! What quantization costs: pictures of quantized models against those of the `f32` lane from the same noise, and both
+//! What quantization costs: pictures of quantized models against those of the `f32` precision from the same noise, and both
 //! against the training data.
 
 pub mod judge;
@@ -9,18 +9,18 @@ pub mod shard;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
 use serde::Serialize;
 use thiserror::Error;
-use waft::format::Lane;
+use waft::format::Precision;
 use waft::{Guidance, Model, ModelError, Request};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::export::{ExportError, ExportOptions, export, lane_name};
+use crate::export::{ExportError, ExportOptions, export, precision_name};
+use crate::gpu::{self, Device, GpuError};
+use crate::progress::Progress;
 use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw};
 use crate::shipped::{self, FindError};
 use crate::tensors::TensorsError;
-use crate::twin::{self, Device, TwinError};
 use judge::{Judge, pixel_features};
 use metrics::{Estimate, Features, Gaussian, frechet, inception_score, median, psnr, ssim, within_manifold};
 
@@ -33,7 +33,7 @@ pub enum QualityError {
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The checkpoint cannot be exported in the `f32` lane.
+    /// The checkpoint cannot be exported in the `f32` precision.
     #[error(transparent)]
     Export(#[from] ExportError),
     /// The export is not a model: a defect of the exporter.
@@ -45,9 +45,9 @@ pub enum QualityError {
     /// The judge's file is not usable.
     #[error(transparent)]
     Judge(#[from] TensorsError),
-    /// The twin failed.
+    /// The GPU backend failed.
     #[error(transparent)]
-    Twin(#[from] TwinError),
+    Gpu(#[from] GpuError),
     /// Shards do not make a whole.
     #[error("{path}: {what}")]
     Shard {
@@ -88,7 +88,7 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// Multiply-accumulates that the default number of pictures may cost in one lane.
+/// Multiply-accumulates that the default number of pictures may cost in one precision.
 pub const MACS: u64 = 2_000_000_000_000;
 /// Neighbours that a manifold reaches to.
 const NEIGHBOURS: usize = 3;
@@ -98,8 +98,8 @@ const NEIGHBOURS: usize = 3;
 pub struct Figures {
     /// File name, or `f32`.
     pub name: String,
-    /// `i8`, `f16` or `f32`.
-    pub lane: &'static str,
+    /// How the file computes: `i8`, `f16` or `f32`.
+    pub arithmetic: &'static str,
     /// Bytes of the file and, if it has one, of its weights' file.
     pub flash_bytes: u64,
     /// Bytes of the arena.
@@ -158,10 +158,7 @@ fn files(model: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
     Ok((kinds.into_iter().filter(|path| path.is_file()).collect(), folder))
 }
 
-/// Makes the progress bar of a long part.
-pub type Bar<'b> = &'b dyn Fn(&'static str) -> ProgressBar;
-
-/// Draws and compares, on a twin if there is one.
+/// Draws and compares, on the GPU backend if there is one.
 ///
 /// # Errors
 /// If something is missing or does not fit.
@@ -169,10 +166,10 @@ pub fn measure(
     model: &str,
     options: &Options,
     device: Option<&mut dyn Device>,
-    bar: Bar<'_>,
+    progress: &dyn Progress,
 ) -> Result<Quality, QualityError> {
-    let setup = Setup::new(model, options, bar)?;
-    let pictures = setup.draw(0..setup.count, device, bar)?;
+    let setup = Setup::new(model, options, progress)?;
+    let pictures = setup.draw(0..setup.count, device, progress)?;
     setup.evaluate(pictures)
 }
 
@@ -190,7 +187,7 @@ pub struct Setup {
     steps: u32,
     guidance: Guidance,
     seed: u64,
-    /// The checkpoint in the `f32` lane.
+    /// The checkpoint in the `f32` precision.
     reference: AlignedBytes,
     files: Vec<File>,
     judged: Judged,
@@ -198,11 +195,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Finds and reads everything, and exports the checkpoint in the `f32` lane.
+    /// Finds and reads everything, and exports the checkpoint in the `f32` precision.
     ///
     /// # Errors
     /// If something is missing or does not fit.
-    pub fn new(model: &str, options: &Options, bar: Bar<'_>) -> Result<Self, QualityError> {
+    pub fn new(model: &str, options: &Options, progress: &dyn Progress) -> Result<Self, QualityError> {
         let (paths, folder) = files(model)?;
         let mut loaded = vec![];
         for path in paths {
@@ -262,8 +259,9 @@ impl Setup {
 
         let checkpoint = options.checkpoint.clone().unwrap_or_else(|| folder.join("checkpoint"));
         let checkpoint = Checkpoint::open(checkpoint)?;
-        let float = ExportOptions { lane: Lane::F32, steps: vec![steps as usize], ..ExportOptions::default() };
-        let reference = export(&checkpoint, &float, &bar("exporting f32"))?.bytes;
+        let float =
+            ExportOptions { precision: Precision::F32, steps: vec![steps as usize], ..ExportOptions::default() };
+        let reference = export(&checkpoint, &float, progress)?.bytes;
         let judged = Judged { judge, real, classes, shape };
         let Options { guidance, seed, .. } = *options;
         Ok(Self { count, steps, guidance, seed, reference, files: loaded, judged, features })
@@ -278,12 +276,12 @@ impl Setup {
         &self,
         range: Range<usize>,
         mut device: Option<&mut dyn Device>,
-        bar: Bar<'_>,
+        progress: &dyn Progress,
     ) -> Result<Vec<Vec<Picture>>, QualityError> {
-        let reference = (&self.reference, &[] as &[u8], "drawing with f32");
-        let files = self.files.iter().map(|file| (&file.bytes, file.weights.as_slice(), "drawing with integers"));
+        let reference = (&self.reference, &[] as &[u8]);
+        let files = self.files.iter().map(|file| (&file.bytes, file.weights.as_slice()));
         let mut pictures = vec![];
-        for (bytes, weights, what) in std::iter::once(reference).chain(files) {
+        for (bytes, weights) in std::iter::once(reference).chain(files) {
             let model = Model::from_bytes(bytes.as_slice())?;
             let batch = Batch {
                 request: Request::new().steps(self.steps).guidance(self.guidance),
@@ -294,8 +292,8 @@ impl Setup {
                 ..Batch::default()
             };
             pictures.push(match &mut device {
-                Some(device) => twin::draw(&mut **device, &model, &batch, None, &bar(what))?,
-                None => draw(&model, &batch, &bar(what))?,
+                Some(device) => gpu::draw(&mut **device, &model, &batch, None, progress)?,
+                None => draw(&model, &batch, progress)?,
             });
         }
         Ok(pictures)
@@ -381,7 +379,7 @@ impl Judged {
         };
         Ok(Figures {
             name,
-            lane: lane_name(header.lane),
+            arithmetic: precision_name(header.precision),
             flash_bytes: u64::from(header.file_bytes) + weights,
             arena_bytes: u64::from(header.arena_bytes),
             fid: Estimate::bootstrap(count, |pick| distance(features, pick)),

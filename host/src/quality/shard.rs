@@ -10,7 +10,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use waft::Guidance;
 
-use super::{Bar, Options, Quality, QualityError, Setup};
+use super::{Options, Quality, QualityError, Setup};
+use crate::progress::Progress;
 use crate::sample::{Picture, digest};
 
 /// Key of the description in the metadata.
@@ -147,7 +148,7 @@ fn decode(path: &Path) -> Result<(Description, Vec<Vec<Picture>>), QualityError>
 ///
 /// # Errors
 /// If a file is no shard, shards are of different evaluations, one is missing or there twice, or the models changed.
-pub fn merge(paths: &[PathBuf], bar: Bar<'_>) -> Result<(String, Quality), QualityError> {
+pub fn merge(paths: &[PathBuf], progress: &dyn Progress) -> Result<(String, Quality), QualityError> {
     let mut shards = vec![];
     for path in paths {
         let (description, pictures) = decode(path)?;
@@ -168,7 +169,7 @@ pub fn merge(paths: &[PathBuf], bar: Bar<'_>) -> Result<(String, Quality), Quali
         guidance: Guidance::from_bits(whole.guidance_q16),
         seed: whole.seed,
     };
-    let setup = Setup::new(&whole.model, &options, bar)?;
+    let setup = Setup::new(&whole.model, &options, progress)?;
     if description(&whole.model, &options, &setup, whole.first).models != whole.models {
         return Err(fail(path, "the model files have changed since this shard was drawn".into()));
     }

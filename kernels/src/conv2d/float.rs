@@ -1,4 +1,4 @@
-//! Convolution in the float lanes: sums in the device's order, a thread eight output channels of a pixel.
+//! Convolution in the float precisions: sums in the device's order, a thread eight output channels of a pixel.
 
 #[cfg(feature = "host")]
 use alloc::vec::Vec;
@@ -14,18 +14,18 @@ use crate::warp::{LANES, Warp};
 use crate::{Body, State};
 
 /// The weights of operation `index`, from `file`: the model's own bytes, or those of its weights' file; by block of eight
-/// output channels, tap, channel. `None` if it is no convolution of a float lane.
+/// output channels, tap, channel. `None` if it is no convolution of a float precision.
 #[cfg(feature = "host")]
 pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>> {
-    use waft::format::{Lane, Op};
+    use waft::format::{Op, Precision};
 
     let Op::Conv2d(op) = model.op(index)? else { return None };
     let inputs = usize::from(model.tensor(op.scratch)?.channels);
     let outputs = usize::from(model.tensor(op.output)?.channels);
-    let element = match model.lane() {
-        Lane::I8 => return None,
-        Lane::F16 => 2,
-        Lane::F32 => 4,
+    let element = match model.precision() {
+        Precision::I8 => return None,
+        Precision::F16 => 2,
+        Precision::F32 => 4,
     };
     let block_bytes = CHANNEL_BLOCK * usize::from(op.kernel[0]) * usize::from(op.kernel[1]) * inputs * element;
     let weights = super::Weights::new(model, &op, file, block_bytes)?;

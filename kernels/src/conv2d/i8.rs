@@ -1,4 +1,4 @@
-//! Convolution in the `i8` lane: an implicit matrix product of bytes on the tensor cores. Activations of 16 bits are two
+//! Convolution in the `i8` precision: an implicit matrix product of bytes on the tensor cores. Activations of 16 bits are two
 //! planes of bytes, the low one unsigned: `x = 256·high + low`, and so are the sums, modulo 2³² like the device's.
 
 #[cfg(feature = "host")]
@@ -22,7 +22,7 @@ fn run_len(op: &Conv2d, padded_channels: u32) -> u32 {
 
 /// The weights of operation `index`, from `file`: the model's own bytes, or those of its weights' file. They come in the
 /// order in which warps read them: by 16 output channels, kernel row, fragment of depth, and two fragments of channels;
-/// zeros between. `None` if it is no convolution of the `i8` lane.
+/// zeros between. `None` if it is no convolution of the `i8` precision.
 #[cfg(feature = "host")]
 pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>> {
     use waft::format::{CHANNEL_BLOCK, Op, QUAD};

@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use waft::Model;
 #[cfg(feature = "host")]
 use waft::format::Chunks;
-use waft::format::{Bias, Conv2d, Element, Gather, Lane, OP_BYTES, STEP_SCALES_BYTES, StepScales};
+use waft::format::{Bias, Conv2d, Element, Gather, OP_BYTES, Precision, STEP_SCALES_BYTES, StepScales};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
@@ -41,9 +41,9 @@ pub struct Parameters {
     padded_channels: u32,
     /// Bytes of the padded input of one picture, or of one of its two planes.
     plane_bytes: u32,
-    /// Whether the ring has 16 bits, in the `i8` lane.
+    /// Whether the ring has 16 bits, in the `i8` precision.
     wide: u32,
-    /// Whether weights are half precision, in the float lanes.
+    /// Whether weights are half precision, in the float precisions.
     half: u32,
 }
 
@@ -57,7 +57,7 @@ impl Parameters {
         let channels = u32::from(ring.channels);
         let padded_rows = (u32::from(output.rows) - 1) * u32::from(op.stride) + u32::from(op.kernel[0]);
         let padded_columns = u32::from(ring.columns);
-        let integer = model.lane() == Lane::I8;
+        let integer = model.precision() == Precision::I8;
         let padded_channels = if integer { channels.next_multiple_of(4) } else { channels };
         let elements = padded_rows.checked_mul(padded_columns)?.checked_mul(padded_channels)?;
         // A lane of the integer kernel reads whole fragments, up to one beyond the last pixel.
@@ -79,7 +79,7 @@ impl Parameters {
             padded_channels,
             plane_bytes,
             wide: u32::from(ring.element == Element::I16),
-            half: u32::from(model.lane() == Lane::F16),
+            half: u32::from(model.precision() == Precision::F16),
         })
     }
 
@@ -175,7 +175,7 @@ struct Weights<'a> {
 impl<'a> Weights<'a> {
     fn new(model: &Model<'_>, op: &Conv2d, file: &'a [u8], block_bytes: usize) -> Option<Self> {
         let (inputs, outputs) = (model.tensor(op.scratch)?.channels, model.tensor(op.output)?.channels);
-        let chunks: Option<Chunks> = op.chunks(model.lane(), outputs.into(), inputs.into());
+        let chunks: Option<Chunks> = op.chunks(model.precision(), outputs.into(), inputs.into());
         let chunks = chunks.map(|chunks| (op.chunk_blocks.into(), chunks.bytes as usize));
         Some(Self { bytes: file.get(op.weights as usize..)?, block_bytes, chunks })
     }

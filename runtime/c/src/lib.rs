@@ -36,7 +36,7 @@ pub enum WaftStatus {
     ModelDamaged = 5,
     /// The model does not start at a multiple of 4.
     ModelMisaligned = 6,
-    /// The library was built without the model's lane or one of its operations.
+    /// The library was built without the model's precision or one of its operations.
     ModelUnsupported = 7,
     /// The arena is smaller than the model needs.
     ArenaTooSmall = 8,
@@ -202,7 +202,7 @@ pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
         c"not a model file of this version, or truncated",
         c"the model file is damaged; copy it again",
         c"the model does not start at a multiple of 4",
-        c"the library was built without the model's lane or operations",
+        c"the library was built without the model's precision or operations",
         c"the arena is smaller than the model needs",
         c"the arena does not start at a multiple of 16",
         c"the model carries no list of that many steps",

@@ -84,34 +84,34 @@ const fn validate_header(header: &Header, bytes: &[u8]) -> Check {
 }
 
 /// Element of accumulators, norm maps and the sample.
-const fn wide(lane: Lane) -> Element {
-    match lane {
-        Lane::I8 => Element::I32,
-        Lane::F16 | Lane::F32 => Element::F32,
+const fn wide(precision: Precision) -> Element {
+    match precision {
+        Precision::I8 => Element::I32,
+        Precision::F16 | Precision::F32 => Element::F32,
     }
 }
 
-/// Whether activations of the lane may have this element type.
-const fn is_activation(lane: Lane, element: Element) -> bool {
+/// Whether activations of the precision may have this element type.
+const fn is_activation(precision: Precision, element: Element) -> bool {
     matches!(
-        (lane, element),
-        (Lane::I8, Element::I8 | Element::I16) | (Lane::F16, Element::F16) | (Lane::F32, Element::F32)
+        (precision, element),
+        (Precision::I8, Element::I8 | Element::I16) | (Precision::F16, Element::F16) | (Precision::F32, Element::F32)
     )
 }
 
 /// Bytes of one weight of a linear operation.
-const fn linear_weight_bytes(lane: Lane) -> u64 {
-    match lane {
-        Lane::I8 | Lane::F16 => 2,
-        Lane::F32 => 4,
+const fn linear_weight_bytes(precision: Precision) -> u64 {
+    match precision {
+        Precision::I8 | Precision::F16 => 2,
+        Precision::F32 => 4,
     }
 }
 
 /// Bytes of one entry of a time or class table.
-const fn embedding_bytes(lane: Lane) -> u64 {
-    match lane {
-        Lane::I8 => 2,
-        Lane::F16 | Lane::F32 => 4,
+const fn embedding_bytes(precision: Precision) -> u64 {
+    match precision {
+        Precision::I8 => 2,
+        Precision::F16 | Precision::F32 => 4,
     }
 }
 
@@ -127,7 +127,7 @@ const fn validate_tensors(header: &Header, bytes: &[u8]) -> Check {
         ensure!(t.first <= t.last && t.last <= header.ops, Lifetime, id);
         id += 1;
     }
-    let wide = wide(header.lane);
+    let wide = wide(header.precision);
     let sample = require!(header.tensor(bytes, header.sample), Header, 0);
     let prediction = require!(header.tensor(bytes, header.prediction), Header, 0);
     ensure!(matches_element(sample.element, wide) && matches_element(prediction.element, wide), Header, 0);
@@ -219,8 +219,8 @@ const fn readable(header: &Header, bytes: &[u8], sources: [u16; 2], sample: bool
                 Some(t) => t.element,
                 None => return false,
             };
-            let raw_sample = sample && sources[i] == header.sample && matches_element(element, wide(header.lane));
-            if !is_activation(header.lane, element) && !raw_sample {
+            let raw_sample = sample && sources[i] == header.sample && matches_element(element, wide(header.precision));
+            if !is_activation(header.precision, element) && !raw_sample {
                 return false;
             }
         }
@@ -250,7 +250,7 @@ const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d)
     let [kh, kw] = op.kernel;
     ensure!(kh >= 1 && kh <= 15 && kw >= 1 && kw <= 15 && op.stride >= 1 && op.stride <= 4, Op, index);
     ensure!(op.padding[0] < kh && op.padding[1] < kw, Op, index);
-    ensure!(!op.four_bits || matches!(header.lane, Lane::I8), Op, index);
+    ensure!(!op.four_bits || matches!(header.precision, Precision::I8), Op, index);
     // The output's size may leave out or pad up to one kernel at the far edges, not more.
     let scale = if op.upsample { 2 } else { 1 };
     let reach = (output.rows as usize - 1) * op.stride as usize + kh as usize;
@@ -259,11 +259,11 @@ const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d)
     ensure!(reach < op.padding[1] as usize + columns * scale + kw as usize, Op, index);
 
     ensure!(readable(header, bytes, op.sources, matches!(op.gather, Gather::Raw)), Operand, index);
-    let to_prediction = op.output == header.prediction && matches_element(output.element, wide(header.lane));
-    ensure!(is_activation(header.lane, output.element) || to_prediction, Operand, index);
-    let ring_element = match header.lane {
-        Lane::I8 => matches!(ring.element, Element::I8 | Element::I16),
-        Lane::F16 | Lane::F32 => matches!(ring.element, Element::F32),
+    let to_prediction = op.output == header.prediction && matches_element(output.element, wide(header.precision));
+    ensure!(is_activation(header.precision, output.element) || to_prediction, Operand, index);
+    let ring_element = match header.precision {
+        Precision::I8 => matches!(ring.element, Element::I8 | Element::I16),
+        Precision::F16 | Precision::F32 => matches!(ring.element, Element::F32),
     };
     ensure!(ring_element && ring.rows == kh as u16, Operand, index);
     ensure!(ring.columns as usize == op.ring_width(columns, output.columns as usize), Operand, index);
@@ -273,20 +273,24 @@ const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d)
         Gather::Raw => ensure!(op.norm == NONE, Op, index),
         Gather::Affine | Gather::AffineSilu => {
             let norm = require!(header.tensor(bytes, op.norm), Operand, index);
-            ensure!(matches_element(norm.element, wide(header.lane)), Operand, index);
+            ensure!(matches_element(norm.element, wide(header.precision)), Operand, index);
             ensure!(norm.columns as usize == channels && norm.rows == 1 && norm.channels == 2, Operand, index);
             ensure!(op.affine_shift >= 4 && op.affine_shift <= 30, Op, index);
         }
     }
     if op.residual != NONE {
         let residual = require!(header.tensor(bytes, op.residual), Operand, index);
-        ensure!(same_shape(&residual, &output) && is_activation(header.lane, residual.element), Operand, index);
+        ensure!(same_shape(&residual, &output) && is_activation(header.precision, residual.element), Operand, index);
     }
     let outputs = output.channels as u64;
-    match op.chunks(header.lane, outputs, channels as u64) {
+    match op.chunks(header.precision, outputs, channels as u64) {
         None => {
             ensure!(op.window == NONE, Op, index);
-            ensure!(inside(header, op.weights, op.weights_len(outputs, channels as u64, header.lane)), Offset, index);
+            ensure!(
+                inside(header, op.weights, op.weights_len(outputs, channels as u64, header.precision)),
+                Offset,
+                index
+            );
         }
         Some(chunks) => {
             let window = require!(header.tensor(bytes, op.window), Operand, index);
@@ -296,11 +300,11 @@ const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d)
             ensure!(inside(header, op.checks, chunks.count * 4), Offset, index);
         }
     }
-    if matches!(header.lane, Lane::I8) {
+    if matches!(header.precision, Precision::I8) {
         ensure!(inside(header, op.requant, outputs * 8), Offset, index);
     }
     if op.weight_sums != 0 {
-        ensure!(matches!((header.lane, ring.element), (Lane::I8, Element::I8)), Op, index);
+        ensure!(matches!((header.precision, ring.element), (Precision::I8, Element::I8)), Op, index);
         ensure!(!matches!(op.gather, Gather::Raw), Op, index);
         ensure!(inside(header, op.weight_sums, outputs * 4), Offset, index);
         ensure!(op.step_scales.is_multiple_of(4), Offset, index);
@@ -316,7 +320,11 @@ const fn validate_conv2d(header: &Header, bytes: &[u8], index: u16, op: &Conv2d)
         }
         Bias::Tensor => {
             let bias = require!(header.tensor(bytes, op.bias_tensor), Operand, index);
-            ensure!(bias.len() as u64 == outputs && matches_element(bias.element, wide(header.lane)), Operand, index);
+            ensure!(
+                bias.len() as u64 == outputs && matches_element(bias.element, wide(header.precision)),
+                Operand,
+                index
+            );
         }
     }
     Ok(())
@@ -329,7 +337,7 @@ const fn validate_group_norm(header: &Header, bytes: &[u8], index: u16, op: &Gro
     };
     let output = require!(header.tensor(bytes, op.output), Operand, index);
     ensure!(readable(header, bytes, op.sources, false), Operand, index);
-    ensure!(matches_element(output.element, wide(header.lane)), Operand, index);
+    ensure!(matches_element(output.element, wide(header.precision)), Operand, index);
     ensure!(output.rows == 1 && output.columns as usize == channels && output.channels == 2, Operand, index);
     ensure!(op.groups > 0 && channels.is_multiple_of(op.groups as usize), Op, index);
     // Bounds the sum of squares of 16-bit values so that 16 fractional bits of its mean fit an unsigned 64-bit word.
@@ -339,7 +347,7 @@ const fn validate_group_norm(header: &Header, bytes: &[u8], index: u16, op: &Gro
         Offset,
         index
     );
-    if matches!(header.lane, Lane::I8) {
+    if matches!(header.precision, Precision::I8) {
         ensure!(op.ratio[0] >= 1 && op.ratio[0] <= 1 << 15 && op.ratio[1] >= 1 && op.ratio[1] <= 1 << 15, Op, index);
         ensure!(op.epsilon_q16 >= 1 && op.epsilon_q16 < 1 << 62, Op, index);
         ensure!(op.affine_shift >= 4 && op.affine_shift <= 30, Op, index);
@@ -357,16 +365,16 @@ const fn validate_attention(header: &Header, bytes: &[u8], index: u16, op: &Atte
     ensure!(query.offset == output.offset, Operand, index);
     ensure!(key_value.rows == query.rows && key_value.columns == query.columns, Operand, index);
     ensure!(key_value.channels as u32 == 2 * query.channels as u32, Operand, index);
-    let element = match header.lane {
-        Lane::I8 => Element::I8,
-        Lane::F16 => Element::F16,
-        Lane::F32 => Element::F32,
+    let element = match header.precision {
+        Precision::I8 => Element::I8,
+        Precision::F16 => Element::F16,
+        Precision::F32 => Element::F32,
     };
     ensure!(matches_element(query.element, element) && matches_element(key_value.element, element), Operand, index);
     ensure!(op.heads > 0 && query.channels.is_multiple_of(op.heads), Op, index);
     let tokens = query.rows as u64 * query.columns as u64;
-    ensure!(scratch.len() as u64 == tokens && matches_element(scratch.element, wide(header.lane)), Operand, index);
-    if matches!(header.lane, Lane::I8) {
+    ensure!(scratch.len() as u64 == tokens && matches_element(scratch.element, wide(header.precision)), Operand, index);
+    if matches!(header.precision, Precision::I8) {
         // The weighted sum of values, at most 128 each, fits 32 bits.
         ensure!(op.weight_bits >= 1 && op.weight_bits <= 15, Op, index);
         ensure!(tokens << (op.weight_bits + 7) <= i32::MAX as u64, Op, index);
@@ -377,13 +385,13 @@ const fn validate_attention(header: &Header, bytes: &[u8], index: u16, op: &Atte
 
 const fn validate_embed(header: &Header, bytes: &[u8], index: u16, op: &Embed) -> Check {
     let output = require!(header.tensor(bytes, op.output), Operand, index);
-    let element = match header.lane {
-        Lane::I8 => Element::I16,
-        Lane::F16 | Lane::F32 => Element::F32,
+    let element = match header.precision {
+        Precision::I8 => Element::I16,
+        Precision::F16 | Precision::F32 => Element::F32,
     };
     ensure!(output.len() as u64 == header.conditioning as u64, Operand, index);
     ensure!(matches_element(output.element, element), Operand, index);
-    let table = header.classes as u64 * header.conditioning as u64 * embedding_bytes(header.lane);
+    let table = header.classes as u64 * header.conditioning as u64 * embedding_bytes(header.precision);
     ensure!(header.classes == 0 || inside(header, op.table, table), Offset, index);
     ensure!(op.input_shift <= 12 && op.output_shift <= 15, Op, index);
     Ok(())
@@ -392,16 +400,16 @@ const fn validate_embed(header: &Header, bytes: &[u8], index: u16, op: &Embed) -
 const fn validate_linear(header: &Header, bytes: &[u8], index: u16, op: &Linear) -> Check {
     let source = require!(header.tensor(bytes, op.source), Operand, index);
     let output = require!(header.tensor(bytes, op.output), Operand, index);
-    let element = match header.lane {
-        Lane::I8 => Element::I16,
-        Lane::F16 | Lane::F32 => Element::F32,
+    let element = match header.precision {
+        Precision::I8 => Element::I16,
+        Precision::F16 | Precision::F32 => Element::F32,
     };
     ensure!(matches_element(source.element, element), Operand, index);
-    ensure!(matches_element(output.element, wide(header.lane)), Operand, index);
+    ensure!(matches_element(output.element, wide(header.precision)), Operand, index);
     let outputs = output.len() as u64;
-    let weights = outputs * source.len() as u64 * linear_weight_bytes(header.lane);
+    let weights = outputs * source.len() as u64 * linear_weight_bytes(header.precision);
     ensure!(inside(header, op.weights, weights) && inside(header, op.bias, outputs * 4), Offset, index);
-    if matches!(header.lane, Lane::I8) {
+    if matches!(header.precision, Precision::I8) {
         ensure!(inside(header, op.requant, outputs * 8), Offset, index);
     }
     Ok(())
@@ -462,7 +470,7 @@ const fn may_overwrite(header: &Header, bytes: &[u8], index: u16, dying: u16, ou
                 Ok([_, _, channels]) => channels,
                 Err(_) => return false,
             };
-            let passes = match op.chunks(header.lane, to.channels as u64, channels as u64) {
+            let passes = match op.chunks(header.precision, to.channels as u64, channels as u64) {
                 Some(chunks) => chunks.count,
                 None => 1,
             };
@@ -498,12 +506,12 @@ const fn validate_schedules(header: &Header, bytes: &[u8]) -> Check {
         let steps = schedule.steps as u64;
         ensure!(steps >= 1 && steps <= 10_000, Schedule, i);
         ensure!(inside(header, schedule.rows, steps * STEP_BYTES as u64), Offset, i);
-        let row = header.conditioning as u64 * embedding_bytes(header.lane);
+        let row = header.conditioning as u64 * embedding_bytes(header.precision);
         ensure!(row == 0 || inside(header, schedule.embeddings, steps * row), Offset, i);
         ensure!(schedule.bias_bytes.is_multiple_of(ALIGN as u32), Schedule, i);
         let biases = steps * schedule.bias_bytes as u64;
         ensure!(biases == 0 || inside(header, schedule.biases, biases), Offset, i);
-        if matches!(header.lane, Lane::I8) {
+        if matches!(header.precision, Precision::I8) {
             let mut step = 0;
             while step < schedule.steps {
                 let record = slice_at(bytes, schedule.rows as usize + step as usize * STEP_BYTES, STEP_BYTES);

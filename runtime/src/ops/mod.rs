@@ -1,4 +1,4 @@
-//! The operations of the device. One folder each: geometry and slices in `mod.rs`, arithmetic per lane beside it.
+//! The operations of the device. One folder each: geometry and slices in `mod.rs`, arithmetic per precision beside it.
 //!
 //! Every operation is cut into slices of bounded work; a slice is a pure function of the model, the arena and its
 //! index, executed in ascending order. Operations return `None` if the plan does not hold together, which a validated
@@ -6,7 +6,7 @@
 
 use bytemuck::Pod;
 
-use crate::format::{Lane, NONE, Op, Schedule, Tensor};
+use crate::format::{NONE, Op, Precision, Schedule, Tensor};
 use crate::model::Model;
 
 #[cfg(feature = "attention")]
@@ -74,9 +74,9 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
 
 /// Executes one slice of an operation.
 pub(crate) fn run(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) -> Option<()> {
-    match context.model.lane() {
+    match context.model.precision() {
         #[cfg(feature = "i8")]
-        Lane::I8 => match op {
+        Precision::I8 => match op {
             Op::Conv2d(op) => conv2d::i8::run(context, op, slice, arena),
             Op::GroupNorm(op) => group_norm::i8::run(context, op, slice, arena),
             #[cfg(feature = "attention")]
@@ -91,10 +91,10 @@ pub(crate) fn run(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) 
             Op::Embed(_) | Op::Linear(_) => None,
         },
         #[cfg(feature = "f16")]
-        Lane::F16 => run_float::<half::f16>(context, op, slice, arena),
+        Precision::F16 => run_float::<half::f16>(context, op, slice, arena),
         #[cfg(feature = "f32")]
-        Lane::F32 => run_float::<f32>(context, op, slice, arena),
-        #[allow(unreachable_patterns, reason = "reachable when a lane's feature is off")]
+        Precision::F32 => run_float::<f32>(context, op, slice, arena),
+        #[allow(unreachable_patterns, reason = "reachable when a precision's feature is off")]
         _ => None,
     }
 }
@@ -117,12 +117,12 @@ fn run_float<E: crate::float::Float>(context: &Context<'_>, op: &Op, slice: u32,
     }
 }
 
-/// Whether the crate was built with a lane.
-pub(crate) const fn has_lane(lane: Lane) -> bool {
-    match lane {
-        Lane::I8 => cfg!(feature = "i8"),
-        Lane::F16 => cfg!(feature = "f16"),
-        Lane::F32 => cfg!(feature = "f32"),
+/// Whether the crate was built with a precision.
+pub(crate) const fn has_precision(precision: Precision) -> bool {
+    match precision {
+        Precision::I8 => cfg!(feature = "i8"),
+        Precision::F16 => cfg!(feature = "f16"),
+        Precision::F32 => cfg!(feature = "f32"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A `libcuda` for tests: as much of the driver's interface as the twin uses, so that its calls, arguments, sizes and
+//! A `libcuda` for tests: as much of the driver's interface as the GPU backend uses, so that its calls, arguments, sizes and
 //! graphs are tested on machines without a GPU. Kernels are executed by their bodies on the host.
 //!
 //! It is stricter than a driver: copies, allocations and waits while a stream is captured are errors, memory starts with

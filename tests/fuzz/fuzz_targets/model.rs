@@ -71,7 +71,7 @@ fn mend_chunks(bytes: &mut [u8], weights: &[u8]) {
     for op in (0..model.ops()).filter_map(|index| model.op(index)) {
         let Op::Conv2d(op) = op else { continue };
         let channels = |id| model.tensor(id).map_or(1, |tensor| u64::from(tensor.channels));
-        let Some(chunks) = op.chunks(model.lane(), channels(op.output), channels(op.scratch)) else { continue };
+        let Some(chunks) = op.chunks(model.precision(), channels(op.output), channels(op.scratch)) else { continue };
         for chunk in 0..chunks.count.min(64) {
             let size = if chunk + 1 == chunks.count { chunks.last_bytes } else { chunks.bytes };
             let start = u64::from(op.weights) + chunk * chunks.bytes;

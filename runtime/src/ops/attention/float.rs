@@ -1,4 +1,4 @@
-//! Attention in the float lanes.
+//! Attention in the float precisions.
 
 use crate::float::{Float, exp};
 use crate::format::Attention;

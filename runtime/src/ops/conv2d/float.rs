@@ -1,4 +1,4 @@
-//! Convolution in the float lanes: an `f32` ring, `f32` accumulators, weights in the lane's storage type.
+//! Convolution in the float precisions: an `f32` ring, `f32` accumulators, weights in the model's storage type.
 
 use super::{Geometry, Tile, weights};
 use crate::float::{Float, silu};
@@ -44,7 +44,7 @@ fn gather_row<E: Float>(
         let slot = view_mut::<f32>(ring)?.get_mut(start..start + geometry.ring_row_len())?;
         let norm: &[[f32; 2]] = view(norm)?;
         let norm = norm.get(source.channel..).unwrap_or(&[]);
-        // The sample is single precision in both lanes.
+        // The sample is single precision in f16 and f32.
         if tensor.element == Element::F32 {
             gather_pixels::<f32>(op, geometry, source, view(input)?, norm, slot)?;
         } else {
@@ -89,8 +89,8 @@ fn gather_pixels<S: bytemuck::Pod + Float>(
         }
         if geometry.doubling == 1 {
             let (left, right) = slot.split_at_mut_checked(at + pixel)?;
-            for (twin, &value) in right.iter_mut().zip(left.get(at..at + channels)?) {
-                *twin = value;
+            for (copy, &value) in right.iter_mut().zip(left.get(at..at + channels)?) {
+                *copy = value;
             }
             at += pixel;
         }

@@ -1,4 +1,4 @@
-//! Convolution in the `i8` lane: `i8` or `i16` activations, `i8` or four-bit weights, `i32` accumulators that wrap.
+//! Convolution in the `i8` precision: `i8` or `i16` activations, `i8` or four-bit weights, `i32` accumulators that wrap.
 //!
 //! The exporter chooses the width of `i16` rings so that no accumulator of the layer can leave 32 bits.
 
@@ -197,8 +197,8 @@ fn gather_pixels<R: Activation>(
         }
         if geometry.doubling == 1 {
             let (left, right) = slot.split_at_mut_checked(at + pixel)?;
-            for (twin, &value) in right.iter_mut().zip(left.get(at..at + channels)?) {
-                *twin = value;
+            for (copy, &value) in right.iter_mut().zip(left.get(at..at + channels)?) {
+                *copy = value;
             }
             at += pixel;
         }

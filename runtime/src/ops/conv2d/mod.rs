@@ -125,9 +125,9 @@ fn weights<'a, T: Pod>(
     window: &'a [u8],
 ) -> Option<&'a [T]> {
     let outputs = geometry.output_channels as u64;
-    match op.chunks(context.model.lane(), outputs, geometry.channels as u64) {
+    match op.chunks(context.model.precision(), outputs, geometry.channels as u64) {
         None => {
-            let bytes = op.weights_len(outputs, geometry.channels as u64, context.model.lane());
+            let bytes = op.weights_len(outputs, geometry.channels as u64, context.model.precision());
             context.data(op.weights, bytes as usize / size_of::<T>())
         }
         Some(chunks) => {

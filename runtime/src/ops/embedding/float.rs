@@ -1,4 +1,4 @@
-//! Conditioning in the float lanes: `f32` vectors, weights in the lane's storage type.
+//! Conditioning in the float precisions: `f32` vectors, weights in the model's storage type.
 
 use crate::float::{Float, silu};
 use crate::format::{Embed, LINEAR_BLOCK, Linear};

@@ -1,4 +1,4 @@
-//! The twin on a CUDA GPU, through the driver, which is looked for when it is needed: a binary with this module runs on
+//! The GPU backend, through the driver, which is looked for when it is needed: a binary with this module runs on
 //! machines without one, and says so.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 use waft_kernels::{BLOCK_WARPS, Kernel, LANES, PTX, Space};
 
-use super::{Device, Launch, Program, TwinError};
+use super::{Device, GpuError, Launch, Program};
 
 /// Share of the free memory that a batch may take.
 const SHARE: f64 = 0.8;
@@ -38,18 +38,17 @@ impl Cuda {
     ///
     /// # Errors
     /// If there is no driver or no such device, or the driver refuses the kernels.
-    pub fn open(ordinal: usize) -> Result<Self, TwinError> {
+    pub fn open(ordinal: usize) -> Result<Self, GpuError> {
         // SAFETY: loads the library, whose initializers have no preconditions, and unloads it.
         let present = unsafe { sys::is_culib_present() };
         if !present {
-            return Err(TwinError::NoDevice("the driver's library (libcuda) was not found".into()));
+            return Err(GpuError::NoDevice("the driver's library (libcuda) was not found".into()));
         }
-        let missing = |error: DriverError| TwinError::NoDevice(describe(error));
+        let missing = |error: DriverError| GpuError::NoDevice(describe(error));
         let context = CudaContext::new(ordinal).map_err(missing)?;
         let name = context.name().map_err(missing)?;
         let driver = driver_version();
-        let refused =
-            |error| TwinError::Refused { device: name.clone(), driver: driver.clone(), what: describe(error) };
+        let refused = |error| GpuError::Refused { device: name.clone(), driver: driver.clone(), what: describe(error) };
         // SAFETY: everything is used in one stream, in order; tracking would put waits for events from outside into
         // captured graphs, which drivers refuse.
         unsafe { context.disable_event_tracking() };
@@ -62,33 +61,33 @@ impl Cuda {
         Ok(Self { name, driver, context, stream, functions, memories: None, batch: 0, graph: None })
     }
 
-    fn failed(&self, call: &'static str) -> impl Fn(DriverError) -> TwinError + use<> {
+    fn failed(&self, call: &'static str) -> impl Fn(DriverError) -> GpuError + use<> {
         let (device, driver, batch) = (self.name.clone(), self.driver.clone(), self.batch);
         move |error| {
             let device = device.clone();
             if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-                return TwinError::OutOfMemory { device, batch };
+                return GpuError::OutOfMemory { device, batch };
             }
-            TwinError::Driver { device, driver: driver.clone(), call, what: describe(error) }
+            GpuError::Driver { device, driver: driver.clone(), call, what: describe(error) }
         }
     }
 
     /// Gives all memory back to the driver.
-    fn release(&mut self) -> Result<(), TwinError> {
+    fn release(&mut self) -> Result<(), GpuError> {
         self.graph = None;
         self.memories = None;
         // Memory is freed in the order of the stream.
         self.stream.synchronize().map_err(self.failed("cuStreamSynchronize"))
     }
 
-    fn memory(&mut self, space: Space) -> Result<&mut CudaSlice<u8>, TwinError> {
-        let unprepared = || TwinError::Unfit("the device was not prepared for a program".into());
+    fn memory(&mut self, space: Space) -> Result<&mut CudaSlice<u8>, GpuError> {
+        let unprepared = || GpuError::Unfit("the device was not prepared for a program".into());
         self.memories.as_mut().and_then(|memories| memories.get_mut(space as usize)).ok_or_else(unprepared)
     }
 
     /// Puts launches into the stream.
-    fn enqueue(&self, launches: &[Launch]) -> Result<(), TwinError> {
-        let unprepared = || TwinError::Unfit("the device was not prepared for a program".into());
+    fn enqueue(&self, launches: &[Launch]) -> Result<(), GpuError> {
+        let unprepared = || GpuError::Unfit("the device was not prepared for a program".into());
         let memories = self.memories.as_ref().ok_or_else(unprepared)?;
         // Addresses as plain numbers: all work is in one stream, so nothing has to be tracked, and a stream that is
         // captured allows no tracking.
@@ -97,7 +96,7 @@ impl Cuda {
             let function = &self.functions[launch.kernel.name()];
             let blocks = launch.kernel.warps(self.batch).div_ceil(BLOCK_WARPS.into());
             let grid = u32::try_from(blocks).ok().filter(|&blocks| blocks <= i32::MAX as u32).ok_or_else(|| {
-                TwinError::Unfit(format!("a batch of {} pictures is too large; use --batch", self.batch))
+                GpuError::Unfit(format!("a batch of {} pictures is too large; use --batch", self.batch))
             })?;
             let config = LaunchConfig {
                 grid_dim: (grid, 1, 1),
@@ -123,7 +122,7 @@ impl Device for Cuda {
         Some(self.driver.clone())
     }
 
-    fn capacity(&mut self, program: &Program) -> Result<u32, TwinError> {
+    fn capacity(&mut self, program: &Program) -> Result<u32, GpuError> {
         self.release()?;
         let (free, _) = self.context.mem_get_info().map_err(self.failed("cuMemGetInfo"))?;
         let one = program.strides.arena as usize + program.strides.scratch as usize + program.state_bytes(1);
@@ -131,7 +130,7 @@ impl Device for Cuda {
         Ok(fit.clamp(1, MOST) as u32)
     }
 
-    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), TwinError> {
+    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), GpuError> {
         self.release()?;
         self.batch = batch;
         let pictures = batch as usize;
@@ -145,20 +144,20 @@ impl Device for Cuda {
         Ok(())
     }
 
-    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), TwinError> {
+    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), GpuError> {
         let (failed, stream) = (self.failed("cuMemcpyHtoD"), self.stream.clone());
         let mut view = self.memory(space)?.slice_mut(at..at + bytes.len());
         stream.memcpy_htod(bytes, &mut view).map_err(failed)
     }
 
-    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), TwinError> {
+    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), GpuError> {
         let (failed, stream) = (self.failed("cuMemcpyDtoH"), self.stream.clone());
         let view = self.memory(space)?.slice(at..at + bytes.len());
         stream.memcpy_dtoh(&view, bytes).map_err(&failed)?;
         stream.synchronize().map_err(failed)
     }
 
-    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), TwinError> {
+    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), GpuError> {
         if times == 1 {
             return self.enqueue(launches);
         }
@@ -174,7 +173,7 @@ impl Device for Cuda {
                 .end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH)
                 .map_err(self.failed("cuStreamEndCapture"));
             enqueued?;
-            let graph = graph?.ok_or_else(|| TwinError::Unfit("an empty list of launches".into()))?;
+            let graph = graph?.ok_or_else(|| GpuError::Unfit("an empty list of launches".into()))?;
             self.graph = Some((key, graph));
         }
         if let Some((_, graph)) = &self.graph {

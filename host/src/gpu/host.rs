@@ -1,8 +1,8 @@
-//! The twin without a GPU: every kernel body over its whole grid, one warp after another. For parity, not for speed.
+//! The GPU backend without a GPU: every kernel body over its whole grid, one warp after another. For parity, not for speed.
 
 use waft_kernels::{HostMemory, HostWarp, Space};
 
-use super::{Device, Launch, Program, TwinError};
+use super::{Device, GpuError, Launch, Program};
 
 /// Pictures of a batch: enough that warps hold pixels of several.
 const BATCH: u32 = 16;
@@ -37,11 +37,11 @@ impl Device for Host {
         None
     }
 
-    fn capacity(&mut self, _program: &Program) -> Result<u32, TwinError> {
+    fn capacity(&mut self, _program: &Program) -> Result<u32, GpuError> {
         Ok(BATCH)
     }
 
-    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), TwinError> {
+    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), GpuError> {
         let pictures = batch as usize;
         self.constants.clone_from(&program.constants);
         // Nothing may depend on what memory held before.
@@ -54,17 +54,17 @@ impl Device for Host {
         Ok(())
     }
 
-    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), TwinError> {
+    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), GpuError> {
         self.memory(space)[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
-    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), TwinError> {
+    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), GpuError> {
         bytes.copy_from_slice(&self.memory(space)[at..at + bytes.len()]);
         Ok(())
     }
 
-    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), TwinError> {
+    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), GpuError> {
         let [arenas, scratch, state] = &mut self.memories;
         for _ in 0..times {
             for launch in launches {

@@ -1,4 +1,4 @@
-//! `eps`.
+//! `predict`.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::args::{print_json, write_whole};
 /// Runs one network call on given tensors: how the importer is held against diffusers.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Checkpoint folder (runs the f32 lane at any timestep), or .waft file (runs its lane at its own timesteps).
+    /// Checkpoint folder (runs the f32 precision at any timestep), or .waft file (runs its precision at its own timesteps).
     model: PathBuf,
     /// Tensors `sample` (N, C, H, W) f32, `timestep` (N) i64 or f32, and `class_labels` (N) i64 where there are classes.
     #[arg(long)]
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let values = to_chw(&outputs, output_shape);
     write_whole(&args.out, |path| Ok(tensors::write(path, "out", &[count, output_shape[2], rows, cols], &values)?))?;
     if args.json {
-        print_json(&json!({ "calls": count, "lane": waft_host::export::lane_name(model.lane()) }))?;
+        print_json(&json!({ "calls": count, "precision": waft_host::export::precision_name(model.precision()) }))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The device's twin: the same plan, executed for many pictures at once by the kernels of `waft-kernels`, on a GPU
+//! The GPU backend: the same plan, executed for many pictures at once by the kernels of `waft-kernels`, on a GPU
 //! ([`cuda`]) or, to hold every kernel against the runtime where there is none, on the host ([`host`]).
 //!
 //! A [`Program`] is a model as launches: it is made once, and replayed for each step of each batch.
@@ -7,21 +7,21 @@
 pub mod cuda;
 pub mod host;
 
-use indicatif::ProgressBar;
 use thiserror::Error;
 use waft::arithmetic::{FixedStep, FloatStep};
-use waft::format::{Lane, Op, STEP_BYTES, Schedule};
+use waft::format::{Op, Precision, STEP_BYTES, Schedule};
 use waft::{Guidance, Model, RequestError, Samples};
 use waft_kernels::{
     Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
     samples_at,
 };
 
+use crate::progress::Progress;
 use crate::sample::{Batch, Picture, to_fixed, to_floats};
 
-/// Why the twin did not do what was asked for.
+/// Why the GPU backend did not do what was asked for.
 #[derive(Debug, Error)]
-pub enum TwinError {
+pub enum GpuError {
     /// No driver, or no device.
     #[error("no CUDA device: {0}")]
     NoDevice(String),
@@ -62,7 +62,7 @@ pub enum TwinError {
     /// The model cannot draw this.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// A model or a request that the twin cannot take.
+    /// A model or a request that the GPU backend cannot take.
     #[error("{0}")]
     Unfit(String),
 }
@@ -107,15 +107,15 @@ struct Builder {
 }
 
 impl Builder {
-    fn append(&mut self, bytes: &[u8]) -> Result<u32, TwinError> {
+    fn append(&mut self, bytes: &[u8]) -> Result<u32, GpuError> {
         self.constants.resize(self.constants.len().next_multiple_of(16), 0);
         let at = u32::try_from(self.constants.len())
-            .map_err(|_| TwinError::Unfit("the model and its repacked weights have more than 4 GiB".into()))?;
+            .map_err(|_| GpuError::Unfit("the model and its repacked weights have more than 4 GiB".into()))?;
         self.constants.extend(bytes);
         Ok(at)
     }
 
-    fn launch(&mut self, kernel: Kernel) -> Result<Launch, TwinError> {
+    fn launch(&mut self, kernel: Kernel) -> Result<Launch, GpuError> {
         Ok(Launch { kernel, parameters: self.append(kernel.parameters())? })
     }
 }
@@ -125,13 +125,13 @@ impl Program {
     ///
     /// # Errors
     /// If the model is too large, or does not sample.
-    pub fn new(model: &Model<'_>, weights: &[u8]) -> Result<Self, TwinError> {
-        let too_large = || TwinError::Unfit("an operation needs more than 4 GiB for each picture".into());
-        let integer = model.lane() == Lane::I8;
+    pub fn new(model: &Model<'_>, weights: &[u8]) -> Result<Self, GpuError> {
+        let too_large = || GpuError::Unfit("an operation needs more than 4 GiB for each picture".into());
+        let integer = model.precision() == Precision::I8;
         let file = if model.header().weights_bytes > 0 { weights } else { model.bytes() };
         if weights.len() != model.header().weights_bytes as usize {
             let (found, expected) = (weights.len(), model.header().weights_bytes);
-            return Err(TwinError::Unfit(format!("{found} bytes of streamed weights, the model has {expected}")));
+            return Err(GpuError::Unfit(format!("{found} bytes of streamed weights, the model has {expected}")));
         }
         let mut builder = Builder { constants: model.bytes().to_vec() };
         // The stride of the scratch is the largest need, known once all operations are.
@@ -216,7 +216,7 @@ impl Program {
             unconditional.push(other);
         }
         let around = sampler::Parameters::new(model, strides).ok_or_else(|| {
-            TwinError::Unfit("the model does not sample: its output is not of the sample's shape".into())
+            GpuError::Unfit("the model does not sample: its output is not of the sample's shape".into())
         })?;
         Ok(Self {
             strides,
@@ -280,31 +280,31 @@ pub trait Device {
     ///
     /// # Errors
     /// If it cannot be asked.
-    fn capacity(&mut self, program: &Program) -> Result<u32, TwinError>;
+    fn capacity(&mut self, program: &Program) -> Result<u32, GpuError>;
 
     /// Sets up the four memories for a program and a batch; what they held is lost.
     ///
     /// # Errors
-    /// [`TwinError::OutOfMemory`] among others.
-    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), TwinError>;
+    /// [`GpuError::OutOfMemory`] among others.
+    fn prepare(&mut self, program: &Program, batch: u32) -> Result<(), GpuError>;
 
     /// Copies bytes to a memory.
     ///
     /// # Errors
     /// If the device fails.
-    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), TwinError>;
+    fn write(&mut self, space: Space, at: usize, bytes: &[u8]) -> Result<(), GpuError>;
 
     /// Copies bytes from a memory.
     ///
     /// # Errors
     /// If the device fails.
-    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), TwinError>;
+    fn read(&mut self, space: Space, at: usize, bytes: &mut [u8]) -> Result<(), GpuError>;
 
     /// Executes launches in order, the whole list `times` times, for the batch that it was prepared for.
     ///
     /// # Errors
     /// If the device fails.
-    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), TwinError>;
+    fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), GpuError>;
 }
 
 /// The state of a batch at the beginning of a step.
@@ -324,14 +324,14 @@ pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> S
 fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
     (0..schedule.steps as usize).any(|step| {
         let record = model.bytes().get(schedule.rows as usize + step * STEP_BYTES..).unwrap_or(&[]);
-        match model.lane() {
-            Lane::I8 => FixedStep::decode(record).has_noise(),
-            Lane::F16 | Lane::F32 => FloatStep::decode(record).has_noise(),
+        match model.precision() {
+            Precision::I8 => FixedStep::decode(record).has_noise(),
+            Precision::F16 | Precision::F32 => FloatStep::decode(record).has_noise(),
         }
     })
 }
 
-/// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` lane the same bytes. `most` bounds the
+/// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` precision the same bytes. `most` bounds the
 /// pictures that are drawn at once.
 ///
 /// # Errors
@@ -341,32 +341,31 @@ pub fn draw(
     model: &Model<'_>,
     batch: &Batch,
     most: Option<u32>,
-    progress: &ProgressBar,
-) -> Result<Vec<Picture>, TwinError> {
+    progress: &dyn Progress,
+) -> Result<Vec<Picture>, GpuError> {
     let program = Program::new(model, &batch.weights)?;
     let guidance = batch.request.asked_guidance();
     let schedule = batch.request.schedule(model)?;
     let classes = (0..batch.count).map(|index| Ok(batch.request(index).resolve(model)?.1.into()));
     let classes: Vec<u32> = classes.collect::<Result<_, RequestError>>()?;
     if batch.trajectory {
-        return Err(TwinError::Unfit("the twin keeps no trajectories; draw them on the CPU".into()));
+        return Err(GpuError::Unfit("the GPU backend keeps no trajectories; draw them on the CPU".into()));
     }
     let len = program.len as usize;
     if let Some(latents) = &batch.latents
         && latents.len() != len * batch.count
     {
-        return Err(TwinError::Unfit(format!("{} latents for {} pictures of {len}", latents.len(), batch.count)));
+        return Err(GpuError::Unfit(format!("{} latents for {} pictures of {len}", latents.len(), batch.count)));
     }
     if batch.latents.is_some() && has_noise(model, &schedule) {
-        return Err(TwinError::Unfit(
+        return Err(GpuError::Unfit(
             "steps with noise (eta > 0) draw it from seeds; given latents are not enough".into(),
         ));
     }
     let sample = model.tensor(model.header().sample).map_or(0, |tensor| tensor.offset as usize);
     let step = program.step(guidance != Guidance::NONE);
 
-    progress.reset();
-    progress.set_length(batch.count as u64);
+    progress.begin("drawing", batch.count as u64);
     let mut pictures = Vec::with_capacity(batch.count);
     let mut size = most.unwrap_or(u32::MAX).min(device.capacity(&program)?).clamp(1, program.most_pictures());
     let mut prepared = None;
@@ -375,7 +374,7 @@ pub fn draw(
         let count = (size as usize).min(batch.count - first) as u32;
         if prepared != Some(count) {
             match device.prepare(&program, count) {
-                Err(TwinError::OutOfMemory { .. }) if count > 1 => {
+                Err(GpuError::OutOfMemory { .. }) if count > 1 => {
                     size = count / 2;
                     continue;
                 }
@@ -393,9 +392,9 @@ pub fn draw(
                 for (picture, latent) in latents[first * len..].chunks_exact(len).take(count as usize).enumerate() {
                     let at = picture * program.strides.arena as usize + sample;
                     let fixed = to_fixed(latent);
-                    match model.lane() {
-                        Lane::I8 => device.write(Space::Arenas, at, bytemuck::cast_slice(&fixed))?,
-                        Lane::F16 | Lane::F32 => {
+                    match model.precision() {
+                        Precision::I8 => device.write(Space::Arenas, at, bytemuck::cast_slice(&fixed))?,
+                        Precision::F16 | Precision::F32 => {
                             let floats = to_floats(Some(Samples::Fixed(&fixed)));
                             device.write(Space::Arenas, at, bytemuck::cast_slice(&floats))?;
                         }
@@ -410,14 +409,14 @@ pub fn draw(
         let mut words = vec![0i32; len * count as usize];
         device.read(Space::State, samples_at(count, program.len), bytemuck::cast_slice_mut(&mut words))?;
         for (bytes, words) in bytes.chunks_exact(len).zip(words.chunks_exact(len)) {
-            let samples = match model.lane() {
-                Lane::I8 => Samples::Fixed(words),
-                Lane::F16 | Lane::F32 => Samples::Float(bytemuck::cast_slice(words)),
+            let samples = match model.precision() {
+                Precision::I8 => Samples::Fixed(words),
+                Precision::F16 | Precision::F32 => Samples::Float(bytemuck::cast_slice(words)),
             };
             pictures.push(Picture { bytes: bytes.to_vec(), sample: to_floats(Some(samples)), trajectory: vec![] });
         }
-        progress.inc(count.into());
+        progress.advance(count.into());
     }
-    progress.finish_and_clear();
+    progress.end();
     Ok(pictures)
 }
