@@ -7,7 +7,7 @@ use waft::{Guidance, Model, ModelError, Session};
 
 use crate::calibrate::{self, Calibration, Observations, calibrate};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::emit::i8::{QuantizedConv, Widths, shares_scale};
+use crate::emit::i8::{Quantized, QuantizedConv, Widths, shares_scale};
 pub use crate::emit::i8::{Recipe, Rounding, Shortcuts};
 use crate::emit::{self, Source, StepList};
 use crate::graph::Graph;
@@ -426,7 +426,8 @@ impl Prepared {
         self.check(&plan)?;
         let mut writer = Writer::default();
         let source = Source { graph: &self.graph, network: &network, lists: &self.lists };
-        let emitted = emit::i8::emit(&source, widths, seen, recipe, convs, &plan, &elements, &mut writer);
+        let emitted =
+            emit::i8::emit(&source, &Quantized { widths, seen, recipe, convs }, &plan, &elements, &mut writer);
         self.finish(writer, Precision::I8, &plan, &emitted)
     }
 
@@ -506,9 +507,11 @@ impl Prepared {
                 let own = &seen.tensors[conv.output];
                 let signal = [own, keys, values].iter().map(|observer| observer.variance()).sum::<f64>().max(1e-12);
                 let taps = (conv.conv.weight.len() / conv.conv.outputs) as u64;
-                let section = |bytes: u64| bytes.next_multiple_of(waft::format::ALIGN as u64);
-                let outputs = conv.conv.outputs as u64;
-                let saved = section(outputs * taps) - section(outputs.next_multiple_of(4) / 2 * taps);
+                let section = |four_bits| {
+                    let bytes = emit::weight_layout(Precision::I8, four_bits).bytes(conv.conv.outputs as u64, taps);
+                    bytes.next_multiple_of(waft::format::ALIGN as u64)
+                };
+                let saved = section(false) - section(true);
                 candidates.push((quantized.noise / signal / saved.max(1) as f64, index, saved));
             }
         }
@@ -561,7 +564,9 @@ impl Prepared {
             arena: [plan.arena_bytes, plan.lower_bound_bytes],
             classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
             unconditional_class: self.unconditional_class,
-            tensors: [Some(network.sample), Some(network.prediction), network.unconditional],
+            tensors: [network.sample, network.prediction],
+            unconditional: network.unconditional,
+            history: [None; 2],
             name: self.name.clone(),
             provenance: self.provenance.clone(),
             conditioning: network.conditioning,
@@ -609,7 +614,7 @@ impl Prepared {
                 name: name.clone(),
                 element: quantized
                     .tensor(op.output() as u16)
-                    .map_or_else(String::new, |tensor| format!("{:?}", tensor.element).to_lowercase()),
+                    .map_or_else(String::new, |tensor| format!("{:?}", tensor.element()).to_lowercase()),
                 sqnr_db: 10.0 * (signal / error.max(signal * 1e-20)).log10(),
             })
             .collect()
@@ -664,7 +669,7 @@ fn reals(tensor: &waft::format::Tensor, bytes: &[u8]) -> Vec<f64> {
     let scale = f64::from(tensor.scale);
     let zero = f64::from(tensor.zero_point);
     let dequantize = |q: f64| (q - zero) * scale;
-    match tensor.element {
+    match tensor.element() {
         Element::I8 => bytes.iter().map(|&b| dequantize(f64::from(b as i8))).collect(),
         Element::I16 => bytes.as_chunks().0.iter().map(|&b| dequantize(f64::from(i16::from_le_bytes(b)))).collect(),
         Element::I32 => bytes.as_chunks().0.iter().map(|&b| dequantize(f64::from(i32::from_le_bytes(b)))).collect(),

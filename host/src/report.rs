@@ -102,7 +102,7 @@ pub fn memory_map(model: &Model<'_>, memory: &[Memory]) -> String {
             t.rows,
             t.columns,
             t.channels,
-            t.element,
+            t.element(),
             t.bytes,
             t.offset,
             t.first,

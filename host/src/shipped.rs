@@ -163,8 +163,8 @@ pub fn weights(name: &str, model: &Model<'_>) -> Result<Vec<u8>, FindError> {
 /// The timesteps of a model's step list.
 pub fn timesteps(model: &Model<'_>, schedule: u16) -> Vec<i32> {
     let Some(list) = model.schedule(schedule) else { return vec![] };
-    (0..list.steps as usize)
-        .filter_map(|step| model.bytes().get(list.rows as usize + step * waft::format::STEP_BYTES..)?.first_chunk())
-        .map(|&bytes| i32::from_le_bytes(bytes))
-        .collect()
+    match model.precision() {
+        Precision::I8 => model.fixed_steps(&list).map(|step| step.timestep).collect(),
+        Precision::F16 | Precision::F32 => model.float_steps(&list).map(|step| step.timestep).collect(),
+    }
 }

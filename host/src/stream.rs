@@ -5,8 +5,9 @@
 //! window takes all weights of its convolution, or else two chunks as large as possible, so that one is read while the
 //! other is in use, or else one.
 
-use waft::format::{CHANNEL_BLOCK, Precision, QUAD};
+use waft::format::{CHANNEL_BLOCK, Precision};
 
+use crate::emit::weight_layout;
 use crate::graph::Shape;
 use crate::lower::{Network, Op, Role, Tensor, Window};
 use crate::plan::{ALIGN, live_bytes};
@@ -34,15 +35,9 @@ pub fn with_windows(
         let Op::Conv(conv) = op else { return None };
         let taps = (conv.conv.weight.len() / conv.conv.outputs) as u64;
         let blocks = conv.conv.outputs.div_ceil(CHANNEL_BLOCK) as u64;
-        let outputs = conv.conv.outputs as u64;
-        let (block, all) = match precision {
-            Precision::I8 if conv.four_bits => {
-                (CHANNEL_BLOCK as u64 / 2 * taps, outputs.next_multiple_of(QUAD as u64) / 2 * taps)
-            }
-            Precision::I8 => (CHANNEL_BLOCK as u64 * taps, outputs * taps),
-            Precision::F16 => (CHANNEL_BLOCK as u64 * taps * 2, blocks * CHANNEL_BLOCK as u64 * taps * 2),
-            Precision::F32 => (CHANNEL_BLOCK as u64 * taps * 4, blocks * CHANNEL_BLOCK as u64 * taps * 4),
-        };
+        let layout = weight_layout(precision, conv.four_bits);
+        let block = layout.bytes(CHANNEL_BLOCK as u64, taps);
+        let all = layout.bytes(conv.conv.outputs as u64, taps);
         Some((block, all.next_multiple_of(ALIGN), blocks))
     };
     let least = |op: &Op| size(op).map_or(0, |(block, all, _)| block.next_multiple_of(ALIGN).min(all));

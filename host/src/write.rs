@@ -1,88 +1,53 @@
-//! Writing the `.waft` file: records and sections as [`waft::format`] specifies them.
+//! Writing the `.waft` file: sections, tables and the header, as [`waft::format`] specifies them.
 
-use waft::format::{ALIGN, HEADER_BYTES, MAGIC, NONE, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, TENSOR_BYTES, VERSION};
-use waft::format::{Element, Precision, checksum, chunk_checksum};
+use waft::format::{
+    ALIGN, CHANNEL_BLOCK, FixedStep, FloatStep, Header, MAGIC, NONE, Op, Precision, Schedule, Tensor, VERSION,
+    WeightLayout, chunk_checksum, seal,
+};
 
-use crate::lower::Window;
+use crate::lower::{Id, Window};
 
-/// A record under construction: fixed size, fields by their place.
+/// A tensor's number in the file.
+pub fn id(id: Id) -> u16 {
+    // The exporter has refused networks with more.
+    id as u16
+}
+
+/// The number of a tensor that may not exist.
+pub fn optional(tensor: Option<Id>) -> u16 {
+    tensor.map_or(NONE, id)
+}
+
+/// The steps of a list, as the precision has them.
 #[derive(Clone, Debug)]
-pub struct Record(Vec<u8>);
+pub enum Steps {
+    /// In i8.
+    Fixed(Vec<FixedStep>),
+    /// In f16 and f32.
+    Float(Vec<FloatStep>),
+}
 
-impl Record {
-    /// Zeros.
-    pub fn new(bytes: usize) -> Self {
-        Self(vec![0; bytes])
+impl Steps {
+    fn len(&self) -> usize {
+        match self {
+            Steps::Fixed(steps) => steps.len(),
+            Steps::Float(steps) => steps.len(),
+        }
     }
 
-    /// An operation's record of the given kind.
-    pub fn op(kind: u8) -> Self {
-        Self::new(OP_BYTES).u8(0, kind)
-    }
-
-    fn put(mut self, at: usize, bytes: &[u8]) -> Self {
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
-        self
-    }
-
-    /// Sets a byte.
-    pub fn u8(self, at: usize, value: u8) -> Self {
-        self.put(at, &[value])
-    }
-
-    /// Sets a 16-bit field.
-    pub fn u16(self, at: usize, value: u16) -> Self {
-        self.put(at, &value.to_le_bytes())
-    }
-
-    /// Sets a 32-bit field.
-    pub fn u32(self, at: usize, value: u32) -> Self {
-        self.put(at, &value.to_le_bytes())
-    }
-
-    /// Sets a signed 32-bit field.
-    pub fn i32(self, at: usize, value: i32) -> Self {
-        self.put(at, &value.to_le_bytes())
-    }
-
-    /// Sets a 64-bit field.
-    pub fn u64(self, at: usize, value: u64) -> Self {
-        self.put(at, &value.to_le_bytes())
-    }
-
-    /// Sets a float field.
-    pub fn f32(self, at: usize, value: f32) -> Self {
-        self.put(at, &value.to_le_bytes())
-    }
-
-    /// Sets a field that names a tensor or nothing.
-    pub fn id(self, at: usize, id: Option<usize>) -> Self {
-        self.u16(at, id.map_or(NONE, |id| id as u16))
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Steps::Fixed(steps) => bytemuck::cast_slice(steps),
+            Steps::Float(steps) => bytemuck::cast_slice(steps),
+        }
     }
 }
 
-/// A tensor's entry.
-#[derive(Clone, Copy, Debug)]
-pub struct TensorEntry {
-    /// Arena offset.
-    pub offset: u64,
-    /// Rows, columns, channels.
-    pub shape: [usize; 3],
-    /// Element type.
-    pub element: Element,
-    /// First and last operation.
-    pub life: [usize; 2],
-    /// Real value of a unit.
-    pub scale: f64,
-    /// Zero point.
-    pub zero: i32,
-}
-
-/// A step list.
+/// A schedule and what its steps bring.
 #[derive(Clone, Debug)]
 pub struct ScheduleEntry {
-    /// One record a step.
-    pub steps: Vec<Record>,
+    /// The steps.
+    pub steps: Steps,
     /// One row a step, or empty.
     pub embeddings: Vec<u8>,
     /// One row a step, or empty.
@@ -94,7 +59,7 @@ pub struct ScheduleEntry {
 /// The header's fields that are not offsets.
 #[derive(Clone, Debug)]
 pub struct Fields {
-    /// Precision.
+    /// How the model computes.
     pub precision: Precision,
     /// Arena bytes and their lower bound.
     pub arena: [u64; 2],
@@ -102,8 +67,12 @@ pub struct Fields {
     pub classes: usize,
     /// The class that means "no class".
     pub unconditional_class: Option<usize>,
-    /// Sample, prediction, kept unconditional prediction.
-    pub tensors: [Option<usize>; 3],
+    /// Sample, prediction.
+    pub tensors: [Id; 2],
+    /// Kept unconditional prediction.
+    pub unconditional: Option<Id>,
+    /// Clean samples of the step before and of the one before that.
+    pub history: [Option<Id>; 2],
     /// Name.
     pub name: String,
     /// Provenance.
@@ -116,6 +85,19 @@ pub struct Fields {
     pub params: u64,
 }
 
+/// Where the weights of a convolution are, for its record.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredWeights {
+    /// Offset of the weights, in this file or in that of external weights.
+    pub weights: u32,
+    /// The window that they pass through.
+    pub window: u16,
+    /// Blocks of eight output channels in a chunk.
+    pub chunk_blocks: u16,
+    /// Offset of the chunks' checksums.
+    pub checks: u32,
+}
+
 /// A file under construction. Parameters are appended first; the tables and the header come last, when all offsets
 /// are known.
 #[derive(Debug)]
@@ -126,7 +108,7 @@ pub struct Writer {
 
 impl Default for Writer {
     fn default() -> Self {
-        Self { bytes: vec![0; HEADER_BYTES], weights: vec![] }
+        Self { bytes: vec![0; size_of::<Header>()], weights: vec![] }
     }
 }
 
@@ -144,21 +126,29 @@ impl Writer {
         self.section(bytemuck::cast_slice(values))
     }
 
-    /// Appends the weights of a convolution, `block` bytes for eight output channels, here or to the weights' own file.
-    pub fn conv_weights(&mut self, record: Record, window: Option<Window>, weights: &[u8], block: usize) -> Record {
+    /// Appends the packed weights of a convolution with `taps` weights for each output channel, here or to the external
+    /// weights.
+    pub fn conv_weights(
+        &mut self,
+        layout: WeightLayout,
+        taps: usize,
+        weights: &[u8],
+        window: Option<Window>,
+    ) -> StoredWeights {
         let Some(window) = window else {
-            return record.u32(24, self.section(weights)).id(96, None);
+            return StoredWeights { weights: self.section(weights), window: NONE, chunk_blocks: 0, checks: 0 };
         };
         let at = self.weights.len() as u32;
+        let chunk_bytes = layout.bytes((window.blocks * CHANNEL_BLOCK) as u64, taps as u64) as usize;
         let mut checks = vec![];
-        for chunk in weights.chunks((window.blocks * block).max(1)) {
+        for chunk in weights.chunks(chunk_bytes.max(1)) {
             let start = self.weights.len();
             self.weights.extend_from_slice(chunk);
             self.weights.resize(self.weights.len().next_multiple_of(ALIGN), 0);
             checks.push(chunk_checksum(&self.weights[start..]));
         }
         let checks = self.values(&checks);
-        record.u32(24, at).id(96, Some(window.tensor)).u16(98, window.blocks as u16).u32(100, checks)
+        StoredWeights { weights: at, window: id(window.tensor), chunk_blocks: window.blocks as u16, checks }
     }
 
     /// Bytes so far.
@@ -168,88 +158,83 @@ impl Writer {
 
     /// Whether nothing was appended.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == HEADER_BYTES
+        self.bytes.len() == size_of::<Header>()
     }
 
     /// Appends the tables, writes the header and seals the file with its checksum; the file, and that of the weights.
     pub fn finish(
         mut self,
         fields: &Fields,
-        tensors: &[TensorEntry],
-        ops: &[Record],
+        tensors: &[Tensor],
+        ops: &[Op],
         schedules: &[ScheduleEntry],
     ) -> (Vec<u8>, Vec<u8>) {
         let mut schedule_table = vec![];
         for schedule in schedules {
-            let rows: Vec<u8> = schedule.steps.iter().flat_map(|step| &step.0).copied().collect();
-            debug_assert_eq!(rows.len(), schedule.steps.len() * STEP_BYTES);
-            let record = Record::new(SCHEDULE_BYTES)
-                .u32(0, schedule.steps.len() as u32)
-                .u32(4, self.section(&rows))
-                .u32(8, if schedule.embeddings.is_empty() { 0 } else { self.section(&schedule.embeddings) })
-                .u32(12, if schedule.biases.is_empty() { 0 } else { self.section(&schedule.biases) })
-                .u32(16, schedule.bias_bytes as u32);
-            schedule_table.extend(record.0);
+            schedule_table.push(Schedule {
+                steps: schedule.steps.len() as u32,
+                rows: self.section(schedule.steps.bytes()),
+                embeddings: if schedule.embeddings.is_empty() { 0 } else { self.section(&schedule.embeddings) },
+                biases: if schedule.biases.is_empty() { 0 } else { self.section(&schedule.biases) },
+                bias_bytes: schedule.bias_bytes as u32,
+                ..bytemuck::Zeroable::zeroed()
+            });
         }
-        let schedules_at = self.section(&schedule_table);
-        let tensor_table: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.record().0).collect();
-        let tensors_at = self.section(&tensor_table);
-        let ops_table: Vec<u8> = ops.iter().flat_map(|op| &op.0).copied().collect();
-        let ops_at = self.section(&ops_table);
+        let schedules_at = self.values(&schedule_table);
+        let tensors_at = self.values(tensors);
+        let op_table: Vec<u8> = ops.iter().flat_map(Op::bytes).copied().collect();
+        let ops_at = self.section(&op_table);
         let name = truncated(&fields.name, 64);
-        let name_at = self.section(name.as_bytes());
+        let name = [self.section(name.as_bytes()), name.len() as u32];
         let provenance = truncated(&fields.provenance, 1024);
-        let provenance_at = self.section(provenance.as_bytes());
-
-        let [sample, prediction, unconditional] = fields.tensors;
-        let header = Record::new(HEADER_BYTES)
-            .put(0, &MAGIC)
-            .u16(4, VERSION)
-            .u8(6, fields.precision as u8)
-            .u32(8, self.bytes.len() as u32)
-            .u32(16, fields.arena[0] as u32)
-            .u32(20, fields.arena[1] as u32)
-            .u16(24, tensors.len() as u16)
-            .u16(26, ops.len() as u16)
-            .u16(28, fields.classes as u16)
-            .id(30, fields.unconditional_class)
-            .id(32, sample)
-            .id(34, prediction)
-            .id(36, unconditional)
-            .u16(38, schedules.len() as u16)
-            .u32(40, tensors_at)
-            .u32(44, ops_at)
-            .u32(48, schedules_at)
-            .u32(52, name_at)
-            .u32(56, name.len() as u32)
-            .u32(60, provenance_at)
-            .u32(64, provenance.len() as u32)
-            .u32(68, fields.conditioning as u32)
-            .u64(72, fields.macs)
-            .u64(80, fields.params)
-            .u32(88, self.weights.len() as u32);
-        self.bytes[..HEADER_BYTES].copy_from_slice(&header.0);
-        let sum = checksum(&self.bytes);
-        self.bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+        let provenance = [self.section(provenance.as_bytes()), provenance.len() as u32];
+        let header = Header {
+            magic: MAGIC,
+            version: VERSION,
+            precision: fields.precision.code(),
+            file_bytes: self.bytes.len() as u32,
+            arena_bytes: fields.arena[0] as u32,
+            arena_lower_bound: fields.arena[1] as u32,
+            tensors: tensors.len() as u16,
+            ops: ops.len() as u16,
+            classes: fields.classes as u16,
+            unconditional_class: fields.unconditional_class.map_or(NONE, |class| class as u16),
+            sample: id(fields.tensors[0]),
+            prediction: id(fields.tensors[1]),
+            unconditional: optional(fields.unconditional),
+            history: fields.history.map(optional),
+            schedules: schedules.len() as u16,
+            tensors_at,
+            ops_at,
+            schedules_at,
+            name,
+            provenance,
+            conditioning: fields.conditioning as u32,
+            macs: fields.macs,
+            params: fields.params,
+            weights_bytes: self.weights.len() as u32,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        self.bytes[..size_of::<Header>()].copy_from_slice(bytemuck::bytes_of(&header));
+        seal(&mut self.bytes);
         (self.bytes, self.weights)
     }
 }
 
-impl TensorEntry {
-    fn record(&self) -> Record {
-        let [rows, columns, channels] = self.shape;
-        Record::new(TENSOR_BYTES)
-            .u32(0, self.offset as u32)
-            .u32(4, (rows * columns * channels * self.element.bytes()) as u32)
-            .u16(8, rows as u16)
-            .u16(10, columns as u16)
-            .u16(12, channels as u16)
-            .u8(14, self.element as u8)
-            .u16(16, self.life[0] as u16)
-            .u16(18, self.life[1] as u16)
-            .f32(20, self.scale as f32)
-            .i32(24, self.zero)
+/// Lays out weights: `bits` gives those of a tap of an output, in the lowest [`WeightLayout::bits`].
+pub fn pack(layout: WeightLayout, [outputs, taps]: [usize; 2], bits: impl Fn(usize, usize) -> u32) -> Vec<u8> {
+    let mut packed = vec![0u8; layout.bytes(outputs as u64, taps as u64) as usize];
+    for output in 0..outputs {
+        for tap in 0..taps {
+            let first_bit = layout.index(output, tap, taps) * layout.bits();
+            let value = bits(output, tap).to_le_bytes();
+            match layout.bits() / 8 {
+                0 => packed[first_bit / 8] |= (value[0] & 15) << (first_bit % 8),
+                bytes => packed[first_bit / 8..][..bytes].copy_from_slice(&value[..bytes]),
+            }
+        }
     }
+    packed
 }
 
 /// The longest beginning of at most `max` bytes that ends at a character.
@@ -259,4 +244,28 @@ fn truncated(text: &str, max: usize) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(truncated("aé", 2), "a");
+        assert_eq!(truncated("aé", 3), "aé");
+        assert_eq!(truncated("", 0), "");
+    }
+
+    /// Five outputs of two taps, written out by hand from the format's text.
+    #[test]
+    fn weights_are_packed_as_specified() {
+        let value = |output: usize, tap: usize| (10 * output + tap) as u32;
+        assert_eq!(pack(WeightLayout::Rows8, [5, 2], value), [0, 1, 10, 11, 20, 21, 30, 31, 40, 41]);
+        let nibble = |output: usize, tap: usize| (output + 8 * tap) as u32;
+        assert_eq!(pack(WeightLayout::Groups4, [5, 2], nibble), [0x10, 0x32, 0x98, 0xBA, 0x04, 0, 0x0C, 0]);
+        let halves = pack(WeightLayout::Groups16, [5, 2], value);
+        let expected = [0, 10, 20, 30, 40, 0, 0, 0, 1, 11, 21, 31, 41, 0, 0, 0u16];
+        assert_eq!(halves, bytemuck::cast_slice::<u16, u8>(&expected));
+    }
 }

@@ -8,7 +8,7 @@ use waft::Model;
 use waft::arithmetic::attention::{normalizer, weight};
 use waft::arithmetic::exp;
 use waft::fixed::{requantize, saturate_i8};
-use waft::format::{Attention, OP_BYTES, Op};
+use waft::format::{Attention, Op};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
@@ -20,7 +20,7 @@ use crate::{Body, Strides};
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Parameters {
     strides: Strides,
-    record: [u32; OP_BYTES / 4],
+    op: Attention,
     query: Place,
     key_value: Place,
     pixels: u32,
@@ -37,7 +37,7 @@ impl Parameters {
         pixels.checked_mul(4)?.checked_add(8)?.checked_mul(pixels)?.checked_mul(op.heads.into())?;
         Some(Self {
             strides,
-            record: bytemuck::pod_read_unaligned(model.record(index)),
+            op,
             query,
             key_value: Place::of(Some(model.tensor(op.key_value)?)),
             pixels,
@@ -48,11 +48,6 @@ impl Parameters {
     /// Bytes of scratch that one picture needs.
     pub fn scratch_bytes(&self) -> u32 {
         self.heads() * self.pixels * (4 * self.pixels + 8)
-    }
-
-    #[inline(always)]
-    fn op(&self) -> Attention {
-        Attention::decode(bytemuck::bytes_of(&self.record))
     }
 
     #[inline(always)]
@@ -144,7 +139,7 @@ impl IntegerScoresKernel {
         else {
             return;
         };
-        let op = p.op();
+        let op = p.op;
         let mut largest = i32::MIN;
         for key in 0..p.pixels {
             let mut score = 0i32;
@@ -209,7 +204,7 @@ impl FloatScoresKernel {
         else {
             return;
         };
-        let op = p.op();
+        let op = p.op;
         let mut largest = f32::NEG_INFINITY;
         for key in 0..p.pixels {
             let mut score = 0f32;

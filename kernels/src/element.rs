@@ -31,7 +31,7 @@ impl Place {
             rows: tensor.rows.into(),
             columns: tensor.columns.into(),
             channels: tensor.channels.into(),
-            element: tensor.element as u32,
+            element: tensor.element.into(),
         })
     }
 

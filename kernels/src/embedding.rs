@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use waft::Model;
 use waft::arithmetic::embedding::{activated, projected};
 use waft::arithmetic::silu;
-use waft::format::{Embed, Linear, OP_BYTES, Op, Precision};
+use waft::format::{Embed, Linear, Op, Precision};
 
 use crate::element::{Place, float};
 use crate::memory::{Memory, Space};
@@ -16,7 +16,7 @@ use crate::{Body, STATE_BYTES, State, Strides};
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct EmbedKernel {
     strides: Strides,
-    record: [u32; OP_BYTES / 4],
+    op: Embed,
     output: Place,
     /// Number of classes.
     classes: u32,
@@ -33,7 +33,7 @@ impl EmbedKernel {
         let Op::Embed(op) = model.op(index)? else { return None };
         Some(Self {
             strides,
-            record: bytemuck::pod_read_unaligned(model.record(index)),
+            op,
             output: Place::of(Some(model.tensor(op.output)?)),
             classes: model.classes().into(),
             class: if unconditional { model.unconditional_class()?.into() } else { u32::MAX },
@@ -55,7 +55,7 @@ impl Body for EmbedKernel {
             if picture >= batch {
                 return;
             }
-            let op = Embed::decode(bytemuck::bytes_of(&self.record));
+            let op = self.op;
             let state: State = memory.load(Space::State, 0);
             let class = if self.class == u32::MAX {
                 memory.load(Space::State, STATE_BYTES + 4 * picture as usize)
@@ -85,7 +85,7 @@ impl Body for EmbedKernel {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct LinearKernel {
     strides: Strides,
-    record: [u32; OP_BYTES / 4],
+    op: Linear,
     source: Place,
     output: Place,
     /// Whether it is in the `i8` precision.
@@ -100,7 +100,7 @@ impl LinearKernel {
         let Op::Linear(op) = model.op(index)? else { return None };
         Some(Self {
             strides,
-            record: bytemuck::pod_read_unaligned(model.record(index)),
+            op,
             source: Place::of(Some(model.tensor(op.source)?)),
             output: Place::of(Some(model.tensor(op.output)?)),
             integer: u32::from(model.precision() == Precision::I8),
@@ -121,7 +121,7 @@ impl Body for LinearKernel {
             if picture >= batch {
                 return;
             }
-            let op = Linear::decode(bytemuck::bytes_of(&self.record));
+            let op = self.op;
             let arena = self.strides.arena(picture);
             let inputs = self.source.len();
             if self.integer != 0 {

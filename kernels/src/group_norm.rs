@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use waft::Model;
 use waft::arithmetic::group_norm::{GroupMap, channel_map, inverse_deviation, to_common_scale};
-use waft::format::{GroupNorm, OP_BYTES, Op};
+use waft::format::{GroupNorm, Op};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
@@ -15,7 +15,7 @@ use crate::{Body, Strides};
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Parameters {
     strides: Strides,
-    record: [u32; OP_BYTES / 4],
+    op: GroupNorm,
     sources: [Place; 2],
     output_at: u32,
     /// Channels of a group.
@@ -29,20 +29,15 @@ impl Parameters {
         let output = model.tensor(op.output)?;
         Some(Self {
             strides,
-            record: bytemuck::pod_read_unaligned(model.record(index)),
+            op,
             sources: op.sources.map(|id| Place::of(model.tensor(id))),
             output_at: output.offset,
             per_group: u32::from(output.columns) / u32::from(op.groups),
         })
     }
 
-    #[inline(always)]
-    fn op(&self) -> GroupNorm {
-        GroupNorm::decode(bytemuck::bytes_of(&self.record))
-    }
-
     fn warps(&self, batch: u32) -> u64 {
-        u64::from(self.op().groups) * u64::from(batch)
+        u64::from(self.op.groups) * u64::from(batch)
     }
 
     /// Address of a warp's arena, and its group.
@@ -116,7 +111,7 @@ impl Body for IntegerKernel {
     #[inline(always)]
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
         let p = &self.0;
-        let op = p.op();
+        let op = p.op;
         let Some((arena, group)) = p.place(&op, index, batch) else { return };
         let first = self.sums(memory, warp, p.sources[0], p.part(group, 0), op.zero[0], op.ratio[0], arena);
         let second = self.sums(memory, warp, p.sources[1], p.part(group, 1), op.zero[1], op.ratio[1], arena);
@@ -177,7 +172,7 @@ impl Body for FloatKernel {
     #[inline(always)]
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
         let p = &self.0;
-        let op = p.op();
+        let op = p.op;
         let Some((arena, group)) = p.place(&op, index, batch) else { return };
         let parts = [p.part(group, 0), p.part(group, 1)];
         let count = (p.sources[0].rows * p.sources[0].columns * (parts[0].len + parts[1].len)) as f32;

@@ -1,8 +1,8 @@
 //! What happens around the network: noise, guidance, the step of the sampler, bytes. A thread one element.
 
 use bytemuck::{Pod, Zeroable};
-use waft::arithmetic::{FixedStep, FloatStep, byte_fixed, byte_float, guide_fixed, guide_float, to_float};
-use waft::format::{Precision, STEP_BYTES};
+use waft::arithmetic::{byte_fixed, byte_float, guide_fixed, guide_float, to_float};
+use waft::format::{FixedStep, FloatStep, Precision, STEP_BYTES};
 use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model};
 
@@ -125,16 +125,14 @@ impl UpdateKernel {
     fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
         let state: State = memory.load(Space::State, 0);
-        let record: [u32; STEP_BYTES / 4] =
-            memory.load(Space::Constants, state.rows as usize + state.step as usize * STEP_BYTES);
-        let record = bytemuck::bytes_of(&record);
+        let step_at = state.rows as usize + state.step as usize * STEP_BYTES;
         let guidance = Guidance::from_bits(state.guidance);
         let guided = guidance != Guidance::NONE;
         let arena = p.strides.arena(picture) + 4 * element as usize;
         let at = |place: u32| arena + place as usize;
         let noise = || p.noise(&state, picture, state.step + 1, element);
         if p.integer != 0 {
-            let step = FixedStep::decode(record);
+            let step: FixedStep = memory.load(Space::Constants, step_at);
             let load = |place: u32| memory.load::<i32>(Space::Arenas, at(place));
             let mut m = load(p.prediction_at);
             if guided {
@@ -143,7 +141,7 @@ impl UpdateKernel {
             let z = if step.has_noise() { noise() } else { 0 };
             memory.store(Space::Arenas, at(p.sample_at), step.apply(load(p.sample_at), m, z));
         } else {
-            let step = FloatStep::decode(record);
+            let step: FloatStep = memory.load(Space::Constants, step_at);
             let load = |place: u32| memory.load::<f32>(Space::Arenas, at(place));
             let mut m = load(p.prediction_at);
             if guided {

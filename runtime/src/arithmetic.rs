@@ -3,9 +3,9 @@
 
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::float::{Float, exp, silu};
-pub use crate::sampler::{FixedStep, byte_fixed, guide_fixed};
+pub use crate::sampler::{byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
-pub use crate::sampler::{FloatStep, byte_float, guide_float, to_float};
+pub use crate::sampler::{byte_float, guide_float, to_float};
 
 /// Convolution.
 pub mod conv2d {

@@ -17,6 +17,9 @@ pub const SILU_BITS: u32 = 15;
 /// Extra fractional bits that a convolution with a residual keeps until the sum is rounded.
 pub const RESIDUAL_BITS: u32 = 8;
 
+/// Bits that the 64-bit sum of a linear operation gives up on its way to 32 bits.
+pub const LINEAR_SHIFT: u32 = 12;
+
 /// `value · multiplier · 2^(shift − 31)`, rounded once, half toward +∞, saturated to `i32`.
 ///
 /// `multiplier` is normally in [2³⁰, 2³¹) and `shift` in [−31, 30]; a shift outside is clamped, so that no input can

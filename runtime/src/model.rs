@@ -1,7 +1,7 @@
 //! A validated view of a `.waft` file.
 
 use crate::error::ModelError;
-use crate::format::{self, Header, Op, Precision, Schedule, Tensor};
+use crate::format::{self, FixedStep, FloatStep, Header, Op, Precision, STEP_BYTES, Schedule, Tensor};
 
 /// A model, read in place. Once it exists, no accessor can fail.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ impl<'a> Model<'a> {
 
     /// How it computes.
     pub const fn precision(&self) -> Precision {
-        self.header.precision
+        self.header.precision()
     }
 
     /// Bytes of memory that a session needs, scratch included; a multiple of 16.
@@ -118,11 +118,6 @@ impl<'a> Model<'a> {
         self.header.op(self.bytes, index)
     }
 
-    /// The record of an operation, [`OP_BYTES`](format::OP_BYTES) long; empty if there is none.
-    pub const fn record(&self, index: u16) -> &'a [u8] {
-        self.header.record(self.bytes, index)
-    }
-
     /// Number of step lists.
     pub const fn schedules(&self) -> u16 {
         self.header.schedules
@@ -131,6 +126,18 @@ impl<'a> Model<'a> {
     /// A step list.
     pub const fn schedule(&self, index: u16) -> Option<Schedule> {
         self.header.schedule(self.bytes, index)
+    }
+
+    /// The steps of a step list in i8; those of another precision read as nonsense.
+    pub fn fixed_steps(&self, schedule: &Schedule) -> impl ExactSizeIterator<Item = FixedStep> + use<'a> {
+        let (bytes, first) = (self.bytes, schedule.rows as usize);
+        (0..schedule.steps).map(move |step| FixedStep::read(bytes, first + step as usize * STEP_BYTES))
+    }
+
+    /// The steps of a step list in f16 and f32; those of i8 read as nonsense.
+    pub fn float_steps(&self, schedule: &Schedule) -> impl ExactSizeIterator<Item = FloatStep> + use<'a> {
+        let (bytes, first) = (self.bytes, schedule.rows as usize);
+        (0..schedule.steps).map(move |step| FloatStep::read(bytes, first + step as usize * STEP_BYTES))
     }
 
     /// `len` bytes at offset `at`; validation has seen that every such range in the plan exists.

@@ -6,9 +6,7 @@
 //! first: `m = u + g·(c − u)`.
 
 use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
-#[cfg(any(feature = "f16", feature = "f32"))]
-use crate::format::f32_at;
-use crate::format::{i32_at, u32_at};
+use crate::format::{FixedStep, FloatStep};
 
 /// How far to go from the unconditional prediction towards the conditional one and beyond: 16 fractional bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,28 +52,7 @@ impl Default for Guidance {
     }
 }
 
-/// Coefficients of one step in fixed point.
-#[derive(Clone, Copy, Debug)]
-pub struct FixedStep {
-    clip: i32,
-    x0: [i32; 2],
-    x0_shift: u32,
-    next: [i32; 4],
-    next_shift: u32,
-}
-
 impl FixedStep {
-    /// From a step of the file.
-    pub fn decode(record: &[u8]) -> Self {
-        Self {
-            clip: i32_at(record, 4),
-            x0: [i32_at(record, 8), i32_at(record, 12)],
-            x0_shift: u32_at(record, 16),
-            next: [i32_at(record, 20), i32_at(record, 24), i32_at(record, 28), i32_at(record, 32)],
-            next_shift: u32_at(record, 36),
-        }
-    }
-
     /// Whether it asks for noise.
     pub fn has_noise(&self) -> bool {
         self.next[3] != 0
@@ -118,26 +95,8 @@ pub fn to_float(value: i32) -> f32 {
     value as f32 / (1 << SAMPLE_BITS) as f32
 }
 
-/// Coefficients of one step in the float precisions.
-#[cfg(any(feature = "f16", feature = "f32"))]
-#[derive(Clone, Copy, Debug)]
-pub struct FloatStep {
-    clip: f32,
-    x0: [f32; 2],
-    next: [f32; 4],
-}
-
 #[cfg(any(feature = "f16", feature = "f32"))]
 impl FloatStep {
-    /// From a step of the file.
-    pub fn decode(record: &[u8]) -> Self {
-        Self {
-            clip: f32_at(record, 4),
-            x0: [f32_at(record, 8), f32_at(record, 12)],
-            next: [f32_at(record, 20), f32_at(record, 24), f32_at(record, 28), f32_at(record, 32)],
-        }
-    }
-
     /// Whether it asks for noise.
     pub fn has_noise(&self) -> bool {
         self.next[3] != 0.0

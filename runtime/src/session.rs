@@ -3,14 +3,14 @@
 use bytemuck::Pod;
 
 use crate::error::{RequestError, RunError, SessionError};
-use crate::format::{ALIGN, NONE, Op, Precision, STEP_BYTES, Schedule, Tensor};
+use crate::format::{ALIGN, FixedStep, FloatStep, NONE, Op, Precision, STEP_BYTES, Schedule, Tensor};
 use crate::log::debug;
 use crate::model::Model;
 use crate::noise::{Noise, Seed};
 use crate::ops::{self, Context, view, view_mut};
-use crate::sampler::{FixedStep, Guidance, byte_fixed, guide_fixed};
+use crate::sampler::{Guidance, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
-use crate::sampler::{FloatStep, byte_float, guide_float, to_float};
+use crate::sampler::{byte_float, guide_float, to_float};
 use crate::weights::{Loading, Resident, WeightSource};
 
 /// Elements of the sample that one slice draws, updates or converts.
@@ -577,16 +577,16 @@ impl<N: Noise, W: WeightSource> Run<'_, '_, N, W> {
         let corrupt = RunError::Corrupt { op: self.session.model.ops() };
         let step = self.progress.step;
         let at = self.schedule.rows as usize + step as usize * STEP_BYTES;
-        let record = self.session.model.data(at, STEP_BYTES);
+        let bytes = self.session.model.bytes();
         match self.session.model.precision() {
             Precision::I8 => {
-                let coefficients = FixedStep::decode(record);
+                let coefficients = FixedStep::read(bytes, at);
                 let noisy = coefficients.has_noise();
                 self.update_elements::<i32>(chunk, corrupt, noisy, guide_fixed, |x, m, z| coefficients.apply(x, m, z))
             }
             #[cfg(any(feature = "f16", feature = "f32"))]
             Precision::F16 | Precision::F32 => {
-                let coefficients = FloatStep::decode(record);
+                let coefficients = FloatStep::read(bytes, at);
                 let noisy = coefficients.has_noise();
                 self.update_elements::<f32>(chunk, corrupt, noisy, guide_float, |x, m, z| {
                     coefficients.apply(x, m, f32::from_bits(float_word(z)))

@@ -194,7 +194,7 @@ impl Loading {
         let window = context.tensor(op.window).ok_or(corrupt)?;
         let outputs = context.tensor(op.output).ok_or(corrupt)?.channels;
         let inputs = context.tensor(op.scratch).ok_or(corrupt)?.channels;
-        let chunks: Chunks = op.chunks(context.model.precision(), outputs.into(), inputs.into()).ok_or(corrupt)?;
+        let chunks: Chunks = op.chunks(outputs.into(), inputs.into()).ok_or(corrupt)?;
         let buffers = chunks.buffers(window.bytes.into()) as u32;
         if u64::from(self.ready) < chunks.count && self.ready < needed.saturating_add(buffers) {
             let last = u64::from(self.ready) + 1 == chunks.count;

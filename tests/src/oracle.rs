@@ -2,7 +2,7 @@
 //! from the file's specification. Both unfold everything naively; neither shares code with the runtime's operations.
 
 use waft::Model;
-use waft::format::{self, Bias, Element, Gather, NONE, Tensor};
+use waft::format::{self, Bias, Element, Gather, NONE, Tensor, Upsample, WeightLayout};
 use waft_host::lower::{Network, Op};
 
 /// Real values of a tensor's bytes.
@@ -10,7 +10,7 @@ use waft_host::lower::{Network, Op};
 /// # Panics
 /// If the bytes are not the tensor's.
 pub fn reals(tensor: &Tensor, bytes: &[u8]) -> Vec<f64> {
-    match tensor.element {
+    match tensor.element() {
         Element::F32 => bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
         Element::F16 => bytes.as_chunks::<2>().0.iter().map(|&b| half_to_f64(u16::from_le_bytes(b))).collect(),
         _ => {
@@ -36,7 +36,7 @@ fn half_to_f64(bits: u16) -> f64 {
 /// # Panics
 /// If it is a float tensor.
 pub fn integers(tensor: &Tensor, bytes: &[u8]) -> Vec<i64> {
-    match tensor.element {
+    match tensor.element() {
         Element::I8 => bytes.iter().map(|&b| i64::from(b as i8)).collect(),
         Element::I16 => bytes.as_chunks().0.iter().map(|&b| i64::from(i16::from_le_bytes(b))).collect(),
         Element::I32 => bytes.as_chunks().0.iter().map(|&b| i64::from(i32::from_le_bytes(b))).collect(),
@@ -191,7 +191,7 @@ pub fn integer_conv(
     let first = tensor(op.sources[0]);
     let (rows, columns) = (usize::from(first.rows), usize::from(first.columns));
     let channels = usize::from(ring.channels);
-    let limits: (i64, i64) = if ring.element == Element::I8 { (-128, 127) } else { (-32768, 32767) };
+    let limits: (i64, i64) = if ring.element() == Element::I8 { (-128, 127) } else { (-32768, 32767) };
     // Zero, multiplier and shift of the ring, and multiplier and shift of its accumulators.
     let step_scales: Option<[i32; 5]> = (op.weight_sums != 0).then(|| {
         let at = op.step_scales as usize;
@@ -207,7 +207,7 @@ pub fn integer_conv(
         let width = usize::from(tensor(id).channels);
         for (at, value) in read(id).into_iter().enumerate() {
             let (pixel, channel) = (at / width, start + at % width);
-            let q = match op.gather {
+            let q = match op.gather() {
                 Gather::Raw if op.multiplier[i] == 0 => value,
                 Gather::Raw => {
                     requantize(value - i64::from(op.source_zero[i]), op.multiplier[i], op.shift[i])
@@ -218,7 +218,7 @@ pub fn integer_conv(
                     let (a, b) = (map[2 * channel], map[2 * channel + 1]);
                     let y = rounded(i128::from(value) * i128::from(a), op.affine_shift) + b;
                     let y = y.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
-                    let value = if op.gather == Gather::AffineSilu {
+                    let value = if op.gather() == Gather::AffineSilu {
                         i64::from(waft::fixed::silu(y))
                     } else {
                         i64::from(y.clamp(-(1 << 27), 1 << 27)) * 8
@@ -233,10 +233,10 @@ pub fn integer_conv(
 
     let (oh, ow, oc) = (usize::from(output.rows), usize::from(output.columns), usize::from(output.channels));
     let [kh, kw] = op.kernel.map(usize::from);
-    let scale = if op.upsample { 2 } else { 1 };
-    let bias_tensor = (op.bias == Bias::Tensor).then(|| read(op.bias_tensor));
+    let scale = if op.upsample() == Upsample::Nearest { 2 } else { 1 };
+    let bias_tensor = (op.bias() == Bias::Tensor).then(|| read(op.bias_tensor));
     let residual = (op.residual != NONE).then(|| read(op.residual));
-    let limits: (i64, i64) = match output.element {
+    let limits: (i64, i64) = match output.element() {
         Element::I8 => (-128, 127),
         Element::I16 => (-32768, 32767),
         _ => (i32::MIN.into(), i32::MAX.into()),
@@ -244,7 +244,7 @@ pub fn integer_conv(
     let taps = kh * kw * channels;
     let weight = |output: usize, tap: usize| -> i64 {
         let first = op.weights as usize;
-        if !op.four_bits {
+        if op.layout() != WeightLayout::Groups4 {
             return i64::from(model.bytes()[first + output * taps + tap] as i8);
         }
         // Four outputs side by side in two bytes, the first in the lowest bits.
@@ -256,7 +256,7 @@ pub fn integer_conv(
     for y in 0..oh {
         for xo in 0..ow {
             for o in 0..oc {
-                let bias = match op.bias {
+                let bias = match op.bias() {
                     Bias::Constant => i64::from(word(op.bias_at as usize + 4 * o)),
                     Bias::Step => {
                         let at = op.bias_at as usize + 4 * o;

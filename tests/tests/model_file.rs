@@ -1,11 +1,17 @@
 //! Hostile model files: cut, flipped, forged and misplaced.
 
-use waft::format::{HEADER_BYTES, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, STEP_SCALES_BYTES, TENSOR_BYTES, checksum};
-use waft::format::{Op, Precision};
+use std::mem::offset_of;
+
+use waft::format::{
+    Attention, Conv2d, Embed, GroupNorm, Header, Linear, OP_BYTES, Op, Precision, STEP_BYTES, Schedule, StepScales,
+    Tensor, seal,
+};
 use waft::{Arena, Model, ModelError, Request, RequestError, RunError, Session, SessionError};
 use waft_host::export::{ExportOptions, Recipe, ResidualWidth};
 use waft_host::sample::AlignedBytes;
 use waft_tests::{digits, exported, golden, random_checkpoint};
+
+const CHECKSUM: usize = offset_of!(Header, checksum);
 
 /// The smallest network that has every operation, in the `i8` precision.
 fn small() -> AlignedBytes {
@@ -29,11 +35,6 @@ fn small_with(options: &ExportOptions) -> AlignedBytes {
     random_checkpoint(folder.path(), &config);
     std::fs::write(folder.path().join("waft.json"), r#"{"unconditional_class": 1}"#).expect("writes");
     exported(folder.path(), &ExportOptions { steps: vec![2], calibration_images: 2, ..options.clone() }).bytes
-}
-
-fn seal(bytes: &mut [u8]) {
-    let sum = checksum(bytes);
-    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Runs a model that validates; whatever it computes, it must end.
@@ -90,13 +91,13 @@ fn forged_tables_are_refused_or_harmless() {
 fn forge_tables(file: &AlignedBytes) {
     let model = Model::from_bytes(file.as_slice()).expect("a model");
     let header = *model.header();
-    let mut places: Vec<usize> = (0..HEADER_BYTES).filter(|at| !(12..16).contains(at)).collect();
+    let mut places: Vec<usize> = (0..size_of::<Header>()).filter(|at| !(CHECKSUM..CHECKSUM + 4).contains(at)).collect();
     let mut table = |at: u32, records: u16, bytes: usize| {
         places.extend(at as usize..at as usize + usize::from(records) * bytes);
     };
-    table(header.tensors_at, header.tensors, TENSOR_BYTES);
+    table(header.tensors_at, header.tensors, size_of::<Tensor>());
     table(header.ops_at, header.ops, OP_BYTES);
-    table(header.schedules_at, header.schedules, SCHEDULE_BYTES);
+    table(header.schedules_at, header.schedules, size_of::<Schedule>());
     let schedule = model.schedule(0).expect("there is one");
     places.extend(schedule.rows as usize..schedule.rows as usize + 2 * STEP_BYTES);
     places.extend(schedule.biases as usize..(schedule.biases + 2 * schedule.bias_bytes) as usize);
@@ -129,7 +130,13 @@ fn offsets_and_sizes_out_of_range_are_refused() {
     let file = small();
     let header = *Model::from_bytes(file.as_slice()).expect("a model").header();
     let far = [1, 8, 0x7FFF_FFF0, 0xFFFF_FFF0, header.file_bytes, header.file_bytes + 16];
-    for field in [40, 44, 48, 52, 60] {
+    for field in [
+        offset_of!(Header, tensors_at),
+        offset_of!(Header, ops_at),
+        offset_of!(Header, schedules_at),
+        offset_of!(Header, name),
+        offset_of!(Header, provenance),
+    ] {
         for value in far {
             let refused = forged(&file, field, value);
             assert!(
@@ -139,22 +146,37 @@ fn offsets_and_sizes_out_of_range_are_refused() {
         }
     }
     for index in 0..usize::from(header.tensors) {
-        let at = header.tensors_at as usize + index * TENSOR_BYTES;
+        let at = header.tensors_at as usize + index * size_of::<Tensor>();
         for value in [header.arena_bytes, 0xFFFF_FFF0, 8] {
             assert!(forged(&file, at, value).is_err(), "tensor {index} at {value}");
         }
-        assert!(forged(&file, at + 4, 0xFFFF_FFFF).is_err());
-        assert!(forged(&file, at + 8, 0xFFFF_FFFF).is_err(), "rows and columns of tensor {index}");
+        assert!(forged(&file, at + offset_of!(Tensor, bytes), 0xFFFF_FFFF).is_err());
+        assert!(
+            forged(&file, at + offset_of!(Tensor, rows), 0xFFFF_FFFF).is_err(),
+            "rows and columns of tensor {index}"
+        );
     }
     for index in 0..header.ops {
         let at = header.ops_at as usize + usize::from(index) * OP_BYTES;
         let op = Model::from_bytes(file.as_slice()).expect("a model").op(index).expect("exists");
         for value in far {
-            if !matches!(op, Op::Attention(_)) {
-                assert!(forged(&file, at + 24, value).is_err(), "parameters of {op:?} at {value}");
-            }
+            let parameters = match op {
+                Op::Conv2d(_) => offset_of!(Conv2d, weights),
+                Op::GroupNorm(_) => offset_of!(GroupNorm, gamma),
+                Op::Embed(_) => offset_of!(Embed, table),
+                Op::Linear(_) => offset_of!(Linear, weights),
+                Op::Attention(_) => continue,
+            };
+            assert!(forged(&file, at + parameters, value).is_err(), "parameters of {op:?} at {value}");
         }
-        assert!(forged(&file, at + 8, 0xFFFF_FFFF).is_err(), "output of {op:?}");
+        let output = match op {
+            Op::Conv2d(_) => offset_of!(Conv2d, output),
+            Op::GroupNorm(_) => offset_of!(GroupNorm, output),
+            Op::Attention(_) => offset_of!(Attention, output),
+            Op::Embed(_) => offset_of!(Embed, output),
+            Op::Linear(_) => offset_of!(Linear, output),
+        };
+        assert!(forged(&file, at + output, 0xFFFF_FFFF).is_err(), "output of {op:?}");
         assert!(forged(&file, at, 0x0000_00FF).is_err(), "kind of {op:?}");
     }
 }
@@ -175,15 +197,15 @@ fn scales_of_steps_out_of_range_are_refused() {
         };
         if op.weight_sums == 0 {
             // Rings of 16 bits and inputs as they are have one scale.
-            refused(108, HEADER_BYTES as u32);
+            refused(offset_of!(Conv2d, weight_sums), size_of::<Header>() as u32);
             continue;
         }
         seen += 1;
-        for place in [bias_bytes - STEP_SCALES_BYTES as u32 + 4, bias_bytes, op.step_scales + 1, u32::MAX - 3] {
-            refused(104, place);
+        for place in [bias_bytes - size_of::<StepScales>() as u32 + 4, bias_bytes, op.step_scales + 1, u32::MAX - 3] {
+            refused(offset_of!(Conv2d, step_scales), place);
         }
-        for offset in [1, HEADER_BYTES as u32 - 16, header.file_bytes, 0xFFFF_FFF0] {
-            refused(108, offset);
+        for offset in [1, size_of::<Header>() as u32 - 16, header.file_bytes, 0xFFFF_FFF0] {
+            refused(offset_of!(Conv2d, weight_sums), offset);
         }
     }
     assert!(seen >= 3, "{seen}");
@@ -200,7 +222,7 @@ fn tensors_cannot_be_moved_onto_each_other() {
             let (ta, tb) = (model.tensor(a).expect("exists"), model.tensor(b).expect("exists"));
             let together = ta.first < tb.last && tb.first < ta.last;
             if a != b && together && ta.offset != tb.offset && tb.offset + ta.bytes <= header.arena_bytes {
-                let at = header.tensors_at as usize + usize::from(a) * TENSOR_BYTES;
+                let at = header.tensors_at as usize + usize::from(a) * size_of::<Tensor>();
                 assert!(forged(&file, at, tb.offset).is_err(), "#{a} moved onto #{b}");
                 refused += 1;
             }
@@ -212,14 +234,20 @@ fn tensors_cannot_be_moved_onto_each_other() {
 #[test]
 fn other_precisions_do_not_fit() {
     let file = small();
-    let version_and_precision = u32::from_le_bytes(*file.as_slice()[4..].first_chunk().expect("inside"));
+    let forged = |change: &dyn Fn(&mut Header)| {
+        let mut copy = file.clone();
+        let (header, _) = copy.as_mut_slice().split_at_mut(size_of::<Header>());
+        change(bytemuck::from_bytes_mut(header));
+        seal(copy.as_mut_slice());
+        Model::from_bytes(copy.as_slice()).map(|_| ())
+    };
     for precision in [Precision::F16, Precision::F32] {
-        let value = version_and_precision & 0xFF00_FFFF | (precision as u32) << 16;
-        assert!(matches!(forged(&file, 4, value), Err(ModelError::Malformed { .. })), "{precision:?}");
+        let refused = forged(&|header| header.precision = precision.code());
+        assert!(matches!(refused, Err(ModelError::Malformed { .. })), "{precision:?}");
     }
-    assert_eq!(forged(&file, 4, version_and_precision | 0x0009_0000), Err(ModelError::Precision { found: 9 }));
-    assert!(matches!(forged(&file, 4, version_and_precision + 1), Err(ModelError::Version { .. })));
-    assert_eq!(forged(&file, 0, 0), Err(ModelError::Magic));
+    assert_eq!(forged(&|header| header.precision = 9), Err(ModelError::Precision { found: 9 }));
+    assert_eq!(forged(&|header| header.version -= 1), Err(ModelError::Version { found: waft::format::VERSION - 1 }));
+    assert_eq!(forged(&|header| header.magic = [0; 4]), Err(ModelError::Magic));
 }
 
 #[test]

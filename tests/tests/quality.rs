@@ -239,7 +239,7 @@ fn budgets_are_kept_and_used() {
     let bits = |export: &waft_host::export::Export| {
         let model = waft_tests::model(&export.bytes);
         let convolutions = (0..model.ops()).filter_map(|index| match model.op(index) {
-            Some(waft::format::Op::Conv2d(op)) => Some(op.four_bits),
+            Some(waft::format::Op::Conv2d(op)) => Some(op.layout() == waft::format::WeightLayout::Groups4),
             _ => None,
         });
         convolutions.collect::<Vec<_>>()

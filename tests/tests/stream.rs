@@ -1,6 +1,8 @@
 //! Weights that are not addressable memory: the same pictures in little memory, whatever the source does.
 
-use waft::format::{OP_BYTES, Op, Precision, checksum};
+use std::mem::offset_of;
+
+use waft::format::{Conv2d, Header, OP_BYTES, Op, Precision, seal};
 use waft::weights::{File, Flash, Line, PIECE};
 use waft::{Model, Request, RunError, Session, SessionError, WeightSource};
 use waft_host::export::{Export, ExportError, ExportOptions};
@@ -59,7 +61,7 @@ fn streamed_models_draw_the_same_pictures() {
                     let Op::Conv2d(op) = op else { continue };
                     let [outputs, inputs] =
                         [op.output, op.scratch].map(|id| u64::from(model.tensor(id).expect("exists").channels));
-                    let chunks = op.chunks(precision, outputs, inputs).expect("streamed");
+                    let chunks = op.chunks(outputs, inputs).expect("streamed");
                     let window = u64::from(model.tensor(op.window).expect("exists").bytes);
                     assert!(
                         window <= limit && chunks.buffers(window) * chunks.largest() <= window.max(chunks.largest())
@@ -280,18 +282,21 @@ fn forged_windows_are_refused() {
         let mut copy: AlignedBytes = streamed.bytes.clone();
         let bytes = copy.as_mut_slice();
         bytes[at..at + value.len()].copy_from_slice(value);
-        let sum = checksum(bytes);
-        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+        seal(bytes);
         Model::from_bytes(copy.as_slice()).is_ok()
     };
-    assert!(!forged(88, &0u32.to_le_bytes()) && !forged(88, &(header.weights_bytes - 1).to_le_bytes()));
+    let total = offset_of!(Header, weights_bytes);
+    assert!(!forged(total, &0u32.to_le_bytes()) && !forged(total, &(header.weights_bytes - 1).to_le_bytes()));
     for index in (0..original.ops()).filter(|&index| matches!(original.op(index), Some(Op::Conv2d(_)))) {
         let at = header.ops_at as usize + usize::from(index) * OP_BYTES;
         for window in [0xFFFEu16, 0, header.sample] {
-            assert!(!forged(at + 96, &window.to_le_bytes()), "window {window} of operation {index}");
+            assert!(
+                !forged(at + offset_of!(Conv2d, window), &window.to_le_bytes()),
+                "window {window} of operation {index}"
+            );
         }
         for blocks in [0u16, 0xFFFF] {
-            let refused = !forged(at + 98, &blocks.to_le_bytes());
+            let refused = !forged(at + offset_of!(Conv2d, chunk_blocks), &blocks.to_le_bytes());
             // More blocks than there are mean one chunk, which is right where there is one.
             let Some(Op::Conv2d(op)) = original.op(index) else { unreachable!("filtered above") };
             let outputs = original.tensor(op.output).expect("exists").channels;
@@ -299,10 +304,16 @@ fn forged_windows_are_refused() {
             assert!(refused || (blocks == 0xFFFF && single), "{blocks} blocks in operation {index}");
         }
         for offset in [8u32, 0xFFFF_FFF0, header.file_bytes] {
-            assert!(!forged(at + 100, &offset.to_le_bytes()), "checks of operation {index} at {offset}");
+            assert!(
+                !forged(at + offset_of!(Conv2d, checks), &offset.to_le_bytes()),
+                "checks of operation {index} at {offset}"
+            );
         }
         for offset in [8u32, 0xFFFF_FFF0, header.weights_bytes] {
-            assert!(!forged(at + 24, &offset.to_le_bytes()), "weights of operation {index} at {offset}");
+            assert!(
+                !forged(at + offset_of!(Conv2d, weights), &offset.to_le_bytes()),
+                "weights of operation {index} at {offset}"
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use object::{Object, ObjectSection, ObjectSymbol};
 use serde::Serialize;
-use waft::format::Op;
+use waft::format::{Op, WeightLayout};
 use waft::{Guidance, Model};
 use waft_host::export::precision_name;
 use waft_host::sample::digest;
@@ -243,7 +243,7 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     let mut features = vec![precision_name(model.precision())];
     let ops: Vec<Op> = (0..model.ops()).filter_map(|index| model.op(index)).collect();
-    if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.four_bits)) {
+    if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.layout() == WeightLayout::Groups4)) {
         features.push("i4");
     }
     if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.weight_sums != 0)) {

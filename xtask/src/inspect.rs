@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use waft::Model;
-use waft::format::{NONE, Op};
+use waft::format::{NONE, Op, Upsample};
 use waft_host::report::{Memory, memory_map};
 use waft_host::shipped;
 
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "tensors": memory.iter().map(|m| json!({
                 "offset": m.tensor.offset, "bytes": m.tensor.bytes, "first": m.tensor.first, "last": m.tensor.last,
                 "shape": [m.tensor.rows, m.tensor.columns, m.tensor.channels],
-                "element": format!("{:?}", m.tensor.element).to_lowercase(), "role": m.role,
+                "element": format!("{:?}", m.tensor.element()).to_lowercase(), "role": m.role,
             })).collect::<Vec<_>>(),
         }));
     }
@@ -92,7 +92,7 @@ fn kind(op: &Op) -> &'static str {
 fn describe(model: &Model<'_>, op: &Op) -> String {
     let tensor = |id: u16| match model.tensor(id) {
         Some(t) if id != NONE => {
-            format!("#{id} {}×{}×{} {}", t.rows, t.columns, t.channels, format!("{:?}", t.element).to_lowercase())
+            format!("#{id} {}×{}×{} {}", t.rows, t.columns, t.channels, format!("{:?}", t.element()).to_lowercase())
         }
         _ => String::new(),
     };
@@ -101,13 +101,13 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
         Op::Conv2d(op) => {
             let [kh, kw] = op.kernel;
             let residual = if op.residual == NONE { String::new() } else { format!(", adds {}", tensor(op.residual)) };
-            let upsample = if op.upsample { ", doubled" } else { "" };
+            let upsample = if op.upsample() == Upsample::Nearest { ", doubled" } else { "" };
             format!(
                 "conv2d      {} → {} ({kh}×{kw}, stride {}, {:?}{upsample}{residual})",
                 join(&op.sources),
                 tensor(op.output),
                 op.stride,
-                op.gather
+                op.gather()
             )
         }
         Op::GroupNorm(op) => {

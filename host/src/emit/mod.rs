@@ -3,13 +3,14 @@
 pub mod float;
 pub mod i8;
 
-use waft::format::Element;
+use bytemuck::Zeroable;
+use waft::format::{Attention, Bias, Conv2d, Element, Gather, Op, OpKind, Precision, Tensor, Upsample, WeightLayout};
 
 use crate::graph::{Graph, silu};
-use crate::lower::{Network, Op, Role};
+use crate::lower::{self, Conv, Id, Network, Role};
 use crate::plan::Plan;
 use crate::schedule::DdimStep;
-use crate::write::{Record, ScheduleEntry, TensorEntry};
+use crate::write::{ScheduleEntry, Steps, StoredWeights, id, optional};
 
 /// One step list of the export, with what its timesteps fix.
 #[derive(Clone, Debug)]
@@ -43,19 +44,22 @@ pub struct Source<'a> {
 #[derive(Debug)]
 pub struct Emitted {
     /// Tensor table.
-    pub tensors: Vec<TensorEntry>,
+    pub tensors: Vec<Tensor>,
     /// Operation table.
-    pub ops: Vec<Record>,
+    pub ops: Vec<Op>,
     /// Schedules.
     pub schedules: Vec<ScheduleEntry>,
 }
 
-/// Kinds of records, in the order that the format numbers them.
-const CONV2D: u8 = 0;
-const GROUP_NORM: u8 = 1;
-const ATTENTION: u8 = 2;
-const EMBED: u8 = 3;
-const LINEAR: u8 = 4;
+/// How a precision lays out the weights of a convolution.
+pub fn weight_layout(precision: Precision, four_bits: bool) -> WeightLayout {
+    match precision {
+        Precision::I8 if four_bits => WeightLayout::Groups4,
+        Precision::I8 => WeightLayout::Rows8,
+        Precision::F16 => WeightLayout::Groups16,
+        Precision::F32 => WeightLayout::Groups32,
+    }
+}
 
 /// The conditioning vector `silu(time + class)` of every step of every list and every class, for ranges.
 pub fn conditioning_peak(source: &Source<'_>) -> f64 {
@@ -78,61 +82,109 @@ fn for_each_class<'g>(graph: &'g Graph, mut f: impl FnMut(Option<&'g [f32]>)) {
     }
 }
 
-/// The fields of a convolution's record that do not depend on the precision.
-fn conv_record(network: &Network, conv: &crate::lower::Conv) -> Record {
+/// The fields of a convolution's record that do not depend on the precision, and where its weights are.
+fn conv_record(network: &Network, conv: &Conv, layout: WeightLayout, stored: StoredWeights) -> Conv2d {
     let bias_tensor = conv.projection.as_ref().and_then(|(_, id)| *id);
     let bias = match (&conv.projection, bias_tensor) {
-        (None, _) => 0,
-        (Some(_), None) => 1,
-        (Some(_), Some(_)) => 2,
+        (None, _) => Bias::Constant,
+        (Some(_), None) => Bias::Step,
+        (Some(_), Some(_)) => Bias::Tensor,
     };
     let gather = match (conv.norm, conv.silu) {
-        (None, _) => 0,
-        (Some(_), false) => 1,
-        (Some(_), true) => 2,
+        (None, _) => Gather::Raw,
+        (Some(_), false) => Gather::Affine,
+        (Some(_), true) => Gather::AffineSilu,
     };
     debug_assert!(network.tensors[conv.ring].shape.c == conv.conv.inputs);
-    Record::op(CONV2D)
-        .u8(1, gather)
-        .u8(2, conv.upsample.into())
-        .id(4, conv.sources.first().copied())
-        .id(6, conv.sources.get(1).copied())
-        .id(8, Some(conv.output))
-        .id(10, conv.residual.map(|(id, _)| id))
-        .id(12, conv.norm)
-        .id(14, Some(conv.ring))
-        .u8(16, conv.conv.kernel[0] as u8)
-        .u8(17, conv.conv.kernel[1] as u8)
-        .u8(18, conv.conv.stride as u8)
-        .u8(19, conv.conv.padding[0] as u8)
-        .u8(20, conv.conv.padding[1] as u8)
-        .u8(21, bias)
-        .id(22, bias_tensor)
+    let StoredWeights { weights, window, chunk_blocks, checks } = stored;
+    Conv2d {
+        kind: OpKind::Conv2d.code(),
+        gather: gather.code(),
+        upsample: if conv.upsample { Upsample::Nearest } else { Upsample::None }.code(),
+        layout: layout.code(),
+        sources: sources(&conv.sources),
+        output: id(conv.output),
+        residual: optional(conv.residual.map(|(id, _)| id)),
+        norm: optional(conv.norm),
+        scratch: id(conv.ring),
+        kernel: conv.conv.kernel.map(|size| size as u8),
+        stride: conv.conv.stride as u8,
+        padding: [conv.conv.padding[0] as u8, conv.conv.padding[1] as u8],
+        bias: bias.code(),
+        bias_tensor: optional(bias_tensor),
+        weights,
+        window,
+        chunk_blocks,
+        checks,
+        // Read with a normalization only, but in range always.
+        affine_shift: 4,
+        ..Zeroable::zeroed()
+    }
 }
 
-/// Tensor table from a plan.
+/// The operands of an attention's record: `ids` are query, keys and values, output.
+fn attention_record(ids: [Id; 3], heads: usize, scratch: Id) -> Attention {
+    let [query, key_value, output] = ids.map(id);
+    let kind = OpKind::Attention.code();
+    Attention { kind, query, key_value, output, scratch: id(scratch), heads: heads as u16, ..Zeroable::zeroed() }
+}
+
+/// The one or two inputs of an operation.
+fn sources(ids: &[Id]) -> [u16; 2] {
+    [optional(ids.first().copied()), optional(ids.get(1).copied())]
+}
+
+/// Tensor table from a plan; `scale` gives the real value of a unit and the zero point, for reports.
 fn tensor_table(
     network: &Network,
     plan: &Plan,
     elements: &[Element],
     scale: impl Fn(usize) -> (f64, i32),
-) -> Vec<TensorEntry> {
+) -> Vec<Tensor> {
     (0..network.tensors.len())
         .map(|id| {
             let shape = network.tensors[id].shape;
             let placement = plan.placements[id];
-            // Maps are two values for each of a row of channels, vectors a row of one pixel.
-            let (scale, zero) = scale(id);
-            TensorEntry {
-                offset: placement.offset,
-                shape: [shape.h, shape.w, shape.c],
-                element: elements[id],
-                life: [placement.first, placement.last],
-                scale,
-                zero,
+            let (scale, zero_point) = scale(id);
+            Tensor {
+                offset: placement.offset as u32,
+                bytes: (shape.len() * elements[id].bytes()) as u32,
+                rows: shape.h as u16,
+                columns: shape.w as u16,
+                channels: shape.c as u16,
+                element: elements[id].code(),
+                first: placement.first as u16,
+                last: placement.last as u16,
+                scale: scale as f32,
+                zero_point,
+                ..Zeroable::zeroed()
             }
         })
         .collect()
+}
+
+/// The schedules of all lists. `row` fills the biases of a step, `bias_bytes` long, from the number of its list and its own
+/// and from the conditioning vector without a class; `entry` is a number of a time embedding as the precision stores it.
+fn schedules(
+    source: &Source<'_>,
+    bias_bytes: usize,
+    steps: impl Fn(&[DdimStep]) -> Steps,
+    entry: impl Fn(f64, &mut Vec<u8>),
+    row: impl Fn([usize; 2], &[f64], &mut [u8]),
+) -> Vec<ScheduleEntry> {
+    let emit = |(number, list): (usize, &StepList)| {
+        let mut embeddings = vec![];
+        let mut biases = vec![0u8; bias_bytes * list.embeddings.len()];
+        for (step, embedding) in list.embeddings.iter().enumerate() {
+            if source.network.conditioning > 0 {
+                embedding.iter().for_each(|&e| entry(e, &mut embeddings));
+            }
+            let activated: Vec<f64> = embedding.iter().map(|&e| silu(e)).collect();
+            row([number, step], &activated, &mut biases[bias_bytes * step..][..bias_bytes]);
+        }
+        ScheduleEntry { steps: steps(&list.steps), embeddings, biases, bias_bytes }
+    };
+    source.lists.iter().enumerate().map(emit).collect()
 }
 
 /// Per-step biases of the convolutions whose shift depends on the timestep alone: where each starts in a row, and the
@@ -143,7 +195,7 @@ fn bias_layout(network: &Network) -> (Vec<Option<usize>>, usize) {
         .ops
         .iter()
         .map(|(_, op)| match op {
-            Op::Conv(conv) if matches!(conv.projection, Some((_, None))) => {
+            lower::Op::Conv(conv) if matches!(conv.projection, Some((_, None))) => {
                 let place = at;
                 at = (at + 4 * conv.conv.outputs).next_multiple_of(waft::format::ALIGN);
                 Some(place)

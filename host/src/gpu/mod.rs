@@ -8,8 +8,7 @@ pub mod cuda;
 pub mod host;
 
 use thiserror::Error;
-use waft::arithmetic::{FixedStep, FloatStep};
-use waft::format::{Op, Precision, STEP_BYTES, Schedule};
+use waft::format::{Op, Precision, Schedule};
 use waft::{Guidance, Model, RequestError, Samples};
 use waft_kernels::{
     Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
@@ -322,13 +321,10 @@ pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> S
 
 /// Whether any step of a list asks for noise.
 fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
-    (0..schedule.steps as usize).any(|step| {
-        let record = model.bytes().get(schedule.rows as usize + step * STEP_BYTES..).unwrap_or(&[]);
-        match model.precision() {
-            Precision::I8 => FixedStep::decode(record).has_noise(),
-            Precision::F16 | Precision::F32 => FloatStep::decode(record).has_noise(),
-        }
-    })
+    match model.precision() {
+        Precision::I8 => model.fixed_steps(schedule).any(|step| step.has_noise()),
+        Precision::F16 | Precision::F32 => model.float_steps(schedule).any(|step| step.has_noise()),
+    }
 }
 
 /// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` precision the same bytes. `most` bounds the

@@ -8,7 +8,7 @@ pub mod report;
 
 use serde::Serialize;
 use thiserror::Error;
-use waft::format::{Element, NONE, Op, Precision, Tensor};
+use waft::format::{Element, NONE, Op, Precision, Tensor, WeightLayout};
 use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model, Request, RequestError, RunError, Session, SessionError};
 use waft_kernels::{STATE_BYTES, Space};
@@ -219,7 +219,7 @@ pub fn ops(
 
 fn name(model: &Model<'_>, index: u16, op: &Op, output: &Tensor) -> String {
     let kind = match op {
-        Op::Conv2d(op) if op.four_bits => "conv2d_i4",
+        Op::Conv2d(op) if op.layout() == WeightLayout::Groups4 => "conv2d_i4",
         Op::Conv2d(_) => "conv2d",
         Op::GroupNorm(_) => "group_norm",
         Op::Attention(_) => "attention",
@@ -242,7 +242,7 @@ fn provoke(model: &Model<'_>, op: &Op, kind: Kind, index: u16, arena: &mut [u8])
     for (place, id) in inputs.into_iter().enumerate() {
         let Some(tensor) = model.tensor(id).filter(|_| !scratch.contains(&id)) else { continue };
         let Some(bytes) = arena.get_mut(tensor.range()) else { continue };
-        let size = tensor.element.bytes();
+        let size = tensor.element().bytes();
         for (element, bytes) in bytes.chunks_exact_mut(size).enumerate() {
             let word = match kind {
                 Kind::Real { .. } => continue,
@@ -259,7 +259,7 @@ fn provoke(model: &Model<'_>, op: &Op, kind: Kind, index: u16, arena: &mut [u8])
                 Kind::Noise { .. } => gaussian(word) as f32 / (1 << 18) as f32,
                 _ => value as f32 / 2_147_483_648.0 * 1000.0,
             };
-            match tensor.element {
+            match tensor.element() {
                 Element::I8 => bytes.copy_from_slice(&((value >> 24) as i8).to_le_bytes()),
                 Element::I16 => bytes.copy_from_slice(&((value >> 16) as i16).to_le_bytes()),
                 Element::I32 => bytes.copy_from_slice(&value.to_le_bytes()),
@@ -292,7 +292,7 @@ fn compare(
     found: &[u8],
     parity: &mut OpParity,
 ) {
-    let (expected, found) = (values(tensor.element, expected), values(tensor.element, found));
+    let (expected, found) = (values(tensor.element(), expected), values(tensor.element(), found));
     let largest = expected.iter().filter(|x| x.is_finite()).fold(0f64, |largest, x| largest.max(x.abs()));
     let mut worst = 0f64;
     for (index, (&expected, &found)) in expected.iter().zip(&found).enumerate() {

@@ -379,7 +379,7 @@ impl Judged {
         };
         Ok(Figures {
             name,
-            arithmetic: precision_name(header.precision),
+            arithmetic: precision_name(header.precision()),
             flash_bytes: u64::from(header.file_bytes) + weights,
             arena_bytes: u64::from(header.arena_bytes),
             fid: Estimate::bootstrap(count, |pick| distance(features, pick)),

@@ -20,17 +20,22 @@ pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>>
     use waft::format::{Op, Precision};
 
     let Op::Conv2d(op) = model.op(index)? else { return None };
-    let inputs = usize::from(model.tensor(op.scratch)?.channels);
-    let outputs = usize::from(model.tensor(op.output)?.channels);
-    let element = match model.precision() {
+    let width = match model.precision() {
         Precision::I8 => return None,
         Precision::F16 => 2,
         Precision::F32 => 4,
     };
-    let block_bytes = CHANNEL_BLOCK * usize::from(op.kernel[0]) * usize::from(op.kernel[1]) * inputs * element;
-    let weights = super::Weights::new(model, &op, file, block_bytes)?;
-    let blocks = (0..outputs.div_ceil(CHANNEL_BLOCK)).map(|block| weights.block(block).get(..block_bytes));
-    blocks.collect::<Option<Vec<&[u8]>>>().map(|blocks| blocks.concat())
+    let weights = super::Weights::new(model, &op, file)?;
+    let mut packed = Vec::new();
+    for block in 0..weights.outputs.div_ceil(CHANNEL_BLOCK) {
+        for tap in 0..weights.taps {
+            for output in 0..CHANNEL_BLOCK {
+                let bits = weights.bits(block * CHANNEL_BLOCK + output, tap)?;
+                packed.extend_from_slice(bits.to_le_bytes().get(..width)?);
+            }
+        }
+    }
+    Some(packed)
 }
 
 /// Gathers the padded, transformed input: a thread one element.
@@ -58,7 +63,7 @@ impl GatherKernel {
         if picture >= batch {
             return;
         }
-        let Some(op) = p.op() else { return };
+        let op = p.op;
         let arena = p.strides.arena(picture);
         let value = match p.source_pixel(&op, row, column) {
             None => 0.0,
@@ -95,7 +100,7 @@ impl MultiplyKernel {
     #[inline(always)]
     fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
         let p = &self.0;
-        let Some(op) = p.op() else { return };
+        let op = p.op;
         // Neighbouring threads take neighbouring pixels and share their weights.
         let pixels = p.output.rows * p.output.columns;
         let blocks = p.output.channels.div_ceil(CHANNEL_BLOCK as u32);

@@ -25,24 +25,19 @@ fn run_len(op: &Conv2d, padded_channels: u32) -> u32 {
 /// zeros between. `None` if it is no convolution of the `i8` precision.
 #[cfg(feature = "host")]
 pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>> {
-    use waft::format::{CHANNEL_BLOCK, Op, QUAD};
+    use waft::format::{Op, Precision, WeightLayout};
 
     let Op::Conv2d(op) = model.op(index)? else { return None };
+    if model.precision() != Precision::I8 {
+        return None;
+    }
     let inputs = usize::from(model.tensor(op.scratch)?.channels);
     let outputs = usize::from(model.tensor(op.output)?.channels);
     let [kernel_rows, kernel_columns] = op.kernel.map(usize::from);
-    let taps = kernel_rows * kernel_columns * inputs;
-    let block_bytes = CHANNEL_BLOCK * taps / if op.four_bits { 2 } else { 1 };
-    let weights = super::Weights::new(model, &op, file, block_bytes)?;
+    let weights = super::Weights::new(model, &op, file)?;
     let weight = |channel: usize, tap: usize| {
-        let (block, row) = (weights.block(channel / CHANNEL_BLOCK), channel % CHANNEL_BLOCK);
-        if op.four_bits {
-            // Four channels share two bytes, the first the lowest bits.
-            let byte = block[2 * (row / QUAD * taps + tap) + row % QUAD / 2];
-            ((if row % 2 == 0 { byte << 4 } else { byte }) as i8 >> 4) as u8
-        } else {
-            block[row * taps + tap]
-        }
+        let bits = weights.bits(channel, tap)? as u8;
+        Some(if op.layout() == WeightLayout::Groups4 { ((bits << 4) as i8 >> 4) as u8 } else { bits })
     };
     let padded = inputs.next_multiple_of(4);
     let fragments = run_len(&op, padded as u32) as usize / TILE_DEPTH;
@@ -57,7 +52,7 @@ pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>>
                 let (column, input) = (depth / padded, depth % padded);
                 let is_weight = channel < outputs && column < kernel_columns && input < inputs;
                 let tap = (row * kernel_columns + column) * inputs + input;
-                packed.push(if is_weight { weight(channel, tap) } else { 0 });
+                packed.push(if is_weight { weight(channel, tap)? } else { 0 });
             }
         }
     }
@@ -90,7 +85,7 @@ impl GatherKernel {
         if picture >= batch {
             return;
         }
-        let Some(mut op) = p.op() else { return };
+        let mut op = p.op;
         if let Some(scales) = p.step_scales(&op, memory, &memory.load(Space::State, 0)) {
             op = op.during(&scales);
         }
@@ -141,7 +136,7 @@ impl Body for MultiplyKernel {
     #[inline(always)]
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
         let p = &self.0;
-        let Some(op) = p.op() else { return };
+        let op = p.op;
         let channel_tiles = p.output.channels.div_ceil(TILE_CHANNELS as u32);
         let (first_pixel, channel_tile) = (index / channel_tiles * TILE_PIXELS as u32, index % channel_tiles);
         let pixels = p.output.rows * p.output.columns;

@@ -8,9 +8,9 @@ pub mod i8;
 
 use bytemuck::{Pod, Zeroable};
 use waft::Model;
+use waft::format::{Bias, Conv2d, Element, Gather, Precision, StepScales};
 #[cfg(feature = "host")]
-use waft::format::Chunks;
-use waft::format::{Bias, Conv2d, Element, Gather, OP_BYTES, Precision, STEP_SCALES_BYTES, StepScales};
+use waft::format::{CHANNEL_BLOCK, Chunks, WeightLayout};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
@@ -21,8 +21,7 @@ use crate::{State, Strides};
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Parameters {
     strides: Strides,
-    /// The operation's record, as in the file.
-    record: [u32; OP_BYTES / 4],
+    op: Conv2d,
     sources: [Place; 2],
     output: Place,
     residual: Place,
@@ -51,7 +50,6 @@ impl Parameters {
     /// Of operation `index` of a model; `None` if it is not a convolution, or has more than 4 GiB of padded input.
     pub fn new(model: &Model<'_>, index: u16, strides: Strides, weights_at: u32) -> Option<Self> {
         let waft::format::Op::Conv2d(op) = model.op(index)? else { return None };
-        let record = model.record(index);
         let ring = model.tensor(op.scratch)?;
         let output = model.tensor(op.output)?;
         let channels = u32::from(ring.channels);
@@ -66,7 +64,7 @@ impl Parameters {
         plane_bytes.checked_mul(2)?;
         Some(Self {
             strides,
-            record: bytemuck::pod_read_unaligned(record),
+            op,
             sources: op.sources.map(|id| Place::of(model.tensor(id))),
             output: Place::of(Some(output)),
             residual: Place::of(model.tensor(op.residual)),
@@ -78,7 +76,7 @@ impl Parameters {
             channels,
             padded_channels,
             plane_bytes,
-            wide: u32::from(ring.element == Element::I16),
+            wide: u32::from(ring.element() == Element::I16),
             half: u32::from(model.precision() == Precision::F16),
         })
     }
@@ -86,11 +84,6 @@ impl Parameters {
     /// Bytes of scratch that one picture needs.
     pub fn scratch_bytes(&self) -> u32 {
         self.plane_bytes * (1 + self.wide)
-    }
-
-    #[inline(always)]
-    fn op(&self) -> Option<Conv2d> {
-        Conv2d::decode(bytemuck::bytes_of(&self.record))
     }
 
     /// Picture, row and column of the padded input, and part of the pixel, of a thread; each pixel has `parts`.
@@ -104,7 +97,7 @@ impl Parameters {
     /// The map of a channel of the joined input; zeros where the input is gathered raw.
     #[inline(always)]
     fn map<T: Pod, M: Memory>(&self, op: &Conv2d, memory: M, arena: usize, channel: u32) -> [T; 2] {
-        match op.gather {
+        match op.gather() {
             Gather::Raw => Zeroable::zeroed(),
             Gather::Affine | Gather::AffineSilu => {
                 memory.load(Space::Arenas, arena + self.norm_at as usize + 2 * size_of::<T>() * channel as usize)
@@ -116,8 +109,8 @@ impl Parameters {
     #[inline(always)]
     fn source_pixel(&self, op: &Conv2d, row: u32, column: u32) -> Option<u32> {
         let [rows, columns] = [self.sources[0].rows, self.sources[0].columns];
-        let row = row.checked_sub(op.padding[0].into())? >> u32::from(op.upsample);
-        let column = column.checked_sub(op.padding[1].into())? >> u32::from(op.upsample);
+        let row = row.checked_sub(op.padding[0].into())? >> op.doubling();
+        let column = column.checked_sub(op.padding[1].into())? >> op.doubling();
         (row < rows && column < columns).then_some(row * columns + column)
     }
 
@@ -139,15 +132,14 @@ impl Parameters {
             return None;
         }
         let at = biases_of_step(state) + op.step_scales as usize;
-        let record: [i32; STEP_SCALES_BYTES / 4] = memory.load(Space::Constants, at);
-        Some(StepScales::decode(bytemuck::bytes_of(&record)))
+        Some(memory.load(Space::Constants, at))
     }
 
     /// The bias of an output channel.
     #[inline(always)]
     fn bias<T: Pod, M: Memory>(&self, op: &Conv2d, memory: M, arena: usize, state: &State, channel: u32) -> T {
         let element = channel as usize * size_of::<T>();
-        match op.bias {
+        match op.bias() {
             Bias::Constant => memory.load(Space::Constants, op.bias_at as usize + element),
             Bias::Step => memory.load(Space::Constants, biases_of_step(state) + op.bias_at as usize + element),
             Bias::Tensor => memory.load(Space::Arenas, arena + self.bias_tensor_at as usize + element),
@@ -161,31 +153,45 @@ fn biases_of_step(state: &State) -> usize {
     state.biases as usize + state.step as usize * state.bias_bytes as usize
 }
 
-/// The weights of a convolution in the file, or in the weights' own file.
+/// The weights of a convolution in the model file, or among the external weights, whatever their layout.
 #[cfg(feature = "host")]
 struct Weights<'a> {
     bytes: &'a [u8],
-    /// Bytes of a block of eight output channels.
-    block_bytes: usize,
-    /// How they are streamed: blocks of a chunk, and its bytes.
+    layout: WeightLayout,
+    /// Weights of one output channel.
+    taps: usize,
+    outputs: usize,
+    /// How they are cut: output channels of a chunk, and its bytes.
     chunks: Option<(usize, usize)>,
 }
 
 #[cfg(feature = "host")]
 impl<'a> Weights<'a> {
-    fn new(model: &Model<'_>, op: &Conv2d, file: &'a [u8], block_bytes: usize) -> Option<Self> {
+    fn new(model: &Model<'_>, op: &Conv2d, file: &'a [u8]) -> Option<Self> {
         let (inputs, outputs) = (model.tensor(op.scratch)?.channels, model.tensor(op.output)?.channels);
-        let chunks: Option<Chunks> = op.chunks(model.precision(), outputs.into(), inputs.into());
-        let chunks = chunks.map(|chunks| (op.chunk_blocks.into(), chunks.bytes as usize));
-        Some(Self { bytes: file.get(op.weights as usize..)?, block_bytes, chunks })
+        let chunks: Option<Chunks> = op.chunks(outputs.into(), inputs.into());
+        let chunks = chunks.map(|chunks| (usize::from(op.chunk_blocks) * CHANNEL_BLOCK, chunks.bytes as usize));
+        let taps = op.taps(inputs.into()) as usize;
+        let bytes = file.get(op.weights as usize..)?;
+        Some(Self { bytes, layout: op.layout(), taps, outputs: outputs.into(), chunks })
     }
 
-    /// The bytes of a block, and what follows.
-    fn block(&self, block: usize) -> &'a [u8] {
-        let at = match self.chunks {
-            None => block * self.block_bytes,
-            Some((blocks, bytes)) => block / blocks * bytes + block % blocks * self.block_bytes,
+    /// The bits of a weight; 0 for outputs beyond the last.
+    fn bits(&self, output: usize, tap: usize) -> Option<u32> {
+        if output >= self.outputs {
+            return Some(0);
+        }
+        let (start, output) = match self.chunks {
+            None => (0, output),
+            Some((channels, bytes)) => (output / channels * bytes, output % channels),
         };
-        self.bytes.get(at..).unwrap_or(&[])
+        let bit = self.layout.index(output, tap, self.taps) * self.layout.bits();
+        let bytes = self.bytes.get(start + bit / 8..)?;
+        Some(match self.layout {
+            WeightLayout::Rows8 => (*bytes.first()?).into(),
+            WeightLayout::Groups4 => (*bytes.first()? >> (bit % 8) & 15).into(),
+            WeightLayout::Groups16 => u16::from_le_bytes(*bytes.first_chunk()?).into(),
+            WeightLayout::Groups32 => u32::from_le_bytes(*bytes.first_chunk()?),
+        })
     }
 }

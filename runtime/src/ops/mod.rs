@@ -6,7 +6,7 @@
 
 use bytemuck::Pod;
 
-use crate::format::{NONE, Op, Precision, Schedule, Tensor};
+use crate::format::{NONE, Op, Precision, Schedule, Tensor, WeightLayout};
 use crate::model::Model;
 
 #[cfg(feature = "attention")]
@@ -129,7 +129,7 @@ pub(crate) const fn has_precision(precision: Precision) -> bool {
 /// Name of the feature that an operation needs and the crate was built without.
 pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
     match op {
-        Op::Conv2d(op) if op.four_bits && !cfg!(feature = "i4") => Some("i4"),
+        Op::Conv2d(op) if matches!(op.layout(), WeightLayout::Groups4) && !cfg!(feature = "i4") => Some("i4"),
         Op::Conv2d(op) if op.weight_sums != 0 && !cfg!(feature = "step-scales") => Some("step-scales"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),

@@ -3,9 +3,10 @@
 #![no_main]
 
 use std::cell::RefCell;
+use std::mem::offset_of;
 
 use libfuzzer_sys::fuzz_target;
-use waft::format::{Op, checksum, chunk_checksum};
+use waft::format::{Header, Op, chunk_checksum};
 use waft::{Guidance, Model, Request, Session, WeightSource};
 
 /// Models that need more are valid but too slow to fuzz.
@@ -20,8 +21,10 @@ thread_local! {
 fuzz_target!(|data: &[u8]| {
     let _ = Model::from_bytes(data);
     // Copied to an aligned place, as a session wants it, and sealed, or nearly nothing would get past the checksum.
-    let named = data.get(8..12).map_or(0, |len| u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize);
-    let (model, weights) = data.split_at(if (128..=data.len()).contains(&named) { named } else { data.len() });
+    let header = Header::read(data, 0);
+    let named = header.file_bytes as usize;
+    let inside = (size_of::<Header>()..=data.len()).contains(&named);
+    let (model, weights) = data.split_at(if inside { named } else { data.len() });
     let mut words = vec![0u128; model.len().div_ceil(16)];
     // SAFETY: the words are initialized and any bytes are valid words.
     let bytes = unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), model.len()) };
@@ -39,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
         let Ok(mut session) = Session::with_weights(&model, arena, weights) else { return };
         let guided = Request::new().class(0).guidance(Guidance::from_ratio(3, 1));
         // The checksum was overwritten, so the input's chooses.
-        run(&mut session, if data[12].is_multiple_of(2) { Request::new() } else { guided });
+        run(&mut session, if header.checksum.is_multiple_of(2) { Request::new() } else { guided });
         assert!(canary[..64].iter().all(|&byte| byte == 0xC5), "written beyond the arena");
     });
 });
@@ -56,12 +59,11 @@ fn run<W: WeightSource>(session: &mut Session<'_, W>, request: Request) {
 
 /// Writes the length and the checksum of a file.
 fn seal(bytes: &mut [u8]) {
-    if bytes.len() >= 16 {
-        let len = (bytes.len() as u32).to_le_bytes();
-        bytes[8..12].copy_from_slice(&len);
-        let sum = checksum(bytes).to_le_bytes();
-        bytes[12..16].copy_from_slice(&sum);
+    let len = (bytes.len() as u32).to_le_bytes();
+    if let Some(field) = bytes.get_mut(offset_of!(Header, file_bytes)..).and_then(|tail| tail.first_chunk_mut()) {
+        *field = len;
     }
+    waft::format::seal(bytes);
 }
 
 /// Writes the checksums of the chunks of streamed weights, where the file is valid otherwise.
@@ -71,7 +73,7 @@ fn mend_chunks(bytes: &mut [u8], weights: &[u8]) {
     for op in (0..model.ops()).filter_map(|index| model.op(index)) {
         let Op::Conv2d(op) = op else { continue };
         let channels = |id| model.tensor(id).map_or(1, |tensor| u64::from(tensor.channels));
-        let Some(chunks) = op.chunks(model.precision(), channels(op.output), channels(op.scratch)) else { continue };
+        let Some(chunks) = op.chunks(channels(op.output), channels(op.scratch)) else { continue };
         for chunk in 0..chunks.count.min(64) {
             let size = if chunk + 1 == chunks.count { chunks.last_bytes } else { chunks.bytes };
             let start = u64::from(op.weights) + chunk * chunks.bytes;

@@ -38,14 +38,14 @@ fn gather_row<E: Float>(
     let Some(row) = row else { return Some(()) };
     for source in &sources(context, op.sources)? {
         let tensor = &source.tensor;
-        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element.bytes();
+        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element().bytes();
         let from = tensor.offset as usize + row * bytes;
         let [input, norm, ring] = arena.get_disjoint_mut([from..from + bytes, norm.clone(), ring.clone()]).ok()?;
         let slot = view_mut::<f32>(ring)?.get_mut(start..start + geometry.ring_row_len())?;
         let norm: &[[f32; 2]] = view(norm)?;
         let norm = norm.get(source.channel..).unwrap_or(&[]);
         // The sample is single precision in f16 and f32.
-        if tensor.element == Element::F32 {
+        if tensor.element() == Element::F32 {
             gather_pixels::<f32>(op, geometry, source, view(input)?, norm, slot)?;
         } else {
             gather_pixels::<E>(op, geometry, source, view(input)?, norm, slot)?;
@@ -57,7 +57,7 @@ fn gather_row<E: Float>(
 /// One value on its way into the ring, by the map of its channel if there is one.
 #[inline(always)]
 pub fn gathered(op: &Conv2d, value: f32, [a, b]: [f32; 2]) -> f32 {
-    match op.gather {
+    match op.gather() {
         Gather::Raw => op.input_gain * value + op.input_offset,
         Gather::Affine => value * a + b,
         Gather::AffineSilu => silu(value * a + b),
@@ -78,7 +78,7 @@ fn gather_pixels<S: bytemuck::Pod + Float>(
     let mut at = geometry.padding[1] * pixel + source.channel;
     for values in input.chunks_exact(channels.max(1)) {
         let target = slot.get_mut(at..at + channels)?;
-        if op.gather == Gather::Raw {
+        if op.gather() == Gather::Raw {
             for (target, &value) in target.iter_mut().zip(values) {
                 *target = gathered(op, value.to_f32(), [0.0; 2]);
             }
@@ -125,7 +125,7 @@ fn compute<E: Float>(
     let block = (channel - chunk_channel) / CHANNEL_BLOCK;
     let weights = weights.as_chunks().0.get(block * taps..(block + 1) * taps)?;
     let ring: &[f32] = view(ring)?;
-    let bias: &[f32] = match op.bias {
+    let bias: &[f32] = match op.bias() {
         Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
         Bias::Step => {
             let at = context.schedule.biases + context.step * context.schedule.bias_bytes + op.bias_at;
@@ -159,7 +159,7 @@ fn compute<E: Float>(
         }
         for (i, sum) in sums.iter().take(pixels).enumerate() {
             let at = (y * geometry.output_columns + x + i) * geometry.output_channels + channel;
-            if output.element == Element::F32 {
+            if output.element() == Element::F32 {
                 store::<f32, E>(op, view_mut(output_bytes)?, at, count, sum, kept)?;
             } else {
                 store::<E, E>(op, view_mut(output_bytes)?, at, count, sum, kept)?;

@@ -8,8 +8,11 @@ use super::{Geometry, Tile};
 use crate::fixed::{
     NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
 };
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, QUAD, STEP_SCALES_BYTES, StepScales};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, StepScales, WeightLayout};
 use crate::ops::{Context, Source, sources, view, view_mut};
+
+/// Output channels that share each activation.
+const QUAD: usize = WeightLayout::Groups4.group();
 
 /// An element of the ring.
 trait Activation: Pod + Into<i32> {
@@ -65,10 +68,10 @@ pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u
     let geometry = Geometry::new(context, op)?;
     if cfg!(feature = "step-scales") && op.weight_sums != 0 {
         let at = biases_of_step(context) + op.step_scales;
-        let scales = StepScales::decode(context.data::<u8>(at, STEP_SCALES_BYTES)?);
+        let scales = StepScales::read(context.model.bytes(), at as usize);
         return run_ring::<i8, _>(context, &op.during(&scales), OfStep(scales.rescale), &geometry, slice, arena);
     }
-    match context.tensor(op.scratch)?.element {
+    match context.tensor(op.scratch)?.element() {
         Element::I8 => run_ring::<i8, _>(context, op, OfRecord, &geometry, slice, arena),
         Element::I16 => run_ring::<i16, _>(context, op, OfRecord, &geometry, slice, arena),
         _ => None,
@@ -116,13 +119,13 @@ fn gather_row<R: Activation>(
     let Some(row) = row else { return Some(()) };
     for source in &sources(context, op.sources)? {
         let tensor = &source.tensor;
-        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element.bytes();
+        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element().bytes();
         let from = tensor.offset as usize + row * bytes;
         let [input, norm, ring] = arena.get_disjoint_mut([from..from + bytes, norm.clone(), ring.clone()]).ok()?;
         let slot = view_mut::<R>(ring)?.get_mut(start..start + geometry.ring_row_len())?;
         let norm: &[[i32; 2]] = view(norm)?;
         let norm = norm.get(source.channel..).unwrap_or(&[]);
-        gather_pixels(op, geometry, source, &Values::new(tensor.element, input)?, norm, slot)?;
+        gather_pixels(op, geometry, source, &Values::new(tensor.element(), input)?, norm, slot)?;
     }
     Some(())
 }
@@ -137,13 +140,13 @@ pub fn raw_map(op: &Conv2d, source: usize) -> Option<[i32; 3]> {
 /// its channel.
 #[inline(always)]
 pub fn gathered(op: &Conv2d, [zero, multiplier, shift]: [i32; 3], value: i32, [a, b]: [i32; 2]) -> i32 {
-    match op.gather {
+    match op.gather() {
         Gather::Raw if multiplier == 0 => value,
         Gather::Raw => requantize(value.saturating_sub(zero), multiplier, shift).saturating_add(op.ring_zero),
         Gather::Affine | Gather::AffineSilu => {
             let product = i64::from(value) * i64::from(a);
             let normalized = saturate_i32(round_shift(product, op.affine_shift) + i64::from(b));
-            let value = if op.gather == Gather::AffineSilu {
+            let value = if op.gather() == Gather::AffineSilu {
                 silu(normalized)
             } else {
                 normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS)
@@ -192,7 +195,7 @@ fn gather_pixels<R: Activation>(
     for _ in 0..source.tensor.columns {
         for (channel, target) in slot.get_mut(at..at + channels)?.iter_mut().enumerate() {
             let value = input.get(from + channel)?;
-            let map = if op.gather == Gather::Raw { [0; 2] } else { *norm.get(channel)? };
+            let map = if op.gather() == Gather::Raw { [0; 2] } else { *norm.get(channel)? };
             *target = R::saturate(gathered(op, raw, value, map));
         }
         if geometry.doubling == 1 {
@@ -270,7 +273,7 @@ fn compute<R: Activation, S: Scales>(
     let [ring, bias, window, residual_bytes, output_bytes] =
         arena.get_disjoint_mut([ring_range, bias_range, window_range, residual_range, output.range()]).ok()?;
     let first = channel - chunk_channel;
-    let weights = if cfg!(feature = "i4") && op.four_bits {
+    let weights = if cfg!(feature = "i4") && op.layout() == WeightLayout::Groups4 {
         let weights: &[u16] = super::weights(context, op, geometry, tile, window)?;
         Weights::I4(weights.get(first / QUAD * taps..(first + count).div_ceil(QUAD) * taps)?)
     } else {
@@ -278,7 +281,7 @@ fn compute<R: Activation, S: Scales>(
         Weights::I8(weights.get(first * taps..(first + count) * taps)?)
     };
     let ring: &[R] = view(ring)?;
-    let bias: &[i32] = match op.bias {
+    let bias: &[i32] = match op.bias() {
         Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
         Bias::Step => context.data(biases_of_step(context) + op.bias_at, geometry.output_channels)?,
         Bias::Tensor => view(bias)?,
@@ -289,9 +292,9 @@ fn compute<R: Activation, S: Scales>(
     } else {
         context.data(op.weight_sums, geometry.output_channels)?.get(channel..channel + count)?
     };
-    let mut output_values = Values::new(output.element, output_bytes)?;
+    let mut output_values = Values::new(output.element(), output_bytes)?;
     let residual_values = match residual {
-        Some(t) if !in_place => Some(Values::new(t.element, residual_bytes)?),
+        Some(t) if !in_place => Some(Values::new(t.element(), residual_bytes)?),
         _ => None,
     };
 

@@ -70,7 +70,7 @@ impl Geometry {
             kernel: op.kernel.map(usize::from),
             stride: op.stride.into(),
             padding: op.padding.map(usize::from),
-            doubling: op.upsample.into(),
+            doubling: op.doubling() as usize,
             output_rows: output.rows.into(),
             chunk_blocks: if op.window == NONE {
                 usize::from(output.channels).div_ceil(CHANNEL_BLOCK)
@@ -125,9 +125,9 @@ fn weights<'a, T: Pod>(
     window: &'a [u8],
 ) -> Option<&'a [T]> {
     let outputs = geometry.output_channels as u64;
-    match op.chunks(context.model.precision(), outputs, geometry.channels as u64) {
+    match op.chunks(outputs, geometry.channels as u64) {
         None => {
-            let bytes = op.weights_len(outputs, geometry.channels as u64, context.model.precision());
+            let bytes = op.layout().bytes(outputs, op.taps(geometry.channels as u64));
             context.data(op.weights, bytes as usize / size_of::<T>())
         }
         Some(chunks) => {

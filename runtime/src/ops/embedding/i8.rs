@@ -1,11 +1,8 @@
 //! 16-bit tables, vectors and weights: conditioning is where eight bits would show.
 
-use crate::fixed::{requantize, round_shift, saturate_i16, saturate_i32, silu};
+use crate::fixed::{LINEAR_SHIFT, requantize, round_shift, saturate_i16, saturate_i32, silu};
 use crate::format::{Embed, LINEAR_BLOCK, Linear};
 use crate::ops::{Context, view, view_mut};
-
-/// Bits that a 64-bit sum of 16-bit products gives up on its way to 32 bits.
-pub(crate) const LINEAR_SHIFT: u32 = 12;
 
 pub(crate) fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Option<()> {
     let output = context.tensor(op.output)?;

@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut
         }
         let input = bytes(arena, &source.tensor)?;
         let zero = op.zero.get(source.index()).copied()?;
-        let (s, q) = match source.tensor.element {
+        let (s, q) = match source.tensor.element() {
             Element::I8 => sums::<i8>(source, view(input)?, part.clone(), zero)?,
             Element::I16 => sums::<i16>(source, view(input)?, part.clone(), zero)?,
             _ => return None,

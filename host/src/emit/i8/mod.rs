@@ -1,0 +1,187 @@
+//! The `i8` precision: every real number of the network becomes an integer here, once.
+
+mod quantize;
+mod recipe;
+mod records;
+mod widths;
+
+use std::collections::HashMap;
+
+use waft::fixed::{NORM_BITS, SAMPLE_BITS, SILU_BITS};
+use waft::format::{self, ALIGN, Element, StepScales};
+
+pub use self::quantize::{QuantizedConv, quantize};
+pub use self::recipe::{Recipe, Rounding, Shortcuts};
+use self::records::step_record;
+pub use self::widths::{Widths, shares_scale};
+use super::{Emitted, Source, attention_record, bias_layout, conditioning_peak, schedules, tensor_table};
+use crate::calibrate::Observations;
+use crate::lower::{Id, Op, Role};
+use crate::plan::Plan;
+use crate::quantize::{Scale, multiplier};
+use crate::write::{Steps, Writer};
+
+/// Everything that the records of one file are computed from.
+struct Emitter<'a> {
+    source: Source<'a>,
+    widths: &'a Widths,
+    seen: &'a Observations,
+    recipe: Recipe,
+    /// Of every tensor that has one.
+    scales: Vec<Scale>,
+    /// Keys and values of joint tensors.
+    key_value: HashMap<Id, [Scale; 2]>,
+    /// Of the conditioning vector.
+    conditioning: Scale,
+    /// Right shift that gives the conditioning vector that scale.
+    conditioning_shift: u32,
+    /// Fractional bits of time and class tables.
+    table_bits: u32,
+    /// Real value of an accumulator's unit, and Σ(ring zero · weight), of the convolution that each bias tensor feeds.
+    accumulators: HashMap<Id, (Vec<f64>, Vec<i64>)>,
+}
+
+/// What quantization decided.
+#[derive(Clone, Copy)]
+pub struct Quantized<'a> {
+    /// Which tensors get 16 bits.
+    pub widths: &'a Widths,
+    /// What calibration saw.
+    pub seen: &'a Observations,
+    /// How reals become integers.
+    pub recipe: Recipe,
+    /// The integers of every convolution, by operation.
+    pub convs: &'a [Option<QuantizedConv>],
+}
+
+/// Emits records and parameters.
+pub fn emit(
+    source: &Source<'_>,
+    quantized: &Quantized<'_>,
+    plan: &Plan,
+    elements: &[Element],
+    writer: &mut Writer,
+) -> Emitted {
+    let network = source.network;
+    let &Quantized { widths, seen, recipe, convs } = quantized;
+    let mut emitter = Emitter::new(*source, widths, seen, recipe);
+    let (bias_places, mut bias_bytes) = bias_layout(network);
+    let mut scale_places = vec![];
+    for quantized in convs {
+        let steps = quantized.as_ref().and_then(|quantized| quantized.step_rings.as_ref());
+        scale_places.push(steps.map(|_| bias_bytes));
+        bias_bytes += if steps.is_some() { size_of::<StepScales>() } else { 0 };
+    }
+    let bias_bytes = bias_bytes.next_multiple_of(ALIGN);
+    // Linear maps and per-step biases are in the units of the accumulators that they go into.
+    for ((_, op), quantized) in network.ops.iter().zip(convs) {
+        if let (Op::Conv(conv), Some(quantized)) = (op, quantized)
+            && let Some((_, Some(bias))) = &conv.projection
+        {
+            emitter.accumulators.insert(*bias, (quantized.units.clone(), quantized.corrections.clone()));
+        }
+    }
+    let record = |(index, (_, op)): (usize, &(String, Op))| match op {
+        Op::Embed { output } => format::Op::Embed(emitter.embed(*output, writer)),
+        Op::Linear { source, linear, output } => format::Op::Linear(emitter.linear(*source, linear, *output, writer)),
+        Op::Norm { sources, norm, output } => format::Op::GroupNorm(emitter.norm(sources, norm, *output, writer)),
+        Op::Attention { query, key_value, heads, scale, scratch, output } => {
+            let record = attention_record([*query, *key_value, *output], *heads, *scratch);
+            format::Op::Attention(emitter.attention([*query, *key_value, *output], f64::from(*scale), record))
+        }
+        Op::Conv(conv) => {
+            let quantized = convs[index].as_ref().expect("computed above for every convolution");
+            format::Op::Conv2d(emitter.conv(conv, quantized, bias_places[index], scale_places[index], writer))
+        }
+    };
+    let ops = network.ops.iter().enumerate().map(record).collect();
+    let schedules = schedules(
+        source,
+        bias_bytes,
+        |steps| Steps::Fixed(steps.iter().map(step_record).collect()),
+        |entry, embeddings| embeddings.extend(emitter.table_entry(entry).to_le_bytes()),
+        |place, activated, row| {
+            for (index, (_, op)) in network.ops.iter().enumerate() {
+                if let (Op::Conv(conv), Some(place), Some(quantized)) = (op, bias_places[index], &convs[index])
+                    && let Some((linear, _)) = &conv.projection
+                {
+                    for (i, bias) in linear.apply(activated).into_iter().enumerate() {
+                        let bias = integer_bias(bias, quantized.units[i], quantized.corrections[i]);
+                        row[place + 4 * i..][..4].copy_from_slice(&bias.to_le_bytes());
+                    }
+                }
+            }
+            for (quantized, at) in convs.iter().zip(&scale_places) {
+                if let (Some(quantized), Some(at)) = (quantized, *at) {
+                    let scales = quantized.step_scales(place);
+                    row[at..][..size_of::<StepScales>()].copy_from_slice(bytemuck::bytes_of(&scales));
+                }
+            }
+        },
+    );
+    let tensors = tensor_table(network, plan, elements, |id| (emitter.scales[id].scale, emitter.scales[id].zero));
+    Emitted { tensors, ops, schedules }
+}
+
+/// From a transformed activation in fixed point to the ring.
+fn activation_multiplier(ring: Scale) -> (i32, i32) {
+    multiplier(2f64.powi(-(SILU_BITS as i32)) / ring.scale)
+}
+
+fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
+    ((bias / unit).round() as i64 - correction).clamp(i32::MIN.into(), i32::MAX.into()) as i32
+}
+
+impl<'a> Emitter<'a> {
+    fn new(source: Source<'a>, widths: &'a Widths, seen: &'a Observations, recipe: Recipe) -> Self {
+        let network = source.network;
+        let sample = Scale { scale: 2f64.powi(-(SAMPLE_BITS as i32)), zero: 0 };
+        let mut key_value = HashMap::new();
+        for (_, op) in &network.ops {
+            if let Op::Attention { key_value: id, .. } = op {
+                let [keys, values] = &seen.key_value[*id];
+                key_value.insert(*id, [keys.symmetric_i8(recipe.ranges), values.symmetric_i8(recipe.ranges)]);
+            }
+        }
+        let scales = network
+            .tensors
+            .iter()
+            .enumerate()
+            .map(|(id, tensor)| match tensor.role {
+                Role::Sample | Role::Prediction | Role::Unconditional => sample,
+                // Sixteen bits have room for twice of what was seen.
+                Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
+                Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),
+                Role::Attention => {
+                    key_value.get(&id).map_or_else(|| seen.tensors[id].symmetric_i8(recipe.ranges), |[keys, _]| *keys)
+                }
+                _ => Scale { scale: 1.0, zero: 0 },
+            })
+            .collect();
+
+        let peak = conditioning_peak(&source);
+        let conditioning_shift = (0..SILU_BITS).find(|&shift| peak * 2f64.powi((SILU_BITS - shift) as i32) <= 32_000.0);
+        let conditioning_shift = conditioning_shift.unwrap_or(SILU_BITS);
+        let conditioning = Scale { scale: 2f64.powi(conditioning_shift as i32 - SILU_BITS as i32), zero: 0 };
+        let times = source.lists.iter().flat_map(|list| &list.embeddings).flatten().copied();
+        let classes = source.graph.classes.iter().flat_map(|classes| &classes.table).map(|&e| f64::from(e));
+        let widest = times.chain(classes).fold(0f64, |peak, e| peak.max(e.abs()));
+        let table_bits = (0..=NORM_BITS).rev().find(|&bits| widest * 2f64.powi(bits as i32) <= 32_767.0).unwrap_or(0);
+        Self {
+            source,
+            widths,
+            seen,
+            recipe,
+            scales,
+            key_value,
+            conditioning,
+            conditioning_shift,
+            table_bits,
+            accumulators: HashMap::new(),
+        }
+    }
+
+    fn table_entry(&self, value: f64) -> i16 {
+        (value * 2f64.powi(self.table_bits as i32)).round().clamp(-32_768.0, 32_767.0) as i16
+    }
+}

@@ -1,0 +1,199 @@
+//! The records of the operations and steps, and their parameters.
+
+use bytemuck::Zeroable;
+use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS};
+use waft::format::{Attention, Conv2d, Embed, FixedStep, GroupNorm, Linear, OpKind, Precision};
+
+use super::{Emitter, QuantizedConv, activation_multiplier, integer_bias};
+use crate::emit::{conv_record, sources, weight_layout};
+use crate::graph;
+use crate::lower::{Conv, Id};
+use crate::quantize::multiplier;
+use crate::schedule::DdimStep;
+use crate::write::{Writer, id, pack};
+
+impl Emitter<'_> {
+    pub(super) fn embed(&self, output: Id, writer: &mut Writer) -> Embed {
+        let classes = self.source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
+        let table: Vec<i16> = classes.iter().map(|&e| self.table_entry(f64::from(e))).collect();
+        Embed {
+            kind: OpKind::Embed.code(),
+            output: id(output),
+            table: writer.values(&table),
+            input_shift: NORM_BITS - self.table_bits,
+            output_shift: self.conditioning_shift,
+            ..Zeroable::zeroed()
+        }
+    }
+
+    pub(super) fn linear(&self, source: Id, linear: &graph::Linear, output: Id, writer: &mut Writer) -> Linear {
+        let (units, corrections) = &self.accumulators[&output];
+        let mut weights = vec![];
+        let mut requant = vec![];
+        let mut bias = vec![];
+        for (i, row) in linear.weight.chunks_exact(linear.inputs).enumerate() {
+            let peak = row.iter().fold(1e-12f64, |peak, &w| peak.max(f64::from(w).abs()));
+            let scale = peak / 32_767.0;
+            weights.extend(row.iter().map(|&w| (f64::from(w) / scale).round() as i16));
+            let (m, s) = multiplier(scale * self.conditioning.scale * 2f64.powi(LINEAR_SHIFT as i32) / units[i]);
+            requant.extend([m, s]);
+            bias.push(integer_bias(f64::from(linear.bias[i]), units[i], corrections[i]));
+        }
+        Linear {
+            kind: OpKind::Linear.code(),
+            source: id(source),
+            output: id(output),
+            weights: writer.values(&weights),
+            bias: writer.values(&bias),
+            requant: writer.values(&requant),
+            ..Zeroable::zeroed()
+        }
+    }
+
+    pub(super) fn norm(&self, ids: &[Id], norm: &graph::GroupNorm, output: Id, writer: &mut Writer) -> GroupNorm {
+        let widest = ids.iter().map(|&id| self.scales[id].scale).fold(0f64, f64::max);
+        let gamma: Vec<i32> = norm.gamma.iter().map(|&g| fixed(f64::from(g), 20)).collect();
+        let beta: Vec<i32> = norm.beta.iter().map(|&b| fixed(f64::from(b), NORM_BITS)).collect();
+        let epsilon = (norm.eps / (widest * widest) * 65_536.0).round().clamp(1.0, 2f64.powi(61)) as u64;
+        let mut record = GroupNorm {
+            kind: OpKind::GroupNorm.code(),
+            sources: sources(ids),
+            output: id(output),
+            groups: norm.groups as u16,
+            gamma: writer.values(&gamma),
+            beta: writer.values(&beta),
+            ratio: [1 << 15; 2],
+            epsilon: norm.eps as f32,
+            epsilon_q16: epsilon,
+            affine_shift: self.affine_shift(ids, output),
+            ..Zeroable::zeroed()
+        };
+        for (i, &id) in ids.iter().enumerate() {
+            record.ratio[i] = (self.scales[id].scale / widest * 32_768.0).round().max(1.0) as u32;
+            record.zero[i] = self.scales[id].zero;
+        }
+        record
+    }
+
+    /// Fractional bits of a map's factors beyond those of the result: as many as leave room for four times the largest
+    /// factor that was seen.
+    fn affine_shift(&self, sources: &[Id], map: Id) -> u32 {
+        let factors = self.seen.factors[map];
+        let largest =
+            sources.iter().zip(factors).map(|(&id, factor)| factor * self.scales[id].scale).fold(1e-12, f64::max);
+        let bits = libm::log2(2f64.powi(31) / (4.0 * largest * 2f64.powi(NORM_BITS as i32))).floor();
+        bits.clamp(4.0, 30.0) as u32
+    }
+
+    /// The integers of an attention's `record`, whose operands are set, for scores that are multiplied by `scale`.
+    pub(super) fn attention(&self, [query, key_value, output]: [Id; 3], scale: f64, record: Attention) -> Attention {
+        let [keys, values] = self.key_value[&key_value];
+        let per_unit = scale * self.scales[query].scale * keys.scale * std::f64::consts::LOG2_E * 256.0;
+        let (score_multiplier, score_shift) = multiplier(per_unit);
+        let (value_multiplier, value_shift) = multiplier(values.scale / self.scales[output].scale);
+        let tokens = self.source.network.tensors[query].shape.pixels() as u64;
+        let weight_bits = (1..=15).rev().find(|bits| tokens << (bits + 7) <= i32::MAX as u64).unwrap_or(1);
+        Attention { score_multiplier, score_shift, value_multiplier, value_shift, weight_bits, ..record }
+    }
+
+    pub(super) fn conv(
+        &self,
+        conv: &Conv,
+        quantized: &QuantizedConv,
+        bias_place: Option<usize>,
+        scale_place: Option<usize>,
+        writer: &mut Writer,
+    ) -> Conv2d {
+        let QuantizedConv { ring, weights, units, corrections, .. } = quantized;
+        let (outputs, taps) = (conv.conv.outputs, weights.len() / conv.conv.outputs);
+        let layout = weight_layout(Precision::I8, conv.four_bits);
+        let packed = pack(layout, [outputs, taps], |output, tap| weights[output * taps + tap] as u32);
+        let stored = writer.conv_weights(layout, taps, &packed, conv.window);
+        let mut record = conv_record(self.source.network, conv, layout, stored);
+        record.ring_zero = ring.zero;
+        record.requant = writer.values(&self.requant(conv, units));
+        record.output_zero = self.scales[conv.output].zero;
+        record.bias_at = match (bias_place, &conv.projection) {
+            (Some(place), _) => place as u32,
+            (None, Some(_)) => 0,
+            (None, None) => {
+                let biases = conv.conv.bias.iter().zip(units).zip(corrections);
+                let bias: Vec<i32> = biases.map(|((&b, &u), &c)| integer_bias(f64::from(b), u, c)).collect();
+                writer.values(&bias)
+            }
+        };
+        if let Some(norm) = conv.norm {
+            (record.multiplier[0], record.shift[0]) = activation_multiplier(*ring);
+            record.affine_shift = self.affine_shift(&conv.sources, norm);
+        } else {
+            for (i, &id) in conv.sources.iter().enumerate() {
+                let from = self.scales[id];
+                let (gain, offset) = (f64::from(conv.input_affine.0), f64::from(conv.input_affine.1));
+                let zero = f64::from(from.zero) - offset / (gain * from.scale);
+                let same = from == *ring && gain == 1.0 && offset == 0.0;
+                (record.multiplier[i], record.shift[i]) =
+                    if same { (0, 0) } else { multiplier(gain * from.scale / ring.scale) };
+                record.source_zero[i] = zero.round() as i32;
+            }
+        }
+        if let Some(place) = scale_place {
+            let sums: Vec<i32> =
+                weights.chunks_exact(taps).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+            record.step_scales = place as u32;
+            record.weight_sums = writer.values(&sums);
+        }
+        if let Some((id, gain)) = conv.residual {
+            let from = self.scales[id];
+            let gain = from.scale * f64::from(gain) / self.scales[conv.output].scale;
+            (record.residual_multiplier, record.residual_shift) = multiplier(gain * 2f64.powi(RESIDUAL_BITS as i32));
+            record.residual_zero = from.zero;
+        }
+        record
+    }
+
+    /// Multiplier and shift of each output channel, from accumulators of the given units to the output.
+    fn requant(&self, conv: &Conv, units: &[f64]) -> Vec<[i32; 2]> {
+        let extra = if conv.residual.is_some() { RESIDUAL_BITS as i32 } else { 0 };
+        let output = self.scales[conv.output].scale;
+        let joint = self.key_value.get(&conv.output);
+        let requant = |(i, unit): (usize, &f64)| {
+            // Keys and values share a tensor but not a scale.
+            let scale = match joint {
+                Some([keys, _]) if i < units.len() / 2 => keys.scale,
+                Some([_, values]) => values.scale,
+                None => output,
+            };
+            let (m, s) = multiplier(unit / scale);
+            // The device adds the extra bits to the shift; the largest shift leaves room for them.
+            [m, s.min(30 - extra)]
+        };
+        units.iter().enumerate().map(requant).collect()
+    }
+}
+
+/// A real in fixed point, saturated.
+fn fixed(value: f64, bits: u32) -> i32 {
+    (value * 2f64.powi(bits as i32)).round().clamp(-2_147_483_648.0, 2_147_483_647.0) as i32
+}
+
+/// Mantissas of at most 2²⁹ for one group of coefficients, and their fractional bits, at most 62.
+fn mantissas<const N: usize>(values: [f64; N]) -> ([i32; N], u32) {
+    let peak = values.iter().fold(0f64, |peak, v| peak.max(v.abs()));
+    let bits = if peak > 0.0 { 28 - (libm::log2(peak).floor() as i32) } else { 29 };
+    let bits = bits.clamp(0, 62);
+    (values.map(|v| (v * 2f64.powi(bits)).round().clamp(-536_870_912.0, 536_870_912.0) as i32), bits as u32)
+}
+
+pub(super) fn step_record(step: &DdimStep) -> FixedStep {
+    let (x0, x0_shift) = mantissas([step.x0_x, step.x0_m]);
+    let (next, next_shift) = mantissas([step.prev_x0, step.prev_x, step.prev_m, step.noise]);
+    FixedStep {
+        timestep: step.timestep as i32,
+        clip: step.clip.map_or(i32::MAX, |clip| fixed(clip, SAMPLE_BITS)),
+        x0,
+        x0_shift,
+        next,
+        next_shift,
+        history: [0; 2],
+    }
+}

@@ -1,0 +1,161 @@
+//! The record of a convolution.
+
+use super::NONE;
+use super::record::{coded_fields, codes, record};
+use super::weight_layout::{Chunks, WeightLayout};
+
+codes! {
+    /// What a convolution does to an input element on its way into the ring of rows that the kernel reads.
+    pub enum Gather {
+        /// `requantize(x − zero, M, s) + ring zero`, or a copy where `M = 0`.
+        Raw = 0,
+        /// Per-channel affine map of a group normalization.
+        Affine = 1,
+        /// The same followed by SiLU.
+        AffineSilu = 2,
+    }
+}
+
+codes! {
+    /// Whether the input is enlarged before it is convolved.
+    pub enum Upsample {
+        /// It is not.
+        None = 0,
+        /// Rows and columns are doubled by nearest neighbour.
+        Nearest = 1,
+    }
+}
+
+codes! {
+    /// Where a convolution's bias comes from.
+    pub enum Bias {
+        /// One vector in the file.
+        Constant = 0,
+        /// A part of the per-step biases of the schedule.
+        Step = 1,
+        /// A tensor, written by [`Linear`](super::Linear).
+        Tensor = 2,
+    }
+}
+
+record! {
+    /// A convolution, its input transformation, its optional residual and its requantization.
+    ///
+    /// The one or two sources are joined along the channels, upsampled, padded, convolved, added to the residual, and
+    /// written.
+    pub struct Conv2d {
+        /// [`OpKind::Conv2d`](super::OpKind::Conv2d)
+        pub kind: u8,
+        /// [`Gather`]
+        pub gather: u8,
+        /// [`Upsample`]
+        pub upsample: u8,
+        /// [`WeightLayout`]
+        pub layout: u8,
+        /// tensors: inputs; the second may be [`NONE`](super::NONE)
+        pub sources: [u16; 2],
+        /// tensor: output
+        pub output: u16,
+        /// tensor of the output's shape that is added, or [`NONE`](super::NONE); may be at the output's place
+        pub residual: u16,
+        /// tensor: per-channel affine map of all input channels, or [`NONE`](super::NONE) with [`Gather::Raw`]
+        pub norm: u16,
+        /// tensor: the ring of `kernel[0]` rows of padded input
+        pub scratch: u16,
+        /// rows and columns of the kernel, 1 to 15
+        pub kernel: [u8; 2],
+        /// step in both directions, 1 to 4
+        pub stride: u8,
+        /// rows above, columns to the left, below the kernel's size; the output's shape fixes the rest
+        pub padding: [u8; 2],
+        /// [`Bias`]
+        pub bias: u8,
+        /// tensor: the bias with [`Bias::Tensor`], else [`NONE`](super::NONE)
+        pub bias_tensor: u16,
+        /// offset of the weights
+        pub weights: u32,
+        /// offset of the constant bias, or offset within the biases of a step
+        pub bias_at: u32,
+        /// offset of (multiplier, shift) per output channel; 0 in f16 and f32
+        pub requant: u32,
+        /// value of the ring that means zero, and its padding; not read where each step has its own, see `weight_sums`
+        pub ring_zero: i32,
+        /// multiplier of each source (`Raw`) or of the activation (index 0; not read where each step has its own)
+        pub multiplier: [i32; 2],
+        /// the shifts that go with them
+        pub shift: [i32; 2],
+        /// added to the output
+        pub output_zero: i32,
+        /// multiplier of the residual, with [`RESIDUAL_BITS`](crate::fixed::RESIDUAL_BITS) extra bits
+        pub residual_multiplier: i32,
+        /// the shift that goes with it
+        pub residual_shift: i32,
+        /// subtracted from the residual
+        pub residual_zero: i32,
+        /// fractional bits of the affine map's factor beyond those of its result, 4 to 30
+        pub affine_shift: u32,
+        /// subtracted from a raw source
+        pub source_zero: [i32; 2],
+        /// factor of the residual in f16 and f32
+        pub residual_gain: f32,
+        /// a raw source enters as `gain·x + offset` in f16 and f32
+        pub input_gain: f32,
+        /// see `input_gain`
+        pub input_offset: f32,
+        /// tensor: the window that external weights pass through, or [`NONE`](super::NONE) if they are in this file
+        pub window: u16,
+        /// blocks of eight output channels in a chunk of external weights, at least 1
+        pub chunk_blocks: u16,
+        /// offset of the CRC-32 of each chunk
+        pub checks: u32,
+        /// with `weight_sums`, offset of this convolution's [`StepScales`](super::StepScales) within the biases of a step, a
+        /// multiple of 4
+        pub step_scales: u32,
+        /// offset of the `i32` sum of each output channel's weights, where each step has scales of its own: i8, rings of 8
+        /// bits, gathers through a map; 0: every step has the scales of this record
+        pub weight_sums: u32,
+    }
+}
+
+coded_fields! {
+    Conv2d {
+        /// What happens to an input element on its way into the ring.
+        gather: Gather or Raw,
+        /// Whether the input is enlarged first.
+        upsample: Upsample or None,
+        /// How the weights are laid out.
+        layout: WeightLayout or Rows8,
+        /// Where the bias comes from.
+        bias: Bias or Constant,
+    }
+}
+
+impl Conv2d {
+    /// 1 if rows and columns are doubled, else 0.
+    pub const fn doubling(&self) -> u32 {
+        match self.upsample() {
+            Upsample::None => 0,
+            Upsample::Nearest => 1,
+        }
+    }
+
+    /// Pixels of a row of the ring.
+    pub const fn ring_width(&self, columns: usize, output_columns: usize) -> usize {
+        let reach = (output_columns.saturating_sub(1)) * self.stride as usize + self.kernel[1] as usize;
+        let held = self.padding[1] as usize + (columns << self.doubling());
+        if reach > held { reach } else { held }
+    }
+
+    /// Weights of one output channel, for `inputs` input channels.
+    pub const fn taps(&self, inputs: u64) -> u64 {
+        self.kernel[0] as u64 * self.kernel[1] as u64 * inputs
+    }
+
+    /// How external weights are cut, for `outputs` and `inputs` channels; `None` if they are in the model file.
+    pub const fn chunks(&self, outputs: u64, inputs: u64) -> Option<Chunks> {
+        if self.window == NONE || self.chunk_blocks == 0 {
+            return None;
+        }
+        Some(self.layout().chunks(self.chunk_blocks, outputs, self.taps(inputs)))
+    }
+}

@@ -1,0 +1,35 @@
+//! The record of a group normalization.
+
+use super::record::record;
+
+record! {
+    /// Group normalization's statistics, turned into one affine map per channel: `y = x·A + B`.
+    pub struct GroupNorm {
+        /// [`OpKind::GroupNorm`](super::OpKind::GroupNorm)
+        pub kind: u8,
+        /// zeros
+        pub reserved: [u8; 3],
+        /// tensors: inputs, joined along the channels; the second may be [`NONE`](super::NONE)
+        pub sources: [u16; 2],
+        /// tensor: (A, B) per channel: `i32` pairs or `f32` pairs
+        pub output: u16,
+        /// groups of consecutive channels
+        pub groups: u16,
+        /// offset of the factor per channel: `i32` in 20 fractional bits, or `f32`
+        pub gamma: u32,
+        /// offset of the summand per channel: `i32` in 12 fractional bits, or `f32`
+        pub beta: u32,
+        /// scale of each source over the larger of both, in 15 fractional bits, 1 to 32768
+        pub ratio: [u32; 2],
+        /// zero point of each source
+        pub zero: [i32; 2],
+        /// epsilon in f16 and f32
+        pub epsilon: f32,
+        /// epsilon over the square of the larger scale, in 16 fractional bits, at least 1
+        pub epsilon_q16: u64,
+        /// fractional bits of A beyond those of the result, 4 to 30
+        pub affine_shift: u32,
+        /// zeros
+        pub reserved_end: [u8; 60],
+    }
+}

@@ -1,0 +1,100 @@
+//! Operations: the record of one of the kinds.
+
+use super::record::{bytes_at, codes};
+use super::{Attention, Conv2d, Embed, GroupNorm, Linear, NONE};
+
+codes! {
+    /// Kind of an operation: the first byte of its record.
+    pub enum OpKind {
+        /// [`Conv2d`]
+        Conv2d = 0,
+        /// [`GroupNorm`]
+        GroupNorm = 1,
+        /// [`Attention`]
+        Attention = 2,
+        /// [`Embed`]
+        Embed = 3,
+        /// [`Linear`]
+        Linear = 4,
+    }
+}
+
+/// Bytes of an operation's record, whatever its kind.
+pub const OP_BYTES: usize = size_of::<Conv2d>();
+
+const _: () = assert!(size_of::<GroupNorm>() == OP_BYTES && size_of::<Attention>() == OP_BYTES);
+const _: () = assert!(size_of::<Embed>() == OP_BYTES && size_of::<Linear>() == OP_BYTES);
+
+/// One operation of the network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    /// See [`Conv2d`].
+    Conv2d(Conv2d),
+    /// See [`GroupNorm`].
+    GroupNorm(GroupNorm),
+    /// See [`Attention`].
+    Attention(Attention),
+    /// See [`Embed`].
+    Embed(Embed),
+    /// See [`Linear`].
+    Linear(Linear),
+}
+
+impl Op {
+    /// The operation at byte `at` of a file; `None` if there is no such kind.
+    pub const fn read(bytes: &[u8], at: usize) -> Option<Self> {
+        let [kind] = bytes_at(bytes, at);
+        let Some(kind) = OpKind::from_code(kind) else { return None };
+        Some(match kind {
+            OpKind::Conv2d => Op::Conv2d(Conv2d::read(bytes, at)),
+            OpKind::GroupNorm => Op::GroupNorm(GroupNorm::read(bytes, at)),
+            OpKind::Attention => Op::Attention(Attention::read(bytes, at)),
+            OpKind::Embed => Op::Embed(Embed::read(bytes, at)),
+            OpKind::Linear => Op::Linear(Linear::read(bytes, at)),
+        })
+    }
+
+    /// Its record.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Op::Conv2d(op) => bytemuck::bytes_of(op),
+            Op::GroupNorm(op) => bytemuck::bytes_of(op),
+            Op::Attention(op) => bytemuck::bytes_of(op),
+            Op::Embed(op) => bytemuck::bytes_of(op),
+            Op::Linear(op) => bytemuck::bytes_of(op),
+        }
+    }
+
+    /// The tensor it writes as its result.
+    pub const fn output(&self) -> u16 {
+        match self {
+            Op::Conv2d(op) => op.output,
+            Op::GroupNorm(op) => op.output,
+            Op::Attention(op) => op.output,
+            Op::Embed(op) => op.output,
+            Op::Linear(op) => op.output,
+        }
+    }
+
+    /// The tensors it reads and its scratch; [`NONE`] where there is none.
+    pub const fn operands(&self) -> [u16; 7] {
+        match self {
+            Op::Conv2d(op) => {
+                [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor, op.scratch, op.window]
+            }
+            Op::GroupNorm(op) => [op.sources[0], op.sources[1], NONE, NONE, NONE, NONE, NONE],
+            Op::Attention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE],
+            Op::Embed(_) => [NONE; 7],
+            Op::Linear(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE],
+        }
+    }
+
+    /// Whether an operand is scratch: written before it is read, within the operation.
+    pub(crate) const fn is_scratch(&self, id: u16) -> bool {
+        match self {
+            Op::Conv2d(op) => id == op.scratch || id == op.window,
+            Op::Attention(op) => id == op.scratch,
+            _ => false,
+        }
+    }
+}

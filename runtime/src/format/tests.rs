@@ -1,0 +1,119 @@
+//! Records as bytes, and the tables of the documentation.
+
+extern crate std;
+
+use std::fmt::Write as _;
+use std::string::String;
+use std::vec::Vec;
+
+use super::*;
+
+/// Bytes without a pattern, from the crate's own generator.
+fn noise(seed: u32, len: usize) -> Vec<u8> {
+    let words = (0..len as u32).flat_map(|i| crate::noise::philox([seed, 0], [i, 0, 0, 0]));
+    words.flat_map(u32::to_le_bytes).take(len).collect()
+}
+
+/// What was written is read, wherever the record lies, and each field lies where the table says.
+fn round_trip<R: Record>(read: impl Fn(&[u8], usize) -> R) {
+    for seed in 0..50 {
+        let written = noise(seed, R::BYTES);
+        let mut file = std::vec![0xA5; 7 + R::BYTES + 9];
+        file[7..7 + R::BYTES].copy_from_slice(&written);
+        let record = read(&file, 7);
+        assert_eq!(bytemuck::bytes_of(&record), written, "{}", R::NAME);
+    }
+    let beyond = read(&[0xFF; 3], 0);
+    assert!(bytemuck::bytes_of(&beyond).iter().all(|&byte| byte == 0), "{} outside the file", R::NAME);
+    for pair in R::FIELDS.windows(2) {
+        assert!(pair[0].at < pair[1].at, "{}: {} before {}", R::NAME, pair[0].name, pair[1].name);
+    }
+}
+
+#[test]
+fn records_are_read_as_written() {
+    round_trip(Header::read);
+    round_trip(Tensor::read);
+    round_trip(Conv2d::read);
+    round_trip(GroupNorm::read);
+    round_trip(Attention::read);
+    round_trip(Embed::read);
+    round_trip(Linear::read);
+    round_trip(Schedule::read);
+    round_trip(FixedStep::read);
+    round_trip(FloatStep::read);
+    round_trip(StepScales::read);
+}
+
+#[test]
+fn operations_are_read_by_their_kind() {
+    for &kind in OpKind::ALL {
+        let mut bytes = noise(1, OP_BYTES);
+        bytes[0] = kind.code();
+        let op = Op::read(&bytes, 0).expect("a kind");
+        assert_eq!(op.bytes(), bytes, "{kind:?}");
+    }
+    assert_eq!(Op::read(&[OpKind::ALL.len() as u8; OP_BYTES], 0), None);
+}
+
+#[test]
+fn codes_stand_for_their_values_only() {
+    macro_rules! check {
+        ($($kind:ident)*) => {
+            $( for code in 0..=u8::MAX {
+                let value = $kind::from_code(code);
+                assert_eq!(value.is_some(), usize::from(code) < $kind::ALL.len());
+                assert!(value.is_none_or(|value| value.code() == code));
+            } )*
+        };
+    }
+    check!(Precision Element OpKind Gather Upsample Bias WeightLayout);
+}
+
+/// The tables of the documentation, from the records themselves.
+fn tables() -> String {
+    fn table<R: Record>(text: &mut String, title: &str) {
+        writeln!(text, "\n# {title}, {} bytes\n| at | type | field | what it holds |\n|---:|---|---|---|", R::BYTES)
+            .unwrap();
+        for field in R::FIELDS {
+            // Links of a field are relative to its file.
+            let what = field.text.trim().replace("(super::", "(");
+            writeln!(text, "| {} | `{}` | `{}` | {what} |", field.at, field.kind, field.name).unwrap();
+        }
+    }
+    fn codes<T: core::fmt::Debug>(text: &mut String, name: &str, all: &[T]) {
+        let values: Vec<String> = all.iter().enumerate().map(|(i, value)| std::format!("{i} `{value:?}`")).collect();
+        writeln!(text, "| [`{name}`] | {} |", values.join(", ")).unwrap();
+    }
+    let mut text = String::from("<!-- Made from the records: `WAFT_WRITE_TABLES=1 cargo test -p waft tables` -->\n");
+    table::<Header>(&mut text, "Header");
+    table::<Tensor>(&mut text, "Tensor");
+    table::<Conv2d>(&mut text, "Operation: convolution");
+    table::<GroupNorm>(&mut text, "Operation: group normalization");
+    table::<Attention>(&mut text, "Operation: attention");
+    table::<Embed>(&mut text, "Operation: conditioning vector");
+    table::<Linear>(&mut text, "Operation: linear");
+    table::<Schedule>(&mut text, "Schedule");
+    table::<FixedStep>(&mut text, "Step in i8");
+    table::<FloatStep>(&mut text, "Step in f16 and f32");
+    table::<StepScales>(&mut text, "Scales of a step");
+    text.push_str("\n# Codes\n| field | values |\n|---|---|\n");
+    codes(&mut text, "Precision", Precision::ALL);
+    codes(&mut text, "Element", Element::ALL);
+    codes(&mut text, "OpKind", OpKind::ALL);
+    codes(&mut text, "Gather", Gather::ALL);
+    codes(&mut text, "Upsample", Upsample::ALL);
+    codes(&mut text, "WeightLayout", WeightLayout::ALL);
+    codes(&mut text, "Bias", Bias::ALL);
+    text
+}
+
+#[test]
+fn documentation_has_the_tables_of_the_records() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/format/tables.md");
+    if std::env::var_os("WAFT_WRITE_TABLES").is_some() {
+        std::fs::write(&path, tables()).expect("writes");
+    }
+    let found = std::fs::read_to_string(&path).expect("readable");
+    assert!(found == tables(), "tables.md is out of date: run WAFT_WRITE_TABLES=1 cargo test -p waft tables");
+}

@@ -1,0 +1,174 @@
+use super::{Check, File, check, conv2d, ensure, is_zero, require};
+use crate::error::ModelError;
+use crate::format::{Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
+
+pub(super) const fn validate(file: File<'_>) -> Check {
+    let header = file.header;
+    let mut index = 0;
+    let mut predicted = false;
+    while index < header.ops {
+        let op = require!(header.op(file.bytes, index), Op, index);
+        check!(validate_operands(file, index, &op));
+        // A result's life starts where it is written: nothing else can be lost by writing it.
+        let output = require!(file.tensor(op.output()), Operand, index);
+        ensure!(output.first == index && op.output() != header.sample, Lifetime, op.output());
+        ensure!(!file.is_kept(op.output()) && !op.is_scratch(op.output()), Lifetime, op.output());
+        if op.output() == header.prediction {
+            predicted = true;
+        }
+        check!(match op {
+            Op::Conv2d(op) => conv2d::validate(file, index, &op),
+            Op::GroupNorm(op) => validate_group_norm(file, index, &op),
+            Op::Attention(op) => validate_attention(file, index, &op),
+            Op::Embed(op) => validate_embed(file, index, &op),
+            Op::Linear(op) => validate_linear(file, index, &op),
+        });
+        index += 1;
+    }
+    ensure!(predicted, Header, 0);
+    Ok(())
+}
+
+/// Operands are alive and were written before; scratch is the operation's own.
+const fn validate_operands(file: File<'_>, index: u16, op: &Op) -> Check {
+    let sample = file.header.sample;
+    let operands = op.operands();
+    let mut i = 0;
+    while i < operands.len() {
+        let id = operands[i];
+        if id != NONE {
+            let t = require!(file.tensor(id), Operand, index);
+            ensure!(t.first <= index && index <= t.last, Lifetime, id);
+            // Results are read after the operation that wrote them; the sample is there from the start.
+            let written = t.first < index || id == sample || op.is_scratch(id);
+            ensure!(written && !file.is_kept(id), Lifetime, id);
+            if op.is_scratch(id) {
+                ensure!(t.first == index && t.last == index && id != sample, Lifetime, id);
+                let mut other = 0;
+                while other < operands.len() {
+                    ensure!(other == i || operands[other] != id, Operand, index);
+                    other += 1;
+                }
+            }
+        }
+        i += 1;
+    }
+    Ok(())
+}
+
+/// Rows, columns and channels of one or two sources that are joined along the channels.
+pub(super) const fn joined(file: File<'_>, index: u16, sources: [u16; 2]) -> Result<[usize; 3], ModelError> {
+    let first = require!(file.tensor(sources[0]), Operand, index);
+    let mut channels = first.channels as usize;
+    if sources[1] != NONE {
+        let second = require!(file.tensor(sources[1]), Operand, index);
+        ensure!(first.rows == second.rows && first.columns == second.columns, Operand, index);
+        channels += second.channels as usize;
+    }
+    Ok([first.rows as usize, first.columns as usize, channels])
+}
+
+/// Whether every source has an element type that the operation reads; `sample`: whether the sample is one.
+pub(super) const fn readable(file: File<'_>, sources: [u16; 2], sample: bool) -> bool {
+    let mut i = 0;
+    while i < 2 {
+        if sources[i] != NONE {
+            let element = match file.tensor(sources[i]) {
+                Some(t) => t.element(),
+                None => return false,
+            };
+            let raw_sample = sample && sources[i] == file.header.sample && element.is(file.wide());
+            if !file.is_activation(element) && !raw_sample {
+                return false;
+            }
+        }
+        i += 1;
+    }
+    true
+}
+
+const fn validate_group_norm(file: File<'_>, index: u16, op: &GroupNorm) -> Check {
+    ensure!(is_zero(op.reserved) && is_zero(op.reserved_end), Op, index);
+    let [rows, columns, channels] = check!(joined(file, index, op.sources));
+    let output = require!(file.tensor(op.output), Operand, index);
+    ensure!(readable(file, op.sources, false), Operand, index);
+    ensure!(output.element().is(file.wide()), Operand, index);
+    ensure!(output.rows == 1 && output.columns as usize == channels && output.channels == 2, Operand, index);
+    ensure!(op.groups > 0 && channels.is_multiple_of(op.groups as usize), Op, index);
+    // Bounds the sum of squares of 16-bit values so that 16 fractional bits of its mean fit an unsigned 64-bit word.
+    ensure!(rows as u64 * columns as u64 * (channels / op.groups as usize) as u64 <= 1 << 17, Op, index);
+    ensure!(file.holds(op.gamma, channels as u64 * 4) && file.holds(op.beta, channels as u64 * 4), Offset, index);
+    if file.is_i8() {
+        ensure!(op.epsilon_q16 >= 1 && op.epsilon_q16 < 1 << 62, Op, index);
+        ensure!(op.affine_shift >= 4 && op.affine_shift <= 30, Op, index);
+        let mut i = 0;
+        while i < 2 {
+            ensure!(op.ratio[i] >= 1 && op.ratio[i] <= 1 << 15, Op, index);
+            // |x − zero| < 2¹⁶ and, with 16 fractional bits, |mean| < 2³²: its square would not fit. 16-bit tensors are
+            // symmetric, and the zero point of an 8-bit one is one of its values.
+            let zeros = match file.tensor(op.sources[i]) {
+                Some(t) if t.element().is(Element::I16) => 0..=0,
+                _ => -128..=127,
+            };
+            ensure!(*zeros.start() <= op.zero[i] && op.zero[i] <= *zeros.end(), Op, index);
+            i += 1;
+        }
+    }
+    Ok(())
+}
+
+const fn validate_attention(file: File<'_>, index: u16, op: &Attention) -> Check {
+    ensure!(is_zero(op.reserved) && is_zero(op.reserved_middle) && is_zero(op.reserved_end), Op, index);
+    let query = require!(file.tensor(op.query), Operand, index);
+    let key_value = require!(file.tensor(op.key_value), Operand, index);
+    let output = require!(file.tensor(op.output), Operand, index);
+    let scratch = require!(file.tensor(op.scratch), Operand, index);
+    ensure!(query.has_shape_of(&output) && query.element().is(output.element()), Operand, index);
+    ensure!(query.offset == output.offset, Operand, index);
+    ensure!(key_value.rows == query.rows && key_value.columns == query.columns, Operand, index);
+    ensure!(key_value.channels as u32 == 2 * query.channels as u32, Operand, index);
+    let element = match file.precision() {
+        Precision::I8 => Element::I8,
+        Precision::F16 => Element::F16,
+        Precision::F32 => Element::F32,
+    };
+    ensure!(query.element().is(element) && key_value.element().is(element), Operand, index);
+    ensure!(op.heads > 0 && query.channels.is_multiple_of(op.heads), Op, index);
+    let tokens = query.rows as u64 * query.columns as u64;
+    ensure!(scratch.len() as u64 == tokens && scratch.element().is(file.wide()), Operand, index);
+    if file.is_i8() {
+        // The weighted sum of values, at most 128 each, fits 32 bits.
+        ensure!(op.weight_bits >= 1 && op.weight_bits <= 15, Op, index);
+        ensure!(tokens << (op.weight_bits + 7) <= i32::MAX as u64, Op, index);
+        ensure!(op.value_multiplier >= 0 && op.score_multiplier >= 0, Op, index);
+    }
+    Ok(())
+}
+
+const fn validate_embed(file: File<'_>, index: u16, op: &Embed) -> Check {
+    ensure!(is_zero(op.reserved) && is_zero(op.reserved_middle) && is_zero(op.reserved_end), Op, index);
+    let output = require!(file.tensor(op.output), Operand, index);
+    ensure!(output.len() as u64 == file.header.conditioning as u64, Operand, index);
+    ensure!(output.element().is(file.conditioning()), Operand, index);
+    let row = file.header.conditioning as u64 * file.conditioning().bytes() as u64;
+    ensure!(file.header.classes == 0 || file.holds(op.table, file.header.classes as u64 * row), Offset, index);
+    ensure!(op.input_shift <= 12 && op.output_shift <= 15, Op, index);
+    Ok(())
+}
+
+const fn validate_linear(file: File<'_>, index: u16, op: &Linear) -> Check {
+    ensure!(is_zero(op.reserved) && is_zero(op.reserved_end), Op, index);
+    let source = require!(file.tensor(op.source), Operand, index);
+    let output = require!(file.tensor(op.output), Operand, index);
+    ensure!(source.element().is(file.conditioning()), Operand, index);
+    ensure!(output.element().is(file.wide()), Operand, index);
+    let weight_bytes = match file.precision() {
+        Precision::I8 | Precision::F16 => 2,
+        Precision::F32 => 4,
+    };
+    let outputs = output.len() as u64;
+    ensure!(file.holds(op.weights, outputs * source.len() as u64 * weight_bytes), Offset, index);
+    ensure!(file.holds(op.bias, outputs * 4), Offset, index);
+    ensure!(!file.is_i8() || file.holds(op.requant, outputs * 8), Offset, index);
+    Ok(())
+}

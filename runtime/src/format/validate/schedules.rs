@@ -1,0 +1,66 @@
+use super::{Check, File, check, ensure, is_zero, require};
+use crate::format::{ALIGN, FixedStep, FloatStep, NONE, STEP_BYTES};
+
+pub(super) const fn validate(file: File<'_>) -> Check {
+    let header = file.header;
+    let mut i = 0;
+    while i < header.schedules {
+        let schedule = require!(header.schedule(file.bytes, i), Schedule, i);
+        ensure!(is_zero(schedule.reserved), Schedule, i);
+        let steps = schedule.steps as u64;
+        ensure!(steps >= 1 && steps <= 10_000, Schedule, i);
+        ensure!(file.holds(schedule.rows, steps * STEP_BYTES as u64), Offset, i);
+        let row = header.conditioning as u64 * file.conditioning().bytes() as u64;
+        ensure!(row == 0 || file.holds(schedule.embeddings, steps * row), Offset, i);
+        ensure!(schedule.bias_bytes.is_multiple_of(ALIGN as u32), Schedule, i);
+        let biases = steps * schedule.bias_bytes as u64;
+        ensure!(biases == 0 || file.holds(schedule.biases, biases), Offset, i);
+        let mut step = 0;
+        while step < schedule.steps {
+            let at = schedule.rows as usize + step as usize * STEP_BYTES;
+            if file.is_i8() {
+                check!(validate_fixed(file, i, &FixedStep::read(file.bytes, at)));
+            } else {
+                check!(validate_float(file, i, &FloatStep::read(file.bytes, at)));
+            }
+            step += 1;
+        }
+        i += 1;
+    }
+    Ok(())
+}
+
+const fn validate_fixed(file: File<'_>, index: u16, step: &FixedStep) -> Check {
+    ensure!(step.x0_shift <= 62 && step.next_shift <= 62 && step.clip >= 0, Schedule, index);
+    // Sums of six products of such a mantissa with a 32-bit value fit 64 bits.
+    let [a, b] = step.x0;
+    let [p, q, r, s] = step.next;
+    let [u, v] = step.history;
+    let mantissas = [a, b, p, q, r, s, u, v];
+    let mut i = 0;
+    while i < mantissas.len() {
+        ensure!(mantissas[i].unsigned_abs() <= 1 << 29, Schedule, index);
+        i += 1;
+    }
+    ensure!(u == 0 || file.header.history[0] != NONE, Schedule, index);
+    ensure!(v == 0 || file.header.history[1] != NONE, Schedule, index);
+    Ok(())
+}
+
+const fn validate_float(file: File<'_>, index: u16, step: &FloatStep) -> Check {
+    ensure!(is_zero(step.reserved) && is_zero(step.reserved_middle), Schedule, index);
+    // Also false for NaN.
+    ensure!(step.clip >= 0.0, Schedule, index);
+    let [a, b] = step.x0;
+    let [p, q, r, s] = step.next;
+    let [u, v] = step.history;
+    let coefficients = [a, b, p, q, r, s, u, v];
+    let mut i = 0;
+    while i < coefficients.len() {
+        ensure!(coefficients[i].is_finite(), Schedule, index);
+        i += 1;
+    }
+    ensure!(u == 0.0 || file.header.history[0] != NONE, Schedule, index);
+    ensure!(v == 0.0 || file.header.history[1] != NONE, Schedule, index);
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! How the weights of a convolution are laid out: the one place that knows their order and size.
+
+use super::record::codes;
+use super::{ALIGN, CHANNEL_BLOCK};
+
+codes! {
+    /// Order and width of a convolution's weights. A *tap* is one of the (row, column, input channel) positions of the
+    /// kernel, in that order; a *group* holds the weights of neighbouring outputs for one tap side by side. Missing outputs
+    /// of the last group have zeros.
+    pub enum WeightLayout {
+        /// `i8` in (output, tap) order: groups of one.
+        Rows8 = 0,
+        /// Four bits, two's complement, in (group of 4 outputs, tap, output in group) order; the first output of a group is in
+        /// the lowest bits of its 16.
+        Groups4 = 1,
+        /// `f16` in (group of 8 outputs, tap, output in group) order.
+        Groups16 = 2,
+        /// `f32` in (group of 8 outputs, tap, output in group) order.
+        Groups32 = 3,
+    }
+}
+
+impl WeightLayout {
+    /// Outputs whose weights stand side by side.
+    pub const fn group(self) -> usize {
+        match self {
+            WeightLayout::Rows8 => 1,
+            WeightLayout::Groups4 => 4,
+            WeightLayout::Groups16 | WeightLayout::Groups32 => CHANNEL_BLOCK,
+        }
+    }
+
+    /// Bits of one weight.
+    pub const fn bits(self) -> usize {
+        match self {
+            WeightLayout::Rows8 => 8,
+            WeightLayout::Groups4 => 4,
+            WeightLayout::Groups16 => 16,
+            WeightLayout::Groups32 => 32,
+        }
+    }
+
+    /// Bytes of the weights of `outputs` channels of `taps` weights each.
+    pub const fn bytes(self, outputs: u64, taps: u64) -> u64 {
+        outputs.next_multiple_of(self.group() as u64) * taps * self.bits() as u64 / 8
+    }
+
+    /// Which weight of the array belongs to a tap of an output; counts weights, not bytes.
+    #[inline(always)]
+    pub const fn index(self, output: usize, tap: usize, taps: usize) -> usize {
+        let group = self.group();
+        (output / group * taps + tap) * group + output % group
+    }
+
+    /// Cuts the weights of `outputs` channels into chunks of `blocks` times eight channels.
+    pub const fn chunks(self, blocks: u16, outputs: u64, taps: u64) -> Chunks {
+        let channels = if blocks == 0 { 1 } else { blocks as u64 } * CHANNEL_BLOCK as u64;
+        let count = outputs.div_ceil(channels);
+        let last = outputs - (count.saturating_sub(1)) * channels;
+        Chunks {
+            count,
+            bytes: self.bytes(channels, taps).next_multiple_of(ALIGN as u64),
+            last_bytes: self.bytes(last, taps).next_multiple_of(ALIGN as u64),
+        }
+    }
+}
+
+/// The chunks of one convolution's external weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    /// How many.
+    pub count: u64,
+    /// Bytes of each but the last.
+    pub bytes: u64,
+    /// Bytes of the last.
+    pub last_bytes: u64,
+}
+
+impl Chunks {
+    /// Bytes of the largest.
+    pub const fn largest(&self) -> u64 {
+        if self.count > 1 { self.bytes } else { self.last_bytes }
+    }
+
+    /// How many fit a window of `window` bytes: with two or more, one is read while another is in use.
+    pub const fn buffers(&self, window: u64) -> u64 {
+        match window.checked_div(self.bytes) {
+            Some(fit) if fit > 0 => fit,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of all.
+    pub const fn total(&self) -> u64 {
+        self.count.saturating_sub(1) * self.bytes + self.last_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every weight has a place of its own inside the array, and groups are contiguous.
+    #[test]
+    fn places_are_distinct_and_inside() {
+        for &layout in WeightLayout::ALL {
+            for (outputs, taps) in [(1, 1), (3, 9), (8, 9), (13, 5), (16, 25)] {
+                let bytes = layout.bytes(outputs as u64, taps as u64) as usize;
+                let mut seen = [false; 1024];
+                for output in 0..outputs {
+                    for tap in 0..taps {
+                        let index = layout.index(output, tap, taps);
+                        assert!((index + 1) * layout.bits() <= 8 * bytes, "{layout:?} {output} {tap}");
+                        assert!(!core::mem::replace(&mut seen[index], true), "{layout:?} {output} {tap}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_cover_all_outputs() {
+        for &layout in WeightLayout::ALL {
+            for outputs in 1..70 {
+                for blocks in 1..5 {
+                    let chunks = layout.chunks(blocks, outputs, 9);
+                    let channels = u64::from(blocks) * CHANNEL_BLOCK as u64;
+                    assert_eq!(chunks.count, outputs.div_ceil(channels));
+                    let last = outputs - (chunks.count - 1) * channels;
+                    assert!((1..=channels).contains(&last));
+                    assert_eq!(chunks.last_bytes, layout.bytes(last, 9).next_multiple_of(16));
+                    assert_eq!(chunks.total(), (chunks.count - 1) * chunks.bytes + chunks.last_bytes);
+                }
+            }
+        }
+    }
+}
