@@ -3,7 +3,7 @@
 use waft::format::{ALIGN, HEADER_BYTES, MAGIC, NONE, OP_BYTES, SCHEDULE_BYTES, STEP_BYTES, TENSOR_BYTES, VERSION};
 use waft::format::{Element, Precision, checksum, chunk_checksum};
 
-use crate::lower::Window;
+use crate::network::{TensorId, Window};
 
 /// A record under construction: fixed size, fields by their place.
 #[derive(Clone, Debug)]
@@ -56,8 +56,8 @@ impl Record {
     }
 
     /// Sets a field that names a tensor or nothing.
-    pub fn id(self, at: usize, id: Option<usize>) -> Self {
-        self.u16(at, id.map_or(NONE, |id| id as u16))
+    pub fn id(self, at: usize, id: Option<impl Into<usize>>) -> Self {
+        self.u16(at, id.map_or(NONE, |id| id.into() as u16))
     }
 }
 
@@ -103,7 +103,7 @@ pub struct Fields {
     /// The class that means "no class".
     pub unconditional_class: Option<usize>,
     /// Sample, prediction, kept unconditional prediction.
-    pub tensors: [Option<usize>; 3],
+    pub tensors: [Option<TensorId>; 3],
     /// Name.
     pub name: String,
     /// Provenance.
@@ -147,7 +147,7 @@ impl Writer {
     /// Appends the weights of a convolution, `block` bytes for eight output channels, here or to the weights' own file.
     pub fn conv_weights(&mut self, record: Record, window: Option<Window>, weights: &[u8], block: usize) -> Record {
         let Some(window) = window else {
-            return record.u32(24, self.section(weights)).id(96, None);
+            return record.u32(24, self.section(weights)).id(96, None::<TensorId>);
         };
         let at = self.weights.len() as u32;
         let mut checks = vec![];

@@ -1,11 +1,12 @@
 //! The float precisions.
 
 use half::f16;
+use typed_index_collections::TiSlice;
 use waft::format::{CHANNEL_BLOCK, Element, Precision, STEP_BYTES};
 
 use super::{ATTENTION, EMBED, Emitted, GROUP_NORM, LINEAR, Source, bias_layout, conv_record, tensor_table};
 use crate::graph::silu;
-use crate::lower::Op;
+use crate::network::{Attention, GroupNorm, Op, TensorId};
 use crate::plan::Plan;
 use crate::schedule::DdimStep;
 use crate::write::{Record, ScheduleEntry, Writer};
@@ -15,7 +16,7 @@ pub fn emit(
     source: &Source<'_>,
     precision: Precision,
     plan: &Plan,
-    elements: &[Element],
+    elements: &TiSlice<TensorId, Element>,
     writer: &mut Writer,
 ) -> Emitted {
     let network = source.network;
@@ -27,18 +28,19 @@ pub fn emit(
         }
     };
     let mut ops = vec![];
-    for (index, (_, op)) in network.ops.iter().enumerate() {
+    for (index, (_, op)) in network.ops.iter_enumerated() {
         ops.push(match op {
-            Op::Embed { output } => {
+            Op::Embed(embed) => {
                 let table = source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
                 // Tables stay in single precision: they are small and everything depends on them.
-                (Record::op(EMBED).id(8, Some(*output)), Some(table.to_vec()), None)
+                (Record::op(EMBED).id(8, Some(embed.output)), Some(table.to_vec()), None)
             }
-            Op::Linear { source, linear, output } => {
-                let record = Record::op(LINEAR).id(4, Some(*source)).id(8, Some(*output));
+            Op::Linear(op) => {
+                let linear = &op.linear;
+                let record = Record::op(LINEAR).id(4, Some(op.source)).id(8, Some(op.output));
                 (record.u32(24, writer.section(&stored(&linear.weight))), None, Some((28, linear.bias.clone())))
             }
-            Op::Norm { sources, norm, output } => {
+            Op::GroupNorm(GroupNorm { sources, norm, output }) => {
                 let record = Record::op(GROUP_NORM)
                     .id(4, sources.first().copied())
                     .id(6, sources.get(1).copied())
@@ -47,7 +49,7 @@ pub fn emit(
                     .f32(56, norm.eps as f32);
                 (record, Some(norm.gamma.clone()), Some((28, norm.beta.clone())))
             }
-            Op::Attention { query, key_value, heads, scale, scratch, output } => {
+            Op::Attention(Attention { query, key_value, heads, scale, scratch, output }) => {
                 let record = Record::op(ATTENTION)
                     .id(4, Some(*query))
                     .id(6, Some(*key_value))
@@ -57,7 +59,7 @@ pub fn emit(
                     .f32(60, *scale);
                 (record, None, None)
             }
-            Op::Conv(conv) => {
+            Op::Conv2d(conv) => {
                 let taps = conv.conv.weight.len() / conv.conv.outputs;
                 let weights = stored(&blocked(&conv.conv.weight, taps));
                 let block = weights.len() / conv.conv.outputs.div_ceil(CHANNEL_BLOCK);
@@ -102,7 +104,7 @@ pub fn emit(
                 let activated: Vec<f64> = embedding.iter().map(|&e| silu(e)).collect();
                 let mut row = vec![0u8; bias_bytes];
                 for ((_, op), place) in network.ops.iter().zip(&bias_places) {
-                    if let (Op::Conv(conv), Some(place)) = (op, place)
+                    if let (Op::Conv2d(conv), Some(place)) = (op, place)
                         && let Some((linear, _)) = &conv.projection
                     {
                         for (i, bias) in linear.apply(&activated).into_iter().enumerate() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use rayon::prelude::*;
+use typed_index_collections::{TiSlice, TiVec};
 use waft::fixed::{NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
 use waft::format::{ALIGN, CHANNEL_BLOCK, Element, QUAD, STEP_BYTES, STEP_SCALES_BYTES};
 
@@ -10,73 +11,31 @@ use super::{
     ATTENTION, EMBED, Emitted, GROUP_NORM, LINEAR, Source, bias_layout, conditioning_peak, conv_record, tensor_table,
 };
 use crate::calibrate::Observations;
-use crate::graph::{Linear, silu};
-use crate::lower::{Conv, Id, Network, Op, Role};
+use crate::graph::silu;
+use crate::network::{Attention, Conv2d, GroupNorm, Linear, Op, OpId, Role, TensorId};
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::quantize::{self, Ranges, Scale, multiplier};
+use crate::quantize::{self, Scale, multiplier};
+use crate::recipe::{Recipe, Rounding};
 use crate::rounding::{self, Moments, Rounded};
 use crate::schedule::DdimStep;
+use crate::widths::{WeightWidth, Widths};
 use crate::write::{Record, ScheduleEntry, Writer};
 
 /// Bits that a linear map's 64-bit sum gives up on its way to 32 bits.
 const LINEAR_SHIFT: i32 = 12;
 
-/// Which tensors get 16 bits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Widths {
-    /// By tensor; meaningful for streams.
-    pub wide_stream: Vec<bool>,
-    /// By operation; convolutions that read 16-bit activations.
-    pub wide_ring: Vec<bool>,
-}
-
-impl Widths {
-    /// Widths for streams as given. The rings that read the sample, a 16-bit stream as it is, or two raw inputs that share
-    /// no scale, and the ring of the last convolution, have to be 16 bits wide; others may.
-    pub fn new(network: &Network, wide_stream: Vec<bool>, shortcuts: Shortcuts) -> Self {
-        let wide_ring = network
-            .ops
-            .iter()
-            .map(|(_, op)| match op {
-                Op::Conv(conv) => {
-                    let raw_wide = conv.norm.is_none()
-                        && !shares_scale(conv, shortcuts)
-                        && (conv.sources.len() > 1
-                            || conv.sources.iter().any(|&id| id == network.sample || wide_stream[id]));
-                    raw_wide || conv.output == network.prediction
-                }
-                _ => false,
-            })
-            .collect();
-        Self { wide_stream, wide_ring }
-    }
-
-    /// Element type of every tensor.
-    pub fn elements(&self, network: &Network) -> Vec<Element> {
-        let mut elements: Vec<Element> = network
-            .tensors
-            .iter()
-            .enumerate()
-            .map(|(id, tensor)| match tensor.role {
-                Role::Stream if self.wide_stream[id] => Element::I16,
-                Role::Stream | Role::Attention | Role::Ring => Element::I8,
-                Role::Conditioning => Element::I16,
-                _ => Element::I32,
-            })
-            .collect();
-        for ((_, op), &wide) in network.ops.iter().zip(&self.wide_ring) {
-            if let (Op::Conv(conv), true) = (op, wide) {
-                elements[conv.ring] = Element::I16;
-            }
-        }
-        elements
-    }
-}
-
-/// Whether a convolution reads two raw inputs in 8 bits of one scale.
-pub fn shares_scale(conv: &Conv, shortcuts: Shortcuts) -> bool {
-    shortcuts == Shortcuts::Joint && conv.norm.is_none() && conv.sources.len() > 1
+/// What the integers of a network follow from.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantization<'a> {
+    /// The real numbers.
+    pub source: Source<'a>,
+    /// Widths of activations.
+    pub widths: &'a Widths,
+    /// What calibration saw.
+    pub seen: &'a Observations,
+    /// How reals become integers.
+    pub recipe: Recipe,
 }
 
 /// Everything that the records of one file are computed from.
@@ -86,9 +45,9 @@ struct Emitter<'a> {
     seen: &'a Observations,
     recipe: Recipe,
     /// Of every tensor that has one.
-    scales: Vec<Scale>,
-    /// Keys and values of joint tensors.
-    key_value: HashMap<Id, [Scale; 2]>,
+    scales: TiVec<TensorId, Scale>,
+    /// Of keys and of values.
+    key_value: HashMap<TensorId, [Scale; 2]>,
     /// Of the conditioning vector.
     conditioning: Scale,
     /// Right shift that gives the conditioning vector that scale.
@@ -96,12 +55,14 @@ struct Emitter<'a> {
     /// Fractional bits of time and class tables.
     table_bits: u32,
     /// Real value of an accumulator's unit, and Σ(ring zero · weight), of the convolution that each bias tensor feeds.
-    accumulators: HashMap<Id, (Vec<f64>, Vec<i64>)>,
+    accumulators: HashMap<TensorId, (Vec<f64>, Vec<i64>)>,
 }
 
 /// A convolution's integers.
 #[derive(Clone, Debug)]
 pub struct QuantizedConv {
+    /// Of the weights.
+    pub width: WeightWidth,
     ring: Scale,
     weights: Vec<i8>,
     /// Real value of one accumulator unit per output channel.
@@ -115,94 +76,45 @@ pub struct QuantizedConv {
     pub noise: f64,
 }
 
-/// How weights and biases become integers, and what range activations get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recipe {
-    /// Of weights.
-    pub rounding: Rounding,
-    /// Of activations.
-    pub ranges: Ranges,
-    /// Take the mean error that rounded weights cause out of the bias (Nagel et al., 2019, arXiv:1906.04721, 4.2).
-    pub bias_correction: bool,
-    /// Give the 8-bit inputs of convolutions that come through a normalization scales for each step.
-    pub step_scales: bool,
-    /// What two raw inputs share.
-    pub shortcuts: Shortcuts,
-}
-
-impl Default for Recipe {
-    fn default() -> Self {
-        Self {
-            rounding: Rounding::Gptq,
-            ranges: Ranges::Mse,
-            bias_correction: true,
-            step_scales: false,
-            shortcuts: Shortcuts::Split,
-        }
-    }
-}
-
-/// How the two inputs of a shortcut over a skip join become integers of one ring.
-///
-/// Li et al. (2023, Q-Diffusion, arXiv:2302.04304, 4.2) give each input a scale of its own, because their ranges differ,
-/// and run two convolutions. A 16-bit ring keeps the resolution of both in one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shortcuts {
-    /// 8 bits and one scale for both.
-    Joint,
-    /// 16 bits, in which each input keeps the resolution of its own scale.
-    #[default]
-    Split,
-}
-
-/// How weights become integers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rounding {
-    /// Each to the nearest, in the scale of least squared error.
-    Nearest,
-    /// So that the results over the calibration's inputs change least: see [`rounding`].
-    #[default]
-    Gptq,
-}
-
 /// The integers of every convolution, by operation.
+pub type QuantizedConvs = TiVec<OpId, Option<QuantizedConv>>;
+
+/// Rounds the weights of every convolution to the given widths.
 pub fn quantize(
-    source: &Source<'_>,
-    widths: &Widths,
-    seen: &Observations,
-    recipe: Recipe,
+    from: Quantization<'_>,
+    weights: &TiSlice<OpId, WeightWidth>,
     progress: &dyn Progress,
-) -> Vec<Option<QuantizedConv>> {
-    let emitter = Emitter::new(*source, widths, seen, recipe);
-    progress.begin("rounding weights", source.network.ops.len() as u64);
-    let quantized = source.network.ops.par_iter().enumerate().map(|(index, (_, op))| {
+) -> QuantizedConvs {
+    let emitter = Emitter::new(from);
+    let network = from.source.network;
+    progress.begin("rounding weights", network.ops.len() as u64);
+    let quantized = network.ops.raw.par_iter().enumerate().map(|(index, (_, op))| {
+        let id = OpId::from(index);
         let quantized = match op {
-            Op::Conv(conv) => Some(emitter.quantize(index, conv)),
+            Op::Conv2d(conv) => Some(emitter.quantize(id, conv, weights[id])),
             _ => None,
         };
         progress.advance(1);
         quantized
     });
-    let quantized = quantized.collect();
+    let quantized: Vec<_> = quantized.collect();
     progress.end();
-    quantized
+    quantized.into()
 }
 
 /// Emits records and parameters.
 pub fn emit(
-    source: &Source<'_>,
-    widths: &Widths,
-    seen: &Observations,
-    recipe: Recipe,
-    convs: &[Option<QuantizedConv>],
+    from: Quantization<'_>,
+    convs: &TiSlice<OpId, Option<QuantizedConv>>,
     plan: &Plan,
-    elements: &[Element],
+    elements: &TiSlice<TensorId, Element>,
     writer: &mut Writer,
 ) -> Emitted {
+    let source = from.source;
     let network = source.network;
-    let mut emitter = Emitter::new(*source, widths, seen, recipe);
+    let mut emitter = Emitter::new(from);
     let (bias_places, mut bias_bytes) = bias_layout(network);
-    let mut scale_places = vec![];
+    let mut scale_places: TiVec<OpId, Option<usize>> = TiVec::new();
     for quantized in convs {
         let steps = quantized.as_ref().and_then(|quantized| quantized.step_rings.as_ref());
         scale_places.push(steps.map(|_| bias_bytes));
@@ -211,7 +123,7 @@ pub fn emit(
     let bias_bytes = bias_bytes.next_multiple_of(ALIGN);
     // Linear maps and per-step biases are in the units of the accumulators that they go into.
     for ((_, op), quantized) in network.ops.iter().zip(convs) {
-        if let (Op::Conv(conv), Some(quantized)) = (op, quantized)
+        if let (Op::Conv2d(conv), Some(quantized)) = (op, quantized)
             && let Some((_, Some(bias))) = &conv.projection
         {
             emitter.accumulators.insert(*bias, (quantized.units.clone(), quantized.corrections.clone()));
@@ -219,24 +131,15 @@ pub fn emit(
     }
     let ops = network
         .ops
-        .iter()
-        .enumerate()
-        .map(|(index, (_, op))| match op {
-            Op::Embed { output } => emitter.embed(*output, writer),
-            Op::Linear { source, linear, output } => emitter.linear(*source, linear, *output, writer),
-            Op::Norm { sources, norm, output } => emitter.norm(sources, norm, *output, writer),
-            Op::Attention { query, key_value, heads, scale, scratch, output } => {
-                let record = Record::op(ATTENTION)
-                    .id(4, Some(*query))
-                    .id(6, Some(*key_value))
-                    .id(8, Some(*output))
-                    .id(14, Some(*scratch))
-                    .u16(16, *heads as u16);
-                emitter.attention(record, *query, *key_value, *output, f64::from(*scale))
-            }
-            Op::Conv(conv) => {
-                let quantized = convs[index].as_ref().expect("computed above for every convolution");
-                emitter.conv(conv, quantized, bias_places[index], scale_places[index], writer)
+        .iter_enumerated()
+        .map(|(id, (_, op))| match op {
+            Op::Embed(op) => emitter.embed(op.output, writer),
+            Op::Linear(op) => emitter.linear(op, writer),
+            Op::GroupNorm(op) => emitter.norm(op, writer),
+            Op::Attention(op) => emitter.attention(op),
+            Op::Conv2d(conv) => {
+                let quantized = convs[id].as_ref().expect("computed above for every convolution");
+                emitter.conv(conv, quantized, bias_places[id], scale_places[id], writer)
             }
         })
         .collect();
@@ -253,8 +156,8 @@ pub fn emit(
                 }
                 let activated: Vec<f64> = embedding.iter().map(|&e| silu(e)).collect();
                 let mut row = vec![0u8; bias_bytes];
-                for (index, (_, op)) in network.ops.iter().enumerate() {
-                    if let (Op::Conv(conv), Some(place), Some(quantized)) = (op, bias_places[index], &convs[index])
+                for (id, (_, op)) in network.ops.iter_enumerated() {
+                    if let (Op::Conv2d(conv), Some(place), Some(quantized)) = (op, bias_places[id], &convs[id])
                         && let Some((linear, _)) = &conv.projection
                     {
                         for (i, bias) in linear.apply(&activated).into_iter().enumerate() {
@@ -297,28 +200,24 @@ fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
 }
 
 impl<'a> Emitter<'a> {
-    fn new(source: Source<'a>, widths: &'a Widths, seen: &'a Observations, recipe: Recipe) -> Self {
+    fn new(from: Quantization<'a>) -> Self {
+        let Quantization { source, widths, seen, recipe } = from;
         let network = source.network;
         let sample = Scale { scale: 2f64.powi(-(SAMPLE_BITS as i32)), zero: 0 };
-        let mut key_value = HashMap::new();
-        for (_, op) in &network.ops {
-            if let Op::Attention { key_value: id, .. } = op {
-                let [keys, values] = &seen.key_value[*id];
-                key_value.insert(*id, [keys.symmetric_i8(recipe.ranges), values.symmetric_i8(recipe.ranges)]);
-            }
-        }
+        let of_both = |id: TensorId| seen.key_value[id].each_ref().map(|seen| seen.symmetric_i8(recipe.ranges));
+        let tensors = network.tensors.iter_enumerated();
+        let key_value: HashMap<_, _> =
+            tensors.filter(|(_, tensor)| tensor.role == Role::KeyValue).map(|(id, _)| (id, of_both(id))).collect();
         let scales = network
             .tensors
-            .iter()
-            .enumerate()
+            .iter_enumerated()
             .map(|(id, tensor)| match tensor.role {
                 Role::Sample | Role::Prediction | Role::Unconditional => sample,
                 // Sixteen bits have room for twice of what was seen.
                 Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
                 Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),
-                Role::Attention => {
-                    key_value.get(&id).map_or_else(|| seen.tensors[id].symmetric_i8(recipe.ranges), |[keys, _]| *keys)
-                }
+                Role::Attention => seen.tensors[id].symmetric_i8(recipe.ranges),
+                Role::KeyValue => key_value[&id][0],
                 _ => Scale { scale: 1.0, zero: 0 },
             })
             .collect();
@@ -349,7 +248,7 @@ impl<'a> Emitter<'a> {
         (value * 2f64.powi(self.table_bits as i32)).round().clamp(-32_768.0, 32_767.0) as i16
     }
 
-    fn embed(&self, output: Id, writer: &mut Writer) -> Record {
+    fn embed(&self, output: TensorId, writer: &mut Writer) -> Record {
         let classes = self.source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
         let table: Vec<i16> = classes.iter().map(|&e| self.table_entry(f64::from(e))).collect();
         Record::op(EMBED)
@@ -359,8 +258,9 @@ impl<'a> Emitter<'a> {
             .u32(36, self.conditioning_shift)
     }
 
-    fn linear(&self, source: Id, linear: &Linear, output: Id, writer: &mut Writer) -> Record {
-        let (units, corrections) = &self.accumulators[&output];
+    fn linear(&self, op: &Linear, writer: &mut Writer) -> Record {
+        let Linear { source, linear, output } = op;
+        let (units, corrections) = &self.accumulators[output];
         let mut weights = vec![];
         let mut requant = vec![];
         let mut bias = vec![];
@@ -373,14 +273,15 @@ impl<'a> Emitter<'a> {
             bias.push(integer_bias(f64::from(linear.bias[i]), units[i], corrections[i]));
         }
         Record::op(LINEAR)
-            .id(4, Some(source))
-            .id(8, Some(output))
+            .id(4, Some(*source))
+            .id(8, Some(*output))
             .u32(24, writer.values(&weights))
             .u32(28, writer.values(&bias))
             .u32(32, writer.values(&requant))
     }
 
-    fn norm(&self, sources: &[Id], norm: &crate::graph::GroupNorm, output: Id, writer: &mut Writer) -> Record {
+    fn norm(&self, op: &GroupNorm, writer: &mut Writer) -> Record {
+        let GroupNorm { sources, norm, output } = op;
         let widest = sources.iter().map(|&id| self.scales[id].scale).fold(0f64, f64::max);
         let gamma: Vec<i32> = norm.gamma.iter().map(|&g| fixed(f64::from(g), 20)).collect();
         let beta: Vec<i32> = norm.beta.iter().map(|&b| fixed(f64::from(b), NORM_BITS)).collect();
@@ -388,7 +289,7 @@ impl<'a> Emitter<'a> {
         let mut record = Record::op(GROUP_NORM)
             .id(4, sources.first().copied())
             .id(6, sources.get(1).copied())
-            .id(8, Some(output))
+            .id(8, Some(*output))
             .u16(16, norm.groups as u16)
             .u32(24, writer.values(&gamma))
             .u32(28, writer.values(&beta))
@@ -396,7 +297,7 @@ impl<'a> Emitter<'a> {
             .u32(36, 1 << 15)
             .u64(48, epsilon)
             .f32(56, norm.eps as f32)
-            .u32(60, self.affine_shift(sources, output));
+            .u32(60, self.affine_shift(sources, *output));
         for (i, &id) in sources.iter().enumerate() {
             let ratio = (self.scales[id].scale / widest * 32_768.0).round().max(1.0);
             record = record.u32(32 + 4 * i, ratio as u32).i32(40 + 4 * i, self.scales[id].zero);
@@ -406,7 +307,7 @@ impl<'a> Emitter<'a> {
 
     /// Fractional bits of a map's factors beyond those of the result: as many as leave room for four times the largest
     /// factor that was seen.
-    fn affine_shift(&self, sources: &[Id], map: Id) -> u32 {
+    fn affine_shift(&self, sources: &[TensorId], map: TensorId) -> u32 {
         let factors = self.seen.factors[map];
         let largest =
             sources.iter().zip(factors).map(|(&id, factor)| factor * self.scales[id].scale).fold(1e-12, f64::max);
@@ -414,24 +315,35 @@ impl<'a> Emitter<'a> {
         bits.clamp(4.0, 30.0) as u32
     }
 
-    fn attention(&self, record: Record, query: Id, key_value: Id, output: Id, scale: f64) -> Record {
+    fn attention(&self, op: &Attention) -> Record {
+        let Attention { query, key_value, heads, scale, scratch, output } = *op;
         let [keys, values] = self.key_value[&key_value];
-        let per_unit = scale * self.scales[query].scale * keys.scale * std::f64::consts::LOG2_E * 256.0;
+        let per_unit = f64::from(scale) * self.scales[query].scale * keys.scale * std::f64::consts::LOG2_E * 256.0;
         let (score, score_shift) = multiplier(per_unit);
         let (value, value_shift) = multiplier(values.scale / self.scales[output].scale);
         let tokens = self.source.network.tensors[query].shape.pixels() as u64;
         let bits = (1..=15).rev().find(|bits| tokens << (bits + 7) <= i32::MAX as u64).unwrap_or(1);
-        record.i32(40, score).i32(44, score_shift).i32(48, value).i32(52, value_shift).u32(56, bits)
+        Record::op(ATTENTION)
+            .id(4, Some(query))
+            .id(6, Some(key_value))
+            .id(8, Some(output))
+            .id(14, Some(scratch))
+            .u16(16, heads as u16)
+            .i32(40, score)
+            .i32(44, score_shift)
+            .i32(48, value)
+            .i32(52, value_shift)
+            .u32(56, bits)
     }
 
     /// Scale of a convolution's ring, and its weights.
-    fn quantize(&self, index: usize, conv: &Conv) -> QuantizedConv {
-        let gathered = &self.seen.gathered[index];
+    fn quantize(&self, id: OpId, conv: &Conv2d, width: WeightWidth) -> QuantizedConv {
+        let gathered = &self.seen.gathered[id];
         let network = self.source.network;
         let taps = conv.conv.weight.len() / conv.conv.outputs;
         let reads_sample = conv.sources.contains(&network.sample);
         let copied = conv.norm.is_none() && conv.sources.len() == 1 && conv.input_affine == (1.0, 0.0);
-        let mut ring = if self.widths.wide_ring[index] {
+        let mut ring = if self.widths.wide_ring[id] {
             // The sample may be anything that a caller starts from; others have an eighth of room.
             let peak = if reads_sample { gathered.peak().max(6.0) * 1.25 } else { gathered.peak() * 1.125 };
             Scale::symmetric(peak, 32_767.0)
@@ -451,11 +363,11 @@ impl<'a> Emitter<'a> {
                 (0..linear.outputs).map(|i| f64::from(linear.bias[i]).abs() + reach(i)).collect()
             }
         };
-        let bits = if conv.four_bits { 4 } else { 8 };
+        let bits = width.bits();
         let floors: Vec<f64> = peaks.iter().map(|peak| peak / 2f64.powi(29) / ring.scale).collect();
         let Recipe { rounding, bias_correction, .. } = self.recipe;
         let wanted = rounding == Rounding::Gptq || bias_correction;
-        let moments = self.seen.moments[index].clone().filter(|_| wanted).map(Moments::finish);
+        let moments = self.seen.moments[id].clone().filter(|_| wanted).map(Moments::finish);
         let Rounded { integers: weights, scales, noise } = match &moments {
             Some((_, covariance)) if rounding == Rounding::Gptq => {
                 rounding::round(&conv.conv.weight, covariance, bits, &floors)
@@ -463,7 +375,7 @@ impl<'a> Emitter<'a> {
             _ => quantize::round(&conv.conv.weight, bits, &floors),
         };
         let rows = || weights.chunks_exact(taps);
-        if self.widths.wide_ring[index] {
+        if self.widths.wide_ring[id] {
             // Half of the accumulator for the products: narrow the activations until no channel can overflow.
             let most = rows().map(|row| row.iter().map(|&w| u64::from(w.unsigned_abs())).sum::<u64>()).max();
             let limit = ((1u64 << 30) / most.unwrap_or(1).max(1)).min(32_767) as f64;
@@ -475,7 +387,7 @@ impl<'a> Emitter<'a> {
             let errors = row.iter().zip(reals).map(|(&q, &w)| f64::from(q) * scale - f64::from(w));
             errors.zip(means).map(|(error, mean)| error * mean).sum()
         });
-        let step_rings = self.step_rings(index, conv);
+        let step_rings = self.step_rings(id, conv);
         let corrections = rows()
             .zip(mean_errors)
             .zip(&units)
@@ -484,22 +396,22 @@ impl<'a> Emitter<'a> {
                 zero * row.iter().map(|&w| i64::from(w)).sum::<i64>() + (error / unit).round() as i64
             })
             .collect();
-        QuantizedConv { ring, weights, units, corrections, step_rings, noise }
+        QuantizedConv { width, ring, weights, units, corrections, step_rings, noise }
     }
 
     /// Scales of a ring in each list and step, where the recipe and the device give it any.
-    fn step_rings(&self, index: usize, conv: &Conv) -> Option<Vec<Vec<Scale>>> {
-        if !self.recipe.step_scales || conv.norm.is_none() || self.widths.wide_ring[index] {
+    fn step_rings(&self, id: OpId, conv: &Conv2d) -> Option<Vec<Vec<Scale>>> {
+        if !self.recipe.step_scales || conv.norm.is_none() || self.widths.wide_ring[id] {
             return None;
         }
         let ranges = self.recipe.ranges;
         let of_list = |steps: &Vec<quantize::Observer>| steps.iter().map(|seen| seen.asymmetric_i8(ranges)).collect();
-        Some(self.seen.gathered_by_step.get(index)?.iter().map(of_list).collect())
+        Some(self.seen.gathered_by_step.get(id)?.iter().map(of_list).collect())
     }
 
     fn conv(
         &self,
-        conv: &Conv,
+        conv: &Conv2d,
         quantized: &QuantizedConv,
         place: Option<usize>,
         scale_place: Option<usize>,
@@ -508,8 +420,9 @@ impl<'a> Emitter<'a> {
         let network = self.source.network;
         let QuantizedConv { ring, weights, units, corrections, .. } = quantized;
         let taps = weights.len() / conv.conv.outputs;
-        let record = conv_record(network, conv).u8(3, conv.four_bits.into());
-        let record = if conv.four_bits {
+        let four_bits = quantized.width == WeightWidth::Four;
+        let record = conv_record(network, conv).u8(3, four_bits.into());
+        let record = if four_bits {
             let packed = pack(weights, taps);
             writer.conv_weights(record, conv.window, bytemuck::cast_slice(&packed), CHANNEL_BLOCK / 2 * taps)
         } else {

@@ -3,10 +3,11 @@
 pub mod float;
 pub mod i8;
 
+use typed_index_collections::{TiSlice, TiVec};
 use waft::format::Element;
 
 use crate::graph::{Graph, silu};
-use crate::lower::{Network, Op, Role};
+use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
 use crate::plan::Plan;
 use crate::schedule::DdimStep;
 use crate::write::{Record, ScheduleEntry, TensorEntry};
@@ -79,7 +80,7 @@ fn for_each_class<'g>(graph: &'g Graph, mut f: impl FnMut(Option<&'g [f32]>)) {
 }
 
 /// The fields of a convolution's record that do not depend on the precision.
-fn conv_record(network: &Network, conv: &crate::lower::Conv) -> Record {
+fn conv_record(network: &Network, conv: &Conv2d) -> Record {
     let bias_tensor = conv.projection.as_ref().and_then(|(_, id)| *id);
     let bias = match (&conv.projection, bias_tensor) {
         (None, _) => 0,
@@ -114,12 +115,14 @@ fn conv_record(network: &Network, conv: &crate::lower::Conv) -> Record {
 fn tensor_table(
     network: &Network,
     plan: &Plan,
-    elements: &[Element],
-    scale: impl Fn(usize) -> (f64, i32),
+    elements: &TiSlice<TensorId, Element>,
+    scale: impl Fn(TensorId) -> (f64, i32),
 ) -> Vec<TensorEntry> {
-    (0..network.tensors.len())
-        .map(|id| {
-            let shape = network.tensors[id].shape;
+    network
+        .tensors
+        .iter_enumerated()
+        .map(|(id, tensor)| {
+            let shape = tensor.shape;
             let placement = plan.placements[id];
             // Maps are two values for each of a row of channels, vectors a row of one pixel.
             let (scale, zero) = scale(id);
@@ -137,13 +140,13 @@ fn tensor_table(
 
 /// Per-step biases of the convolutions whose shift depends on the timestep alone: where each starts in a row, and the
 /// length of a row.
-fn bias_layout(network: &Network) -> (Vec<Option<usize>>, usize) {
+fn bias_layout(network: &Network) -> (TiVec<OpId, Option<usize>>, usize) {
     let mut at = 0;
     let places = network
         .ops
         .iter()
         .map(|(_, op)| match op {
-            Op::Conv(conv) if matches!(conv.projection, Some((_, None))) => {
+            Op::Conv2d(conv) if matches!(conv.projection, Some((_, None))) => {
                 let place = at;
                 at = (at + 4 * conv.conv.outputs).next_multiple_of(waft::format::ALIGN);
                 Some(place)
@@ -155,9 +158,9 @@ fn bias_layout(network: &Network) -> (Vec<Option<usize>>, usize) {
 }
 
 /// Elements of every tensor in a float precision.
-pub fn float_elements(network: &Network, activation: Element) -> Vec<Element> {
+pub fn float_elements(network: &Network, activation: Element) -> TiVec<TensorId, Element> {
     let element = |role| match role {
-        Role::Stream | Role::Attention => activation,
+        Role::Stream | Role::Attention | Role::KeyValue => activation,
         _ => Element::F32,
     };
     network.tensors.iter().map(|tensor| element(tensor.role)).collect()
