@@ -1,10 +1,11 @@
 //! Calibration without data: the `f32` precision samples from its own noise over the exact step lists of the export, and
 //! every tensor that will be quantized is watched.
 
+use typed_index_collections::{TiVec, ti_vec};
 use waft::{Guidance, Model, Request, Session};
 
 use crate::graph::silu;
-use crate::lower::{Conv, Id, Network, Op, Role};
+use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
 use crate::progress::Progress;
 use crate::quantize::Observer;
 use crate::rounding::Moments;
@@ -14,17 +15,17 @@ use crate::sample;
 #[derive(Clone, Debug)]
 pub struct Observations {
     /// Values of each tensor; streams, queries and contexts.
-    pub tensors: Vec<Observer>,
-    /// Keys and values apart, by the joint tensor's index.
-    pub key_value: Vec<[Observer; 2]>,
+    pub tensors: TiVec<TensorId, Observer>,
+    /// Keys and values apart, of the tensors that hold both.
+    pub key_value: TiVec<TensorId, [Observer; 2]>,
     /// Transformed inputs of each convolution, by operation.
-    pub gathered: Vec<Observer>,
+    pub gathered: TiVec<OpId, Observer>,
     /// The same of each list and step; empty unless asked for.
-    pub gathered_by_step: Vec<Vec<Vec<Observer>>>,
+    pub gathered_by_step: TiVec<OpId, Vec<Vec<Observer>>>,
     /// For each normalization's map: the largest |A| of the channels of each source.
-    pub factors: Vec<[f64; 2]>,
+    pub factors: TiVec<TensorId, [f64; 2]>,
     /// Unfolded inputs of each convolution, by operation.
-    pub moments: Vec<Option<Moments>>,
+    pub moments: TiVec<OpId, Option<Moments>>,
     /// State of the generator that picks among them.
     picks: u64,
 }
@@ -56,17 +57,17 @@ const FIRST_SEED: u64 = 0xCA11_B8A7_0000_0000;
 /// If `model` is not the `f32` model of `network`: a defect of the exporter.
 pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progress: &dyn Progress) -> Observations {
     let mut seen = Observations {
-        tensors: vec![Observer::default(); network.tensors.len()],
-        key_value: vec![[Observer::default(), Observer::default()]; network.tensors.len()],
-        gathered: vec![Observer::default(); network.ops.len()],
-        gathered_by_step: vec![],
-        factors: vec![[0.0; 2]; network.tensors.len()],
+        tensors: ti_vec![Observer::default(); network.tensors.len()],
+        key_value: ti_vec![[Observer::default(), Observer::default()]; network.tensors.len()],
+        gathered: ti_vec![Observer::default(); network.ops.len()],
+        gathered_by_step: ti_vec![],
+        factors: ti_vec![[0.0; 2]; network.tensors.len()],
         moments: network.ops.iter().map(|(_, op)| moments(op)).collect(),
         picks: 0x9E37_79B9_7F4A_7C15,
     };
     if how.by_step {
         let lists: Vec<_> = how.steps.iter().map(|&steps| vec![Observer::keeping(KEPT_OF_STEP); steps]).collect();
-        seen.gathered_by_step = vec![lists; network.ops.len()];
+        seen.gathered_by_step = ti_vec![lists; network.ops.len()];
     }
     let calls = how.images * how.steps.iter().sum::<usize>() / how.steps.len().max(1);
     let mut arena = sample::arena(model);
@@ -88,12 +89,12 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
             if let Some(op) = run.starts() {
                 // The result of the operation before, untouched so far; the last one's is the prediction.
                 if let Some(previous) = before {
-                    watch_output(network, previous, &mut seen, |id| floats(run.tensor_bytes(id as u16)));
+                    watch_output(network, previous, &mut seen, |id| floats(run.tensor_bytes(id.in_file())));
                 }
                 let at = [list, run.progress().step as usize];
-                let read = |id| floats(run.tensor_bytes(id as u16));
-                watch_inputs(network, usize::from(op), at, calls, &mut seen, read);
-                before = Some(usize::from(op));
+                let read = |id: TensorId| floats(run.tensor_bytes(id.in_file()));
+                watch_inputs(network, op.into(), at, calls, &mut seen, read);
+                before = Some(OpId::from(op));
             }
             match run.step().expect("seeds do not run out") {
                 Some(now) => {
@@ -169,20 +170,20 @@ fn floats(bytes: Option<&[u8]>) -> Vec<f32> {
 }
 
 fn moments(op: &Op) -> Option<Moments> {
-    let Op::Conv(conv) = op else { return None };
-    Some(Moments::new(conv.conv.weight.len() / conv.conv.outputs.max(1)))
+    let Op::Conv2d(conv) = op else { return None };
+    Some(Moments::new(conv.taps()))
 }
 
 /// The transformed input of a convolution that is about to run in a list's step.
 fn watch_inputs(
     network: &Network,
-    index: usize,
+    id: OpId,
     [list, step]: [usize; 2],
     calls: usize,
     seen: &mut Observations,
-    read: impl Fn(Id) -> Vec<f32>,
+    read: impl Fn(TensorId) -> Vec<f32>,
 ) {
-    let Op::Conv(conv) = &network.ops[index].1 else { return };
+    let Op::Conv2d(conv) = &network.ops[id].1 else { return };
     let map = conv.norm.map(&read);
     let inputs = conv.conv.inputs;
     let mut image = vec![0f32; network.tensors[conv.sources[0]].shape.pixels() * inputs];
@@ -211,12 +212,12 @@ fn watch_inputs(
         }
         first += channels;
     }
-    seen.gathered[index].observe(image.iter().copied());
-    if let Some(lists) = seen.gathered_by_step.get_mut(index) {
+    seen.gathered[id].observe(image.iter().copied());
+    if let Some(lists) = seen.gathered_by_step.get_mut(id) {
         lists[list][step].observe(image.iter().copied());
     }
 
-    let Some(moments) = &mut seen.moments[index] else { return };
+    let Some(moments) = &mut seen.moments[id] else { return };
     let output = network.tensors[conv.output].shape;
     let rows = moments.wanted().div_ceil(calls.max(1)).min(output.pixels());
     for _ in 0..rows {
@@ -227,7 +228,7 @@ fn watch_inputs(
 }
 
 /// The values under the kernel at an output pixel, in the order of the weights.
-fn patch(network: &Network, conv: &Conv, image: &[f32], [y, x]: [usize; 2]) -> Vec<f32> {
+fn patch(network: &Network, conv: &Conv2d, image: &[f32], [y, x]: [usize; 2]) -> Vec<f32> {
     let shape = network.tensors[conv.sources[0]].shape;
     let inputs = conv.conv.inputs;
     let doubling = usize::from(conv.upsample);
@@ -250,22 +251,17 @@ fn patch(network: &Network, conv: &Conv, image: &[f32], [y, x]: [usize; 2]) -> V
 }
 
 /// The result of an operation that has just run.
-fn watch_output(network: &Network, index: usize, seen: &mut Observations, read: impl Fn(Id) -> Vec<f32>) {
-    let output = network.ops[index].1.output();
-    let tensor = &network.tensors[output];
-    if !matches!(tensor.role, Role::Stream | Role::Attention) {
-        return;
-    }
-    let values = read(output);
-    let is_joint =
-        network.ops.iter().any(|(_, op)| matches!(op, Op::Attention { key_value, .. } if *key_value == output));
-    if is_joint {
-        let half = tensor.shape.c / 2;
-        for pixel in values.chunks_exact(2 * half) {
-            seen.key_value[output][0].observe(pixel[..half].iter().copied());
-            seen.key_value[output][1].observe(pixel[half..].iter().copied());
+fn watch_output(network: &Network, id: OpId, seen: &mut Observations, read: impl Fn(TensorId) -> Vec<f32>) {
+    let output = network.ops[id].1.output();
+    match network.tensors[output].role {
+        Role::Stream | Role::Attention => seen.tensors[output].observe(read(output)),
+        Role::KeyValue => {
+            let half = network.tensors[output].shape.c / 2;
+            for pixel in read(output).chunks_exact(2 * half) {
+                seen.key_value[output][0].observe(pixel[..half].iter().copied());
+                seen.key_value[output][1].observe(pixel[half..].iter().copied());
+            }
         }
-    } else {
-        seen.tensors[output].observe(values);
+        _ => {}
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Graph`] is a list of nodes in execution order over activations of shape (height, width, channels). It is in
 //! single-assignment form: each tensor is written by one node. Importers ([`crate::import`]) build it, rewrites
-//! ([`crate::lower`]) fold it into the operators that a device runs.
+//! ([`crate::rewrite`]) fold it into the operators that a device runs.
 
 use std::fmt;
 

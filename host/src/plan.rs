@@ -4,8 +4,11 @@
 //! with time. Buffers are placed greedily, largest first (ties: start, then number), each at the lowest address that is
 //! free during its whole life; where that misses the live-set lower bound, other orders are searched.
 
+use typed_index_collections::{TiSlice, TiVec};
+use waft::format::Element;
+
 use crate::graph::{Graph, Op as GraphOp};
-use crate::lower::{Conv, Id, Network, Op, Role};
+use crate::network::{Conv2d, Network, Op, Role, TensorId};
 
 /// Multiple of every address and size in the arena.
 pub const ALIGN: u64 = waft::format::ALIGN as u64;
@@ -51,7 +54,7 @@ pub struct Placement {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// One for each tensor of the network.
-    pub placements: Vec<Placement>,
+    pub placements: TiVec<TensorId, Placement>,
     /// Bytes of the arena.
     pub arena_bytes: u64,
     /// The largest sum of live buffers over time: no placement can do with less.
@@ -60,22 +63,23 @@ pub struct Plan {
 
 /// Lifetimes, and which tensors share an address.
 struct Lives {
-    bytes: Vec<u64>,
-    first: Vec<usize>,
-    last: Vec<usize>,
-    buffer_of: Vec<usize>,
+    bytes: TiVec<TensorId, u64>,
+    first: TiVec<TensorId, usize>,
+    last: TiVec<TensorId, usize>,
+    buffer_of: TiVec<TensorId, usize>,
     buffers: Vec<Buffer>,
 }
 
-fn lives(network: &Network, element_bytes: &[u64]) -> Lives {
+fn lives(network: &Network, elements: &TiSlice<TensorId, Element>) -> Lives {
     let ends = network.ops.len();
-    let count = network.tensors.len();
-    let bytes: Vec<u64> = (0..count).map(|id| network.tensors[id].shape.len() as u64 * element_bytes[id]).collect();
-    let (mut first, mut last) = (vec![usize::MAX; count], vec![0usize; count]);
-    for (index, (_, op)) in network.ops.iter().enumerate() {
+    let bytes: TiVec<TensorId, u64> =
+        network.tensors.iter().zip(elements).map(|(tensor, e)| (tensor.shape.len() * e.bytes()) as u64).collect();
+    let mut first: TiVec<TensorId, usize> = bytes.iter().map(|_| usize::MAX).collect();
+    let mut last: TiVec<TensorId, usize> = bytes.iter().map(|_| 0).collect();
+    for (time, (_, op)) in network.ops.iter().enumerate() {
         for id in op.inputs().into_iter().chain(op.scratch()).chain([op.output()]) {
-            first[id] = first[id].min(index);
-            last[id] = last[id].max(index);
+            first[id] = first[id].min(time);
+            last[id] = last[id].max(time);
         }
     }
     for id in [Some(network.sample), network.unconditional].into_iter().flatten() {
@@ -84,15 +88,17 @@ fn lives(network: &Network, element_bytes: &[u64]) -> Lives {
     last[network.prediction] = ends;
 
     // Join each result to the operand it may overwrite.
-    let mut buffer_of: Vec<usize> = (0..count).collect();
-    for (index, (_, op)) in network.ops.iter().enumerate() {
+    let mut buffer_of: TiVec<TensorId, usize> = (0..bytes.len()).collect();
+    for (time, (_, op)) in network.ops.iter().enumerate() {
         let output = op.output();
-        let dies = |id: Id| last[id] == index && network.tensors[id].role != Role::Sample;
+        let dies = |id: TensorId| last[id] == time && network.tensors[id].role != Role::Sample;
         let target = match op {
-            Op::Attention { query, .. } => Some(*query),
-            Op::Conv(conv) => {
+            Op::Attention(attention) => Some(attention.query),
+            Op::Conv2d(conv) => {
                 let residual = conv.residual.map(|(id, _)| id).filter(|&id| {
-                    dies(id) && element_bytes[id] == element_bytes[output] && may_overwrite(network, conv, id, &bytes)
+                    dies(id)
+                        && elements[id].bytes() == elements[output].bytes()
+                        && may_overwrite(network, conv, id, &bytes)
                 });
                 let source = || {
                     conv.sources
@@ -109,34 +115,35 @@ fn lives(network: &Network, element_bytes: &[u64]) -> Lives {
         }
     }
 
-    let mut buffers = vec![Buffer::default(); count];
-    for id in 0..count {
-        let span = Span { first: first[id], last: last[id], bytes: bytes[id].next_multiple_of(ALIGN) };
+    let mut buffers = vec![Buffer::default(); bytes.len()];
+    for (id, &bytes) in bytes.iter_enumerated() {
+        let span = Span { first: first[id], last: last[id], bytes: bytes.next_multiple_of(ALIGN) };
         buffers[buffer_of[id]].spans.push(span);
     }
     Lives { bytes, first, last, buffer_of, buffers }
 }
 
-/// Bytes that are live during each operation of a network whose tensors have the given element sizes.
-pub fn live_bytes(network: &Network, element_bytes: &[u64]) -> Vec<u64> {
-    let buffers = lives(network, element_bytes).buffers;
+/// Bytes that are live during each operation of a network whose tensors have the given elements.
+pub fn live_bytes(network: &Network, elements: &TiSlice<TensorId, Element>) -> Vec<u64> {
+    let buffers = lives(network, elements).buffers;
     (0..network.ops.len()).map(|time| buffers.iter().map(|buffer| live(buffer, time)).sum()).collect()
 }
 
-/// Plans the arena of a network whose tensors have the given element sizes.
-pub fn plan(network: &Network, element_bytes: &[u64]) -> Plan {
-    let Lives { bytes, first, last, buffer_of, buffers } = lives(network, element_bytes);
+/// Plans the arena of a network whose tensors have the given elements.
+pub fn plan(network: &Network, elements: &TiSlice<TensorId, Element>) -> Plan {
+    let Lives { bytes, first, last, buffer_of, buffers } = lives(network, elements);
     let lower_bound_bytes = lower_bound(&buffers, network.ops.len());
     let (offsets, arena_bytes) = place(&buffers, lower_bound_bytes);
-    let placements = (0..network.tensors.len())
-        .map(|id| Placement { offset: offsets[buffer_of[id]], bytes: bytes[id], first: first[id], last: last[id] })
+    let placements = bytes
+        .iter_enumerated()
+        .map(|(id, &bytes)| Placement { offset: offsets[buffer_of[id]], bytes, first: first[id], last: last[id] })
         .collect();
     Plan { placements, arena_bytes, lower_bound_bytes }
 }
 
 /// Whether a convolution may write its result to the address of its dying operand `id`: never before the rows that it
 /// replaces have been read. The model file's validation checks the same independently.
-fn may_overwrite(network: &Network, conv: &Conv, id: Id, bytes: &[u64]) -> bool {
+fn may_overwrite(network: &Network, conv: &Conv2d, id: TensorId, bytes: &TiSlice<TensorId, u64>) -> bool {
     if !conv.sources.contains(&id) {
         return true;
     }

@@ -5,65 +5,102 @@
 //! window takes all weights of its convolution, or else two chunks as large as possible, so that one is read while the
 //! other is in use, or else one.
 
-use waft::format::{CHANNEL_BLOCK, Precision};
+use typed_index_collections::{TiSlice, TiVec};
+use waft::format::{CHANNEL_BLOCK, Element, WeightLayout};
 
-use crate::emit::weight_layout;
 use crate::graph::Shape;
-use crate::lower::{Network, Op, Role, Tensor, Window};
+use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId, Window};
 use crate::plan::{ALIGN, live_bytes};
 
-/// The network with windows of at most `limit` bytes, which are its last tensors.
+/// A window that is larger than allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WindowTooSmall {
+    /// The convolution that needs it.
+    pub operation: String,
+    /// Bytes that it needs.
+    pub needed: u64,
+}
+
+/// What a convolution's weights need of a window.
+struct Need {
+    /// Bytes of a block of eight output channels.
+    block: u64,
+    /// Bytes of all blocks.
+    all: u64,
+    /// Number of blocks.
+    blocks: u64,
+}
+
+impl Need {
+    fn of(conv: &Conv2d, layout: WeightLayout) -> Self {
+        let (outputs, taps) = (conv.conv.outputs, conv.taps());
+        Self {
+            block: layout.bytes(CHANNEL_BLOCK as u64, taps as u64),
+            all: layout.bytes(outputs as u64, taps as u64).next_multiple_of(ALIGN),
+            blocks: outputs.div_ceil(CHANNEL_BLOCK) as u64,
+        }
+    }
+
+    /// The fewest bytes.
+    fn least(&self) -> u64 {
+        self.block.next_multiple_of(ALIGN).min(self.all)
+    }
+
+    /// Blocks in a chunk, and bytes of the window, that make the best of `room`.
+    fn within(&self, room: u64) -> (u64, u64) {
+        if self.all <= room {
+            return (self.blocks, self.all);
+        }
+        let bytes = |chunk: u64, count: u64| count * (chunk * self.block).next_multiple_of(ALIGN);
+        // The most blocks of which `count` chunks fit.
+        let most = |count: u64| (1..=self.blocks).take_while(|&chunk| bytes(chunk, count) <= room).last();
+        let (chunk, count) = most(2).map_or_else(|| (most(1).unwrap_or(1), 1), |chunk| (chunk, 2));
+        (chunk, bytes(chunk, count))
+    }
+}
+
+/// The network with windows of at most `limit` bytes, which are its last tensors. `elements` are those of the network's
+/// tensors, `layouts` those of the operations' weights.
 ///
 /// # Errors
-/// The name of a convolution and the bytes that its window needs, if that is more.
+/// If the window of some convolution has to be larger.
 pub fn with_windows(
     network: &Network,
-    element_bytes: &[u64],
-    precision: Precision,
+    elements: &TiSlice<TensorId, Element>,
+    layouts: &TiSlice<OpId, WeightLayout>,
     limit: u64,
-) -> Result<Network, (String, u64)> {
-    // Several chunks keep a result from overwriting its source: assume that of all while the budget is made.
+) -> Result<Network, WindowTooSmall> {
     let mut network = network.clone();
+    let needs: TiVec<OpId, Option<Need>> = network
+        .ops
+        .iter()
+        .zip(layouts)
+        .map(|((_, op), &layout)| match op {
+            Op::Conv2d(conv) => Some(Need::of(conv, layout)),
+            _ => None,
+        })
+        .collect();
+    let least = |need: &Option<Need>| need.as_ref().map_or(0, Need::least);
+    if let Some((id, need)) = needs.iter_enumerated().find(|(_, need)| least(need) > limit) {
+        return Err(WindowTooSmall { operation: network.ops[id].0.clone(), needed: least(need) });
+    }
+
+    // Several chunks keep a result from overwriting its source: assume that of all while the budget is made.
     for (_, op) in &mut network.ops {
-        if let Op::Conv(conv) = op {
+        if let Op::Conv2d(conv) = op {
             conv.window = Some(Window { tensor: conv.ring, blocks: 1, chunks: usize::MAX });
         }
     }
-    let live = live_bytes(&network, element_bytes);
-    // Bytes of a number of blocks, of all blocks, and their number.
-    let size = |op: &Op| -> Option<(u64, u64, u64)> {
-        let Op::Conv(conv) = op else { return None };
-        let taps = (conv.conv.weight.len() / conv.conv.outputs) as u64;
-        let blocks = conv.conv.outputs.div_ceil(CHANNEL_BLOCK) as u64;
-        let layout = weight_layout(precision, conv.four_bits);
-        let block = layout.bytes(CHANNEL_BLOCK as u64, taps);
-        let all = layout.bytes(conv.conv.outputs as u64, taps);
-        Some((block, all.next_multiple_of(ALIGN), blocks))
-    };
-    let least = |op: &Op| size(op).map_or(0, |(block, all, _)| block.next_multiple_of(ALIGN).min(all));
-    let budget = network.ops.iter().zip(&live).map(|((_, op), live)| live + least(op)).max().unwrap_or(0);
-    if let Some((name, op)) = network.ops.iter().find(|(_, op)| least(op) > limit) {
-        return Err((name.clone(), least(op)));
-    }
-
-    for (index, live) in live.iter().enumerate() {
-        let Some((block, all, blocks)) = size(&network.ops[index].1) else { continue };
-        let room = (budget - live).min(limit);
-        // The most blocks of which `count` chunks fit.
-        let most = |count: u64| (1..=blocks).take_while(|n| count * (n * block).next_multiple_of(ALIGN) <= room).last();
-        let (chunk, bytes) = if all <= room {
-            (blocks, all)
-        } else {
-            let (chunk, count) = most(2).map_or_else(|| (most(1).unwrap_or(1), 1), |chunk| (chunk, 2));
-            (chunk, count * (chunk * block).next_multiple_of(ALIGN))
-        };
-        let tensor = network.tensors.len();
-        let (name, op) = &mut network.ops[index];
+    let live = live_bytes(&network, elements);
+    let budget = needs.iter().zip(&live).map(|(need, live)| live + least(need)).max().unwrap_or(0);
+    for ((id, need), live) in needs.iter_enumerated().zip(live) {
+        let Some(need) = need else { continue };
+        let (chunk, bytes) = need.within((budget - live).min(limit));
         // Sixteen bytes a pixel: no dimension of the format's tensors is too small for a window.
         let shape = Shape::new(1, bytes.div_ceil(ALIGN) as usize, ALIGN as usize);
-        network.tensors.push(Tensor { name: format!("{name} (window)"), shape, role: Role::Window });
-        if let Op::Conv(conv) = op {
-            conv.window = Some(Window { tensor, blocks: chunk as usize, chunks: blocks.div_ceil(chunk) as usize });
+        let tensor = network.tensor(format!("{} (window)", network.ops[id].0), shape, Role::Window);
+        if let Op::Conv2d(conv) = &mut network.ops[id].1 {
+            conv.window = Some(Window { tensor, blocks: chunk as usize, chunks: need.blocks.div_ceil(chunk) as usize });
         }
     }
     Ok(network)

@@ -5,16 +5,16 @@ use waft::format::{
     WeightLayout, chunk_checksum, seal,
 };
 
-use crate::lower::{Id, Window};
+use crate::network::{TensorId, Window};
 
 /// A tensor's number in the file.
-pub fn id(id: Id) -> u16 {
+pub fn id(id: TensorId) -> u16 {
     // The exporter has refused networks with more.
-    id as u16
+    usize::from(id) as u16
 }
 
 /// The number of a tensor that may not exist.
-pub fn optional(tensor: Option<Id>) -> u16 {
+pub fn optional(tensor: Option<TensorId>) -> u16 {
     tensor.map_or(NONE, id)
 }
 
@@ -68,11 +68,11 @@ pub struct Fields {
     /// The class that means "no class".
     pub unconditional_class: Option<usize>,
     /// Sample, prediction.
-    pub tensors: [Id; 2],
+    pub tensors: [TensorId; 2],
     /// Kept unconditional prediction.
-    pub unconditional: Option<Id>,
+    pub unconditional: Option<TensorId>,
     /// Clean samples of the step before and of the one before that.
-    pub history: [Option<Id>; 2],
+    pub history: [Option<TensorId>; 2],
     /// Name.
     pub name: String,
     /// Provenance.

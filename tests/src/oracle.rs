@@ -3,7 +3,7 @@
 
 use waft::Model;
 use waft::format::{self, Bias, Element, Gather, NONE, Tensor, Upsample, WeightLayout};
-use waft_host::lower::{Network, Op};
+use waft_host::network::{GroupNorm, Network, Op, OpId, TensorId};
 
 /// Real values of a tensor's bytes.
 ///
@@ -46,11 +46,11 @@ pub fn integers(tensor: &Tensor, bytes: &[u8]) -> Vec<i64> {
 
 /// The result of one operation in real numbers, from the real values of what it reads. `None` for operations whose
 /// operands have no uniform real scale.
-pub fn real_result(network: &Network, index: usize, read: &dyn Fn(usize) -> Vec<f64>) -> Option<Vec<f64>> {
-    match &network.ops[index].1 {
-        Op::Embed { .. } => None,
-        Op::Linear { source, linear, .. } => Some(linear.apply(&read(*source))),
-        Op::Norm { sources, norm, .. } => {
+pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f64>) -> Option<Vec<f64>> {
+    match &network.ops[id].1 {
+        Op::Embed(_) => None,
+        Op::Linear(op) => Some(op.linear.apply(&read(op.source))),
+        Op::GroupNorm(GroupNorm { sources, norm, .. }) => {
             let joined = join(network, sources, read);
             let channels = norm.gamma.len();
             let per_group = channels / norm.groups;
@@ -67,11 +67,11 @@ pub fn real_result(network: &Network, index: usize, read: &dyn Fn(usize) -> Vec<
             }
             Some(map)
         }
-        Op::Attention { query, key_value, heads, scale, .. } => {
-            let channels = network.tensors[*query].shape.c;
-            Some(attention(&read(*query), &read(*key_value), channels, *heads, f64::from(*scale)))
+        Op::Attention(op) => {
+            let channels = network.tensors[op.query].shape.c;
+            Some(attention(&read(op.query), &read(op.key_value), channels, op.heads, f64::from(op.scale)))
         }
-        Op::Conv(conv) => {
+        Op::Conv2d(conv) => {
             let shape = network.tensors[conv.sources[0]].shape;
             let mut x = join(network, &conv.sources, read);
             let channels = conv.conv.inputs;
@@ -131,7 +131,7 @@ pub fn real_result(network: &Network, index: usize, read: &dyn Fn(usize) -> Vec<
     }
 }
 
-fn join(network: &Network, sources: &[usize], read: &dyn Fn(usize) -> Vec<f64>) -> Vec<f64> {
+fn join(network: &Network, sources: &[TensorId], read: &dyn Fn(TensorId) -> Vec<f64>) -> Vec<f64> {
     let parts: Vec<(Vec<f64>, usize)> = sources.iter().map(|&id| (read(id), network.tensors[id].shape.c)).collect();
     let pixels = parts[0].0.len() / parts[0].1;
     (0..pixels).flat_map(|p| parts.iter().flat_map(move |(values, c)| values[p * c..(p + 1) * c].to_vec())).collect()

@@ -4,7 +4,7 @@
 use waft::format::{self, Precision};
 use waft::{Model, Request, SamplesMut, Session};
 use waft_host::export::{Export, ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
-use waft_host::lower::{Op, Role};
+use waft_host::network::{Op, OpId, Role, TensorId};
 use waft_host::sample::arena;
 use waft_tests::{digits, exported, golden, model, oracle};
 
@@ -73,29 +73,29 @@ fn real_suite(export: &Export) {
     let model = model(&export.bytes);
     let mut seen = [0; 4];
     visit(&model, 1, |index, read, result| {
-        let op = &export.network.ops[usize::from(index)].1;
+        let op = &export.network.ops[OpId::from(index)].1;
         // Integer maps and bias vectors have scales of their own, which the integer suite knows.
-        let real = |id: usize| {
-            let role = export.network.tensors[id].role;
-            let joint = |op: &Op| matches!(op, Op::Attention { key_value, .. } if *key_value == id);
-            let joint = export.network.ops.iter().any(|(_, op)| joint(op));
+        let real = |id: TensorId| {
             model.precision() != Precision::I8
-                || !joint && !matches!(role, Role::Norm | Role::Bias | Role::Conditioning | Role::Scores | Role::Ring)
+                || matches!(
+                    export.network.tensors[id].role,
+                    Role::Sample | Role::Prediction | Role::Unconditional | Role::Stream | Role::Attention
+                )
         };
         if !op.inputs().into_iter().chain([op.output()]).all(real) {
             return;
         }
-        let values = |id: usize| oracle::reals(&model.tensor(id as u16).expect("exists"), &read(id as u16));
-        let Some(expected) = oracle::real_result(&export.network, usize::from(index), &values) else { return };
-        let found = oracle::reals(&model.tensor(op.output() as u16).expect("exists"), &result);
+        let values = |id: TensorId| oracle::reals(&model.tensor(id.in_file()).expect("exists"), &read(id.in_file()));
+        let Some(expected) = oracle::real_result(&export.network, index.into(), &values) else { return };
+        let found = oracle::reals(&model.tensor(op.output().in_file()).expect("exists"), &result);
         let ratio = sqnr(&found, &expected);
-        let name = &export.network.ops[usize::from(index)].0;
+        let name = &export.network.ops[OpId::from(index)].0;
         assert!(ratio >= floor(model.precision()), "{name}: {ratio:.1} dB in {:?}", model.precision());
         seen[match op {
-            Op::Conv(_) => 0,
-            Op::Norm { .. } => 1,
-            Op::Attention { .. } => 2,
-            Op::Linear { .. } | Op::Embed { .. } => 3,
+            Op::Conv2d(_) => 0,
+            Op::GroupNorm(_) => 1,
+            Op::Attention(_) => 2,
+            Op::Linear(_) | Op::Embed(_) => 3,
         }] += 1;
     });
     assert!(seen[0] >= 3, "{seen:?}");
@@ -120,7 +120,7 @@ fn integer_suite(export: &Export) -> usize {
         let expected = oracle::integer_conv(&model, &op, biases, &read);
         let found = oracle::integers(&model.tensor(op.output).expect("exists"), &result);
         let first = found.iter().zip(&expected).position(|(a, b)| a != b);
-        assert_eq!(first, None, "{} differs", export.network.ops[usize::from(index)].0);
+        assert_eq!(first, None, "{} differs", export.network.ops[OpId::from(index)].0);
         seen += 1;
         stepwise += usize::from(op.weight_sums != 0);
     });
@@ -133,8 +133,8 @@ fn norm_suite(export: &Export) {
     let model = model(&export.bytes);
     visit(&model, 0, |index, read, result| {
         let Some(format::Op::GroupNorm(op)) = model.op(index) else { return };
-        let values = |id: usize| oracle::reals(&model.tensor(id as u16).expect("exists"), &read(id as u16));
-        let expected = oracle::real_result(&export.network, usize::from(index), &values).expect("a map");
+        let values = |id: TensorId| oracle::reals(&model.tensor(id.in_file()).expect("exists"), &read(id.in_file()));
+        let expected = oracle::real_result(&export.network, index.into(), &values).expect("a map");
         let map = oracle::integers(&model.tensor(op.output).expect("exists"), &result);
         // Applied to what the operation read, the integer map gives the real one's values to a few units of 2⁻¹².
         let mut channel = 0;
@@ -300,8 +300,8 @@ fn conditioning_reaches_the_network_in_sixteen_bits() {
     let (quantized_model, reference_model) = (model(&quantized.bytes), model(&reference.bytes));
     let mut expected = vec![];
     visit(&reference_model, 3, |index, _, result| {
-        if let Op::Embed { output } = quantized.network.ops[usize::from(index)].1 {
-            expected = oracle::reals(&reference_model.tensor(output as u16).expect("exists"), &result);
+        if let Op::Embed(embed) = &quantized.network.ops[OpId::from(index)].1 {
+            expected = oracle::reals(&reference_model.tensor(embed.output.in_file()).expect("exists"), &result);
         }
     });
     visit(&quantized_model, 3, |index, _, result| {

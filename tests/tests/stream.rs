@@ -88,8 +88,9 @@ fn digits_fit_twenty_kilobytes_with_their_window() {
 fn a_window_that_cannot_hold_a_block_is_refused_by_name() {
     let checkpoint = waft_host::checkpoint::Checkpoint::open(digits()).expect("opens");
     let refused = waft_host::export::export(&checkpoint, &options(Precision::I8, Some(1000)), &());
-    let Err(ExportError::Option(text)) = refused else { panic!("exported") };
-    assert!(text.contains("--stream 1000") && text.contains("conv"), "{text}");
+    let Err(refused @ ExportError::Window { limit: 1000, .. }) = refused else { panic!("exported") };
+    let text = refused.to_string();
+    assert!(text.contains("stream = 1000") && text.contains("conv"), "{text}");
 }
 
 #[test]

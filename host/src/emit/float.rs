@@ -2,12 +2,11 @@
 
 use bytemuck::Zeroable;
 use half::f16;
-use waft::format::{Attention, Element, Embed, FloatStep, GroupNorm, Linear, Op, OpKind, Precision};
+use typed_index_collections::TiSlice;
+use waft::format::{Attention, Element, Embed, FloatStep, GroupNorm, Linear, Op, OpKind, Precision, WeightLayout};
 
-use super::{
-    Emitted, Source, attention_record, bias_layout, conv_record, schedules, sources, tensor_table, weight_layout,
-};
-use crate::lower;
+use super::{Emitted, Source, attention_record, bias_layout, conv_record, schedules, sources, tensor_table};
+use crate::network::{self, TensorId};
 use crate::plan::Plan;
 use crate::schedule::DdimStep;
 use crate::write::{Steps, Writer, id, pack};
@@ -17,7 +16,7 @@ pub fn emit(
     source: &Source<'_>,
     precision: Precision,
     plan: &Plan,
-    elements: &[Element],
+    elements: &TiSlice<TensorId, Element>,
     writer: &mut Writer,
 ) -> Emitted {
     let network = source.network;
@@ -31,7 +30,7 @@ pub fn emit(
         |entry, embeddings| embeddings.extend((entry as f32).to_le_bytes()),
         |_, activated, row| {
             for ((_, op), place) in network.ops.iter().zip(&bias_places) {
-                if let (lower::Op::Conv(conv), Some(place)) = (op, place)
+                if let (network::Op::Conv2d(conv), Some(place)) = (op, place)
                     && let Some((linear, _)) = &conv.projection
                 {
                     for (i, bias) in linear.apply(activated).into_iter().enumerate() {
@@ -44,20 +43,34 @@ pub fn emit(
     Emitted { tensors: tensor_table(network, plan, elements, |_| (1.0, 0)), ops, schedules }
 }
 
+/// How a float precision lays out weights.
+pub fn float_layout(precision: Precision) -> WeightLayout {
+    match precision {
+        Precision::F16 => WeightLayout::Groups16,
+        Precision::F32 | Precision::I8 => WeightLayout::Groups32,
+    }
+}
+
 /// The record of an operation; its parameters go to the writer.
-fn record(source: &Source<'_>, op: &lower::Op, precision: Precision, place: Option<usize>, writer: &mut Writer) -> Op {
+fn record(
+    source: &Source<'_>,
+    op: &network::Op,
+    precision: Precision,
+    place: Option<usize>,
+    writer: &mut Writer,
+) -> Op {
     match op {
-        lower::Op::Embed { output } => {
+        network::Op::Embed(op) => {
             // Tables stay in single precision: they are small and everything depends on them.
             let table = source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
             Op::Embed(Embed {
                 kind: OpKind::Embed.code(),
-                output: id(*output),
+                output: id(op.output),
                 table: writer.values(table),
                 ..Zeroable::zeroed()
             })
         }
-        lower::Op::Linear { source, linear, output } => {
+        network::Op::Linear(network::Linear { source, linear, output }) => {
             let weights = match precision {
                 Precision::F16 => {
                     let halves: Vec<u16> = linear.weight.iter().map(|&w| f16::from_f32(w).to_bits()).collect();
@@ -74,7 +87,7 @@ fn record(source: &Source<'_>, op: &lower::Op, precision: Precision, place: Opti
                 ..Zeroable::zeroed()
             })
         }
-        lower::Op::Norm { sources: ids, norm, output } => Op::GroupNorm(GroupNorm {
+        network::Op::GroupNorm(network::GroupNorm { sources: ids, norm, output }) => Op::GroupNorm(GroupNorm {
             kind: OpKind::GroupNorm.code(),
             sources: sources(ids),
             output: id(*output),
@@ -84,14 +97,11 @@ fn record(source: &Source<'_>, op: &lower::Op, precision: Precision, place: Opti
             beta: writer.values(&norm.beta),
             ..Zeroable::zeroed()
         }),
-        lower::Op::Attention { query, key_value, heads, scale, scratch, output } => {
-            let record = attention_record([*query, *key_value, *output], *heads, *scratch);
-            Op::Attention(Attention { scale: *scale, ..record })
-        }
-        lower::Op::Conv(conv) => {
+        network::Op::Attention(op) => Op::Attention(Attention { scale: op.scale, ..attention_record(op) }),
+        network::Op::Conv2d(conv) => {
             let (outputs, taps) = (conv.conv.outputs, conv.conv.weight.len() / conv.conv.outputs);
             let weight = |output: usize, tap: usize| conv.conv.weight[output * taps + tap];
-            let layout = weight_layout(precision, false);
+            let layout = float_layout(precision);
             let weights = pack(layout, [outputs, taps], |output, tap| match precision {
                 Precision::F16 => f16::from_f32(weight(output, tap)).to_bits().into(),
                 Precision::F32 | Precision::I8 => weight(output, tap).to_bits(),

@@ -4,10 +4,11 @@ pub mod float;
 pub mod i8;
 
 use bytemuck::Zeroable;
-use waft::format::{Attention, Bias, Conv2d, Element, Gather, Op, OpKind, Precision, Tensor, Upsample, WeightLayout};
+use typed_index_collections::{TiSlice, TiVec};
+use waft::format::{Attention, Bias, Conv2d, Element, Gather, Op, OpKind, Tensor, Upsample, WeightLayout};
 
 use crate::graph::{Graph, silu};
-use crate::lower::{self, Conv, Id, Network, Role};
+use crate::network::{self, Network, OpId, Role, TensorId};
 use crate::plan::Plan;
 use crate::schedule::DdimStep;
 use crate::write::{ScheduleEntry, Steps, StoredWeights, id, optional};
@@ -51,16 +52,6 @@ pub struct Emitted {
     pub schedules: Vec<ScheduleEntry>,
 }
 
-/// How a precision lays out the weights of a convolution.
-pub fn weight_layout(precision: Precision, four_bits: bool) -> WeightLayout {
-    match precision {
-        Precision::I8 if four_bits => WeightLayout::Groups4,
-        Precision::I8 => WeightLayout::Rows8,
-        Precision::F16 => WeightLayout::Groups16,
-        Precision::F32 => WeightLayout::Groups32,
-    }
-}
-
 /// The conditioning vector `silu(time + class)` of every step of every list and every class, for ranges.
 pub fn conditioning_peak(source: &Source<'_>) -> f64 {
     let mut peak = 1e-6f64;
@@ -83,7 +74,7 @@ fn for_each_class<'g>(graph: &'g Graph, mut f: impl FnMut(Option<&'g [f32]>)) {
 }
 
 /// The fields of a convolution's record that do not depend on the precision, and where its weights are.
-fn conv_record(network: &Network, conv: &Conv, layout: WeightLayout, stored: StoredWeights) -> Conv2d {
+fn conv_record(network: &Network, conv: &network::Conv2d, layout: WeightLayout, stored: StoredWeights) -> Conv2d {
     let bias_tensor = conv.projection.as_ref().and_then(|(_, id)| *id);
     let bias = match (&conv.projection, bias_tensor) {
         (None, _) => Bias::Constant,
@@ -122,15 +113,21 @@ fn conv_record(network: &Network, conv: &Conv, layout: WeightLayout, stored: Sto
     }
 }
 
-/// The operands of an attention's record: `ids` are query, keys and values, output.
-fn attention_record(ids: [Id; 3], heads: usize, scratch: Id) -> Attention {
-    let [query, key_value, output] = ids.map(id);
-    let kind = OpKind::Attention.code();
-    Attention { kind, query, key_value, output, scratch: id(scratch), heads: heads as u16, ..Zeroable::zeroed() }
+/// The operands of an attention's record.
+fn attention_record(op: &network::Attention) -> Attention {
+    Attention {
+        kind: OpKind::Attention.code(),
+        query: id(op.query),
+        key_value: id(op.key_value),
+        output: id(op.output),
+        scratch: id(op.scratch),
+        heads: op.heads as u16,
+        ..Zeroable::zeroed()
+    }
 }
 
 /// The one or two inputs of an operation.
-fn sources(ids: &[Id]) -> [u16; 2] {
+fn sources(ids: &[TensorId]) -> [u16; 2] {
     [optional(ids.first().copied()), optional(ids.get(1).copied())]
 }
 
@@ -138,12 +135,14 @@ fn sources(ids: &[Id]) -> [u16; 2] {
 fn tensor_table(
     network: &Network,
     plan: &Plan,
-    elements: &[Element],
-    scale: impl Fn(usize) -> (f64, i32),
+    elements: &TiSlice<TensorId, Element>,
+    scale: impl Fn(TensorId) -> (f64, i32),
 ) -> Vec<Tensor> {
-    (0..network.tensors.len())
-        .map(|id| {
-            let shape = network.tensors[id].shape;
+    network
+        .tensors
+        .iter_enumerated()
+        .map(|(id, tensor)| {
+            let shape = tensor.shape;
             let placement = plan.placements[id];
             let (scale, zero_point) = scale(id);
             Tensor {
@@ -189,13 +188,13 @@ fn schedules(
 
 /// Per-step biases of the convolutions whose shift depends on the timestep alone: where each starts in a row, and the
 /// length of a row.
-fn bias_layout(network: &Network) -> (Vec<Option<usize>>, usize) {
+fn bias_layout(network: &Network) -> (TiVec<OpId, Option<usize>>, usize) {
     let mut at = 0;
     let places = network
         .ops
         .iter()
         .map(|(_, op)| match op {
-            lower::Op::Conv(conv) if matches!(conv.projection, Some((_, None))) => {
+            network::Op::Conv2d(conv) if matches!(conv.projection, Some((_, None))) => {
                 let place = at;
                 at = (at + 4 * conv.conv.outputs).next_multiple_of(waft::format::ALIGN);
                 Some(place)
@@ -207,9 +206,9 @@ fn bias_layout(network: &Network) -> (Vec<Option<usize>>, usize) {
 }
 
 /// Elements of every tensor in a float precision.
-pub fn float_elements(network: &Network, activation: Element) -> Vec<Element> {
+pub fn float_elements(network: &Network, activation: Element) -> TiVec<TensorId, Element> {
     let element = |role| match role {
-        Role::Stream | Role::Attention => activation,
+        Role::Stream | Role::Attention | Role::KeyValue => activation,
         _ => Element::F32,
     };
     network.tensors.iter().map(|tensor| element(tensor.role)).collect()

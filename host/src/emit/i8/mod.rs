@@ -1,25 +1,37 @@
 //! The `i8` precision: every real number of the network becomes an integer here, once.
 
 mod quantize;
-mod recipe;
 mod records;
-mod widths;
 
 use std::collections::HashMap;
 
+use typed_index_collections::{TiSlice, TiVec};
 use waft::fixed::{NORM_BITS, SAMPLE_BITS, SILU_BITS};
 use waft::format::{self, ALIGN, Element, StepScales};
 
-pub use self::quantize::{QuantizedConv, quantize};
-pub use self::recipe::{Recipe, Rounding, Shortcuts};
+pub use self::quantize::{QuantizedConv, QuantizedConvs, quantize};
 use self::records::step_record;
-pub use self::widths::{Widths, shares_scale};
-use super::{Emitted, Source, attention_record, bias_layout, conditioning_peak, schedules, tensor_table};
+use super::{Emitted, Source, bias_layout, conditioning_peak, schedules, tensor_table};
 use crate::calibrate::Observations;
-use crate::lower::{Id, Op, Role};
+use crate::network::{Op, OpId, Role, TensorId};
 use crate::plan::Plan;
 use crate::quantize::{Scale, multiplier};
+use crate::recipe::Recipe;
+use crate::widths::Widths;
 use crate::write::{Steps, Writer};
+
+/// What the integers of a network follow from.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantization<'a> {
+    /// The real numbers.
+    pub source: Source<'a>,
+    /// Widths of activations.
+    pub widths: &'a Widths,
+    /// What calibration saw.
+    pub seen: &'a Observations,
+    /// How reals become integers.
+    pub recipe: Recipe,
+}
 
 /// Everything that the records of one file are computed from.
 struct Emitter<'a> {
@@ -28,9 +40,9 @@ struct Emitter<'a> {
     seen: &'a Observations,
     recipe: Recipe,
     /// Of every tensor that has one.
-    scales: Vec<Scale>,
-    /// Keys and values of joint tensors.
-    key_value: HashMap<Id, [Scale; 2]>,
+    scales: TiVec<TensorId, Scale>,
+    /// Of keys and of values.
+    key_value: HashMap<TensorId, [Scale; 2]>,
     /// Of the conditioning vector.
     conditioning: Scale,
     /// Right shift that gives the conditioning vector that scale.
@@ -38,35 +50,22 @@ struct Emitter<'a> {
     /// Fractional bits of time and class tables.
     table_bits: u32,
     /// Real value of an accumulator's unit, and Σ(ring zero · weight), of the convolution that each bias tensor feeds.
-    accumulators: HashMap<Id, (Vec<f64>, Vec<i64>)>,
-}
-
-/// What quantization decided.
-#[derive(Clone, Copy)]
-pub struct Quantized<'a> {
-    /// Which tensors get 16 bits.
-    pub widths: &'a Widths,
-    /// What calibration saw.
-    pub seen: &'a Observations,
-    /// How reals become integers.
-    pub recipe: Recipe,
-    /// The integers of every convolution, by operation.
-    pub convs: &'a [Option<QuantizedConv>],
+    accumulators: HashMap<TensorId, (Vec<f64>, Vec<i64>)>,
 }
 
 /// Emits records and parameters.
 pub fn emit(
-    source: &Source<'_>,
-    quantized: &Quantized<'_>,
+    from: Quantization<'_>,
+    convs: &TiSlice<OpId, Option<QuantizedConv>>,
     plan: &Plan,
-    elements: &[Element],
+    elements: &TiSlice<TensorId, Element>,
     writer: &mut Writer,
 ) -> Emitted {
+    let source = &from.source;
     let network = source.network;
-    let &Quantized { widths, seen, recipe, convs } = quantized;
-    let mut emitter = Emitter::new(*source, widths, seen, recipe);
+    let mut emitter = Emitter::new(from);
     let (bias_places, mut bias_bytes) = bias_layout(network);
-    let mut scale_places = vec![];
+    let mut scale_places: TiVec<OpId, Option<usize>> = TiVec::new();
     for quantized in convs {
         let steps = quantized.as_ref().and_then(|quantized| quantized.step_rings.as_ref());
         scale_places.push(steps.map(|_| bias_bytes));
@@ -75,34 +74,31 @@ pub fn emit(
     let bias_bytes = bias_bytes.next_multiple_of(ALIGN);
     // Linear maps and per-step biases are in the units of the accumulators that they go into.
     for ((_, op), quantized) in network.ops.iter().zip(convs) {
-        if let (Op::Conv(conv), Some(quantized)) = (op, quantized)
+        if let (Op::Conv2d(conv), Some(quantized)) = (op, quantized)
             && let Some((_, Some(bias))) = &conv.projection
         {
             emitter.accumulators.insert(*bias, (quantized.units.clone(), quantized.corrections.clone()));
         }
     }
-    let record = |(index, (_, op)): (usize, &(String, Op))| match op {
-        Op::Embed { output } => format::Op::Embed(emitter.embed(*output, writer)),
-        Op::Linear { source, linear, output } => format::Op::Linear(emitter.linear(*source, linear, *output, writer)),
-        Op::Norm { sources, norm, output } => format::Op::GroupNorm(emitter.norm(sources, norm, *output, writer)),
-        Op::Attention { query, key_value, heads, scale, scratch, output } => {
-            let record = attention_record([*query, *key_value, *output], *heads, *scratch);
-            format::Op::Attention(emitter.attention([*query, *key_value, *output], f64::from(*scale), record))
-        }
-        Op::Conv(conv) => {
-            let quantized = convs[index].as_ref().expect("computed above for every convolution");
-            format::Op::Conv2d(emitter.conv(conv, quantized, bias_places[index], scale_places[index], writer))
+    let record = |(id, (_, op)): (OpId, &(String, Op))| match op {
+        Op::Embed(op) => format::Op::Embed(emitter.embed(op.output, writer)),
+        Op::Linear(op) => format::Op::Linear(emitter.linear(op, writer)),
+        Op::GroupNorm(op) => format::Op::GroupNorm(emitter.norm(op, writer)),
+        Op::Attention(op) => format::Op::Attention(emitter.attention(op)),
+        Op::Conv2d(conv) => {
+            let quantized = convs[id].as_ref().expect("computed above for every convolution");
+            format::Op::Conv2d(emitter.conv(conv, quantized, bias_places[id], scale_places[id], writer))
         }
     };
-    let ops = network.ops.iter().enumerate().map(record).collect();
+    let ops = network.ops.iter_enumerated().map(record).collect();
     let schedules = schedules(
         source,
         bias_bytes,
         |steps| Steps::Fixed(steps.iter().map(step_record).collect()),
         |entry, embeddings| embeddings.extend(emitter.table_entry(entry).to_le_bytes()),
         |place, activated, row| {
-            for (index, (_, op)) in network.ops.iter().enumerate() {
-                if let (Op::Conv(conv), Some(place), Some(quantized)) = (op, bias_places[index], &convs[index])
+            for (id, (_, op)) in network.ops.iter_enumerated() {
+                if let (Op::Conv2d(conv), Some(place), Some(quantized)) = (op, bias_places[id], &convs[id])
                     && let Some((linear, _)) = &conv.projection
                 {
                     for (i, bias) in linear.apply(activated).into_iter().enumerate() {
@@ -133,28 +129,24 @@ fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
 }
 
 impl<'a> Emitter<'a> {
-    fn new(source: Source<'a>, widths: &'a Widths, seen: &'a Observations, recipe: Recipe) -> Self {
+    fn new(from: Quantization<'a>) -> Self {
+        let Quantization { source, widths, seen, recipe } = from;
         let network = source.network;
         let sample = Scale { scale: 2f64.powi(-(SAMPLE_BITS as i32)), zero: 0 };
-        let mut key_value = HashMap::new();
-        for (_, op) in &network.ops {
-            if let Op::Attention { key_value: id, .. } = op {
-                let [keys, values] = &seen.key_value[*id];
-                key_value.insert(*id, [keys.symmetric_i8(recipe.ranges), values.symmetric_i8(recipe.ranges)]);
-            }
-        }
+        let of_both = |id: TensorId| seen.key_value[id].each_ref().map(|seen| seen.symmetric_i8(recipe.ranges));
+        let tensors = network.tensors.iter_enumerated();
+        let key_value: HashMap<_, _> =
+            tensors.filter(|(_, tensor)| tensor.role == Role::KeyValue).map(|(id, _)| (id, of_both(id))).collect();
         let scales = network
             .tensors
-            .iter()
-            .enumerate()
+            .iter_enumerated()
             .map(|(id, tensor)| match tensor.role {
                 Role::Sample | Role::Prediction | Role::Unconditional => sample,
                 // Sixteen bits have room for twice of what was seen.
                 Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
                 Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),
-                Role::Attention => {
-                    key_value.get(&id).map_or_else(|| seen.tensors[id].symmetric_i8(recipe.ranges), |[keys, _]| *keys)
-                }
+                Role::Attention => seen.tensors[id].symmetric_i8(recipe.ranges),
+                Role::KeyValue => key_value[&id][0],
                 _ => Scale { scale: 1.0, zero: 0 },
             })
             .collect();

@@ -1,19 +1,23 @@
 //! The integers of convolutions.
 
 use rayon::prelude::*;
+use typed_index_collections::{TiSlice, TiVec};
 use waft::format::StepScales;
 
-use super::{Emitter, Recipe, Rounding, Widths, activation_multiplier};
-use crate::calibrate::Observations;
-use crate::emit::{Source, conditioning_peak};
-use crate::lower::{Conv, Op};
+use super::{Emitter, Quantization, activation_multiplier};
+use crate::emit::conditioning_peak;
+use crate::network::{Conv2d, Op, OpId};
 use crate::progress::Progress;
 use crate::quantize::{self, Scale};
+use crate::recipe::{Recipe, Rounding};
 use crate::rounding::{self, Moments, Rounded};
+use crate::widths::WeightWidth;
 
 /// A convolution's integers.
 #[derive(Clone, Debug)]
 pub struct QuantizedConv {
+    /// Of the weights.
+    pub width: WeightWidth,
     pub(super) ring: Scale,
     pub(super) weights: Vec<i8>,
     /// Real value of one accumulator unit per output channel.
@@ -28,26 +32,29 @@ pub struct QuantizedConv {
 }
 
 /// The integers of every convolution, by operation.
+pub type QuantizedConvs = TiVec<OpId, Option<QuantizedConv>>;
+
+/// Rounds the weights of every convolution to the given widths.
 pub fn quantize(
-    source: &Source<'_>,
-    widths: &Widths,
-    seen: &Observations,
-    recipe: Recipe,
+    from: Quantization<'_>,
+    weights: &TiSlice<OpId, WeightWidth>,
     progress: &dyn Progress,
-) -> Vec<Option<QuantizedConv>> {
-    let emitter = Emitter::new(*source, widths, seen, recipe);
-    progress.begin("rounding weights", source.network.ops.len() as u64);
-    let quantized = source.network.ops.par_iter().enumerate().map(|(index, (_, op))| {
+) -> QuantizedConvs {
+    let emitter = Emitter::new(from);
+    let network = from.source.network;
+    progress.begin("rounding weights", network.ops.len() as u64);
+    let quantized = network.ops.raw.par_iter().enumerate().map(|(index, (_, op))| {
+        let id = OpId::from(index);
         let quantized = match op {
-            Op::Conv(conv) => Some(emitter.quantize(index, conv)),
+            Op::Conv2d(conv) => Some(emitter.quantize(id, conv, weights[id])),
             _ => None,
         };
         progress.advance(1);
         quantized
     });
-    let quantized = quantized.collect();
+    let quantized: Vec<_> = quantized.collect();
     progress.end();
-    quantized
+    quantized.into()
 }
 
 impl QuantizedConv {
@@ -66,13 +73,13 @@ impl QuantizedConv {
 
 impl Emitter<'_> {
     /// Scale of a convolution's ring, and its weights.
-    fn quantize(&self, index: usize, conv: &Conv) -> QuantizedConv {
-        let gathered = &self.seen.gathered[index];
+    fn quantize(&self, id: OpId, conv: &Conv2d, width: WeightWidth) -> QuantizedConv {
+        let gathered = &self.seen.gathered[id];
         let network = self.source.network;
         let taps = conv.conv.weight.len() / conv.conv.outputs;
         let reads_sample = conv.sources.contains(&network.sample);
         let copied = conv.norm.is_none() && conv.sources.len() == 1 && conv.input_affine == (1.0, 0.0);
-        let mut ring = if self.widths.wide_ring[index] {
+        let mut ring = if self.widths.wide_ring[id] {
             // The sample may be anything that a caller starts from; others have an eighth of room.
             let peak = if reads_sample { gathered.peak().max(6.0) * 1.25 } else { gathered.peak() * 1.125 };
             Scale::symmetric(peak, 32_767.0)
@@ -92,11 +99,11 @@ impl Emitter<'_> {
                 (0..linear.outputs).map(|i| f64::from(linear.bias[i]).abs() + reach(i)).collect()
             }
         };
-        let bits = if conv.four_bits { 4 } else { 8 };
+        let bits = width.bits();
         let floors: Vec<f64> = peaks.iter().map(|peak| peak / 2f64.powi(29) / ring.scale).collect();
         let Recipe { rounding, bias_correction, .. } = self.recipe;
         let wanted = rounding == Rounding::Gptq || bias_correction;
-        let moments = self.seen.moments[index].clone().filter(|_| wanted).map(Moments::finish);
+        let moments = self.seen.moments[id].clone().filter(|_| wanted).map(Moments::finish);
         let Rounded { integers: weights, scales, noise } = match &moments {
             Some((_, covariance)) if rounding == Rounding::Gptq => {
                 rounding::round(&conv.conv.weight, covariance, bits, &floors)
@@ -104,7 +111,7 @@ impl Emitter<'_> {
             _ => quantize::round(&conv.conv.weight, bits, &floors),
         };
         let rows = || weights.chunks_exact(taps);
-        if self.widths.wide_ring[index] {
+        if self.widths.wide_ring[id] {
             // Half of the accumulator for the products: narrow the activations until no channel can overflow.
             let most = rows().map(|row| row.iter().map(|&w| u64::from(w.unsigned_abs())).sum::<u64>()).max();
             let limit = ((1u64 << 30) / most.unwrap_or(1).max(1)).min(32_767) as f64;
@@ -116,7 +123,7 @@ impl Emitter<'_> {
             let errors = row.iter().zip(reals).map(|(&q, &w)| f64::from(q) * scale - f64::from(w));
             errors.zip(means).map(|(error, mean)| error * mean).sum()
         });
-        let step_rings = self.step_rings(index, conv);
+        let step_rings = self.step_rings(id, conv);
         let corrections = rows()
             .zip(mean_errors)
             .zip(&units)
@@ -125,16 +132,16 @@ impl Emitter<'_> {
                 zero * row.iter().map(|&w| i64::from(w)).sum::<i64>() + (error / unit).round() as i64
             })
             .collect();
-        QuantizedConv { ring, weights, units, corrections, step_rings, noise }
+        QuantizedConv { width, ring, weights, units, corrections, step_rings, noise }
     }
 
     /// Scales of a ring in each list and step, where the recipe and the device give it any.
-    fn step_rings(&self, index: usize, conv: &Conv) -> Option<Vec<Vec<Scale>>> {
-        if !self.recipe.step_scales || conv.norm.is_none() || self.widths.wide_ring[index] {
+    fn step_rings(&self, id: OpId, conv: &Conv2d) -> Option<Vec<Vec<Scale>>> {
+        if !self.recipe.step_scales || conv.norm.is_none() || self.widths.wide_ring[id] {
             return None;
         }
         let ranges = self.recipe.ranges;
         let of_list = |steps: &Vec<quantize::Observer>| steps.iter().map(|seen| seen.asymmetric_i8(ranges)).collect();
-        Some(self.seen.gathered_by_step.get(index)?.iter().map(of_list).collect())
+        Some(self.seen.gathered_by_step.get(id)?.iter().map(of_list).collect())
     }
 }

@@ -2,18 +2,17 @@
 
 use bytemuck::Zeroable;
 use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS};
-use waft::format::{Attention, Conv2d, Embed, FixedStep, GroupNorm, Linear, OpKind, Precision};
+use waft::format::{Attention, Conv2d, Embed, FixedStep, GroupNorm, Linear, OpKind};
 
 use super::{Emitter, QuantizedConv, activation_multiplier, integer_bias};
-use crate::emit::{conv_record, sources, weight_layout};
-use crate::graph;
-use crate::lower::{Conv, Id};
+use crate::emit::{attention_record, conv_record, sources};
+use crate::network::{self, TensorId};
 use crate::quantize::multiplier;
 use crate::schedule::DdimStep;
 use crate::write::{Writer, id, pack};
 
 impl Emitter<'_> {
-    pub(super) fn embed(&self, output: Id, writer: &mut Writer) -> Embed {
+    pub(super) fn embed(&self, output: TensorId, writer: &mut Writer) -> Embed {
         let classes = self.source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
         let table: Vec<i16> = classes.iter().map(|&e| self.table_entry(f64::from(e))).collect();
         Embed {
@@ -26,8 +25,9 @@ impl Emitter<'_> {
         }
     }
 
-    pub(super) fn linear(&self, source: Id, linear: &graph::Linear, output: Id, writer: &mut Writer) -> Linear {
-        let (units, corrections) = &self.accumulators[&output];
+    pub(super) fn linear(&self, op: &network::Linear, writer: &mut Writer) -> Linear {
+        let network::Linear { source, linear, output } = op;
+        let (units, corrections) = &self.accumulators[output];
         let mut weights = vec![];
         let mut requant = vec![];
         let mut bias = vec![];
@@ -41,8 +41,8 @@ impl Emitter<'_> {
         }
         Linear {
             kind: OpKind::Linear.code(),
-            source: id(source),
-            output: id(output),
+            source: id(*source),
+            output: id(*output),
             weights: writer.values(&weights),
             bias: writer.values(&bias),
             requant: writer.values(&requant),
@@ -50,7 +50,8 @@ impl Emitter<'_> {
         }
     }
 
-    pub(super) fn norm(&self, ids: &[Id], norm: &graph::GroupNorm, output: Id, writer: &mut Writer) -> GroupNorm {
+    pub(super) fn norm(&self, op: &network::GroupNorm, writer: &mut Writer) -> GroupNorm {
+        let network::GroupNorm { sources: ids, norm, output } = op;
         let widest = ids.iter().map(|&id| self.scales[id].scale).fold(0f64, f64::max);
         let gamma: Vec<i32> = norm.gamma.iter().map(|&g| fixed(f64::from(g), 20)).collect();
         let beta: Vec<i32> = norm.beta.iter().map(|&b| fixed(f64::from(b), NORM_BITS)).collect();
@@ -58,14 +59,14 @@ impl Emitter<'_> {
         let mut record = GroupNorm {
             kind: OpKind::GroupNorm.code(),
             sources: sources(ids),
-            output: id(output),
+            output: id(*output),
             groups: norm.groups as u16,
             gamma: writer.values(&gamma),
             beta: writer.values(&beta),
             ratio: [1 << 15; 2],
             epsilon: norm.eps as f32,
             epsilon_q16: epsilon,
-            affine_shift: self.affine_shift(ids, output),
+            affine_shift: self.affine_shift(ids, *output),
             ..Zeroable::zeroed()
         };
         for (i, &id) in ids.iter().enumerate() {
@@ -77,7 +78,7 @@ impl Emitter<'_> {
 
     /// Fractional bits of a map's factors beyond those of the result: as many as leave room for four times the largest
     /// factor that was seen.
-    fn affine_shift(&self, sources: &[Id], map: Id) -> u32 {
+    fn affine_shift(&self, sources: &[TensorId], map: TensorId) -> u32 {
         let factors = self.seen.factors[map];
         let largest =
             sources.iter().zip(factors).map(|(&id, factor)| factor * self.scales[id].scale).fold(1e-12, f64::max);
@@ -85,20 +86,21 @@ impl Emitter<'_> {
         bits.clamp(4.0, 30.0) as u32
     }
 
-    /// The integers of an attention's `record`, whose operands are set, for scores that are multiplied by `scale`.
-    pub(super) fn attention(&self, [query, key_value, output]: [Id; 3], scale: f64, record: Attention) -> Attention {
-        let [keys, values] = self.key_value[&key_value];
-        let per_unit = scale * self.scales[query].scale * keys.scale * std::f64::consts::LOG2_E * 256.0;
+    pub(super) fn attention(&self, op: &network::Attention) -> Attention {
+        let [keys, values] = self.key_value[&op.key_value];
+        let query = self.scales[op.query].scale;
+        let per_unit = f64::from(op.scale) * query * keys.scale * std::f64::consts::LOG2_E * 256.0;
         let (score_multiplier, score_shift) = multiplier(per_unit);
-        let (value_multiplier, value_shift) = multiplier(values.scale / self.scales[output].scale);
-        let tokens = self.source.network.tensors[query].shape.pixels() as u64;
+        let (value_multiplier, value_shift) = multiplier(values.scale / self.scales[op.output].scale);
+        let tokens = self.source.network.tensors[op.query].shape.pixels() as u64;
         let weight_bits = (1..=15).rev().find(|bits| tokens << (bits + 7) <= i32::MAX as u64).unwrap_or(1);
-        Attention { score_multiplier, score_shift, value_multiplier, value_shift, weight_bits, ..record }
+        let operands = attention_record(op);
+        Attention { score_multiplier, score_shift, value_multiplier, value_shift, weight_bits, ..operands }
     }
 
     pub(super) fn conv(
         &self,
-        conv: &Conv,
+        conv: &network::Conv2d,
         quantized: &QuantizedConv,
         bias_place: Option<usize>,
         scale_place: Option<usize>,
@@ -106,7 +108,7 @@ impl Emitter<'_> {
     ) -> Conv2d {
         let QuantizedConv { ring, weights, units, corrections, .. } = quantized;
         let (outputs, taps) = (conv.conv.outputs, weights.len() / conv.conv.outputs);
-        let layout = weight_layout(Precision::I8, conv.four_bits);
+        let layout = quantized.width.layout();
         let packed = pack(layout, [outputs, taps], |output, tap| weights[output * taps + tap] as u32);
         let stored = writer.conv_weights(layout, taps, &packed, conv.window);
         let mut record = conv_record(self.source.network, conv, layout, stored);
@@ -152,7 +154,7 @@ impl Emitter<'_> {
     }
 
     /// Multiplier and shift of each output channel, from accumulators of the given units to the output.
-    fn requant(&self, conv: &Conv, units: &[f64]) -> Vec<[i32; 2]> {
+    fn requant(&self, conv: &network::Conv2d, units: &[f64]) -> Vec<[i32; 2]> {
         let extra = if conv.residual.is_some() { RESIDUAL_BITS as i32 } else { 0 };
         let output = self.scales[conv.output].scale;
         let joint = self.key_value.get(&conv.output);

@@ -1,6 +1,6 @@
-//! How reals become integers: the choices.
+//! The choices of the `i8` precision: how reals become integers.
 
-use crate::quantize::Ranges;
+pub use crate::quantize::Ranges;
 
 /// How weights and biases become integers, and what range activations get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum Shortcuts {
 pub enum Rounding {
     /// Each to the nearest, in the scale of least squared error.
     Nearest,
-    /// So that the results over the calibration's inputs change least: see [`rounding`].
+    /// So that the results over the calibration's inputs change least: see [`rounding`](crate::rounding).
     #[default]
     Gptq,
 }

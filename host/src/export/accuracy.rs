@@ -1,0 +1,112 @@
+//! How far each activation of a file is from that of the `f32` model.
+
+use typed_index_collections::{TiVec, ti_vec};
+use waft::format::{Element, Tensor};
+use waft::{Request, Session};
+
+use super::file::File;
+use super::{ExportError, TensorError};
+use crate::network::{Network, OpId, Role};
+use crate::progress::Progress;
+use crate::sample::{self, to_floats};
+
+/// Error of every activation: both models see the same samples, those of a run of the first list with `reference`, the
+/// `f32` model.
+///
+/// # Panics
+/// If the files are not of this network: a defect of the exporter.
+pub(super) fn measure(
+    network: &Network,
+    reference: &File,
+    file: &File,
+    progress: &dyn Progress,
+) -> Result<Vec<TensorError>, ExportError> {
+    let model = reference.model()?;
+    let class = (model.classes() > 0).then_some(0);
+    let request = class.map_or(Request::new(), |class| Request::new().class(class)).seed(1);
+    let mut memory = sample::arena(&model);
+    let mut session = Session::new(&model, memory.as_mut_slice()).expect("the exporter's own model runs");
+    let run = session.sample(request).expect("the exporter's own request is valid");
+    let samples = sample::finish(run, true).expect("seeds do not run out").trajectory;
+
+    let steps = model.schedule(0).map_or(0, |list| list.steps as usize);
+    let mut power: TiVec<OpId, [f64; 2]> = ti_vec![[0.0; 2]; network.ops.len()];
+    progress.begin("measuring errors", steps as u64);
+    for (step, x) in samples.iter().take(steps).enumerate() {
+        let call = Call { x, step: step as u32, class };
+        let (want, got) = (call.results(network, reference)?, call.results(network, file)?);
+        for (power, (want, got)) in power.iter_mut().zip(want.iter().zip(&got)) {
+            for (&want, &got) in want.iter().zip(got) {
+                power[0] += want * want;
+                power[1] += (want - got) * (want - got);
+            }
+        }
+        progress.advance(1);
+    }
+    progress.end();
+    let model = file.model()?;
+    let element =
+        |id| model.tensor(id).map_or_else(String::new, |tensor| format!("{:?}", tensor.element()).to_lowercase());
+    let measured = network.ops.iter().zip(power).filter(|(_, [signal, _])| *signal > 0.0);
+    let of = |((name, op), [signal, error]): (&(String, crate::network::Op), [f64; 2])| TensorError {
+        name: name.clone(),
+        element: element(op.output().in_file()),
+        sqnr_db: 10.0 * (signal / error.max(signal * 1e-20)).log10(),
+    };
+    Ok(measured.map(of).collect())
+}
+
+/// One network call.
+struct Call<'a> {
+    x: &'a [f32],
+    step: u32,
+    class: Option<u16>,
+}
+
+impl Call<'_> {
+    /// Real values of each operation's result; empty for what has no real scale.
+    fn results(&self, network: &Network, file: &File) -> Result<TiVec<OpId, Vec<f64>>, ExportError> {
+        let model = file.model()?;
+        let mut memory = sample::arena(&model);
+        let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
+            .expect("the exporter's own model runs");
+        sample::set_input(&mut session, self.x).expect("the exporter's own model has an input");
+        let mut call = session.predict(0, self.step, self.class).expect("a step of the model");
+        let mut results: TiVec<OpId, Vec<f64>> = ti_vec![vec![]; network.ops.len()];
+        let mut before = None;
+        loop {
+            let starts = call.starts().map(OpId::from);
+            // An operation that waits for its weights starts several times.
+            if let (Some(op), true) = (before, starts.is_some() && starts != before) {
+                let id = network.ops[op].1.output();
+                if matches!(network.tensors[id].role, Role::Stream | Role::Attention)
+                    && let (Some(tensor), Some(bytes)) = (model.tensor(id.in_file()), call.tensor_bytes(id.in_file()))
+                {
+                    results[op] = reals(&tensor, bytes);
+                }
+            }
+            before = starts.or(before);
+            if !call.step().expect("an operation of the model") {
+                break;
+            }
+        }
+        if let Some(last) = results.last_mut() {
+            *last = to_floats(call.output()).into_iter().map(f64::from).collect();
+        }
+        Ok(results)
+    }
+}
+
+/// A tensor's bytes as real numbers.
+fn reals(tensor: &Tensor, bytes: &[u8]) -> Vec<f64> {
+    let scale = f64::from(tensor.scale);
+    let zero = f64::from(tensor.zero_point);
+    let dequantize = |q: f64| (q - zero) * scale;
+    match tensor.element() {
+        Element::I8 => bytes.iter().map(|&b| dequantize(f64::from(b as i8))).collect(),
+        Element::I16 => bytes.as_chunks().0.iter().map(|&b| dequantize(f64::from(i16::from_le_bytes(b)))).collect(),
+        Element::I32 => bytes.as_chunks().0.iter().map(|&b| dequantize(f64::from(i32::from_le_bytes(b)))).collect(),
+        Element::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f64()).collect(),
+        Element::F32 => bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
+    }
+}

@@ -1,0 +1,101 @@
+//! Why a checkpoint is not exported.
+
+use thiserror::Error;
+use waft::ModelError;
+
+use crate::checkpoint::CheckpointError;
+use crate::graph::Shape;
+use crate::import::ImportError;
+use crate::rewrite::RewriteError;
+use crate::schedule::ScheduleError;
+use crate::stream::WindowTooSmall;
+
+/// Why a checkpoint was not exported.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The network is not supported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The network does not fold into device operations.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+    /// The step list is not possible.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// An option that is out of its range, or contradicts another.
+    #[error("{field} = {value}: {expected}")]
+    Option {
+        /// The field of [`ExportOptions`](super::ExportOptions).
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// Less memory than the narrowest activations need.
+    #[error("budget_ram = {budget}: the arena needs {needed} bytes at least")]
+    BudgetRam {
+        /// Bytes that were granted.
+        budget: u64,
+        /// Bytes that the arena has with 8 bits wherever that is possible.
+        needed: u64,
+    },
+    /// Less memory than the narrowest weights need.
+    #[error("budget_flash = {budget}: the file needs {needed} bytes at least; export fewer step lists")]
+    BudgetFlash {
+        /// Bytes that were granted.
+        budget: u64,
+        /// Bytes that the file has with four bits wherever that is possible.
+        needed: u64,
+    },
+    /// A window that does not hold the smallest part of some convolution's weights.
+    #[error("stream = {limit}: {} needs a window of at least {} bytes", .window.operation, .window.needed)]
+    Window {
+        /// Bytes that were granted.
+        limit: u64,
+        /// What is needed, and where.
+        window: WindowTooSmall,
+    },
+    /// The class that means "no class" is none of the model's.
+    #[error("waft.json: unconditional_class = {class}, but the model has {classes} classes")]
+    UnconditionalClass {
+        /// The class.
+        class: usize,
+        /// Number of the model's classes.
+        classes: usize,
+    },
+    /// Guidance without a class that means "no class".
+    #[error(
+        "guidance = {guidance}: guidance needs a class that means \"no class\"; name it as unconditional_class in waft.json"
+    )]
+    NoUnconditionalClass {
+        /// The guidance.
+        guidance: f32,
+    },
+    /// More than a field of the format holds.
+    #[error("{what} would be {value}, the format ends at {limit}; {advice}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large.
+        value: u64,
+        /// The largest.
+        limit: u64,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A tensor with a longer side than the format's fields hold.
+    #[error("{tensor} is {shape}; no dimension may exceed 65535")]
+    Dimension {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Shape,
+    },
+    /// The file that was written does not validate: too large a model, or a defect of the exporter.
+    #[error("the plan does not fit the format ({0}); reduce the model, or report it if it is small")]
+    Format(#[from] ModelError),
+}

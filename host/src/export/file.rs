@@ -1,0 +1,109 @@
+//! From emitted records to a validated file, and the limits of the format.
+
+use typed_index_collections::{TiSlice, TiVec};
+use waft::Model;
+use waft::format::{Element, Precision, WeightLayout};
+
+use super::ExportError;
+use super::prepared::Prepared;
+use crate::emit::Emitted;
+use crate::network::{Network, OpId, TensorId};
+use crate::plan::{Plan, plan};
+use crate::sample::AlignedBytes;
+use crate::stream::with_windows;
+use crate::write::{Fields, Writer};
+
+const MOST_ARENA: u64 = 1 << 30;
+const MOST_BYTES: u64 = 1 << 31;
+/// Most tensors, and most operations: one index means "none".
+const MOST_INDICES: u64 = 65_534;
+const MOST_SIDE: usize = 65_535;
+
+/// A file, and that of its weights, which is empty if they are not streamed.
+pub(super) struct File {
+    pub bytes: AlignedBytes,
+    pub weights: Vec<u8>,
+}
+
+impl File {
+    /// The file as a model.
+    pub(super) fn model(&self) -> Result<Model<'_>, ExportError> {
+        Ok(Model::from_bytes(self.bytes.as_slice())?)
+    }
+}
+
+/// A network with the place of everything that it needs in the arena.
+pub(super) struct Layout {
+    pub network: Network,
+    pub elements: TiVec<TensorId, Element>,
+    pub plan: Plan,
+}
+
+impl Layout {
+    /// Plans the arena. With `stream`, weights of the given layouts pass through windows of at most that many bytes.
+    pub(super) fn new(
+        network: &Network,
+        mut elements: TiVec<TensorId, Element>,
+        layouts: &TiSlice<OpId, WeightLayout>,
+        stream: Option<u64>,
+    ) -> Result<Self, ExportError> {
+        let network = match stream {
+            None => network.clone(),
+            Some(limit) => with_windows(network, &elements, layouts, limit)
+                .map_err(|window| ExportError::Window { limit, window })?,
+        };
+        elements.resize(network.tensors.len(), Element::I8);
+        let plan = plan(&network, &elements);
+        let advice = "reduce the model";
+        for (what, value, limit) in [
+            ("bytes of the arena", plan.arena_bytes, MOST_ARENA),
+            ("the number of tensors", network.tensors.len() as u64, MOST_INDICES),
+            ("the number of operations", network.ops.len() as u64, MOST_INDICES),
+        ] {
+            if value > limit {
+                return Err(ExportError::TooLarge { what, value, limit, advice });
+            }
+        }
+        let is_long = |shape: crate::graph::Shape| [shape.h, shape.w, shape.c].into_iter().any(|side| side > MOST_SIDE);
+        if let Some(tensor) = network.tensors.iter().find(|tensor| is_long(tensor.shape)) {
+            return Err(ExportError::Dimension { tensor: tensor.name.clone(), shape: tensor.shape });
+        }
+        Ok(Self { network, elements, plan })
+    }
+}
+
+impl Prepared {
+    /// Writes and validates the file.
+    pub(super) fn finish(
+        &self,
+        writer: Writer,
+        precision: Precision,
+        layout: &Layout,
+        emitted: &Emitted,
+    ) -> Result<File, ExportError> {
+        let network = &self.network;
+        let fields = Fields {
+            precision,
+            arena: [layout.plan.arena_bytes, layout.plan.lower_bound_bytes],
+            classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
+            unconditional_class: self.unconditional_class,
+            tensors: [network.sample, network.prediction],
+            unconditional: network.unconditional,
+            history: [None; 2],
+            name: self.name.clone(),
+            provenance: self.provenance.clone(),
+            conditioning: network.conditioning,
+            macs: network.macs(),
+            params: self.graph.params,
+        };
+        if writer.len() as u64 > MOST_BYTES {
+            let advice = "export in a smaller precision";
+            let value = writer.len() as u64;
+            return Err(ExportError::TooLarge { what: "bytes of the file", value, limit: MOST_BYTES, advice });
+        }
+        let (bytes, weights) = writer.finish(&fields, &emitted.tensors, &emitted.ops, &emitted.schedules);
+        let file = File { bytes: AlignedBytes::copy_of(&bytes), weights };
+        file.model()?;
+        Ok(file)
+    }
+}

@@ -1,0 +1,122 @@
+//! The whole line: checkpoint to `.waft` file, in stages.
+//!
+//! ```text
+//! Prepared ──────────────────────────────► f16, f32 ─┐
+//!    └─ widths of activations ─ Calibrated ─ Quantized ─┴─► Export
+//! ```
+//!
+//! Each stage owns the one before; a decision is made once, is a value, and the network is emitted once for each that needs a
+//! file to be made.
+
+mod accuracy;
+mod activations;
+mod calibrated;
+mod error;
+mod file;
+mod options;
+mod prepared;
+mod quantized;
+mod report;
+mod weights;
+
+use waft::format::Precision;
+
+use self::calibrated::Calibrated;
+pub use self::error::ExportError;
+use self::file::File;
+pub use self::options::{ExportOptions, ResidualWidth};
+use self::prepared::Prepared;
+use self::quantized::Quantized;
+pub use self::report::{ExportReport, TensorError};
+use crate::checkpoint::Checkpoint;
+use crate::network::Network;
+use crate::progress::Progress;
+pub use crate::recipe::{Ranges, Recipe, Rounding, Shortcuts};
+use crate::sample::AlignedBytes;
+pub use crate::widths::WeightWidth;
+
+/// An exported model.
+#[derive(Debug)]
+pub struct Export {
+    /// The file.
+    pub bytes: AlignedBytes,
+    /// The weights' own file, if they are streamed.
+    pub weights: Option<Vec<u8>>,
+    /// What to tell people.
+    pub report: ExportReport,
+    /// The operations in real numbers, by the file's indices: what parity is checked against.
+    pub network: Network,
+}
+
+/// The last stage before the file: all decisions of its precision are made.
+enum Decided {
+    Float(Prepared, Precision),
+    Integer(Quantized),
+}
+
+impl Decided {
+    fn prepared(&self) -> &Prepared {
+        match self {
+            Decided::Float(prepared, _) => prepared,
+            Decided::Integer(quantized) => quantized.prepared(),
+        }
+    }
+
+    fn emit(&self, stream: Option<u64>) -> Result<File, ExportError> {
+        match self {
+            Decided::Float(prepared, precision) => prepared.emit(*precision, stream),
+            Decided::Integer(quantized) => quantized.emit(stream),
+        }
+    }
+}
+
+/// Exports a checkpoint.
+///
+/// # Errors
+/// If something is not supported, by name.
+pub fn export(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    progress: &dyn Progress,
+) -> Result<Export, ExportError> {
+    options.check()?;
+    let prepared = Prepared::new(checkpoint, options)?;
+    let reference = prepared.emit(Precision::F32, None)?;
+    let decided = match options.precision {
+        Precision::F16 | Precision::F32 => Decided::Float(prepared, options.precision),
+        Precision::I8 => {
+            let calibrated = Calibrated::new(prepared, &reference, options, progress)?;
+            let mut quantized = Quantized::new(calibrated, options, progress)?;
+            if options.output_correction {
+                quantized.correct_outputs(&reference, progress)?;
+            }
+            Decided::Integer(quantized)
+        }
+    };
+    let file = decided.emit(options.stream)?;
+    let prepared = decided.prepared();
+    let tensors = match options.precision {
+        Precision::F32 => vec![],
+        Precision::F16 | Precision::I8 => accuracy::measure(&prepared.network, &reference, &file, progress)?,
+    };
+    let report = ExportReport::new(&file, prepared, tensors)?;
+    let network = prepared.network.clone();
+    Ok(Export { bytes: file.bytes, weights: options.stream.map(|_| file.weights), report, network })
+}
+
+/// An `f32` model whose single list visits the given timesteps, for one network call at each.
+///
+/// # Errors
+/// If the checkpoint is not supported.
+pub fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<AlignedBytes, ExportError> {
+    Ok(Prepared::predictor(checkpoint, timesteps)?.emit(Precision::F32, None)?.bytes)
+}
+
+/// The precision's name in commands and reports.
+pub fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::I8 => "i8",
+        Precision::F16 => "f16",
+        Precision::F32 => "f32",
+    }
+}

@@ -1,0 +1,195 @@
+//! What to export.
+
+use waft::format::Precision;
+
+use super::ExportError;
+use crate::recipe::{Recipe, Rounding};
+use crate::widths::WeightWidth;
+
+/// Most step lists of a file.
+const MOST_LISTS: usize = 64;
+/// Most pictures to calibrate with.
+const MOST_IMAGES: usize = 100_000;
+
+/// How wide the residual stream, the skips and the inputs of convolutions are in the `i8` precision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResidualWidth {
+    /// 16 bits where they cost no arena, and for all streams if the arena stays small.
+    #[default]
+    Auto,
+    /// 8 bits wherever the arithmetic allows it.
+    Narrow,
+    /// 16 bits for streams, and for inputs of convolutions where they cost no arena.
+    Wide,
+}
+
+/// What to export.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// How the device computes.
+    pub precision: Precision,
+    /// Step counts of the lists that the file carries, each once, at most 64; the first is the default. Empty: the
+    /// checkpoint's own, or 10.
+    pub steps: Vec<usize>,
+    /// η of DDIM, 0 to 1.
+    pub eta: f64,
+    /// Guidance that the model will be used with, −1000 to 1000: calibrates for it, and keeps room for it if it is not 1.
+    /// `None`: room if the model knows "no class", and half of calibration's pictures at 2.
+    pub guidance: Option<f32>,
+    /// Derive ε from the clipped sample; `None`: as the checkpoint says.
+    pub use_clipped_model_output: Option<bool>,
+    /// Pictures to calibrate the `i8` precision with, 1 to 100,000.
+    pub calibration_images: usize,
+    /// Width of activations in the `i8` precision.
+    pub residual: ResidualWidth,
+    /// Width of weights in the `i8` precision.
+    pub weights: WeightWidth,
+    /// How reals of the `i8` precision become integers.
+    pub recipe: Recipe,
+    /// Scale each step's prediction of the `i8` precision by the factor that brings it nearest to that of `f32` (the
+    /// correlated part of the error, He et al., 2023, PTQD, arXiv:2305.10657); it is folded into the step's coefficients.
+    pub output_correction: bool,
+    /// Most bytes of the arena in the `i8` precision: activations get 16 bits as long as they fit. `None`: as `residual` says.
+    pub budget_ram: Option<u64>,
+    /// Most bytes of the file in the `i8` precision: weights of convolutions get four bits until it fits, those first that
+    /// lose least by it. `None`: as `weights` says.
+    pub budget_flash: Option<u64>,
+    /// Name in the header; `None`: the checkpoint's, or its folder's.
+    pub name: Option<String>,
+    /// Keep the weights of convolutions in a file of their own, and stream them through a window of at most this many
+    /// bytes of the arena.
+    pub stream: Option<u64>,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self {
+            precision: Precision::I8,
+            steps: vec![],
+            eta: 0.0,
+            guidance: None,
+            use_clipped_model_output: None,
+            calibration_images: 24,
+            residual: ResidualWidth::Auto,
+            weights: WeightWidth::Eight,
+            recipe: Recipe::default(),
+            output_correction: false,
+            budget_ram: None,
+            budget_flash: None,
+            name: None,
+            stream: None,
+        }
+    }
+}
+
+fn refuse(field: &'static str, value: impl ToString, expected: impl Into<String>) -> ExportError {
+    ExportError::Option { field, value: value.to_string(), expected: expected.into() }
+}
+
+impl ExportOptions {
+    /// Ranges, and what options say of each other.
+    pub(super) fn check(&self) -> Result<(), ExportError> {
+        if !(0.0..=1.0).contains(&self.eta) {
+            return Err(refuse("eta", self.eta, "between 0 and 1"));
+        }
+        if let Some(guidance) = self.guidance
+            && !(-1000.0..=1000.0).contains(&guidance)
+        {
+            return Err(refuse("guidance", guidance, "between -1000 and 1000"));
+        }
+        if !(1..=MOST_IMAGES).contains(&self.calibration_images) {
+            let expected = format!("between 1 and {MOST_IMAGES} pictures");
+            return Err(refuse("calibration_images", self.calibration_images, expected));
+        }
+        for (field, budget) in [("budget_ram", self.budget_ram), ("budget_flash", self.budget_flash)] {
+            if let (Some(budget), Precision::F16 | Precision::F32) = (budget, self.precision) {
+                return Err(refuse(field, budget, "only the i8 precision has widths to choose"));
+            }
+        }
+        if let Some(budget) = self.budget_flash {
+            if self.recipe.rounding == Rounding::Nearest {
+                let expected = "needs rounding = gptq, which says what four bits lose";
+                return Err(refuse("budget_flash", budget, expected));
+            }
+            if self.stream.is_some() {
+                return Err(refuse("budget_flash", budget, "is for files that hold their weights: without stream"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The step counts of the file's lists, with the checkpoint's default.
+    pub(super) fn step_counts(&self, default: Option<&Vec<usize>>) -> Result<Vec<usize>, ExportError> {
+        let steps = match self.steps.as_slice() {
+            [] => default.cloned().unwrap_or_else(|| vec![10]),
+            steps => steps.to_vec(),
+        };
+        let mut sorted = steps.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        if sorted.len() != steps.len() || steps.len() > MOST_LISTS {
+            let expected = format!("name each count once, at most {MOST_LISTS} of them");
+            return Err(refuse("steps", format!("{steps:?}"), expected));
+        }
+        let (images, lists) = (self.calibration_images, steps.len());
+        if self.precision == Precision::I8 && self.recipe.step_scales && images < lists {
+            let expected = format!(
+                "with step_scales, each of the step lists needs a picture for its scales, so at least {lists}, better a multiple"
+            );
+            return Err(refuse("calibration_images", images, expected));
+        }
+        Ok(steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut ExportOptions)) -> String {
+        let mut options = ExportOptions::default();
+        change(&mut options);
+        let checked = options.check().and_then(|()| options.step_counts(None));
+        checked.expect_err("a mistake").to_string()
+    }
+
+    #[test]
+    fn mistakes_name_the_field_the_value_and_what_is_expected() {
+        assert_eq!(refusal(|options| options.eta = 2.0), "eta = 2: between 0 and 1");
+        assert_eq!(refusal(|options| options.eta = f64::NAN), "eta = NaN: between 0 and 1");
+        assert_eq!(refusal(|options| options.guidance = Some(1e4)), "guidance = 10000: between -1000 and 1000");
+        for images in [0, 100_001] {
+            let refused = refusal(|options| options.calibration_images = images);
+            assert_eq!(refused, format!("calibration_images = {images}: between 1 and 100000 pictures"));
+        }
+        let refused = refusal(|options| options.steps = vec![10, 20, 10]);
+        assert_eq!(refused, "steps = [10, 20, 10]: name each count once, at most 64 of them");
+        let refused = refusal(|options| options.steps = (1..=65).collect());
+        assert!(refused.ends_with("name each count once, at most 64 of them"), "{refused}");
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        let refused = refusal(|options| (options.precision, options.budget_ram) = (Precision::F16, Some(5)));
+        assert!(refused.starts_with("budget_ram = 5: only the i8 precision"), "{refused}");
+        let refused = refusal(|options| (options.budget_flash, options.stream) = (Some(5), Some(6)));
+        assert!(refused.starts_with("budget_flash = 5") && refused.contains("stream"), "{refused}");
+        let refused = refusal(|options| (options.budget_flash, options.recipe.rounding) = (Some(5), Rounding::Nearest));
+        assert!(refused.starts_with("budget_flash = 5") && refused.contains("gptq"), "{refused}");
+        let refused = refusal(|options| {
+            (options.steps, options.calibration_images) = (vec![2, 3, 4], 2);
+            options.recipe.step_scales = true;
+        });
+        assert!(refused.starts_with("calibration_images = 2") && refused.contains("at least 3"), "{refused}");
+    }
+
+    #[test]
+    fn step_counts_are_those_of_the_options_then_of_the_checkpoint() {
+        let counts = |steps: &[usize], default: Option<&Vec<usize>>| {
+            ExportOptions { steps: steps.to_vec(), ..Default::default() }.step_counts(default).expect("valid")
+        };
+        assert_eq!(counts(&[3], Some(&vec![4])), [3]);
+        assert_eq!(counts(&[], Some(&vec![4, 5])), [4, 5]);
+        assert_eq!(counts(&[], None), [10]);
+    }
+}

@@ -1,0 +1,95 @@
+//! The first stage: the network, its step lists and names, ready to be emitted in a float precision.
+
+use typed_index_collections::TiVec;
+use waft::format::{Element, Precision, WeightLayout};
+
+use super::file::{File, Layout};
+use super::{ExportError, ExportOptions};
+use crate::checkpoint::Checkpoint;
+use crate::emit::{self, Source, StepList};
+use crate::graph::Graph;
+use crate::import::import;
+use crate::network::{Network, OpId};
+use crate::rewrite::rewrite;
+use crate::schedule::{DdimOptions, DdimStep, ScheduleError};
+use crate::write::Writer;
+
+/// A network ready to be emitted.
+pub(super) struct Prepared {
+    pub graph: Graph,
+    pub network: Network,
+    pub lists: Vec<StepList>,
+    pub name: String,
+    pub provenance: String,
+    pub unconditional_class: Option<usize>,
+}
+
+impl Prepared {
+    /// Imports a checkpoint and folds it into the operations of a device.
+    pub(super) fn new(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Self, ExportError> {
+        let defaults = checkpoint.defaults();
+        let graph = import(checkpoint)?;
+        let steps = options.step_counts(defaults.steps.as_ref())?;
+        let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
+        let unconditional_class = defaults.unconditional_class;
+        if let Some(class) = unconditional_class.filter(|&class| class >= classes) {
+            return Err(ExportError::UnconditionalClass { class, classes });
+        }
+        if let (Some(guidance), None) = (options.guidance.filter(|&guidance| guidance != 1.0), unconditional_class) {
+            return Err(ExportError::NoUnconditionalClass { guidance });
+        }
+        let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
+        let network = rewrite(&graph, guided)?;
+        let ddim = DdimOptions {
+            eta: options.eta,
+            use_clipped_model_output: options.use_clipped_model_output.unwrap_or(defaults.use_clipped_model_output),
+        };
+        let lists = steps
+            .iter()
+            .map(|&n| Ok(StepList::new(&graph, checkpoint.scheduler().ddim(n, ddim)?)))
+            .collect::<Result<_, ScheduleError>>()?;
+        let folder = || checkpoint.folder().file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();
+        let provenance = defaults.provenance.clone().unwrap_or_default();
+        let provenance = format!("{provenance}\nexported by waft-host {}", env!("CARGO_PKG_VERSION"));
+        Ok(Self { graph, network, lists, name, provenance: provenance.trim().into(), unconditional_class })
+    }
+
+    /// A model that predicts at the given timesteps and does not step.
+    pub(super) fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<Self, ExportError> {
+        let graph = import(checkpoint)?;
+        let network = rewrite(&graph, false)?;
+        let still = |timestep| DdimStep {
+            timestep,
+            prev_timestep: 0,
+            x0_x: 0.0,
+            x0_m: 0.0,
+            clip: None,
+            prev_x0: 0.0,
+            prev_x: 1.0,
+            prev_m: 0.0,
+            noise: 0.0,
+        };
+        let lists = vec![StepList::new(&graph, timesteps.iter().copied().map(still).collect())];
+        let (name, provenance) = (String::new(), String::new());
+        Ok(Self { graph, network, lists, name, provenance, unconditional_class: None })
+    }
+
+    /// What an emitter starts from, with the operations of `network`: the prepared one, or that with windows.
+    pub(super) fn source<'a>(&'a self, network: &'a Network) -> Source<'a> {
+        Source { graph: &self.graph, network, lists: &self.lists }
+    }
+
+    /// Emits the file of a float precision.
+    pub(super) fn emit(&self, precision: Precision, stream: Option<u64>) -> Result<File, ExportError> {
+        let element = if precision == Precision::F16 { Element::F16 } else { Element::F32 };
+        let elements = emit::float_elements(&self.network, element);
+        let layouts: TiVec<OpId, WeightLayout> =
+            self.network.ops.iter().map(|_| emit::float::float_layout(precision)).collect();
+        let layout = Layout::new(&self.network, elements, &layouts, stream)?;
+        let mut writer = Writer::default();
+        let source = self.source(&layout.network);
+        let emitted = emit::float::emit(&source, precision, &layout.plan, &layout.elements, &mut writer);
+        self.finish(writer, precision, &layout, &emitted)
+    }
+}

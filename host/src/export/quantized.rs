@@ -1,0 +1,92 @@
+//! The stage of the `i8` precision at which all weights are integers.
+
+use typed_index_collections::TiVec;
+use waft::Model;
+use waft::format::{Precision, WeightLayout};
+
+use super::calibrated::Calibrated;
+use super::file::{File, Layout};
+use super::prepared::Prepared;
+use super::{ExportError, ExportOptions, weights};
+use crate::calibrate::output_gains;
+use crate::emit;
+use crate::emit::i8::QuantizedConvs;
+use crate::network::OpId;
+use crate::progress::Progress;
+use crate::widths::{WeightWidth, WeightWidths, weight_widths};
+use crate::write::Writer;
+
+/// A network of integers.
+pub(super) struct Quantized {
+    pub calibrated: Calibrated,
+    pub convs: QuantizedConvs,
+}
+
+impl Quantized {
+    /// Rounds the weights to the widths that the options ask for.
+    pub(super) fn new(
+        calibrated: Calibrated,
+        options: &ExportOptions,
+        progress: &dyn Progress,
+    ) -> Result<Self, ExportError> {
+        let network = &calibrated.prepared.network;
+        let Some(budget) = options.budget_flash else {
+            let convs = round(&calibrated, &weight_widths(network, options.weights), progress);
+            return Ok(Self { calibrated, convs });
+        };
+        let convs = round(&calibrated, &weight_widths(network, WeightWidth::Eight), progress);
+        let eight = Self { calibrated, convs };
+        let bytes = eight.emit(None)?.bytes.as_slice().len() as u64;
+        if bytes <= budget {
+            return Ok(eight);
+        }
+        let Self { calibrated, convs } = eight;
+        let network = &calibrated.prepared.network;
+        let four = round(&calibrated, &weight_widths(network, WeightWidth::Four), progress);
+        let widths = weights::within(network, &calibrated.seen, &four, [bytes, budget])?;
+        let pick = |((width, eight), four)| match width {
+            WeightWidth::Eight => eight,
+            WeightWidth::Four => four,
+        };
+        let convs = widths.into_iter().zip(convs).zip(four).map(pick).collect();
+        Ok(Self { calibrated, convs })
+    }
+
+    pub(super) fn prepared(&self) -> &Prepared {
+        &self.calibrated.prepared
+    }
+
+    /// Scales each step's prediction by what brings it nearest to that of `reference`, the `f32` model.
+    pub(super) fn correct_outputs(&mut self, reference: &File, progress: &dyn Progress) -> Result<(), ExportError> {
+        let file = self.emit(None)?;
+        let models: [Model<'_>; 2] = [reference.model()?, file.model()?];
+        let gains = output_gains(&models[0], &models[1], &self.calibrated.how, progress);
+        for (list, gains) in self.calibrated.prepared.lists.iter_mut().zip(gains) {
+            for (step, gain) in list.steps.iter_mut().zip(gains) {
+                step.x0_m *= gain;
+                step.prev_m *= gain;
+            }
+        }
+        Ok(())
+    }
+
+    /// Emits the file.
+    pub(super) fn emit(&self, stream: Option<u64>) -> Result<File, ExportError> {
+        let Calibrated { prepared, widths, .. } = &self.calibrated;
+        let elements = widths.elements(&prepared.network);
+        let layouts: TiVec<OpId, WeightLayout> = self
+            .convs
+            .iter()
+            .map(|conv| conv.as_ref().map_or(WeightLayout::Rows8, |conv| conv.width.layout()))
+            .collect();
+        let layout = Layout::new(&prepared.network, elements, &layouts, stream)?;
+        let mut writer = Writer::default();
+        let from = self.calibrated.quantization(&layout.network);
+        let emitted = emit::i8::emit(from, &self.convs, &layout.plan, &layout.elements, &mut writer);
+        prepared.finish(writer, Precision::I8, &layout, &emitted)
+    }
+}
+
+fn round(calibrated: &Calibrated, widths: &WeightWidths, progress: &dyn Progress) -> QuantizedConvs {
+    emit::i8::quantize(calibrated.quantization(&calibrated.prepared.network), widths, progress)
+}

@@ -1,0 +1,142 @@
+//! The network as a device runs it: a list of operations over tensors that the [plan](crate::plan) places.
+//!
+//! [`mod@crate::rewrite`] folds a [`Graph`](crate::graph::Graph) into it. Tensors and operations have the same indices here,
+//! in the plan and in the file.
+
+mod op;
+
+use typed_index_collections::TiVec;
+
+use crate::graph::Shape;
+pub use op::{Attention, Conv2d, Embed, GroupNorm, Linear, Op, Operation, Window};
+
+/// Index of a tensor, in [`Network::tensors`] and in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(usize);
+
+/// Index of an operation, in [`Network::ops`] and in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OpId(usize);
+
+impl TensorId {
+    /// The index as the file has it.
+    ///
+    /// # Panics
+    /// If the network has more tensors than a file can: the exporter refuses these before it asks.
+    pub fn in_file(self) -> u16 {
+        u16::try_from(self.0).expect("the exporter refuses networks with more tensors than a file can have")
+    }
+}
+
+impl From<usize> for TensorId {
+    fn from(index: usize) -> Self {
+        Self(index)
+    }
+}
+
+impl From<TensorId> for usize {
+    fn from(id: TensorId) -> Self {
+        id.0
+    }
+}
+
+impl From<u16> for TensorId {
+    fn from(index: u16) -> Self {
+        Self(index.into())
+    }
+}
+
+impl From<usize> for OpId {
+    fn from(index: usize) -> Self {
+        Self(index)
+    }
+}
+
+impl From<OpId> for usize {
+    fn from(id: OpId) -> Self {
+        id.0
+    }
+}
+
+impl From<u16> for OpId {
+    fn from(index: u16) -> Self {
+        Self(index.into())
+    }
+}
+
+/// What a tensor is for; its element type follows from this and the precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The sample `x_t`.
+    Sample,
+    /// The model output.
+    Prediction,
+    /// The unconditional model output, kept for guidance.
+    Unconditional,
+    /// An activation between convolutions: residual stream, skip, or the inside of a block.
+    Stream,
+    /// Queries of an attention, or its context.
+    Attention,
+    /// Keys and values of an attention: the first half of the channels and the second, each with a scale of its own.
+    KeyValue,
+    /// Per-channel affine map of a normalization.
+    Norm,
+    /// The conditioning vector.
+    Conditioning,
+    /// A projection of it.
+    Bias,
+    /// Scores of one attention row.
+    Scores,
+    /// A convolution's ring of rows.
+    Ring,
+    /// What streamed weights pass through.
+    Window,
+}
+
+/// A tensor of the plan.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// For reports.
+    pub name: String,
+    /// Rows, columns, channels.
+    pub shape: Shape,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// The operations of one network call, in execution order.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Every tensor.
+    pub tensors: TiVec<TensorId, Tensor>,
+    /// Operations with the name of the graph's node that they compute.
+    pub ops: TiVec<OpId, (String, Op)>,
+    /// The sample.
+    pub sample: TensorId,
+    /// The model output.
+    pub prediction: TensorId,
+    /// The kept unconditional output, if the plan allows for guidance.
+    pub unconditional: Option<TensorId>,
+    /// Length of the conditioning vector; 0 if everything that depends on the timestep is a per-step bias.
+    pub conditioning: usize,
+}
+
+impl Network {
+    /// Adds a tensor.
+    pub fn tensor(&mut self, name: impl Into<String>, shape: Shape, role: Role) -> TensorId {
+        self.tensors.push_and_get_key(Tensor { name: name.into(), shape, role })
+    }
+
+    /// The convolutions, with their indices.
+    pub fn convs(&self) -> impl Iterator<Item = (OpId, &Conv2d)> {
+        self.ops.iter_enumerated().filter_map(|(id, (_, op))| match op {
+            Op::Conv2d(conv) => Some((id, &**conv)),
+            _ => None,
+        })
+    }
+
+    /// Multiply-accumulates of one call, padding taps included.
+    pub fn macs(&self) -> u64 {
+        self.ops.iter().map(|(_, op)| op.macs(&self.tensors)).sum()
+    }
+}

@@ -1,0 +1,253 @@
+//! The operations of a device, one struct each.
+
+use typed_index_collections::TiSlice;
+
+use super::{Tensor, TensorId};
+use crate::graph;
+
+/// What an operation does to tensors.
+pub trait Operation {
+    /// The tensors that it reads, scratch excluded.
+    fn inputs(&self) -> Vec<TensorId>;
+
+    /// The tensor that it computes.
+    fn output(&self) -> TensorId;
+
+    /// The tensors that it uses only while it runs.
+    fn scratch(&self) -> Vec<TensorId>;
+
+    /// Multiply-accumulates, padding taps included.
+    fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64;
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// The conditioning vector.
+    Embed(Embed),
+    /// A projection of it.
+    Linear(Linear),
+    /// Statistics of a normalization.
+    GroupNorm(GroupNorm),
+    /// A convolution.
+    Conv2d(Box<Conv2d>),
+    /// Attention.
+    Attention(Attention),
+}
+
+impl Op {
+    fn operation(&self) -> &dyn Operation {
+        match self {
+            Op::Embed(op) => op,
+            Op::Linear(op) => op,
+            Op::GroupNorm(op) => op,
+            Op::Conv2d(op) => &**op,
+            Op::Attention(op) => op,
+        }
+    }
+
+    /// The tensors that it reads, scratch excluded.
+    pub fn inputs(&self) -> Vec<TensorId> {
+        self.operation().inputs()
+    }
+
+    /// The tensor that it computes.
+    pub fn output(&self) -> TensorId {
+        self.operation().output()
+    }
+
+    /// The tensors that it uses only while it runs.
+    pub fn scratch(&self) -> Vec<TensorId> {
+        self.operation().scratch()
+    }
+
+    /// Multiply-accumulates, padding taps included.
+    pub fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        self.operation().macs(tensors)
+    }
+}
+
+/// `silu(time + class)`.
+#[derive(Clone, Debug)]
+pub struct Embed {
+    /// The conditioning vector.
+    pub output: TensorId,
+}
+
+impl Operation for Embed {
+    fn inputs(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        0
+    }
+}
+
+/// The projection of the conditioning vector that is the bias of a convolution.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// The conditioning vector.
+    pub source: TensorId,
+    /// Weights and bias; the bias includes the convolution's.
+    pub linear: graph::Linear,
+    /// The bias vector.
+    pub output: TensorId,
+}
+
+impl Operation for Linear {
+    fn inputs(&self) -> Vec<TensorId> {
+        vec![self.source]
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        (self.linear.inputs * self.linear.outputs) as u64
+    }
+}
+
+/// Statistics of a group normalization, as an affine map of each channel that convolutions apply.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    /// One or two inputs, joined along the channels.
+    pub sources: Vec<TensorId>,
+    /// Groups, epsilon, factors and summands.
+    pub norm: graph::GroupNorm,
+    /// The map: a factor and a summand for each channel.
+    pub output: TensorId,
+}
+
+impl Operation for GroupNorm {
+    fn inputs(&self) -> Vec<TensorId> {
+        self.sources.clone()
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        0
+    }
+}
+
+/// A convolution with everything folded into it.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    /// One or two inputs, joined along the channels.
+    pub sources: Vec<TensorId>,
+    /// Affine map of the joined channels.
+    pub norm: Option<TensorId>,
+    /// Whether SiLU follows the affine map.
+    pub silu: bool,
+    /// A raw input enters as `gain·x + offset`.
+    pub input_affine: (f32, f32),
+    /// Whether rows and columns are doubled first.
+    pub upsample: bool,
+    /// Kernel, weights and constant bias, factors folded in.
+    pub conv: graph::Conv2d,
+    /// Projection of the conditioning vector, with the constant bias and factors folded in, and the tensor that holds
+    /// it; `None` if the schedules carry it as per-step biases.
+    pub projection: Option<(graph::Linear, Option<TensorId>)>,
+    /// Tensor that is added and its factor.
+    pub residual: Option<(TensorId, f32)>,
+    /// The ring.
+    pub ring: TensorId,
+    /// How the weights are streamed, if they are.
+    pub window: Option<Window>,
+    /// The result.
+    pub output: TensorId,
+}
+
+/// How a convolution's weights pass through the arena.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The memory.
+    pub tensor: TensorId,
+    /// Blocks of eight output channels in a chunk.
+    pub blocks: usize,
+    /// Number of chunks.
+    pub chunks: usize,
+}
+
+impl Operation for Conv2d {
+    fn inputs(&self) -> Vec<TensorId> {
+        let bias = self.projection.as_ref().and_then(|(_, id)| *id);
+        let residual = self.residual.map(|(id, _)| id);
+        self.sources.iter().copied().chain(self.norm).chain(residual).chain(bias).collect()
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        self.window.map(|window| window.tensor).into_iter().chain([self.ring]).collect()
+    }
+
+    fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        (tensors[self.output].shape.len() * self.taps()) as u64
+    }
+}
+
+impl Conv2d {
+    /// Weights of one output channel.
+    pub fn taps(&self) -> usize {
+        self.conv.kernel[0] * self.conv.kernel[1] * self.conv.inputs
+    }
+}
+
+/// Attention over pixels, written over the queries.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// Queries.
+    pub query: TensorId,
+    /// Keys, then values.
+    pub key_value: TensorId,
+    /// Number of heads.
+    pub heads: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Scores of one row.
+    pub scratch: TensorId,
+    /// Context, in the place of the queries.
+    pub output: TensorId,
+}
+
+impl Operation for Attention {
+    fn inputs(&self) -> Vec<TensorId> {
+        vec![self.query, self.key_value]
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![self.scratch]
+    }
+
+    fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        let shape = tensors[self.query].shape;
+        (2 * shape.pixels() * shape.len()) as u64
+    }
+}

@@ -1,0 +1,181 @@
+//! Rewrites: from the mathematics of a [`Graph`] to the operations that a device runs. One rule a file:
+//!
+//! - `gather`: the affine map of a normalization, the SiLU behind it, nearest upsampling, the join of a skip connection and
+//!   an affine input map fold into the gather of the convolution that reads them.
+//! - `group_norm`: GroupNorm shrinks to statistics that become a per-channel affine map.
+//! - `projection`: the projection of the conditioning vector becomes the bias of the convolution before it.
+//! - `residual`: a sum becomes the residual of the convolution that computes its later operand.
+//! - `scale`: a factor behind a convolution goes into its weights and the residual's gain.
+//! - `attention`: keys and values come from one convolution, the context is written over the queries.
+//! - `shortcuts`: raw convolutions run as soon as the operations that share their inputs are done.
+//!
+//! `conv2d` puts together what folds into one convolution. What cannot be folded is refused with the node's name: no buffer
+//! is added that the caller does not expect.
+
+mod attention;
+mod conv2d;
+mod gather;
+mod group_norm;
+mod projection;
+mod residual;
+mod scale;
+mod shortcuts;
+#[cfg(test)]
+mod testing;
+
+use std::collections::{HashMap, HashSet};
+
+use thiserror::Error;
+use typed_index_collections::TiVec;
+
+use crate::graph::{self, Graph, Node, Op as GraphOp, Shape};
+use crate::network::{Embed, Network, Op, Role, Tensor, TensorId};
+
+/// A graph that does not fold into the device's operations.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("{node}: {what}; waft has no operation for this, please report the configuration")]
+pub struct RewriteError {
+    /// The graph's node.
+    pub node: String,
+    /// What does not fold.
+    pub what: &'static str,
+}
+
+impl RewriteError {
+    fn new(node: &Node, what: &'static str) -> Self {
+        Self { node: node.name.clone(), what }
+    }
+}
+
+/// Folds `graph` into device operations. `guidance` keeps room for the unconditional output; only models with classes
+/// can use it.
+///
+/// # Errors
+/// If some node cannot be folded.
+pub fn rewrite(graph: &Graph, guidance: bool) -> Result<Network, RewriteError> {
+    let mut rewriter = Rewriter::new(graph);
+    rewriter.run()?;
+    let mut network = rewriter.network;
+    network.prediction = *rewriter.placed.get(&graph.output).ok_or_else(|| RewriteError {
+        node: graph.tensors[graph.output.0].name.clone(),
+        what: "the model output is not a convolution's result",
+    })?;
+    let prediction = &mut network.tensors[network.prediction];
+    prediction.role = Role::Prediction;
+    let shape = prediction.shape;
+    if guidance && graph.classes.is_some() {
+        network.unconditional = Some(network.tensor("unconditional prediction", shape, Role::Unconditional));
+    }
+    shortcuts::hoist(&mut network);
+    Ok(network)
+}
+
+/// A network under construction.
+struct Rewriter<'g> {
+    graph: &'g Graph,
+    /// The node that writes each activation.
+    writer: HashMap<graph::TensorId, &'g Node>,
+    /// The nodes that read each activation.
+    readers: HashMap<graph::TensorId, Vec<&'g Node>>,
+    network: Network,
+    /// The network's tensor for each activation that exists in it.
+    placed: HashMap<graph::TensorId, TensorId>,
+    /// The map for each GroupNorm, by the activation that this writes.
+    norms: HashMap<graph::TensorId, TensorId>,
+    /// What the convolutions write that are in the network.
+    done: HashSet<graph::TensorId>,
+    conditioning: Option<TensorId>,
+}
+
+impl<'g> Rewriter<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        let mut writer = HashMap::new();
+        let mut readers: HashMap<_, Vec<_>> = HashMap::new();
+        for node in &graph.nodes {
+            writer.insert(node.output, node);
+            for &input in &node.inputs {
+                readers.entry(input).or_default().push(node);
+            }
+        }
+        let mut tensors = TiVec::new();
+        let shape = graph.shape(graph.input);
+        let sample = tensors.push_and_get_key(Tensor { name: "sample".into(), shape, role: Role::Sample });
+        let network =
+            Network { tensors, ops: TiVec::new(), sample, prediction: sample, unconditional: None, conditioning: 0 };
+        Self {
+            graph,
+            writer,
+            readers,
+            network,
+            placed: HashMap::from([(graph.input, sample)]),
+            norms: HashMap::new(),
+            done: HashSet::new(),
+            conditioning: None,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), RewriteError> {
+        if self.graph.classes.is_some() {
+            let length = self.graph.time.linear_2.outputs;
+            self.network.conditioning = length;
+            let output = self.network.tensor("conditioning", Shape::new(1, 1, length), Role::Conditioning);
+            self.conditioning = Some(output);
+            self.push("conditioning", Op::Embed(Embed { output }));
+        }
+        for node in &self.graph.nodes {
+            match &node.op {
+                GraphOp::Conv2d(conv) if !self.feeds_attention(node) && !self.done.contains(&node.output) => {
+                    self.conv2d(node, conv.clone(), Role::Stream)?;
+                }
+                GraphOp::Attention { heads, scale } => self.attention(node, *heads, *scale)?,
+                // Folded into a convolution when that is reached.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends an operation.
+    fn push(&mut self, name: impl Into<String>, op: Op) {
+        self.network.ops.push((name.into(), op));
+    }
+
+    /// The node that reads an activation, if it is the only one.
+    fn only_reader(&self, id: graph::TensorId) -> Option<&'g Node> {
+        match self.readers.get(&id).map(Vec::as_slice) {
+            Some(&[reader]) => Some(reader),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{conv, graph, norm};
+    use super::*;
+
+    #[test]
+    fn an_output_that_is_no_convolutions_result_is_refused() {
+        let mut graph = graph(4, 2);
+        let x = graph.node("conv", conv(2, 2), &[graph.input]);
+        graph.output = graph.node("norm_out", norm(2), &[x]);
+        let refused = rewrite(&graph, false).err().map(|error| error.to_string()).expect("refused");
+        assert!(refused.starts_with("norm_out: the model output is not a convolution's result"), "{refused}");
+    }
+
+    #[test]
+    fn room_for_the_unconditional_prediction_is_kept_for_classes_only() {
+        let mut graph = graph(4, 2);
+        graph.output = graph.node("conv", conv(2, 3), &[graph.input]);
+        let plain = rewrite(&graph, true).expect("folds");
+        assert_eq!((plain.unconditional, plain.conditioning, plain.ops.len()), (None, 0, 1));
+        graph.classes = Some(graph::ClassEmbedding { classes: 1, table: vec![0.0; 2] });
+        let guided = rewrite(&graph, true).expect("folds");
+        let unconditional = guided.unconditional.expect("kept");
+        assert_eq!(guided.tensors[unconditional].shape, guided.tensors[guided.prediction].shape);
+        assert_eq!(guided.tensors[guided.prediction].role, Role::Prediction);
+        assert_eq!(guided.conditioning, 2);
+        assert!(matches!(guided.ops.first(), Some((_, Op::Embed(_)))), "the class is embedded first");
+        assert_eq!(rewrite(&graph, false).expect("folds").unconditional, None);
+    }
+}
