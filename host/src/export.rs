@@ -17,7 +17,7 @@ use crate::plan::{Plan, materialized_bytes, plan};
 use crate::progress::Progress;
 pub use crate::quantize::Ranges;
 use crate::sample::{self, AlignedBytes, to_floats};
-use crate::schedule::{DdimOptions, ScheduleError};
+use crate::schedule::{Ddim, ScheduleError, Solver, Step};
 use crate::stream::with_windows;
 use crate::write::{Fields, Writer};
 
@@ -237,7 +237,7 @@ pub fn export(
                 for (list, gains) in prepared.lists.iter_mut().zip(gains) {
                     for (step, gain) in list.steps.iter_mut().zip(gains) {
                         step.x0_m *= gain;
-                        step.prev_m *= gain;
+                        step.next_m *= gain;
                     }
                 }
             }
@@ -297,18 +297,7 @@ pub fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<AlignedBy
     let graph = import(checkpoint)?;
     let network = lower(&graph, false)?;
     // Only the timesteps matter: the model predicts and does not step.
-    let still = crate::schedule::DdimStep {
-        timestep: 0,
-        prev_timestep: 0,
-        x0_x: 0.0,
-        x0_m: 0.0,
-        clip: None,
-        prev_x0: 0.0,
-        prev_x: 1.0,
-        prev_m: 0.0,
-        noise: 0.0,
-    };
-    let steps = timesteps.iter().map(|&timestep| crate::schedule::DdimStep { timestep, ..still }).collect();
+    let steps = timesteps.iter().map(|&timestep| Step { timestep, next_x: 1.0, ..Step::default() }).collect();
     let lists = vec![StepList::new(&graph, steps)];
     let (name, provenance) = (String::new(), String::new());
     let prepared = Prepared { graph, network, lists, name, provenance, unconditional_class: None };
@@ -363,13 +352,13 @@ fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared,
     }
     let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
     let network = lower(&graph, guided)?;
-    let ddim = DdimOptions {
+    let ddim = Ddim {
         eta: options.eta,
         use_clipped_model_output: options.use_clipped_model_output.unwrap_or(defaults.use_clipped_model_output),
     };
     let lists = steps
         .iter()
-        .map(|&n| Ok(StepList::new(&graph, checkpoint.scheduler().ddim(n, ddim)?)))
+        .map(|&n| Ok(StepList::new(&graph, Solver::Ddim(ddim).steps(checkpoint.scheduler(), n)?)))
         .collect::<Result<_, ScheduleError>>()?;
     let folder = || checkpoint.folder().file_name().map(|name| name.to_string_lossy().into_owned());
     let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();

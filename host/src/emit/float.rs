@@ -7,7 +7,7 @@ use super::{ATTENTION, EMBED, Emitted, GROUP_NORM, LINEAR, Source, bias_layout, 
 use crate::graph::silu;
 use crate::lower::Op;
 use crate::plan::Plan;
-use crate::schedule::DdimStep;
+use crate::schedule::Step;
 use crate::write::{Record, ScheduleEntry, Writer};
 
 /// Emits records and parameters in `f32` or `f16`.
@@ -130,15 +130,15 @@ fn blocked(weight: &[f32], taps: usize) -> Vec<f32> {
     blocks
 }
 
-fn step_record(step: &DdimStep) -> Record {
+fn step_record(step: &Step) -> Record {
     let clip = step.clip.unwrap_or(f64::INFINITY);
     Record::new(STEP_BYTES)
         .i32(0, step.timestep as i32)
         .f32(4, clip as f32)
         .f32(8, step.x0_x as f32)
         .f32(12, step.x0_m as f32)
-        .f32(20, step.prev_x0 as f32)
-        .f32(24, step.prev_x as f32)
-        .f32(28, step.prev_m as f32)
+        .f32(20, step.next_x0 as f32)
+        .f32(24, step.next_x as f32)
+        .f32(28, step.next_m as f32)
         .f32(32, step.noise as f32)
 }

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::quantize::{self, Ranges, Scale, multiplier};
 use crate::rounding::{self, Moments, Rounded};
-use crate::schedule::DdimStep;
+use crate::schedule::Step;
 use crate::write::{Record, ScheduleEntry, Writer};
 
 /// Bits that a linear map's 64-bit sum gives up on its way to 32 bits.
@@ -597,10 +597,10 @@ fn mantissas<const N: usize>(values: [f64; N]) -> ([i32; N], u32) {
     (values.map(|v| (v * 2f64.powi(bits)).round().clamp(-536_870_912.0, 536_870_912.0) as i32), bits as u32)
 }
 
-fn step_record(step: &DdimStep) -> Record {
+fn step_record(step: &Step) -> Record {
     let clip = step.clip.map_or(i32::MAX, |clip| fixed(clip, SAMPLE_BITS));
     let (x0, x0_bits) = mantissas([step.x0_x, step.x0_m]);
-    let (prev, prev_bits) = mantissas([step.prev_x0, step.prev_x, step.prev_m, step.noise]);
+    let (prev, prev_bits) = mantissas([step.next_x0, step.next_x, step.next_m, step.noise]);
     Record::new(STEP_BYTES)
         .i32(0, step.timestep as i32)
         .i32(4, clip)

@@ -8,21 +8,21 @@ use waft::format::Element;
 use crate::graph::{Graph, silu};
 use crate::lower::{Network, Op, Role};
 use crate::plan::Plan;
-use crate::schedule::DdimStep;
+use crate::schedule::Step;
 use crate::write::{Record, ScheduleEntry, TensorEntry};
 
 /// One step list of the export, with what its timesteps fix.
 #[derive(Clone, Debug)]
 pub struct StepList {
     /// The steps; each may have any timestep.
-    pub steps: Vec<DdimStep>,
+    pub steps: Vec<Step>,
     /// The time embedding of each step, before the class and the SiLU.
     pub embeddings: Vec<Vec<f64>>,
 }
 
 impl StepList {
     /// Computes the embeddings of the given steps.
-    pub fn new(graph: &Graph, steps: Vec<DdimStep>) -> Self {
+    pub fn new(graph: &Graph, steps: Vec<Step>) -> Self {
         let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep as f64)).collect();
         Self { steps, embeddings }
     }
