@@ -41,10 +41,11 @@ pub struct SchedulerConfig {
     pub rescale_betas_zero_snr: bool,
     /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Bound of the predicted clean sample in DDIM and DDPM.
-    pub clip_sample: Option<f64>,
-    /// Dynamic thresholding whose largest threshold is 1, which is clipping to ±1. It goes before `clip_sample`.
+    /// Dynamic thresholding whose largest threshold is 1, which is clipping to ±1.
     pub thresholding: bool,
+    /// Bound of the predicted clean sample in DDIM and DDPM: `clip_sample_range` if `clip_sample`. Thresholding goes
+    /// before it, and makes it 1.
+    pub clip: Option<f64>,
     /// Whether the last step of DDIM ends at ᾱ = 1 rather than at ᾱ of timestep 0.
     pub set_alpha_to_one: bool,
     /// Which timesteps a short list visits; `None`: as the solver's class in diffusers.
@@ -159,6 +160,7 @@ impl SchedulerConfig {
             ("linspace", TimestepSpacing::Linspace),
             ("trailing", TimestepSpacing::Trailing),
         ];
+        let thresholding = thresholding(&fields)?;
         let timestep_spacing = fields.choice("timestep_spacing", &spacings)?;
         let leads = timestep_spacing.is_none_or(|spacing| spacing == TimestepSpacing::Leading);
         Ok(Self {
@@ -167,18 +169,13 @@ impl SchedulerConfig {
             betas,
             rescale_betas_zero_snr: fields.flag("rescale_betas_zero_snr", false)?,
             prediction_type: fields.choice("prediction_type", &predictions)?.unwrap_or(PredictionType::Epsilon),
-            clip_sample: clip_sample(&fields)?,
-            thresholding: thresholding(&fields)?,
+            thresholding,
+            clip: if thresholding { Some(1.0) } else { clip_sample(&fields)? },
             set_alpha_to_one: fields.flag("set_alpha_to_one", true)?,
             timestep_spacing,
             steps_offset: if leads { fields.count("steps_offset", 0, 0..=num_train_timesteps)? } else { 0 },
             fields,
         })
-    }
-
-    /// Bound of the predicted clean sample in DDIM and DDPM.
-    pub(super) fn clip(&self) -> Option<f64> {
-        if self.thresholding { Some(1.0) } else { self.clip_sample }
     }
 
     /// The clean sample as factors of `x` and `m`, where √ᾱ is `signal` and √(1−ᾱ) is `sigma`.

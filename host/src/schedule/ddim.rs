@@ -64,6 +64,6 @@ impl Ddim {
         } else {
             (next.sqrt(), direction * epsilon_x, direction * epsilon_m)
         };
-        Step { x0_x, x0_m, clip: config.clip(), next_x0, next_x, next_m, noise, ..Step::default() }
+        Step { x0_x, x0_m, clip: config.clip, next_x0, next_x, next_m, noise, ..Step::default() }
     }
 }

@@ -56,7 +56,7 @@ fn step(config: &SchedulerConfig, variance: Variance, alpha: f64, next: f64) -> 
     Step {
         x0_x,
         x0_m,
-        clip: config.clip(),
+        clip: config.clip,
         next_x0: next.sqrt() * beta / (1.0 - alpha),
         next_x: (alpha / next).sqrt() * (1.0 - next) / (1.0 - alpha),
         noise: noise.sqrt(),

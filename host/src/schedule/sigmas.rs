@@ -22,6 +22,12 @@ impl Levels {
 
     /// What the configuration asks for; `None`: the noise levels of the timesteps.
     pub(super) fn read(config: &SchedulerConfig) -> Result<Option<Self>, ScheduleError> {
+        // diffusers adds these up, which None ends.
+        for name in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"] {
+            if config.fields.get(name).is_some_and(|value| value.is_null()) {
+                return Err(ScheduleError::field(name, "null", "true or false"));
+            }
+        }
         let mut read = None;
         for (name, levels) in Self::FIELDS {
             if config.fields.flag(name, false)? && read.replace(levels).is_some() {
