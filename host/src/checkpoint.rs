@@ -100,7 +100,7 @@ pub struct ExportDefaults {
     pub steps: Option<Vec<usize>>,
     /// The class that means "no class".
     pub unconditional_class: Option<usize>,
-    /// Sampler option, see [`crate::schedule::DdimOptions`].
+    /// Sampler option, see [`crate::schedule::Ddim`].
     pub use_clipped_model_output: bool,
     /// Where it comes from, and its licence.
     pub provenance: Option<String>,

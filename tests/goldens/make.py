@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import schedule
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from safetensors.torch import save_file
@@ -169,6 +170,7 @@ def main() -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, HERE / "digits_trajectories.safetensors")
 
     (HERE / "schedules.json").write_text(json.dumps(schedules(), separators=(",", ":")) + "\n")
+    schedule.write()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ use waft::format::{Attention, Element, Embed, FloatStep, GroupNorm, Linear, Op, 
 use super::{Emitted, Source, attention_record, bias_layout, conv_record, schedules, sources, tensor_table};
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
-use crate::schedule::DdimStep;
+use crate::schedule::Step;
 use crate::write::{Steps, Writer, id, pack};
 
 /// Emits records and parameters in `f32` or `f16`.
@@ -120,12 +120,13 @@ fn record(
     }
 }
 
-fn step_record(step: &DdimStep) -> FloatStep {
+fn step_record(step: &Step) -> FloatStep {
     FloatStep {
         timestep: step.timestep as i32,
         clip: step.clip.unwrap_or(f64::INFINITY) as f32,
         x0: [step.x0_x, step.x0_m].map(|value| value as f32),
-        next: [step.prev_x0, step.prev_x, step.prev_m, step.noise].map(|value| value as f32),
+        next: [step.next_x0, step.next_x, step.next_m, step.noise].map(|value| value as f32),
+        history: step.next_history.map(|value| value as f32),
         ..Zeroable::zeroed()
     }
 }

@@ -10,21 +10,21 @@ use waft::format::{Attention, Bias, Conv2d, Element, Gather, Op, OpKind, Tensor,
 use crate::graph::{Graph, silu};
 use crate::network::{self, Network, OpId, Role, TensorId};
 use crate::plan::Plan;
-use crate::schedule::DdimStep;
+use crate::schedule::Step;
 use crate::write::{ScheduleEntry, Steps, StoredWeights, id, optional};
 
 /// One step list of the export, with what its timesteps fix.
 #[derive(Clone, Debug)]
 pub struct StepList {
     /// The steps; each may have any timestep.
-    pub steps: Vec<DdimStep>,
+    pub steps: Vec<Step>,
     /// The time embedding of each step, before the class and the SiLU.
     pub embeddings: Vec<Vec<f64>>,
 }
 
 impl StepList {
     /// Computes the embeddings of the given steps.
-    pub fn new(graph: &Graph, steps: Vec<DdimStep>) -> Self {
+    pub fn new(graph: &Graph, steps: Vec<Step>) -> Self {
         let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep as f64)).collect();
         Self { steps, embeddings }
     }
@@ -167,7 +167,7 @@ fn tensor_table(
 fn schedules(
     source: &Source<'_>,
     bias_bytes: usize,
-    steps: impl Fn(&[DdimStep]) -> Steps,
+    steps: impl Fn(&[Step]) -> Steps,
     entry: impl Fn(f64, &mut Vec<u8>),
     row: impl Fn([usize; 2], &[f64], &mut [u8]),
 ) -> Vec<ScheduleEntry> {

@@ -11,7 +11,7 @@ use crate::graph::Graph;
 use crate::import::import;
 use crate::network::{Network, OpId};
 use crate::rewrite::rewrite;
-use crate::schedule::{DdimOptions, DdimStep, ScheduleError};
+use crate::schedule::{Ddim, ScheduleError, Solver, Step};
 use crate::write::Writer;
 
 /// A network ready to be emitted.
@@ -40,13 +40,13 @@ impl Prepared {
         }
         let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
         let network = rewrite(&graph, guided)?;
-        let ddim = DdimOptions {
+        let ddim = Ddim {
             eta: options.eta,
             use_clipped_model_output: options.use_clipped_model_output.unwrap_or(defaults.use_clipped_model_output),
         };
         let lists = steps
             .iter()
-            .map(|&n| Ok(StepList::new(&graph, checkpoint.scheduler().ddim(n, ddim)?)))
+            .map(|&n| Ok(StepList::new(&graph, Solver::Ddim(ddim).steps(checkpoint.scheduler(), n)?)))
             .collect::<Result<_, ScheduleError>>()?;
         let folder = || checkpoint.folder().file_name().map(|name| name.to_string_lossy().into_owned());
         let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();
@@ -59,17 +59,7 @@ impl Prepared {
     pub(super) fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<Self, ExportError> {
         let graph = import(checkpoint)?;
         let network = rewrite(&graph, false)?;
-        let still = |timestep| DdimStep {
-            timestep,
-            prev_timestep: 0,
-            x0_x: 0.0,
-            x0_m: 0.0,
-            clip: None,
-            prev_x0: 0.0,
-            prev_x: 1.0,
-            prev_m: 0.0,
-            noise: 0.0,
-        };
+        let still = |timestep| Step { timestep, next_x: 1.0, ..Step::default() };
         let lists = vec![StepList::new(&graph, timesteps.iter().copied().map(still).collect())];
         let (name, provenance) = (String::new(), String::new());
         Ok(Self { graph, network, lists, name, provenance, unconditional_class: None })
