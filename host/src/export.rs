@@ -11,7 +11,7 @@ use crate::emit::i8::{QuantizedConv, Widths, shares_scale};
 pub use crate::emit::i8::{Recipe, Rounding, Shortcuts};
 use crate::emit::{self, Source, StepList};
 use crate::graph::Graph;
-use crate::import::{ImportError, import};
+use crate::import::{ImportError, import, import_for_sampling};
 use crate::lower::{LowerError, Network, Op, Role, lower};
 use crate::plan::{Plan, materialized_bytes, plan};
 use crate::progress::Progress;
@@ -318,7 +318,7 @@ pub fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<AlignedBy
 fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared, ExportError> {
     let refuse = |text: String| ExportError::Option(text);
     let defaults = checkpoint.defaults();
-    let graph = import(checkpoint)?;
+    let graph = import_for_sampling(checkpoint)?;
     let mut steps = options.steps.clone();
     if steps.is_empty() {
         steps = defaults.steps.clone().unwrap_or_else(|| vec![10]);
@@ -369,8 +369,8 @@ fn prepare(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Prepared,
     };
     let lists = steps
         .iter()
-        .map(|&n| Ok(StepList::new(&graph, checkpoint.scheduler().ddim(n, ddim)?)))
-        .collect::<Result<_, ScheduleError>>()?;
+        .map(|&n| Ok(StepList::new(&graph, checkpoint.scheduler()?.ddim(n, ddim)?)))
+        .collect::<Result<_, ExportError>>()?;
     let folder = || checkpoint.folder().file_name().map(|name| name.to_string_lossy().into_owned());
     let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();
     let provenance = defaults.provenance.clone().unwrap_or_default();
