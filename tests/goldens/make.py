@@ -147,7 +147,7 @@ def pickles() -> None:
     save_file({key: tensor.float().clone().contiguous() for key, tensor in floats.items()}, folder / "expected.safetensors")
     tensors._metadata = {"": {"version": 1}}
     torch.save(tensors, folder / "state_dict.bin")
-    torch.save(dict(tensors), folder / "protocol4.pt", pickle_protocol=4)
+    torch.save(dict(tensors), folder / "protocol4.bin", pickle_protocol=4)
     wrapped = {f"module._orig_mod.{key}": tensor for key, tensor in tensors.items()}
     worse = {key: torch.zeros(1) for key in wrapped}
     state = {"epoch": 3, "loss": 0.5, "name": "run", "seen": [1, 2, 1 << 40], "best": None, "done": False}
@@ -157,11 +157,11 @@ def pickles() -> None:
         def __reduce__(self):
             return os.system, ("true",)
 
-    torch.save({"a": torch.zeros(2), "b": collections.defaultdict(list)}, folder / "module.pt")
-    torch.save({"a": Code()}, folder / "code.pt")
+    torch.save({"a": torch.zeros(2), "b": collections.defaultdict(list)}, folder / "module.bin")
+    torch.save({"a": Code()}, folder / "code.bin")
     torch.save({"a": torch.zeros(2)}, folder / "legacy.bin", _use_new_zipfile_serialization=False)
-    torch.save([torch.zeros(2)], folder / "list.pt")
-    torch.save({"weights": {"a": torch.zeros(2)}}, folder / "unnamed.pt")
+    torch.save([torch.zeros(2)], folder / "list.bin")
+    torch.save({"weights": {"a": torch.zeros(2)}}, folder / "unnamed.bin")
 
 
 def main() -> None:

@@ -258,7 +258,7 @@ fn channels_that_differ_are_refused_where_they_are_drawn_and_not_where_they_are_
         let config = json!({
             "_class_name": "UNet2DModel", "sample_size": 4, "in_channels": inputs, "out_channels": outputs,
             "block_out_channels": [4], "layers_per_block": 1, "norm_num_groups": 2,
-            "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"],
+            "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "attention_head_dim": 4,
         });
         random_checkpoint(folder.path(), &config);
         let opened = Checkpoint::open(folder.path()).expect("opens");
@@ -290,7 +290,7 @@ fn check_tensors(checkpoint: &Checkpoint) {
 
 #[test]
 fn state_dictionaries_of_torch_save_are_read() {
-    for name in ["state_dict.bin", "protocol4.pt"] {
+    for name in ["state_dict.bin", "protocol4.bin"] {
         let checkpoint = pickled(name).expect("opens");
         check_tensors(&checkpoint);
         assert_eq!(checkpoint.notes(), []);
@@ -308,11 +308,11 @@ fn a_state_dictionary_inside_of_a_training_state_is_found_and_told() {
 #[test]
 fn whatever_else_a_pickle_does_is_refused_by_name() {
     for (name, expected) in [
-        ("module.pt", "collections.defaultdict"),
-        ("code.pt", "posix.system"),
+        ("module.bin", "collections.defaultdict"),
+        ("code.bin", "posix.system"),
         ("legacy.bin", "before 1.6"),
-        ("list.pt", "dictionary of tensors"),
-        ("unnamed.pt", "its keys are [\"weights\"]"),
+        ("list.bin", "dictionary of tensors"),
+        ("unnamed.bin", "its keys are [\"weights\"]"),
     ] {
         let error = pickled(name).expect_err("refused").to_string();
         assert!(error.contains(expected), "{name}: {error}");

@@ -135,7 +135,9 @@ impl<'b> Archive<'b> {
     fn file(&mut self, name: &str) -> Result<Range<usize>, TorchError> {
         let path = format!("{}{name}", self.root);
         let fail = |what: String| TorchError::Archive(format!("{path}: {what}; the file is damaged or incomplete"));
-        let mut file = self.zip.by_name_raw(path.as_bytes()).map_err(|error| fail(error.to_string()))?;
+        // By index: what is found by its raw name is read without a look at its checksum.
+        let index = self.zip.index_for_name_raw(path.as_bytes()).ok_or_else(|| fail("is missing".into()))?;
+        let mut file = self.zip.by_index(index).map_err(|error| fail(error.to_string()))?;
         if file.compression() != zip::CompressionMethod::Stored || file.encrypted() {
             return refuse(format!("{path} is compressed or encrypted, which torch.save does not do"));
         }
