@@ -5,6 +5,8 @@
 //! that time and memory are proportional to the pickle whatever it does, and nothing recurses.
 
 mod opcodes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
