@@ -57,7 +57,7 @@ pub fn psnr(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Writes a checkpoint with small pseudo-random weights for a configuration: it asks the importer which tensors are
-/// missing, one after the other, as their names and shapes are in its errors.
+/// missing, one after the other, as their names and shapes are in its errors. Its scheduler has diffusers' defaults.
 ///
 /// # Panics
 /// If the configuration itself is refused.
@@ -67,6 +67,7 @@ pub fn random_checkpoint(folder: &Path, config: &serde_json::Value) {
     use waft_host::import::{ImportError, import};
 
     std::fs::write(folder.join("config.json"), config.to_string()).expect("writes");
+    std::fs::write(folder.join("scheduler_config.json"), r#"{"_class_name":"DDIMScheduler"}"#).expect("writes");
     let path = folder.join("diffusion_pytorch_model.safetensors");
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vec![];
     let mut state = 0x9E37_79B9u32;

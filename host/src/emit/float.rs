@@ -9,7 +9,7 @@ use super::{Emitted, Source, attention_record, bias_layout, conv_record, schedul
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
 use crate::schedule::Step;
-use crate::write::{Steps, Writer, id, pack};
+use crate::write::{Steps, Writer, pack};
 
 /// Emits records and parameters in `f32` or `f16`.
 pub fn emit(
@@ -65,7 +65,7 @@ fn record(
             let table = source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
             Op::Embed(Embed {
                 kind: OpKind::Embed.code(),
-                output: id(op.output),
+                output: op.output.in_file(),
                 table: writer.values(table),
                 ..Zeroable::zeroed()
             })
@@ -80,8 +80,8 @@ fn record(
             };
             Op::Linear(Linear {
                 kind: OpKind::Linear.code(),
-                source: id(*source),
-                output: id(*output),
+                source: source.in_file(),
+                output: output.in_file(),
                 weights,
                 bias: writer.values(&linear.bias),
                 ..Zeroable::zeroed()
@@ -90,7 +90,7 @@ fn record(
         network::Op::GroupNorm(network::GroupNorm { sources: ids, norm, output }) => Op::GroupNorm(GroupNorm {
             kind: OpKind::GroupNorm.code(),
             sources: sources(ids),
-            output: id(*output),
+            output: output.in_file(),
             groups: norm.groups as u16,
             epsilon: norm.eps as f32,
             gamma: writer.values(&norm.gamma),

@@ -9,7 +9,7 @@ use crate::emit::{attention_record, conv_record, sources};
 use crate::network::{self, TensorId};
 use crate::quantize::multiplier;
 use crate::schedule::Step;
-use crate::write::{Writer, id, pack};
+use crate::write::{Writer, pack};
 
 impl Emitter<'_> {
     pub(super) fn embed(&self, output: TensorId, writer: &mut Writer) -> Embed {
@@ -17,7 +17,7 @@ impl Emitter<'_> {
         let table: Vec<i16> = classes.iter().map(|&e| self.table_entry(f64::from(e))).collect();
         Embed {
             kind: OpKind::Embed.code(),
-            output: id(output),
+            output: output.in_file(),
             table: writer.values(&table),
             input_shift: NORM_BITS - self.table_bits,
             output_shift: self.conditioning_shift,
@@ -41,8 +41,8 @@ impl Emitter<'_> {
         }
         Linear {
             kind: OpKind::Linear.code(),
-            source: id(*source),
-            output: id(*output),
+            source: source.in_file(),
+            output: output.in_file(),
             weights: writer.values(&weights),
             bias: writer.values(&bias),
             requant: writer.values(&requant),
@@ -59,7 +59,7 @@ impl Emitter<'_> {
         let mut record = GroupNorm {
             kind: OpKind::GroupNorm.code(),
             sources: sources(ids),
-            output: id(*output),
+            output: output.in_file(),
             groups: norm.groups as u16,
             gamma: writer.values(&gamma),
             beta: writer.values(&beta),
