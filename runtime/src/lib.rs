@@ -52,6 +52,7 @@ compile_error!("waft: enable at least one precision: i8, f16 or f32");
 #[cfg(target_endian = "big")]
 compile_error!("waft: the model file is little-endian and read in place; big-endian targets are not supported");
 
+mod arch;
 #[allow(unsafe_code, reason = "hands out static memory")]
 mod arena;
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! Attention in the float precisions.
 
+use crate::arch::{dot_float, weighted_float};
 use crate::float::{Float, exp};
 use crate::format::Attention;
 use crate::ops::{Context, view, view_mut};
@@ -23,7 +24,7 @@ pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Attention, slice: u32, a
         let mut largest = f32::NEG_INFINITY;
         for (score, pixel) in scores.iter_mut().zip(pixels()) {
             let key = pixel.get(first..first + head)?;
-            *score = op.scale * query.iter().zip(key).map(|(q, k)| q.to_f32() * k.to_f32()).sum::<f32>();
+            *score = op.scale * dot_float(query, key);
             largest = largest.max(*score);
         }
         let mut total = 0.0;
@@ -32,11 +33,7 @@ pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Attention, slice: u32, a
             total += *score;
         }
         for (channel, context) in query.iter_mut().enumerate() {
-            let at = channels + first + channel;
-            let mut sum = 0.0;
-            for (&weight, pixel) in scores.iter().zip(pixels()) {
-                sum += weight * pixel.get(at)?.to_f32();
-            }
+            let sum = weighted_float(scores, key_value.get(channels + first + channel..)?, 2 * channels);
             *context = E::from_f32(sum / total);
         }
     }

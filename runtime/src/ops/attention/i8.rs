@@ -1,5 +1,6 @@
 //! Integer attention: symmetric `i8` queries, keys and values, a table for the exponential, one division a row.
 
+use crate::arch::{dot_i8, weighted_i8};
 use crate::fixed::{exp2_neg, requantize, saturate_i8};
 use crate::format::Attention;
 use crate::ops::{Context, view, view_mut};
@@ -23,7 +24,7 @@ pub(crate) fn run(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut
         let mut largest = i32::MIN;
         for (score, pixel) in scores.iter_mut().zip(pixels()) {
             let key = pixel.get(first..first + head)?;
-            *score = query.iter().zip(key).fold(0i32, |sum, (&q, &k)| sum.wrapping_add(i32::from(q) * i32::from(k)));
+            *score = dot_i8(query, key);
             largest = largest.max(*score);
         }
         let mut total = 0u32;
@@ -33,11 +34,7 @@ pub(crate) fn run(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut
         }
         let [multiplier, shift] = normalizer(op, total);
         for (channel, context) in query.iter_mut().enumerate() {
-            let at = channels + first + channel;
-            let mut sum = 0i32;
-            for (&weight, pixel) in scores.iter().zip(pixels()) {
-                sum = sum.wrapping_add(weight.wrapping_mul(i32::from(*pixel.get(at)?)));
-            }
+            let sum = weighted_i8(scores, key_value.get(channels + first + channel..)?, 2 * channels);
             *context = saturate_i8(requantize(sum, multiplier, shift));
         }
     }

@@ -1,12 +1,10 @@
 //! Convolution in the float precisions: an `f32` ring, `f32` accumulators, weights in the model's storage type.
 
 use super::{Geometry, Tile, weights};
+use crate::arch::{PIXELS, dot_pixels};
 use crate::float::{Float, silu};
 use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
 use crate::ops::{Context, Source, sources, view, view_mut};
-
-/// Pixels that are computed together, so that each weight is converted once for all of them.
-const PIXELS: usize = 4;
 
 pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
     let geometry = Geometry::new(context, op)?;
@@ -155,7 +153,7 @@ fn compute<E: Float>(
                 let start = start + i.min(pixels - 1) * advance;
                 *patch = ring.get(start..start + run)?;
             }
-            multiply(&mut sums, patches, weights);
+            dot_pixels(&mut sums, patches, weights);
         }
         for (i, sum) in sums.iter().take(pixels).enumerate() {
             let at = (y * geometry.output_columns + x + i) * geometry.output_channels + channel;
@@ -168,27 +166,6 @@ fn compute<E: Float>(
         x += pixels;
     }
     Some(())
-}
-
-/// `sums[pixel][channel] += Σ patch[pixel][k]·weights[k][channel]`.
-#[inline]
-fn multiply<E: Float>(
-    sums: &mut [[f32; CHANNEL_BLOCK]; PIXELS],
-    patches: [&[f32]; PIXELS],
-    weights: &[[E; CHANNEL_BLOCK]],
-) {
-    let [a, b, c, d] = patches;
-    let mut local = *sums;
-    for ((((weights, &a), &b), &c), &d) in weights.iter().zip(a).zip(b).zip(c).zip(d) {
-        for i in 0..CHANNEL_BLOCK {
-            let weight = weights[i].to_f32();
-            local[0][i] += a * weight;
-            local[1][i] += b * weight;
-            local[2][i] += c * weight;
-            local[3][i] += d * weight;
-        }
-    }
-    *sums = local;
 }
 
 /// Adds the residual, in place or from `kept`, and writes the channels of one pixel.

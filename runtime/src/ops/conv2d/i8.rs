@@ -5,6 +5,7 @@
 use bytemuck::Pod;
 
 use super::{Geometry, Tile};
+use crate::arch;
 use crate::fixed::{
     NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
 };
@@ -13,18 +14,44 @@ use crate::ops::{Context, Source, sources, view, view_mut};
 
 /// An element of the ring.
 trait Activation: Pod + Into<i32> {
+    /// The nearest.
     fn saturate(value: i32) -> Self;
+
+    /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³².
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD];
+
+    /// The same for four-bit weights, those of the four channels side by side.
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD];
 }
 
 impl Activation for i8 {
     fn saturate(value: i32) -> Self {
         saturate_i8(value)
     }
+
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+        arch::dot4_i8(sums, activations, weights)
+    }
+
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
+        arch::dot4_packed_i8(sums, activations, weights)
+    }
 }
 
 impl Activation for i16 {
     fn saturate(value: i32) -> Self {
         saturate_i16(value)
+    }
+
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+        arch::dot4_i16(sums, activations, weights)
+    }
+
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
+        arch::dot4_packed_i16(sums, activations, weights)
     }
 }
 
@@ -270,12 +297,18 @@ fn compute<R: Activation, S: Scales>(
     let [ring, bias, window, residual_bytes, output_bytes] =
         arena.get_disjoint_mut([ring_range, bias_range, window_range, residual_range, output.range()]).ok()?;
     let first = channel - chunk_channel;
-    let weights = if cfg!(feature = "i4") && op.four_bits {
-        let weights: &[u16] = super::weights(context, op, geometry, tile, window)?;
-        Weights::I4(weights.get(first / QUAD * taps..(first + count).div_ceil(QUAD) * taps)?)
-    } else {
-        let weights: &[i8] = super::weights(context, op, geometry, tile, window)?;
-        Weights::I8(weights.get(first * taps..(first + count) * taps)?)
+    let weights = match op.four_bits {
+        #[cfg(feature = "i4")]
+        true => {
+            let weights: &[u16] = super::weights(context, op, geometry, tile, window)?;
+            Weights::I4(weights.get(first / QUAD * taps..(first + count).div_ceil(QUAD) * taps)?)
+        }
+        #[cfg(not(feature = "i4"))]
+        true => return None,
+        false => {
+            let weights: &[i8] = super::weights(context, op, geometry, tile, window)?;
+            Weights::I8(weights.get(first * taps..(first + count) * taps)?)
+        }
     };
     let ring: &[R] = view(ring)?;
     let bias: &[i32] = match op.bias {
@@ -330,6 +363,7 @@ enum Weights<'a> {
     /// One row for each channel.
     I8(&'a [i8]),
     /// One row for each four.
+    #[cfg(feature = "i4")]
     I4(&'a [u16]),
 }
 
@@ -338,6 +372,7 @@ impl Weights<'_> {
     fn from(self, at: usize) -> Option<Self> {
         Some(match self {
             Weights::I8(weights) => Weights::I8(weights.get(at..)?),
+            #[cfg(feature = "i4")]
             Weights::I4(weights) => Weights::I4(weights.get(at..)?),
         })
     }
@@ -363,42 +398,14 @@ fn multiply<R: Activation>(
                     last = rows.next().unwrap_or(last);
                     last
                 });
-                *quad = dot4(*quad, activations, rows);
+                *quad = R::dot4(*quad, activations, rows);
             }
         }
+        #[cfg(feature = "i4")]
         Weights::I4(weights) => {
             for (quad, row) in quads.zip(weights.chunks(taps.max(1))) {
-                *quad = dot4_packed(*quad, activations, row);
+                *quad = R::dot4_packed(*quad, activations, row);
             }
         }
     }
-}
-
-/// Four channels share each activation that is loaded. Out of line: the loop wants the registers for itself.
-#[inline(never)]
-fn dot4<R: Activation>(sums: [i32; QUAD], activations: &[R], [a, b, c, d]: [&[i8]; QUAD]) -> [i32; QUAD] {
-    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
-    for ((((&x, &a), &b), &c), &d) in activations.iter().zip(a).zip(b).zip(c).zip(d) {
-        let x: i32 = x.into();
-        sum_a = sum_a.wrapping_add(x.wrapping_mul(a.into()));
-        sum_b = sum_b.wrapping_add(x.wrapping_mul(b.into()));
-        sum_c = sum_c.wrapping_add(x.wrapping_mul(c.into()));
-        sum_d = sum_d.wrapping_add(x.wrapping_mul(d.into()));
-    }
-    [sum_a, sum_b, sum_c, sum_d]
-}
-
-/// The same for four-bit weights: one load brings those of all four channels.
-#[inline(never)]
-fn dot4_packed<R: Activation>(sums: [i32; QUAD], activations: &[R], weights: &[u16]) -> [i32; QUAD] {
-    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
-    for (&x, &packed) in activations.iter().zip(weights) {
-        let x: i32 = x.into();
-        let packed = i32::from(packed);
-        sum_a = sum_a.wrapping_add(x.wrapping_mul(packed << 28 >> 28));
-        sum_b = sum_b.wrapping_add(x.wrapping_mul(packed << 24 >> 28));
-        sum_c = sum_c.wrapping_add(x.wrapping_mul(packed << 20 >> 28));
-        sum_d = sum_d.wrapping_add(x.wrapping_mul(packed << 16 >> 28));
-    }
-    [sum_a, sum_b, sum_c, sum_d]
 }

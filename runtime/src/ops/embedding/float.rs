@@ -1,5 +1,6 @@
 //! Conditioning in the float precisions: `f32` vectors, weights in the model's storage type.
 
+use crate::arch::dot_float;
 use crate::float::{Float, silu};
 use crate::format::{Embed, LINEAR_BLOCK, Linear};
 use crate::ops::{Context, view, view_mut};
@@ -30,7 +31,7 @@ pub(crate) fn linear<E: Float>(context: &Context<'_>, op: &Linear, slice: u32, a
     let target: &mut [f32] = view_mut(target)?;
     let rows = weights.chunks_exact(inputs.max(1)).zip(bias).zip(target.iter_mut());
     for ((weights, &bias), target) in rows.skip(slice as usize * LINEAR_BLOCK).take(LINEAR_BLOCK) {
-        *target = bias + weights.iter().zip(source).map(|(w, x)| w.to_f32() * x).sum::<f32>();
+        *target = bias + dot_float(weights, source);
     }
     Some(())
 }

@@ -1,5 +1,6 @@
 //! 16-bit tables, vectors and weights: conditioning is where eight bits would show.
 
+use crate::arch::dot_i16;
 use crate::fixed::{requantize, round_shift, saturate_i16, saturate_i32, silu};
 use crate::format::{Embed, LINEAR_BLOCK, Linear};
 use crate::ops::{Context, view, view_mut};
@@ -41,8 +42,7 @@ pub(crate) fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut
     let target: &mut [i32] = view_mut(target)?;
     let rows = weights.chunks_exact(inputs.max(1)).zip(bias).zip(requant).zip(target.iter_mut());
     for (((weights, &bias), &requant), target) in rows.skip(slice as usize * LINEAR_BLOCK).take(LINEAR_BLOCK) {
-        let sum = weights.iter().zip(source).fold(0i64, |sum, (&w, &x)| sum + i64::from(i32::from(w) * i32::from(x)));
-        *target = projected(sum, requant, bias);
+        *target = projected(dot_i16(weights, source), requant, bias);
     }
     Some(())
 }
