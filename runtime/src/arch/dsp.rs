@@ -5,7 +5,6 @@
 //! 32 bits wraps, as in the reference.
 
 use super::QUAD;
-use super::reference::dot4;
 
 /// Activations and weights that are taken at once.
 const STEP: usize = 4;
@@ -13,8 +12,8 @@ const STEP: usize = 4;
 /// See [`reference::dot4_i8`](super::reference::dot4_i8).
 #[inline(never)]
 pub(crate) fn dot4_i8(sums: [i32; QUAD], activations: &[i8], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
-    dot4_pairs(sums, activations, weights, |four: &[i8; STEP]| {
-        let word = bytemuck::cast(*four);
+    dot4(sums, activations, weights, |four: [i8; STEP]| {
+        let word = bytemuck::cast(four);
         [even_bytes(word), odd_bytes(word)]
     })
 }
@@ -22,34 +21,53 @@ pub(crate) fn dot4_i8(sums: [i32; QUAD], activations: &[i8], weights: [&[i8]; QU
 /// See [`reference::dot4_i16`](super::reference::dot4_i16).
 #[inline(never)]
 pub(crate) fn dot4_i16(sums: [i32; QUAD], activations: &[i16], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
-    dot4_pairs(sums, activations, weights, |four: &[i16; STEP]| {
-        let [low, high]: [u32; 2] = bytemuck::cast(*four);
+    dot4(sums, activations, weights, |four: [i16; STEP]| {
+        let [low, high]: [u32; 2] = bytemuck::cast(four);
         [low & 0xFFFF | high << 16, low >> 16 | high & 0xFFFF_0000]
     })
 }
 
 /// `pairs` gives activations 0 and 2, and 1 and 3, as halves of a word.
 #[inline(always)]
-fn dot4_pairs<T: Copy + Into<i32>>(
-    mut sums: [i32; QUAD],
+fn dot4<T: Copy + Into<i32>>(
+    [mut sum_a, mut sum_b, mut sum_c, mut sum_d]: [i32; QUAD],
     activations: &[T],
     [a, b, c, d]: [&[i8]; QUAD],
-    pairs: impl Fn(&[T; STEP]) -> [u32; 2],
+    pairs: impl Fn([T; STEP]) -> [u32; 2],
 ) -> [i32; QUAD] {
-    let (activations, activations_rest) = activations.as_chunks();
-    let (a, a_rest) = a.as_chunks::<STEP>();
-    let (b, b_rest) = b.as_chunks::<STEP>();
-    let (c, c_rest) = c.as_chunks::<STEP>();
-    let (d, d_rest) = d.as_chunks::<STEP>();
-    for ((((x, &a), &b), &c), &d) in activations.iter().zip(a).zip(b).zip(c).zip(d) {
-        let [even, odd] = pairs(x);
-        for (sum, weights) in sums.iter_mut().zip([a, b, c, d]) {
-            let weights = bytemuck::cast(weights);
-            *sum = multiply_add(*sum, even, even_bytes(weights));
-            *sum = multiply_add(*sum, odd, odd_bytes(weights));
+    let len = activations.len().min(a.len()).min(b.len()).min(c.len()).min(d.len());
+    let mut x = activations.as_ptr();
+    let (mut a, mut b, mut c, mut d) = (a.as_ptr(), b.as_ptr(), c.as_ptr(), d.as_ptr());
+    // SAFETY: the pointers start at slices of at least `len` elements, and both loops together take and pass `len` of each.
+    // Reads need no alignment.
+    unsafe {
+        let end = x.add(len - len % STEP);
+        while x != end {
+            let [even, odd] = pairs(x.cast::<[T; STEP]>().read_unaligned());
+            x = x.add(STEP);
+            let word = a.cast::<u32>().read_unaligned();
+            a = a.add(STEP);
+            sum_a = multiply_add(multiply_add(sum_a, even, even_bytes(word)), odd, odd_bytes(word));
+            let word = b.cast::<u32>().read_unaligned();
+            b = b.add(STEP);
+            sum_b = multiply_add(multiply_add(sum_b, even, even_bytes(word)), odd, odd_bytes(word));
+            let word = c.cast::<u32>().read_unaligned();
+            c = c.add(STEP);
+            sum_c = multiply_add(multiply_add(sum_c, even, even_bytes(word)), odd, odd_bytes(word));
+            let word = d.cast::<u32>().read_unaligned();
+            d = d.add(STEP);
+            sum_d = multiply_add(multiply_add(sum_d, even, even_bytes(word)), odd, odd_bytes(word));
+        }
+        for _ in 0..len % STEP {
+            let activation: i32 = (*x).into();
+            sum_a = sum_a.wrapping_add(activation.wrapping_mul((*a).into()));
+            sum_b = sum_b.wrapping_add(activation.wrapping_mul((*b).into()));
+            sum_c = sum_c.wrapping_add(activation.wrapping_mul((*c).into()));
+            sum_d = sum_d.wrapping_add(activation.wrapping_mul((*d).into()));
+            (x, a, b, c, d) = (x.add(1), a.add(1), b.add(1), c.add(1), d.add(1));
         }
     }
-    dot4(sums, activations_rest, [a_rest, b_rest, c_rest, d_rest])
+    [sum_a, sum_b, sum_c, sum_d]
 }
 
 /// Bytes 0 and 2, sign-extended to halves.
@@ -99,13 +117,13 @@ fn odd_bytes(word: u32) -> u32 {
 fn multiply_add(sum: i32, a: u32, b: u32) -> i32 {
     #[cfg(dsp)]
     {
-        let result;
+        let mut result = sum;
         // SAFETY: as above. A sum that wraps sets the flag Q, so flags are not preserved.
         unsafe {
             core::arch::asm!(
                 ".cpu cortex-m4",
-                "smlad {result}, {a}, {b}, {sum}",
-                result = lateout(reg) result, a = in(reg) a, b = in(reg) b, sum = in(reg) sum,
+                "smlad {result}, {a}, {b}, {result}",
+                result = inout(reg) result, a = in(reg) a, b = in(reg) b,
                 options(pure, nomem, nostack),
             );
         }

@@ -21,6 +21,7 @@
 //! scratch is a tensor of the plan and its weights a section of the file, both laid out by the exporter, so that nothing
 //! about it is decided on the device but the presence of the family.
 
+#[cfg_attr(dsp, allow(dead_code, reason = "compiled for every target, called where no family has the kernel"))]
 mod reference;
 
 #[cfg(any(dsp, test))]

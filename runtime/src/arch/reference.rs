@@ -28,7 +28,7 @@ pub(crate) fn dot4_i16(sums: [i32; QUAD], activations: &[i16], weights: [&[i8]; 
 
 #[cfg(feature = "i8")]
 #[inline(always)]
-pub(super) fn dot4<T: Copy + Into<i32>>(
+fn dot4<T: Copy + Into<i32>>(
     [mut sum_a, mut sum_b, mut sum_c, mut sum_d]: [i32; QUAD],
     activations: &[T],
     [a, b, c, d]: [&[i8]; QUAD],

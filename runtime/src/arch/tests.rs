@@ -87,9 +87,14 @@ mod cases {
                 let offset = (len + fill) % 4;
                 let x = activations(offset + len, fill, 0);
                 let x = &x[offset..];
+                let longer = i8s(len + 5, fill, 9);
                 let rows: [Vec<i8>; QUAD] = core::array::from_fn(|c| i8s(c + len, fill, 1 + c as u32));
                 // Rows of odd lengths lie at odd addresses.
-                let rows: [&[i8]; QUAD] = core::array::from_fn(|c| &rows[c][c..]);
+                let mut rows: [&[i8]; QUAD] = core::array::from_fn(|c| &rows[c][c..]);
+                // A row goes on behind what the activations meet.
+                if fill == FILLS - 1 {
+                    rows[1] = &longer;
+                }
                 let expected = core::array::from_fn(|c| wrapped(SUMS[c], x, rows[c]));
                 assert_eq!(kernel(SUMS, x, rows), expected, "length {len}, fill {fill}");
             }
