@@ -20,10 +20,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name| env::var(name).unwrap_or_default();
     let target = Target { triple: variable("TARGET"), flags: variable("CARGO_ENCODED_RUSTFLAGS") };
-    for (family, chosen) in [("dsp", target.has_dsp())] {
-        println!("cargo::rustc-check-cfg=cfg({family})");
-        if chosen {
-            println!("cargo::rustc-cfg={family}");
-        }
+    println!("cargo::rustc-check-cfg=cfg(dsp)");
+    if target.has_dsp() {
+        println!("cargo::rustc-cfg=dsp");
     }
 }

@@ -4,6 +4,10 @@
 //! is `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z`, whatever the model predicts; the exporter computes the
 //! coefficients in `f64`. Classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598) mixes two model outputs
 //! first: `m = u + g·(c − u)`.
+//!
+//! [`Sample`] and [`Step`] are what the session is written in; the functions for each type serve the GPU's kernels too.
+
+use bytemuck::Pod;
 
 use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -54,6 +58,73 @@ impl Default for Guidance {
     }
 }
 
+/// An element of a sample, a model output or noise: `i32` with 20 fractional bits, or `f32`.
+pub(crate) trait Sample: Pod {
+    /// The coefficients of a step.
+    type Step: Step<Self>;
+
+    /// A number of a [`Noise`](crate::Noise) source.
+    fn from_noise(value: i32) -> Self;
+
+    /// `u + g·(c − u)` for the unconditional and the conditional model output.
+    fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self;
+
+    /// The byte of a value in [−1, 1], rounded.
+    fn to_byte(self) -> u8;
+}
+
+/// One step of the sampler.
+///
+/// It is cut where multistep samplers need it: what the model says about the clean sample, then the next sample from that.
+/// One that also reads the clean samples of earlier steps takes them as arguments of [`next`](Self::next), and keeps what
+/// [`clean`](Self::clean) returned.
+pub(crate) trait Step<S> {
+    /// From a step's record in the file.
+    fn decode(record: &[u8]) -> Self;
+
+    /// Whether `next` reads noise.
+    fn has_noise(&self) -> bool;
+
+    /// The clean sample `x0` that the model output `m` means at the sample `x`.
+    fn clean(&self, x: S, m: S) -> S;
+
+    /// The next sample.
+    fn next(&self, x0: S, x: S, m: S, z: S) -> S;
+}
+
+impl Sample for i32 {
+    type Step = FixedStep;
+
+    fn from_noise(value: i32) -> Self {
+        value
+    }
+
+    fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self {
+        guide_fixed(unconditional, conditional, guidance)
+    }
+
+    fn to_byte(self) -> u8 {
+        byte_fixed(self)
+    }
+}
+
+#[cfg(any(feature = "f16", feature = "f32"))]
+impl Sample for f32 {
+    type Step = FloatStep;
+
+    fn from_noise(value: i32) -> Self {
+        to_float(value)
+    }
+
+    fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self {
+        guide_float(unconditional, conditional, guidance)
+    }
+
+    fn to_byte(self) -> u8 {
+        byte_float(self)
+    }
+}
+
 /// Coefficients of one step in fixed point.
 #[derive(Clone, Copy, Debug)]
 pub struct FixedStep {
@@ -81,15 +152,37 @@ impl FixedStep {
         self.next[3] != 0
     }
 
-    /// The next sample. No sum of products leaves 64 bits: mantissas are at most 2²⁹, values 2³¹.
+    /// The next sample.
     pub fn apply(&self, x: i32, m: i32, z: i32) -> i32 {
-        let product = |mantissa: i32, value: i32| i64::from(mantissa) * i64::from(value);
-        let x0 = saturate_i32(round_shift(product(self.x0[0], x) + product(self.x0[1], m), self.x0_shift));
-        let x0 = x0.max(-self.clip).min(self.clip);
+        self.next(self.clean(x, m), x, m, z)
+    }
+}
+
+/// No sum of products leaves 64 bits: mantissas are at most 2²⁹, values 2³¹.
+impl Step<i32> for FixedStep {
+    fn decode(record: &[u8]) -> Self {
+        FixedStep::decode(record)
+    }
+
+    fn has_noise(&self) -> bool {
+        FixedStep::has_noise(self)
+    }
+
+    fn clean(&self, x: i32, m: i32) -> i32 {
+        let [a, b] = self.x0;
+        let x0 = saturate_i32(round_shift(product(a, x) + product(b, m), self.x0_shift));
+        x0.max(-self.clip).min(self.clip)
+    }
+
+    fn next(&self, x0: i32, x: i32, m: i32, z: i32) -> i32 {
         let [p, q, r, s] = self.next;
         let next = product(p, x0) + product(q, x) + product(r, m) + product(s, z);
         saturate_i32(round_shift(next, self.next_shift))
     }
+}
+
+fn product(mantissa: i32, value: i32) -> i64 {
+    i64::from(mantissa) * i64::from(value)
 }
 
 /// `u + g·(c − u)` in fixed point.
@@ -145,7 +238,26 @@ impl FloatStep {
 
     /// The next sample.
     pub fn apply(&self, x: f32, m: f32, z: f32) -> f32 {
-        let x0 = (self.x0[0] * x + self.x0[1] * m).max(-self.clip).min(self.clip);
+        self.next(self.clean(x, m), x, m, z)
+    }
+}
+
+#[cfg(any(feature = "f16", feature = "f32"))]
+impl Step<f32> for FloatStep {
+    fn decode(record: &[u8]) -> Self {
+        FloatStep::decode(record)
+    }
+
+    fn has_noise(&self) -> bool {
+        FloatStep::has_noise(self)
+    }
+
+    fn clean(&self, x: f32, m: f32) -> f32 {
+        let [a, b] = self.x0;
+        (a * x + b * m).max(-self.clip).min(self.clip)
+    }
+
+    fn next(&self, x0: f32, x: f32, m: f32, z: f32) -> f32 {
         let [p, q, r, s] = self.next;
         p * x0 + q * x + r * m + s * z
     }

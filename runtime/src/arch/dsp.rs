@@ -4,7 +4,7 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
-use super::QUAD;
+use crate::format::QUAD;
 
 /// Activations and weights that are taken at once.
 const STEP: usize = 4;

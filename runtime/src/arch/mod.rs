@@ -31,9 +31,6 @@ mod dsp;
 #[cfg(test)]
 mod tests;
 
-/// Outputs that share each activation that is loaded: accumulators of a kernel for rows of weights.
-pub(crate) const QUAD: usize = crate::format::QUAD;
-
 /// Pixels whose float sums are computed together, so that each weight is converted once for all of them.
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub(crate) const PIXELS: usize = 4;

@@ -4,12 +4,12 @@
 
 #[cfg(any(feature = "f16", feature = "f32"))]
 use super::PIXELS;
-#[cfg(feature = "i8")]
-use super::QUAD;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::CHANNEL_BLOCK;
+#[cfg(feature = "i8")]
+use crate::format::QUAD;
 
 /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³², for `i8` activations.
 // Out of line: the loop wants the registers for itself.

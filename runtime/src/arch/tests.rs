@@ -5,7 +5,7 @@ extern crate std;
 use std::vec::Vec;
 
 use super::*;
-use crate::format::CHANNEL_BLOCK;
+use crate::format::{CHANNEL_BLOCK, QUAD};
 use crate::noise::philox;
 
 /// A test for each implementation that this machine can run: the reference and each family in the list.
@@ -44,7 +44,7 @@ fn numbers(len: usize, fill: usize, operand: u32, [low, high]: [i64; 2]) -> Vec<
             (1, _) | (2, _) | (3, _) => high,
             _ => {
                 let word = philox([fill as u32, operand], [i as u32, len as u32, 0, 0])[0];
-                low + (i64::from(word) * (high - low + 1) >> 32)
+                low + ((i64::from(word) * (high - low + 1)) >> 32)
             }
         })
         .collect()
