@@ -1,6 +1,7 @@
 //! The operations of the device. One folder each: geometry and slices in `mod.rs`, arithmetic per precision beside it.
 //!
-//! Every operation is cut into slices of bounded work; a slice is a pure function of the model, the arena and its
+//! An operation binds what a slice reads and writes, which fails if something is missing, and then computes, which cannot
+//! fail. Every operation is cut into slices of bounded work; a slice is a pure function of the model, the arena and its
 //! index, executed in ascending order. Operations return `None` if the plan does not hold together, which a validated
 //! model excludes: it means that the model's bytes changed under the run.
 
@@ -52,9 +53,10 @@ pub(crate) fn view_mut<T: Pod>(bytes: &mut [u8]) -> Option<&mut [T]> {
     bytemuck::try_cast_slice_mut(bytes).ok()
 }
 
-/// One tensor's bytes.
-pub(crate) fn bytes<'a>(arena: &'a [u8], tensor: &Tensor) -> Option<&'a [u8]> {
-    arena.get(tensor.range())
+/// Values from a place on, of which there are some: whoever binds them knows how many they are.
+#[cfg(any(feature = "i8", feature = "attention"))]
+pub(crate) fn tail<T>(values: &[T], from: usize) -> &[T] {
+    values.get(from..).unwrap_or_default()
 }
 
 /// Number of slices of an operation.

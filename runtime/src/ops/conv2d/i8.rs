@@ -10,7 +10,7 @@ use crate::fixed::{
     NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
 };
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, QUAD, STEP_SCALES_BYTES, StepScales};
-use crate::ops::{Context, Source, sources, view, view_mut};
+use crate::ops::{Context, Source, sources, tail, view, view_mut};
 
 /// An element of the ring.
 trait Activation: Pod + Into<i32> {
@@ -334,9 +334,9 @@ impl Weights<'_> {
     /// All rows, shortened to start at the given element of the first.
     fn from(self, at: usize) -> Self {
         match self {
-            Weights::I8(weights) => Weights::I8(weights.get(at..).unwrap_or_default()),
+            Weights::I8(weights) => Weights::I8(tail(weights, at)),
             #[cfg(feature = "i4")]
-            Weights::I4(weights) => Weights::I4(weights.get(at..).unwrap_or_default()),
+            Weights::I4(weights) => Weights::I4(tail(weights, at)),
         }
     }
 }
