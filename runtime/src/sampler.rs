@@ -269,3 +269,101 @@ pub fn byte_float(value: f32) -> u8 {
     // The cast saturates and takes NaN to 0.
     ((value + 1.0) * 127.5 + 0.5) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guidance_is_rounded_and_saturated() {
+        assert_eq!(Guidance::from_ratio(3, 2).to_bits(), 98_304);
+        assert_eq!(Guidance::from_ratio(1, 3).to_bits(), 21_845);
+        assert_eq!(Guidance::from_ratio(5, 0).to_bits(), 5 << 16);
+        assert_eq!(Guidance::from_ratio(1, 1), Guidance::NONE);
+        for scale in [-2.0f32, 0.0, 0.1, 1.0, 7.5] {
+            assert_eq!(Guidance::from_f32(scale).to_bits(), (scale * 65_536.0).round() as i32);
+        }
+        assert_eq!(Guidance::from_f32(f32::NAN).to_bits(), 0);
+        assert_eq!(Guidance::from_f32(f32::INFINITY).to_bits(), i32::MAX);
+    }
+
+    /// `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z` in double precision.
+    fn exact(clip: f64, [a, b]: [f64; 2], [p, q, r, s]: [f64; 4], [x, m, z]: [f64; 3]) -> f64 {
+        let x0 = (a * x + b * m).clamp(-clip, clip);
+        p * x0 + q * x + r * m + s * z
+    }
+
+    /// DDIM with η = 1 from cumulative α 0.2 to 0.5, for a model that predicts noise, and the extremes of samples.
+    fn coefficients() -> ([f64; 2], [f64; 4]) {
+        let (now, next) = (0.2f64, 0.5f64);
+        let sigma = ((1.0 - next) / (1.0 - now) * (1.0 - now / next)).sqrt();
+        let x0 = [1.0 / now.sqrt(), -((1.0 - now) / now).sqrt()];
+        // The direction is the predicted noise, re-derived from the clamped x0: ε = (x − √ᾱ·x0)/√(1 − ᾱ).
+        let direction = (1.0 - next - sigma * sigma).sqrt() / (1.0 - now).sqrt();
+        (x0, [next.sqrt() - direction * now.sqrt(), direction, 0.0, sigma])
+    }
+
+    const VALUES: [f64; 7] = [-5.5, -1.0, -0.3, 0.0, 0.7, 1.0, 5.5];
+
+    #[test]
+    fn steps_in_fixed_point_are_the_closed_form() {
+        const ONE: f64 = (1 << SAMPLE_BITS) as f64;
+        let (x0, next) = coefficients();
+        let fixed = |value: f64| (value * f64::from(1 << 24)).round() as i32;
+        let step = FixedStep {
+            clip: 1 << SAMPLE_BITS,
+            x0: x0.map(fixed),
+            x0_shift: 24,
+            next: next.map(fixed),
+            next_shift: 24,
+        };
+        assert!(step.has_noise());
+        for x in VALUES {
+            for m in VALUES {
+                for z in VALUES {
+                    let bits = |value: f64| (value * ONE).round() as i32;
+                    let found = f64::from(step.apply(bits(x), bits(m), bits(z))) / ONE;
+                    let expected = exact(1.0, x0, next, [x, m, z]);
+                    // Half a unit for each rounding of operands, coefficients and results.
+                    assert!((found - expected).abs() < 8.0 / ONE, "{x} {m} {z}: {found}, not {expected}");
+                }
+            }
+        }
+    }
+
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    #[test]
+    fn steps_in_single_precision_are_the_closed_form() {
+        let (x0, next) = coefficients();
+        let step = FloatStep { clip: 1.0, x0: x0.map(|v| v as f32), next: next.map(|v| v as f32) };
+        for x in VALUES {
+            for m in VALUES {
+                for z in VALUES {
+                    let found = f64::from(step.apply(x as f32, m as f32, z as f32));
+                    let expected = exact(1.0, x0, next, [x, m, z]);
+                    assert!((found - expected).abs() < 1e-5, "{x} {m} {z}: {found}, not {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_rounded_and_saturated() {
+        const ONE: i32 = 1 << SAMPLE_BITS;
+        assert_eq!([i32::MIN, -ONE, 0, ONE, i32::MAX].map(Sample::to_byte), [0, 0, 128, 255, 255]);
+        for byte in 0..=255 {
+            let value = f64::from(byte) / 127.5 - 1.0;
+            assert_eq!(i32::from(((value * f64::from(ONE)).round() as i32).to_byte()), byte);
+        }
+    }
+
+    #[test]
+    fn guidance_mixes_and_saturates() {
+        let guide = <i32 as Sample>::guide;
+        assert_eq!(guide(100, 300, Guidance::NONE), 300);
+        assert_eq!(guide(100, 300, Guidance::from_ratio(0, 1)), 100);
+        assert_eq!(guide(100, 300, Guidance::from_ratio(5, 2)), 600);
+        assert_eq!(guide(i32::MIN, i32::MAX, Guidance::from_ratio(7, 1)), i32::MAX);
+        assert_eq!(guide(i32::MAX, i32::MIN, Guidance::from_ratio(7, 1)), i32::MIN);
+    }
+}

@@ -29,13 +29,14 @@ impl Group {
         Some(Self { sources: sources(context, op.sources)?, channels: start..start + per_group })
     }
 
-    /// The parts that lie in each source; one may be empty.
+    /// The parts that lie in a source each.
     fn parts(&self) -> impl Iterator<Item = Part> {
-        self.sources.iter().map(|&source| {
+        let parts = self.sources.iter().map(|&source| {
             let channels = usize::from(source.tensor.channels);
             let within = |channel: usize| channel.saturating_sub(source.channel).min(channels);
             Part { channels: within(self.channels.start)..within(self.channels.end), source }
-        })
+        });
+        parts.filter(|part| !part.channels.is_empty())
     }
 }
 
