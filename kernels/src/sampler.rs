@@ -1,7 +1,7 @@
 //! What happens around the network: noise, guidance, the step of the sampler, bytes. A thread one element.
 
 use bytemuck::{Pod, Zeroable};
-use waft::arithmetic::{byte_fixed, byte_float, guide_fixed, guide_float, to_float};
+use waft::arithmetic::{Sample, Step, Terms, byte_fixed, byte_float, to_float};
 use waft::format::{FixedStep, FloatStep, Precision, STEP_BYTES};
 use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model};
@@ -19,6 +19,8 @@ pub struct Parameters {
     sample_at: u32,
     prediction_at: u32,
     unconditional_at: u32,
+    /// Places of the clean samples of the step before and of the one before that; `u32::MAX` if there are none.
+    history_at: [u32; 2],
     /// Elements of the sample.
     len: u32,
     /// Whether it is in the `i8` precision.
@@ -35,6 +37,7 @@ impl Parameters {
             sample_at: sample.offset,
             prediction_at: model.tensor(header.prediction)?.offset,
             unconditional_at: model.tensor(header.unconditional).map_or(0, |tensor| tensor.offset),
+            history_at: header.history.map(|id| model.tensor(id).map_or(u32::MAX, |tensor| tensor.offset)),
             len: sample.len() as u32,
             integer: u32::from(model.precision() == Precision::I8),
         })
@@ -129,26 +132,47 @@ impl UpdateKernel {
         let guidance = Guidance::from_bits(state.guidance);
         let guided = guidance != Guidance::NONE;
         let arena = p.strides.arena(picture) + 4 * element as usize;
-        let at = |place: u32| arena + place as usize;
         let noise = || p.noise(&state, picture, state.step + 1, element);
         if p.integer != 0 {
             let step: FixedStep = memory.load(Space::Constants, step_at);
-            let load = |place: u32| memory.load::<i32>(Space::Arenas, at(place));
-            let mut m = load(p.prediction_at);
-            if guided {
-                m = guide_fixed(load(p.unconditional_at), m, guidance);
-            }
-            let z = if step.has_noise() { noise() } else { 0 };
-            memory.store(Space::Arenas, at(p.sample_at), step.apply(load(p.sample_at), m, z));
+            let z = if Step::<i32>::has_noise(&step) { noise() } else { 0 };
+            p.step(memory, arena, &step, z, guided.then_some(guidance));
         } else {
             let step: FloatStep = memory.load(Space::Constants, step_at);
-            let load = |place: u32| memory.load::<f32>(Space::Arenas, at(place));
-            let mut m = load(p.prediction_at);
-            if guided {
-                m = guide_float(load(p.unconditional_at), m, guidance);
-            }
-            let z = if step.has_noise() { to_float(noise()) } else { 0.0 };
-            memory.store(Space::Arenas, at(p.sample_at), step.apply(load(p.sample_at), m, z));
+            let z = if Step::<f32>::has_noise(&step) { to_float(noise()) } else { 0.0 };
+            p.step(memory, arena, &step, z, guided.then_some(guidance));
+        }
+    }
+}
+
+impl Parameters {
+    /// Moves one element, whose arena with the element's offset starts at `arena`, to the next step.
+    #[inline(always)]
+    fn step<S: Sample, M: Memory>(
+        &self,
+        memory: M,
+        arena: usize,
+        step: &impl Step<S>,
+        z: S,
+        guidance: Option<Guidance>,
+    ) {
+        let load = |place: u32| memory.load::<S>(Space::Arenas, arena + place as usize);
+        let store = |place: u32, value: S| memory.store(Space::Arenas, arena + place as usize, value);
+        let mut m = load(self.prediction_at);
+        if let Some(guidance) = guidance {
+            m = S::guide(load(self.unconditional_at), m, guidance);
+        }
+        let x = load(self.sample_at);
+        let terms = Terms { x0: step.clean(x, m), x, m, z };
+        let [newer_at, older_at] = self.history_at;
+        let kept = |place: u32| if place == u32::MAX { S::zeroed() } else { load(place) };
+        let history = [kept(newer_at), kept(older_at)];
+        store(self.sample_at, step.next(terms, history));
+        if older_at != u32::MAX {
+            store(older_at, history[0]);
+        }
+        if newer_at != u32::MAX {
+            store(newer_at, terms.x0);
         }
     }
 }

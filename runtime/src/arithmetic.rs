@@ -3,7 +3,7 @@
 
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::float::{Float, exp, silu};
-pub use crate::sampler::{byte_fixed, guide_fixed};
+pub use crate::sampler::{Sample, Step, Terms, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::sampler::{byte_float, guide_float, to_float};
 

@@ -29,7 +29,8 @@
 //! # The rooms
 //! [`format`](mod@format) specifies the file byte by byte and validates it; [`Model`] is the validated view. [`fixed`]
 //! defines the integer arithmetic, [`noise`] the generator. `ops` holds one folder for each operation and in it one
-//! file for each precision. [`Session`] walks the list of operations in slices and applies the sampler's steps.
+//! file for each kind of arithmetic; `arch` has their inner loops, one file for each instruction family. [`Session`] walks
+//! the list of operations in slices and applies the sampler's steps.
 //!
 //! # Features
 //! - `i8`, `f16`, `f32` (all on by default): the precisions. A firmware with `default-features = false, features = ["i8"]`
@@ -53,6 +54,7 @@ compile_error!("waft: enable at least one precision: i8, f16 or f32");
 #[cfg(target_endian = "big")]
 compile_error!("waft: the model file is little-endian and read in place; big-endian targets are not supported");
 
+mod arch;
 #[allow(unsafe_code, reason = "hands out static memory")]
 mod arena;
 #[doc(hidden)]
@@ -68,6 +70,7 @@ mod log;
 mod model;
 pub mod noise;
 mod ops;
+mod precision;
 mod sampler;
 mod session;
 #[cfg(feature = "ed25519")]

@@ -115,3 +115,39 @@ impl<R: rand_core::Rng> Noise for Random<R> {
         Some(gaussian(self.0.next_u32()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known answers of Philox4x32-10, published with the paper's reference implementation.
+    #[test]
+    fn philox_gives_the_published_numbers() {
+        assert_eq!(philox([0; 2], [0; 4]), [0x6627_E8D5, 0xE169_C58D, 0xBC57_AC4C, 0x9B00_DBD8]);
+        assert_eq!(philox([!0; 2], [!0; 4]), [0x408F_276D, 0x41C8_3B0E, 0xA20B_C7C6, 0x6D54_51FD]);
+        let counter = [0x243F_6A88, 0x85A3_08D3, 0x1319_8A2E, 0x0370_7344];
+        let expected = [0xD16C_FE09, 0x94FD_CCEB, 0x5001_E420, 0x2412_6EA1];
+        assert_eq!(philox([0xA409_3822, 0x299F_31D0], counter), expected);
+    }
+
+    #[test]
+    fn noise_does_not_depend_on_the_order_of_asking() {
+        let mut forward = Seed::new(7);
+        let mut backward = Seed::new(7);
+        let ahead: [_; 100] = core::array::from_fn(|i| forward.sample(3, i as u32));
+        let back: [_; 100] = core::array::from_fn(|i| backward.sample(3, 99 - i as u32));
+        assert!(ahead.iter().eq(back.iter().rev()));
+        assert_ne!(Seed::new(7).sample(3, 0), Seed::new(7).sample(4, 0));
+        assert_ne!(Seed::new(7).sample(0, 0), Seed::new(7 + (1 << 32)).sample(0, 0));
+    }
+
+    #[test]
+    fn given_noise_ends() {
+        let values = [1, 2, 3, 4];
+        let mut given = Given::new(&values, 2);
+        assert_eq!(given.sample(0, 0), Some(1));
+        assert_eq!(given.sample(1, 1), Some(4));
+        assert_eq!(given.sample(2, 0), None);
+        assert_eq!(given.sample(u32::MAX, u32::MAX), None);
+    }
+}

@@ -1,12 +1,18 @@
 //! One step of the reverse process as linear maps, and the conversion to bytes.
 //!
 //! For a sample `x`, a model output `m` and noise `z`, a step of DDIM (Song et al., 2020, arXiv:2010.02502, equation 12)
-//! is `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z`, whatever the model predicts; the exporter computes the
-//! coefficients in `f64`. Classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598) mixes two model outputs
+//! is `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z`, whatever the model predicts; multistep samplers add multiples
+//! of the clean samples `x0` of earlier steps. The exporter computes the coefficients in `f64`. Classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598) mixes two model outputs
 //! first: `m = u + g·(c − u)`.
+//!
+//! [`Sample`] and [`Step`] are what the session is written in; the functions for each type serve the GPU's kernels too.
+
+use bytemuck::Pod;
 
 use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
-use crate::format::{FixedStep, FloatStep};
+use crate::format::FixedStep;
+#[cfg(any(feature = "f16", feature = "f32"))]
+use crate::format::FloatStep;
 
 /// How far to go from the unconditional prediction towards the conditional one and beyond: 16 fractional bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,21 +58,113 @@ impl Default for Guidance {
     }
 }
 
-impl FixedStep {
-    /// Whether it asks for noise.
-    pub fn has_noise(&self) -> bool {
+/// An element of a sample, a model output or noise: `i32` with 20 fractional bits, or `f32`.
+pub trait Sample: Pod {
+    /// The coefficients of a step.
+    type Step: Step<Self>;
+
+    /// A number of a [`Noise`](crate::Noise) source.
+    fn from_noise(value: i32) -> Self;
+
+    /// `u + g·(c − u)` for the unconditional and the conditional model output.
+    fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self;
+
+    /// The byte of a value in [−1, 1], rounded.
+    fn to_byte(self) -> u8;
+}
+
+/// One step of the sampler.
+///
+/// It is cut where multistep samplers need it: what the model says about the clean sample, then the next sample from that
+/// and from the clean samples of earlier steps.
+pub trait Step<S> {
+    /// The record at byte `at` of the file.
+    fn read(bytes: &[u8], at: usize) -> Self;
+
+    /// Whether `next` reads noise.
+    fn has_noise(&self) -> bool;
+
+    /// The clean sample `x0` that the model output `m` means at the sample `x`.
+    fn clean(&self, x: S, m: S) -> S;
+
+    /// The next sample; `history` holds the clean samples of the step before and of the one before that.
+    fn next(&self, terms: Terms<S>, history: [S; 2]) -> S;
+}
+
+/// What the next sample is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<S> {
+    /// The clean sample.
+    pub x0: S,
+    /// The sample.
+    pub x: S,
+    /// The model output.
+    pub m: S,
+    /// Noise.
+    pub z: S,
+}
+
+impl Sample for i32 {
+    type Step = FixedStep;
+
+    fn from_noise(value: i32) -> Self {
+        value
+    }
+
+    fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self {
+        guide_fixed(unconditional, conditional, guidance)
+    }
+
+    fn to_byte(self) -> u8 {
+        byte_fixed(self)
+    }
+}
+
+#[cfg(any(feature = "f16", feature = "f32"))]
+impl Sample for f32 {
+    type Step = FloatStep;
+
+    fn from_noise(value: i32) -> Self {
+        to_float(value)
+    }
+
+    fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self {
+        guide_float(unconditional, conditional, guidance)
+    }
+
+    fn to_byte(self) -> u8 {
+        byte_float(self)
+    }
+}
+
+/// No sum of products leaves 64 bits: mantissas are at most 2²⁹, values 2³¹, terms six.
+impl Step<i32> for FixedStep {
+    fn read(bytes: &[u8], at: usize) -> Self {
+        FixedStep::read(bytes, at)
+    }
+
+    fn has_noise(&self) -> bool {
         self.next[3] != 0
     }
 
-    /// The next sample. No sum of products leaves 64 bits: mantissas are at most 2²⁹, values 2³¹.
-    pub fn apply(&self, x: i32, m: i32, z: i32) -> i32 {
-        let product = |mantissa: i32, value: i32| i64::from(mantissa) * i64::from(value);
-        let x0 = saturate_i32(round_shift(product(self.x0[0], x) + product(self.x0[1], m), self.x0_shift));
-        let x0 = x0.max(-self.clip).min(self.clip);
+    fn clean(&self, x: i32, m: i32) -> i32 {
+        let [a, b] = self.x0;
+        let x0 = saturate_i32(round_shift(product(a, x) + product(b, m), self.x0_shift));
+        x0.max(-self.clip).min(self.clip)
+    }
+
+    fn next(&self, Terms { x0, x, m, z }: Terms<i32>, history: [i32; 2]) -> i32 {
         let [p, q, r, s] = self.next;
-        let next = product(p, x0) + product(q, x) + product(r, m) + product(s, z);
+        let mut next = product(p, x0) + product(q, x) + product(r, m) + product(s, z);
+        if cfg!(feature = "history") {
+            next += product(self.history[0], history[0]) + product(self.history[1], history[1]);
+        }
         saturate_i32(round_shift(next, self.next_shift))
     }
+}
+
+fn product(mantissa: i32, value: i32) -> i64 {
+    i64::from(mantissa) * i64::from(value)
 }
 
 /// `u + g·(c − u)` in fixed point.
@@ -96,17 +194,32 @@ pub fn to_float(value: i32) -> f32 {
 }
 
 #[cfg(any(feature = "f16", feature = "f32"))]
-impl FloatStep {
-    /// Whether it asks for noise.
-    pub fn has_noise(&self) -> bool {
+impl Step<f32> for FloatStep {
+    fn read(bytes: &[u8], at: usize) -> Self {
+        FloatStep::read(bytes, at)
+    }
+
+    fn has_noise(&self) -> bool {
         self.next[3] != 0.0
     }
 
-    /// The next sample.
-    pub fn apply(&self, x: f32, m: f32, z: f32) -> f32 {
-        let x0 = (self.x0[0] * x + self.x0[1] * m).max(-self.clip).min(self.clip);
+    fn clean(&self, x: f32, m: f32) -> f32 {
+        let [a, b] = self.x0;
+        (a * x + b * m).max(-self.clip).min(self.clip)
+    }
+
+    fn next(&self, Terms { x0, x, m, z }: Terms<f32>, history: [f32; 2]) -> f32 {
         let [p, q, r, s] = self.next;
-        p * x0 + q * x + r * m + s * z
+        let mut next = p * x0 + q * x + r * m + s * z;
+        if cfg!(feature = "history") {
+            for (factor, kept) in self.history.into_iter().zip(history) {
+                // Before there is a history its factor is zero; what memory holds may not be a number.
+                if factor != 0.0 {
+                    next += factor * kept;
+                }
+            }
+        }
+        next
     }
 }
 
@@ -115,4 +228,122 @@ impl FloatStep {
 pub fn byte_float(value: f32) -> u8 {
     // The cast saturates and takes NaN to 0.
     ((value + 1.0) * 127.5 + 0.5) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guidance_is_rounded_and_saturated() {
+        assert_eq!(Guidance::from_ratio(3, 2).to_bits(), 98_304);
+        assert_eq!(Guidance::from_ratio(1, 3).to_bits(), 21_845);
+        assert_eq!(Guidance::from_ratio(5, 0).to_bits(), 5 << 16);
+        assert_eq!(Guidance::from_ratio(1, 1), Guidance::NONE);
+        for scale in [-2.0f32, 0.0, 0.1, 1.0, 7.5] {
+            assert_eq!(Guidance::from_f32(scale).to_bits(), (scale * 65_536.0).round() as i32);
+        }
+        assert_eq!(Guidance::from_f32(f32::NAN).to_bits(), 0);
+        assert_eq!(Guidance::from_f32(f32::INFINITY).to_bits(), i32::MAX);
+    }
+
+    /// Factors of the clean samples of two earlier steps, and these samples.
+    const LOOK_BACK: [f64; 2] = [-0.75, 0.125];
+    const EARLIER: [f64; 2] = [0.9, -1.0];
+
+    /// `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z + u·h₁ + v·h₂` in double precision.
+    fn exact([a, b]: [f64; 2], [p, q, r, s]: [f64; 4], [x, m, z]: [f64; 3]) -> f64 {
+        let x0 = (a * x + b * m).clamp(-1.0, 1.0);
+        let history =
+            if cfg!(feature = "history") { LOOK_BACK[0] * EARLIER[0] + LOOK_BACK[1] * EARLIER[1] } else { 0.0 };
+        p * x0 + q * x + r * m + s * z + history
+    }
+
+    /// The next sample of a step.
+    fn next<S: Copy, T: Step<S>>(step: &T, [x, m, z]: [S; 3], history: [S; 2]) -> S {
+        step.next(Terms { x0: step.clean(x, m), x, m, z }, history)
+    }
+
+    /// DDIM with η = 1 from cumulative α 0.2 to 0.5, for a model that predicts noise, and the extremes of samples.
+    fn coefficients() -> ([f64; 2], [f64; 4]) {
+        let (now, next) = (0.2f64, 0.5f64);
+        let sigma = ((1.0 - next) / (1.0 - now) * (1.0 - now / next)).sqrt();
+        let x0 = [1.0 / now.sqrt(), -((1.0 - now) / now).sqrt()];
+        // The direction is the predicted noise, re-derived from the clamped x0: ε = (x − √ᾱ·x0)/√(1 − ᾱ).
+        let direction = (1.0 - next - sigma * sigma).sqrt() / (1.0 - now).sqrt();
+        (x0, [next.sqrt() - direction * now.sqrt(), direction, 0.0, sigma])
+    }
+
+    const VALUES: [f64; 7] = [-5.5, -1.0, -0.3, 0.0, 0.7, 1.0, 5.5];
+
+    #[test]
+    fn steps_in_fixed_point_are_the_closed_form() {
+        const ONE: f64 = (1 << SAMPLE_BITS) as f64;
+        let (x0, factors) = coefficients();
+        let fixed = |value: f64| (value * f64::from(1 << 24)).round() as i32;
+        let step = FixedStep {
+            clip: 1 << SAMPLE_BITS,
+            x0: x0.map(fixed),
+            x0_shift: 24,
+            next: factors.map(fixed),
+            next_shift: 24,
+            history: LOOK_BACK.map(fixed),
+            timestep: 0,
+        };
+        assert!(step.has_noise());
+        for x in VALUES {
+            for m in VALUES {
+                for z in VALUES {
+                    let bits = |value: f64| (value * ONE).round() as i32;
+                    let found = f64::from(next(&step, [x, m, z].map(bits), EARLIER.map(bits))) / ONE;
+                    let expected = exact(x0, factors, [x, m, z]);
+                    // Half a unit for each rounding of operands, coefficients and results.
+                    assert!((found - expected).abs() < 8.0 / ONE, "{x} {m} {z}: {found}, not {expected}");
+                }
+            }
+        }
+    }
+
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    #[test]
+    fn steps_in_single_precision_are_the_closed_form() {
+        let (x0, factors) = coefficients();
+        let single = |value: f64| value as f32;
+        let step = FloatStep {
+            clip: 1.0,
+            x0: x0.map(single),
+            next: factors.map(single),
+            history: LOOK_BACK.map(single),
+            ..bytemuck::Zeroable::zeroed()
+        };
+        for x in VALUES {
+            for m in VALUES {
+                for z in VALUES {
+                    let found = f64::from(next(&step, [x, m, z].map(single), EARLIER.map(single)));
+                    let expected = exact(x0, factors, [x, m, z]);
+                    assert!((found - expected).abs() < 1e-5, "{x} {m} {z}: {found}, not {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_rounded_and_saturated() {
+        const ONE: i32 = 1 << SAMPLE_BITS;
+        assert_eq!([i32::MIN, -ONE, 0, ONE, i32::MAX].map(Sample::to_byte), [0, 0, 128, 255, 255]);
+        for byte in 0..=255 {
+            let value = f64::from(byte) / 127.5 - 1.0;
+            assert_eq!(i32::from(((value * f64::from(ONE)).round() as i32).to_byte()), byte);
+        }
+    }
+
+    #[test]
+    fn guidance_mixes_and_saturates() {
+        let guide = <i32 as Sample>::guide;
+        assert_eq!(guide(100, 300, Guidance::NONE), 300);
+        assert_eq!(guide(100, 300, Guidance::from_ratio(0, 1)), 100);
+        assert_eq!(guide(100, 300, Guidance::from_ratio(5, 2)), 600);
+        assert_eq!(guide(i32::MIN, i32::MAX, Guidance::from_ratio(7, 1)), i32::MAX);
+        assert_eq!(guide(i32::MAX, i32::MIN, Guidance::from_ratio(7, 1)), i32::MIN);
+    }
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, bail};
 use object::{Object, ObjectSection, ObjectSymbol};
 use waft::Model;
-use waft::format::{Op, WeightLayout};
+use waft::format::{NONE, Op, WeightLayout};
 use waft_host::export::precision_name;
 use waft_host::sample::digest;
 
@@ -23,6 +23,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     }
     if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.weight_sums != 0)) {
         features.push("step-scales");
+    }
+    if model.header().history[0] != NONE {
+        features.push("history");
     }
     if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
         features.push("attention");

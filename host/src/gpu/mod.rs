@@ -8,6 +8,7 @@ pub mod cuda;
 pub mod host;
 
 use thiserror::Error;
+use waft::arithmetic::Step;
 use waft::format::{Op, Precision, Schedule};
 use waft::{Guidance, Model, RequestError, Samples};
 use waft_kernels::{
@@ -322,8 +323,8 @@ pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> S
 /// Whether any step of a list asks for noise.
 fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
     match model.precision() {
-        Precision::I8 => model.fixed_steps(schedule).any(|step| step.has_noise()),
-        Precision::F16 | Precision::F32 => model.float_steps(schedule).any(|step| step.has_noise()),
+        Precision::I8 => model.fixed_steps(schedule).any(|step| Step::<i32>::has_noise(&step)),
+        Precision::F16 | Precision::F32 => model.float_steps(schedule).any(|step| Step::<f32>::has_noise(&step)),
     }
 }
 

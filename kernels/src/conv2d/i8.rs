@@ -105,7 +105,7 @@ impl GatherKernel {
                     let value = tensor.integer(memory, arena, pixel * tensor.channels + in_source);
                     let map = p.map(&op, memory, arena, channel);
                     let raw = if source == 0 { raw_map(&op, 0) } else { raw_map(&op, 1) };
-                    gathered(&op, raw.unwrap_or([0; 3]), value, map)
+                    gathered(&op, raw, value, map)
                 }
             };
             if p.wide == 0 {

@@ -1,12 +1,17 @@
 //! The operations of the device. One folder each: geometry and slices in `mod.rs`, arithmetic per precision beside it.
 //!
-//! Every operation is cut into slices of bounded work; a slice is a pure function of the model, the arena and its
+//! An operation binds what a slice reads and writes, which fails if something is missing, and then computes, which cannot
+//! fail. Every operation is cut into slices of bounded work; a slice is a pure function of the model, the arena and its
 //! index, executed in ascending order. Operations return `None` if the plan does not hold together, which a validated
 //! model excludes: it means that the model's bytes changed under the run.
 
 use bytemuck::Pod;
 
-use crate::format::{NONE, Op, Precision, Schedule, Tensor, WeightLayout};
+#[cfg(feature = "attention")]
+use crate::format::Attention;
+use crate::format::{Conv2d, GroupNorm, NONE, Op, Schedule, Tensor, WeightLayout};
+#[cfg(feature = "conditioning")]
+use crate::format::{Embed, Linear};
 use crate::model::Model;
 
 #[cfg(feature = "attention")]
@@ -48,9 +53,10 @@ pub(crate) fn view_mut<T: Pod>(bytes: &mut [u8]) -> Option<&mut [T]> {
     bytemuck::try_cast_slice_mut(bytes).ok()
 }
 
-/// One tensor's bytes.
-pub(crate) fn bytes<'a>(arena: &'a [u8], tensor: &Tensor) -> Option<&'a [u8]> {
-    arena.get(tensor.range())
+/// Values from a place on, of which there are some: whoever binds them knows how many they are.
+#[cfg(any(feature = "i8", feature = "attention"))]
+pub(crate) fn tail<T>(values: &[T], from: usize) -> &[T] {
+    values.get(from..).unwrap_or_default()
 }
 
 /// Number of slices of an operation.
@@ -72,57 +78,90 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
     slices.unwrap_or(0)
 }
 
-/// Executes one slice of an operation.
-pub(crate) fn run(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) -> Option<()> {
-    match context.model.precision() {
-        #[cfg(feature = "i8")]
-        Precision::I8 => match op {
-            Op::Conv2d(op) => conv2d::i8::run(context, op, slice, arena),
-            Op::GroupNorm(op) => group_norm::i8::run(context, op, slice, arena),
-            #[cfg(feature = "attention")]
-            Op::Attention(op) => attention::i8::run(context, op, slice, arena),
-            #[cfg(feature = "conditioning")]
-            Op::Embed(op) => embedding::i8::embed(context, op, arena),
-            #[cfg(feature = "conditioning")]
-            Op::Linear(op) => embedding::i8::linear(context, op, slice, arena),
-            #[cfg(not(feature = "attention"))]
-            Op::Attention(_) => None,
-            #[cfg(not(feature = "conditioning"))]
-            Op::Embed(_) | Op::Linear(_) => None,
-        },
-        #[cfg(feature = "f16")]
-        Precision::F16 => run_float::<half::f16>(context, op, slice, arena),
-        #[cfg(feature = "f32")]
-        Precision::F32 => run_float::<f32>(context, op, slice, arena),
-        #[allow(unreachable_patterns, reason = "reachable when a precision's feature is off")]
-        _ => None,
+/// What a precision makes of each operation: executes one slice.
+pub(crate) trait Operations {
+    fn conv2d(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "attention")]
+    fn attention(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "conditioning")]
+    fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "conditioning")]
+    fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()>;
+}
+
+#[cfg(feature = "i8")]
+impl Operations for i8 {
+    fn conv2d(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
+        conv2d::i8::run(context, op, slice, arena)
+    }
+
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
+        group_norm::i8::run(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "attention")]
+    fn attention(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()> {
+        attention::i8::run(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "conditioning")]
+    fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Option<()> {
+        embedding::i8::embed(context, op, arena)
+    }
+
+    #[cfg(feature = "conditioning")]
+    fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()> {
+        embedding::i8::linear(context, op, slice, arena)
     }
 }
 
 #[cfg(any(feature = "f16", feature = "f32"))]
-fn run_float<E: crate::float::Float>(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) -> Option<()> {
+impl<E: crate::float::Float> Operations for E {
+    fn conv2d(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
+        conv2d::float::run::<E>(context, op, slice, arena)
+    }
+
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
+        group_norm::float::run::<E>(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "attention")]
+    fn attention(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()> {
+        attention::float::run::<E>(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "conditioning")]
+    fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Option<()> {
+        embedding::float::embed(context, op, arena)
+    }
+
+    #[cfg(feature = "conditioning")]
+    fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()> {
+        embedding::float::linear::<E>(context, op, slice, arena)
+    }
+}
+
+/// Executes one slice of an operation.
+pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) -> Option<()> {
     match op {
-        Op::Conv2d(op) => conv2d::float::run::<E>(context, op, slice, arena),
-        Op::GroupNorm(op) => group_norm::float::run::<E>(context, op, slice, arena),
+        Op::Conv2d(op) => P::conv2d(context, op, slice, arena),
+        Op::GroupNorm(op) => P::group_norm(context, op, slice, arena),
         #[cfg(feature = "attention")]
-        Op::Attention(op) => attention::float::run::<E>(context, op, slice, arena),
+        Op::Attention(op) => P::attention(context, op, slice, arena),
         #[cfg(feature = "conditioning")]
-        Op::Embed(op) => embedding::float::embed(context, op, arena),
+        Op::Embed(op) => P::embed(context, op, arena),
         #[cfg(feature = "conditioning")]
-        Op::Linear(op) => embedding::float::linear::<E>(context, op, slice, arena),
+        Op::Linear(op) => P::linear(context, op, slice, arena),
+        // A session of such a model is refused.
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
         #[cfg(not(feature = "conditioning"))]
         Op::Embed(_) | Op::Linear(_) => None,
-    }
-}
-
-/// Whether the crate was built with a precision.
-pub(crate) const fn has_precision(precision: Precision) -> bool {
-    match precision {
-        Precision::I8 => cfg!(feature = "i8"),
-        Precision::F16 => cfg!(feature = "f16"),
-        Precision::F32 => cfg!(feature = "f32"),
     }
 }
 

@@ -18,10 +18,17 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         let mut step = 0;
         while step < schedule.steps {
             let at = schedule.rows as usize + step as usize * STEP_BYTES;
+            // The first step has no history to look at, the second none of two steps ago.
             if file.is_i8() {
-                check!(validate_fixed(file, i, &FixedStep::read(file.bytes, at)));
+                let record = FixedStep::read(file.bytes, at);
+                check!(validate_fixed(file, i, &record));
+                ensure!(step > 0 || record.history[0] == 0, Schedule, i);
+                ensure!(step > 1 || record.history[1] == 0, Schedule, i);
             } else {
-                check!(validate_float(file, i, &FloatStep::read(file.bytes, at)));
+                let record = FloatStep::read(file.bytes, at);
+                check!(validate_float(file, i, &record));
+                ensure!(step > 0 || record.history[0] == 0.0, Schedule, i);
+                ensure!(step > 1 || record.history[1] == 0.0, Schedule, i);
             }
             step += 1;
         }

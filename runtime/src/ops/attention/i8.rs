@@ -1,29 +1,17 @@
 //! Integer attention: symmetric `i8` queries, keys and values, a table for the exponential, one division a row.
 
+use super::Operands;
+use crate::arch::{dot_i8, weighted_i8};
 use crate::fixed::{exp2_neg, requantize, saturate_i8};
 use crate::format::Attention;
-use crate::ops::{Context, view, view_mut};
+use crate::ops::Context;
 
 pub(crate) fn run(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let query = context.tensor(op.query)?;
-    let key_value = context.tensor(op.key_value)?;
-    let scratch = context.tensor(op.scratch)?;
-    let channels = usize::from(query.channels);
-    let head = channels.checked_div(op.heads.into())?.max(1);
-    let [rows, key_value, scores] = arena.get_disjoint_mut([query.range(), key_value.range(), scratch.range()]).ok()?;
-    let rows: &mut [i8] = view_mut(rows)?;
-    let key_value: &[i8] = view(key_value)?;
-    let scores: &mut [i32] = view_mut(scores)?;
-    let start = slice as usize * channels;
-    let row = rows.get_mut(start..start + channels)?;
-
-    for (index, query) in row.chunks_exact_mut(head).enumerate() {
-        let first = index * head;
-        let pixels = || key_value.chunks_exact((2 * channels).max(1));
+    let Operands { query, key_value, scores, head } = Operands::<i8, i32>::bind(context, op, slice, arena)?;
+    for (query, first) in query.chunks_exact_mut(head).zip((0..).step_by(head)) {
         let mut largest = i32::MIN;
-        for (score, pixel) in scores.iter_mut().zip(pixels()) {
-            let key = pixel.get(first..first + head)?;
-            *score = query.iter().zip(key).fold(0i32, |sum, (&q, &k)| sum.wrapping_add(i32::from(q) * i32::from(k)));
+        for (score, key) in scores.iter_mut().zip(key_value.keys(first)) {
+            *score = dot_i8(query, key);
             largest = largest.max(*score);
         }
         let mut total = 0u32;
@@ -32,12 +20,8 @@ pub(crate) fn run(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut
             total = total.wrapping_add(score.unsigned_abs());
         }
         let [multiplier, shift] = normalizer(op, total);
-        for (channel, context) in query.iter_mut().enumerate() {
-            let at = channels + first + channel;
-            let mut sum = 0i32;
-            for (&weight, pixel) in scores.iter().zip(pixels()) {
-                sum = sum.wrapping_add(weight.wrapping_mul(i32::from(*pixel.get(at)?)));
-            }
+        for (context, channel) in query.iter_mut().zip(first..) {
+            let sum = weighted_i8(scores, key_value.values(channel), key_value.stride());
             *context = saturate_i8(requantize(sum, multiplier, shift));
         }
     }

@@ -1,6 +1,9 @@
 //! Self-attention over pixels (Vaswani et al., 2017, equation 1), one query at a time: scores of one row live in the
 //! scratch, the context is written over the query. Slice `s` is query `s`, all heads.
 
+use bytemuck::Pod;
+
+use super::{Context, tail, view, view_mut};
 use crate::format::Attention;
 use crate::model::Model;
 
@@ -8,6 +11,60 @@ use crate::model::Model;
 pub(crate) mod float;
 #[cfg(feature = "i8")]
 pub(crate) mod i8;
+
+/// What one slice reads and writes, with elements `E` and scores `S`.
+struct Operands<'a, E, S> {
+    /// The channels of the query, which the context replaces.
+    query: &'a mut [E],
+    /// (pixel, 2·channels): keys, then values.
+    key_value: KeyValue<'a, E>,
+    /// One for each pixel.
+    scores: &'a mut [S],
+    /// Channels of a head.
+    head: usize,
+}
+
+impl<'a, E: Pod, S: Pod> Operands<'a, E, S> {
+    fn bind(context: &Context<'_>, op: &Attention, slice: u32, arena: &'a mut [u8]) -> Option<Self> {
+        let query = context.tensor(op.query)?;
+        let key_value = context.tensor(op.key_value)?;
+        let scratch = context.tensor(op.scratch)?;
+        let channels = usize::from(query.channels);
+        let [rows, key_value, scores] =
+            arena.get_disjoint_mut([query.range(), key_value.range(), scratch.range()]).ok()?;
+        let start = slice as usize * channels;
+        Some(Self {
+            query: view_mut(rows)?.get_mut(start..start + channels)?,
+            key_value: KeyValue { values: view(key_value)?, channels },
+            scores: view_mut(scores)?,
+            head: channels.checked_div(op.heads.into())?.max(1),
+        })
+    }
+}
+
+/// Keys and values.
+#[derive(Clone, Copy)]
+struct KeyValue<'a, E> {
+    values: &'a [E],
+    channels: usize,
+}
+
+impl<'a, E> KeyValue<'a, E> {
+    /// Elements from one pixel to the next.
+    fn stride(self) -> usize {
+        (2 * self.channels).max(1)
+    }
+
+    /// The keys of each pixel, from a channel on.
+    fn keys(self, channel: usize) -> impl Iterator<Item = &'a [E]> {
+        tail(self.values, channel).chunks(self.stride())
+    }
+
+    /// The values of a channel: the first, and every `stride`-th after it.
+    fn values(self, channel: usize) -> &'a [E] {
+        tail(self.values, self.channels + channel)
+    }
+}
 
 /// Number of slices.
 pub(super) fn slices(model: &Model<'_>, op: &Attention) -> Option<u32> {

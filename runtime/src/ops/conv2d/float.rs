@@ -1,54 +1,39 @@
 //! Convolution in the float precisions: an `f32` ring, `f32` accumulators, weights in the model's storage type.
 
-use super::{Geometry, Tile, weights};
+use super::{Bound, Gathered, Layer, Tile};
+use crate::arch::{PIXELS, dot_pixels};
 use crate::float::{Float, silu};
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
+use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
 use crate::ops::{Context, Source, sources, view, view_mut};
 
-/// Pixels that are computed together, so that each weight is converted once for all of them.
-const PIXELS: usize = 4;
-
 pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let geometry = Geometry::new(context, op)?;
-    let tile = geometry.tile(slice);
+    let layer = Layer::new(context, op)?;
+    let tile = layer.geometry.tile(slice);
     if tile.gathers() {
-        for ring_row in geometry.new_rows(tile.y) {
-            gather_row::<E>(context, op, &geometry, ring_row, arena)?;
+        for ring_row in layer.geometry.new_rows(tile.y) {
+            gather_row::<E>(&layer, ring_row, arena)?;
         }
     }
-    compute::<E>(context, op, &geometry, &tile, arena)
+    let operands = Operands::<E>::bind(&layer, &tile, arena)?;
+    // The sample is single precision in f16 and f32.
+    if layer.output.element() == Element::F32 {
+        compute::<f32, E>(&layer, &tile, operands)
+    } else {
+        compute::<E, E>(&layer, &tile, operands)
+    }
 }
 
 /// Brings one row of the padded, transformed input into its slot of the ring.
-fn gather_row<E: Float>(
-    context: &Context<'_>,
-    op: &Conv2d,
-    geometry: &Geometry,
-    ring_row: usize,
-    arena: &mut [u8],
-) -> Option<()> {
-    let ring = context.tensor(op.scratch)?.range();
-    let norm = context.tensor(op.norm).map_or(0..0, |t| t.range());
-    let start = geometry.slot(ring_row);
-    let row = geometry.source_row(ring_row);
-    {
-        let slots = view_mut::<f32>(arena.get_mut(ring.clone())?)?;
-        slots.get_mut(start..start + geometry.ring_row_len())?.fill(0.0);
-    }
-    let Some(row) = row else { return Some(()) };
-    for source in &sources(context, op.sources)? {
-        let tensor = &source.tensor;
-        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element().bytes();
-        let from = tensor.offset as usize + row * bytes;
-        let [input, norm, ring] = arena.get_disjoint_mut([from..from + bytes, norm.clone(), ring.clone()]).ok()?;
-        let slot = view_mut::<f32>(ring)?.get_mut(start..start + geometry.ring_row_len())?;
-        let norm: &[[f32; 2]] = view(norm)?;
-        let norm = norm.get(source.channel..).unwrap_or(&[]);
-        // The sample is single precision in f16 and f32.
-        if tensor.element() == Element::F32 {
-            gather_pixels::<f32>(op, geometry, source, view(input)?, norm, slot)?;
+fn gather_row<E: Float>(layer: &Layer<'_>, ring_row: usize, arena: &mut [u8]) -> Option<()> {
+    let slot: &mut [f32] = view_mut(arena.get_mut(layer.slot(ring_row))?)?;
+    slot.fill(0.0);
+    let Some(row) = layer.geometry.source_row(ring_row) else { return Some(()) };
+    for source in &sources(layer.context, layer.op.sources)? {
+        let Gathered { input, norm, slot } = Gathered::bind(layer, source, row, ring_row, arena)?;
+        if source.tensor.element() == Element::F32 {
+            gather_pixels::<f32>(layer, source, view(input)?, view(norm)?, view_mut(slot)?);
         } else {
-            gather_pixels::<E>(op, geometry, source, view(input)?, norm, slot)?;
+            gather_pixels::<E>(layer, source, view(input)?, view(norm)?, view_mut(slot)?);
         }
     }
     Some(())
@@ -65,150 +50,80 @@ pub fn gathered(op: &Conv2d, value: f32, [a, b]: [f32; 2]) -> f32 {
 }
 
 /// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
-fn gather_pixels<S: bytemuck::Pod + Float>(
-    op: &Conv2d,
-    geometry: &Geometry,
-    source: &Source,
-    input: &[S],
-    norm: &[[f32; 2]],
-    slot: &mut [f32],
-) -> Option<()> {
-    let channels = usize::from(source.tensor.channels);
-    let pixel = geometry.channels;
-    let mut at = geometry.padding[1] * pixel + source.channel;
-    for values in input.chunks_exact(channels.max(1)) {
-        let target = slot.get_mut(at..at + channels)?;
-        if op.gather() == Gather::Raw {
-            for (target, &value) in target.iter_mut().zip(values) {
-                *target = gathered(op, value.to_f32(), [0.0; 2]);
-            }
-        } else {
-            for ((target, &value), &map) in target.iter_mut().zip(values).zip(norm) {
-                *target = gathered(op, value.to_f32(), map);
-            }
+fn gather_pixels<S: Float>(layer: &Layer<'_>, source: &Source, input: &[S], norm: &[[f32; 2]], slot: &mut [f32]) {
+    let Layer { op, geometry, .. } = layer;
+    let targets = slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1));
+    for (target, values) in targets.zip(input.chunks_exact(usize::from(source.tensor.channels).max(1))) {
+        let mut maps = norm.iter();
+        for (target, value) in target.iter_mut().skip(source.channel).zip(values) {
+            *target = gathered(op, value.to_f32(), maps.next().copied().unwrap_or_default());
         }
-        if geometry.doubling == 1 {
-            let (left, right) = slot.split_at_mut_checked(at + pixel)?;
-            for (copy, &value) in right.iter_mut().zip(left.get(at..at + channels)?) {
+        if let Some((pixel, double)) = target.split_at_mut_checked(geometry.channels) {
+            for (copy, &value) in double.iter_mut().zip(&*pixel) {
                 *copy = value;
             }
-            at += pixel;
         }
-        at += pixel;
     }
-    Some(())
+}
+
+/// What the computation of one tile reads and writes.
+struct Operands<'a, E> {
+    ring: &'a [f32],
+    weights: &'a [[E; CHANNEL_BLOCK]],
+    bias: &'a [f32],
+    /// The row of the residual, if there is one at a place of its own.
+    residual: Option<&'a [E]>,
+    /// The row of the output.
+    output: &'a mut [u8],
+}
+
+impl<'a, E: Float> Operands<'a, E> {
+    fn bind(layer: &'a Layer<'_>, tile: &Tile, arena: &'a mut [u8]) -> Option<Self> {
+        let bound = Bound::bind(layer, tile.y, arena)?;
+        let taps = layer.geometry.taps();
+        let block = tile.first() / CHANNEL_BLOCK;
+        let weights: &[E] = layer.weights(tile, bound.window)?;
+        Some(Self {
+            ring: view(bound.ring)?,
+            weights: weights.as_chunks().0.get(block * taps..(block + 1) * taps)?,
+            bias: layer.bias(tile, bound.bias)?,
+            residual: if bound.residual.is_empty() { None } else { Some(view(bound.residual)?) },
+            output: bound.output,
+        })
+    }
 }
 
 /// One row of up to eight output channels.
-fn compute<E: Float>(
-    context: &Context<'_>,
-    op: &Conv2d,
-    geometry: &Geometry,
-    tile: &Tile,
-    arena: &mut [u8],
-) -> Option<()> {
-    let &Tile { y, channel, count, chunk_channel, .. } = tile;
-    let output = context.tensor(op.output)?;
-    let [kh, kw] = geometry.kernel;
-    let run = kw * geometry.channels;
-    let taps = kh * run;
-
-    let residual = context.tensor(op.residual);
-    let in_place = residual.is_some_and(|t| t.offset == output.offset);
-    let residual_range = residual.filter(|_| !in_place).map_or(0..0, |t| t.range());
-    let bias_range = context.tensor(op.bias_tensor).map_or(0..0, |t| t.range());
-    let ring_range = context.tensor(op.scratch)?.range();
-    let window_range = context.tensor(op.window).map_or(0..0, |t| t.range());
-    let [ring, bias, window, residual_bytes, output_bytes] =
-        arena.get_disjoint_mut([ring_range, bias_range, window_range, residual_range, output.range()]).ok()?;
-    let weights: &[E] = weights(context, op, geometry, tile, window)?;
-    let block = (channel - chunk_channel) / CHANNEL_BLOCK;
-    let weights = weights.as_chunks().0.get(block * taps..(block + 1) * taps)?;
-    let ring: &[f32] = view(ring)?;
-    let bias: &[f32] = match op.bias() {
-        Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
-        Bias::Step => {
-            let at = context.schedule.biases + context.step * context.schedule.bias_bytes + op.bias_at;
-            context.data(at, geometry.output_channels)?
-        }
-        Bias::Tensor => view(bias)?,
-    };
-    let bias = bias.get(channel..channel + count)?;
-    let kept: &[E] = view(residual_bytes)?;
-
-    let advance = geometry.stride * geometry.channels;
-    let mut x = 0;
-    while x < geometry.output_columns {
-        let pixels = PIXELS.min(geometry.output_columns - x);
+fn compute<O: Float, E: Float>(layer: &Layer<'_>, tile: &Tile, operands: Operands<'_, E>) -> Option<()> {
+    let Layer { op, geometry, .. } = layer;
+    let Operands { ring, weights, bias, residual, output } = operands;
+    let output: &mut [O] = view_mut(output)?;
+    let last = geometry.output_columns.saturating_sub(1);
+    let row = geometry.output_channels.max(1);
+    let mut kept = residual.map(|residual| residual.chunks_exact(row));
+    for (block, output) in output.chunks_mut(PIXELS * row).enumerate() {
         let mut sums = [[0f32; CHANNEL_BLOCK]; PIXELS];
         for sum in &mut sums {
             for (sum, &bias) in sum.iter_mut().zip(bias) {
                 *sum = bias;
             }
         }
-        for ky in 0..kh {
-            let start = geometry.slot(y * geometry.stride + ky) + x * advance;
-            let weights = weights.get(ky * run..(ky + 1) * run)?;
-            let mut patches = [&[] as &[f32]; PIXELS];
-            for (i, patch) in patches.iter_mut().enumerate() {
-                // Past the last pixel the last one is computed again; its sums are not stored.
-                let start = start + i.min(pixels - 1) * advance;
-                *patch = ring.get(start..start + run)?;
-            }
-            multiply(&mut sums, patches, weights);
+        for (ky, weights) in weights.chunks_exact(geometry.run().max(1)).enumerate() {
+            // Past the last pixel the last one is computed again; its sums are not stored.
+            let patches = core::array::from_fn(|i| geometry.patch(ring, [tile.y, (PIXELS * block + i).min(last)], ky));
+            dot_pixels(&mut sums, patches, weights);
         }
-        for (i, sum) in sums.iter().take(pixels).enumerate() {
-            let at = (y * geometry.output_columns + x + i) * geometry.output_channels + channel;
-            if output.element() == Element::F32 {
-                store::<f32, E>(op, view_mut(output_bytes)?, at, count, sum, kept)?;
-            } else {
-                store::<E, E>(op, view_mut(output_bytes)?, at, count, sum, kept)?;
+        for (sums, output) in sums.iter().zip(output.chunks_exact_mut(row)) {
+            let mut kept = kept.as_mut().and_then(Iterator::next).into_iter().flatten().skip(tile.channel);
+            for (&sum, output) in sums.iter().zip(output.iter_mut().skip(tile.channel)) {
+                let kept = match kept.next() {
+                    _ if op.residual == NONE => 0.0,
+                    Some(kept) => kept.to_f32(),
+                    None => output.to_f32(),
+                };
+                *output = O::from_f32(sum + op.residual_gain * kept);
             }
         }
-        x += pixels;
-    }
-    Some(())
-}
-
-/// `sums[pixel][channel] += Σ patch[pixel][k]·weights[k][channel]`.
-#[inline]
-fn multiply<E: Float>(
-    sums: &mut [[f32; CHANNEL_BLOCK]; PIXELS],
-    patches: [&[f32]; PIXELS],
-    weights: &[[E; CHANNEL_BLOCK]],
-) {
-    let [a, b, c, d] = patches;
-    let mut local = *sums;
-    for ((((weights, &a), &b), &c), &d) in weights.iter().zip(a).zip(b).zip(c).zip(d) {
-        for i in 0..CHANNEL_BLOCK {
-            let weight = weights[i].to_f32();
-            local[0][i] += a * weight;
-            local[1][i] += b * weight;
-            local[2][i] += c * weight;
-            local[3][i] += d * weight;
-        }
-    }
-    *sums = local;
-}
-
-/// Adds the residual, in place or from `kept`, and writes the channels of one pixel.
-fn store<O: Float, E: Float>(
-    op: &Conv2d,
-    output: &mut [O],
-    at: usize,
-    count: usize,
-    sums: &[f32; CHANNEL_BLOCK],
-    kept: &[E],
-) -> Option<()> {
-    let output = output.get_mut(at..at + count)?;
-    let kept = kept.get(at..at + count);
-    for (i, (output, &sum)) in output.iter_mut().zip(sums).enumerate() {
-        let residual = match kept {
-            _ if op.residual == NONE => 0.0,
-            Some(kept) => kept.get(i)?.to_f32(),
-            None => output.to_f32(),
-        };
-        *output = O::from_f32(sum + op.residual_gain * residual);
     }
     Some(())
 }

@@ -4,30 +4,54 @@
 
 use bytemuck::Pod;
 
-use super::{Geometry, Tile};
+use super::{Bound, Gathered, Layer, Tile};
+use crate::arch::{self, QUAD};
 use crate::fixed::{
     NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
 };
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, StepScales, WeightLayout};
-use crate::ops::{Context, Source, sources, view, view_mut};
-
-/// Output channels that share each activation.
-const QUAD: usize = WeightLayout::Groups4.group();
+use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, StepScales, WeightLayout};
+use crate::ops::{Context, Source, sources, tail, view, view_mut};
 
 /// An element of the ring.
 trait Activation: Pod + Into<i32> {
+    /// The nearest.
     fn saturate(value: i32) -> Self;
+
+    /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³².
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD];
+
+    /// The same for four-bit weights, those of the four channels side by side.
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD];
 }
 
 impl Activation for i8 {
     fn saturate(value: i32) -> Self {
         saturate_i8(value)
     }
+
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+        arch::dot4_i8(sums, activations, weights)
+    }
+
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
+        arch::dot4_packed_i8(sums, activations, weights)
+    }
 }
 
 impl Activation for i16 {
     fn saturate(value: i32) -> Self {
         saturate_i16(value)
+    }
+
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+        arch::dot4_i16(sums, activations, weights)
+    }
+
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
+        arch::dot4_packed_i16(sums, activations, weights)
     }
 }
 
@@ -65,75 +89,49 @@ impl Scales for OfStep {
 }
 
 pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let geometry = Geometry::new(context, op)?;
+    let layer = Layer::new(context, op)?;
+    let tile = layer.geometry.tile(slice);
     if cfg!(feature = "step-scales") && op.weight_sums != 0 {
-        let at = biases_of_step(context) + op.step_scales;
+        let at = layer.biases_of_step() + op.step_scales;
         let scales = StepScales::read(context.model.bytes(), at as usize);
-        return run_ring::<i8, _>(context, &op.during(&scales), OfStep(scales.rescale), &geometry, slice, arena);
+        let layer = Layer { op: &op.during(&scales), ..layer };
+        return run_ring::<i8, _>(&layer, OfStep(scales.rescale), &tile, arena);
     }
-    match context.tensor(op.scratch)?.element() {
-        Element::I8 => run_ring::<i8, _>(context, op, OfRecord, &geometry, slice, arena),
-        Element::I16 => run_ring::<i16, _>(context, op, OfRecord, &geometry, slice, arena),
+    match layer.ring.element() {
+        Element::I8 => run_ring::<i8, _>(&layer, OfRecord, &tile, arena),
+        Element::I16 => run_ring::<i16, _>(&layer, OfRecord, &tile, arena),
         _ => None,
     }
 }
 
-/// Offset of the biases of the context's step.
-fn biases_of_step(context: &Context<'_>) -> u32 {
-    context.schedule.biases + context.step * context.schedule.bias_bytes
-}
-
-fn run_ring<R: Activation, S: Scales>(
-    context: &Context<'_>,
-    op: &Conv2d,
-    scales: S,
-    geometry: &Geometry,
-    slice: u32,
-    arena: &mut [u8],
-) -> Option<()> {
-    let tile = geometry.tile(slice);
+fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, arena: &mut [u8]) -> Option<()> {
     if tile.gathers() {
-        for ring_row in geometry.new_rows(tile.y) {
-            gather_row::<R>(context, op, geometry, ring_row, arena)?;
+        for ring_row in layer.geometry.new_rows(tile.y) {
+            gather_row::<R>(layer, ring_row, arena)?;
         }
     }
-    compute::<R, S>(context, op, scales, geometry, &tile, arena)
+    compute(layer, scales, tile, Operands::<R>::bind(layer, tile, arena)?);
+    Some(())
 }
 
 /// Brings one row of the padded, transformed input into its slot of the ring.
-fn gather_row<R: Activation>(
-    context: &Context<'_>,
-    op: &Conv2d,
-    geometry: &Geometry,
-    ring_row: usize,
-    arena: &mut [u8],
-) -> Option<()> {
-    let ring = context.tensor(op.scratch)?.range();
-    let norm = context.tensor(op.norm).map_or(0..0, |t| t.range());
-    let start = geometry.slot(ring_row);
-    let row = geometry.source_row(ring_row);
-    {
-        let slots = view_mut::<R>(arena.get_mut(ring.clone())?)?;
-        slots.get_mut(start..start + geometry.ring_row_len())?.fill(R::saturate(op.ring_zero));
-    }
-    let Some(row) = row else { return Some(()) };
-    for source in &sources(context, op.sources)? {
-        let tensor = &source.tensor;
-        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element().bytes();
-        let from = tensor.offset as usize + row * bytes;
-        let [input, norm, ring] = arena.get_disjoint_mut([from..from + bytes, norm.clone(), ring.clone()]).ok()?;
-        let slot = view_mut::<R>(ring)?.get_mut(start..start + geometry.ring_row_len())?;
-        let norm: &[[i32; 2]] = view(norm)?;
-        let norm = norm.get(source.channel..).unwrap_or(&[]);
-        gather_pixels(op, geometry, source, &Values::new(tensor.element(), input)?, norm, slot)?;
+fn gather_row<R: Activation>(layer: &Layer<'_>, ring_row: usize, arena: &mut [u8]) -> Option<()> {
+    let slot: &mut [R] = view_mut(arena.get_mut(layer.slot(ring_row))?)?;
+    slot.fill(R::saturate(layer.op.ring_zero));
+    let Some(row) = layer.geometry.source_row(ring_row) else { return Some(()) };
+    for source in &sources(layer.context, layer.op.sources)? {
+        let Gathered { input, norm, slot } = Gathered::bind(layer, source, row, ring_row, arena)?;
+        let input = Values::new(source.tensor.element(), input)?;
+        gather_pixels::<R>(layer, source, &input, view(norm)?, view_mut(slot)?);
     }
     Some(())
 }
 
 /// Zero point, multiplier and shift of a raw input, by its place among the sources.
 #[inline]
-pub fn raw_map(op: &Conv2d, source: usize) -> Option<[i32; 3]> {
-    Some([*op.source_zero.get(source)?, *op.multiplier.get(source)?, *op.shift.get(source)?])
+pub fn raw_map(op: &Conv2d, source: usize) -> [i32; 3] {
+    let of = |[first, second]: [i32; 2]| if source == 0 { first } else { second };
+    [of(op.source_zero), of(op.multiplier), of(op.shift)]
 }
 
 /// One value on its way into the ring, to be saturated to the ring's width: by the raw map of its source, or by the map of
@@ -180,35 +178,31 @@ pub fn finished(op: &Conv2d, accumulator: i32, [multiplier, shift]: [i32; 2], ke
 
 /// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
 fn gather_pixels<R: Activation>(
-    op: &Conv2d,
-    geometry: &Geometry,
+    layer: &Layer<'_>,
     source: &Source,
     input: &Values<'_>,
     norm: &[[i32; 2]],
     slot: &mut [R],
-) -> Option<()> {
+) {
+    let Layer { op, geometry, .. } = layer;
     let channels = usize::from(source.tensor.channels);
-    let raw = raw_map(op, source.index())?;
-    let pixel = geometry.channels;
-    let mut at = geometry.padding[1] * pixel + source.channel;
+    let raw = raw_map(op, source.index());
     let mut from = 0;
-    for _ in 0..source.tensor.columns {
-        for (channel, target) in slot.get_mut(at..at + channels)?.iter_mut().enumerate() {
-            let value = input.get(from + channel)?;
-            let map = if op.gather() == Gather::Raw { [0; 2] } else { *norm.get(channel)? };
-            *target = R::saturate(gathered(op, raw, value, map));
+    for target in
+        slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(source.tensor.columns.into())
+    {
+        let mut maps = norm.iter();
+        for (at, target) in (from..from + channels).zip(target.iter_mut().skip(source.channel)) {
+            let map = maps.next().copied().unwrap_or_default();
+            *target = R::saturate(gathered(op, raw, input.get(at), map));
         }
-        if geometry.doubling == 1 {
-            let (left, right) = slot.split_at_mut_checked(at + pixel)?;
-            for (copy, &value) in right.iter_mut().zip(left.get(at..at + channels)?) {
+        from += channels;
+        if let Some((pixel, double)) = target.split_at_mut_checked(geometry.channels) {
+            for (copy, &value) in double.iter_mut().zip(&*pixel) {
                 *copy = value;
             }
-            at += pixel;
         }
-        at += pixel;
-        from += channels;
     }
-    Some(())
 }
 
 /// Values that a convolution reads, writes or adds.
@@ -228,77 +222,82 @@ impl<'a> Values<'a> {
         })
     }
 
-    fn get(&self, at: usize) -> Option<i32> {
-        match self {
+    /// Element `at`, which exists: whoever binds values knows how many they are.
+    fn get(&self, at: usize) -> i32 {
+        let value = match self {
             Values::I8(values) => values.get(at).map(|&v| v.into()),
             Values::I16(values) => values.get(at).map(|&v| v.into()),
             Values::I32(values) => values.get(at).copied(),
-        }
+        };
+        value.unwrap_or_default()
     }
 
-    fn set(&mut self, at: usize, value: i32) -> Option<()> {
+    /// Replaces element `at`, which exists, by the nearest value of its type.
+    fn set(&mut self, at: usize, value: i32) {
         match self {
-            Values::I8(values) => *values.get_mut(at)? = saturate_i8(value),
-            Values::I16(values) => *values.get_mut(at)? = saturate_i16(value),
-            Values::I32(values) => *values.get_mut(at)? = value,
+            Values::I8(values) => values.get_mut(at).into_iter().for_each(|v| *v = saturate_i8(value)),
+            Values::I16(values) => values.get_mut(at).into_iter().for_each(|v| *v = saturate_i16(value)),
+            Values::I32(values) => values.get_mut(at).into_iter().for_each(|v| *v = value),
         }
-        Some(())
+    }
+}
+
+/// What the computation of one tile reads and writes.
+struct Operands<'a, R> {
+    ring: &'a [R],
+    weights: Weights<'a>,
+    bias: &'a [i32],
+    /// Sums of each channel's weights; empty if the record's scales hold.
+    sums: &'a [i32],
+    requant: &'a [[i32; 2]],
+    /// The row of the residual, if there is one at a place of its own.
+    residual: Option<Values<'a>>,
+    /// The row of the output.
+    output: Values<'a>,
+}
+
+impl<'a, R: Activation> Operands<'a, R> {
+    fn bind(layer: &'a Layer<'_>, tile: &Tile, arena: &'a mut [u8]) -> Option<Self> {
+        let Layer { context, op, output, geometry, .. } = layer;
+        let bound = Bound::bind(layer, tile.y, arena)?;
+        let taps = geometry.taps();
+        let (first, end) = (tile.first(), tile.first() + tile.count);
+        let weights = match op.layout() {
+            #[cfg(feature = "i4")]
+            WeightLayout::Groups4 => {
+                let weights: &[u16] = layer.weights(tile, bound.window)?;
+                Weights::I4(weights.get(first / QUAD * taps..end.div_ceil(QUAD) * taps)?)
+            }
+            WeightLayout::Rows8 => Weights::I8(layer.weights(tile, bound.window)?.get(first * taps..end * taps)?),
+            // Those of other precisions, or without the feature.
+            _ => return None,
+        };
+        let sums: &[i32] = if op.weight_sums == 0 {
+            &[]
+        } else {
+            context.data(op.weight_sums, geometry.output_channels)?.get(tile.channels())?
+        };
+        let residual = match context.tensor(op.residual) {
+            Some(residual) if !bound.residual.is_empty() => Some(Values::new(residual.element(), bound.residual)?),
+            _ => None,
+        };
+        Some(Self {
+            ring: view(bound.ring)?,
+            weights,
+            bias: layer.bias(tile, bound.bias)?,
+            sums,
+            requant: context.data(op.requant, geometry.output_channels)?.get(tile.channels())?,
+            residual,
+            output: Values::new(output.element(), bound.output)?,
+        })
     }
 }
 
 /// One row of up to eight output channels.
-fn compute<R: Activation, S: Scales>(
-    context: &Context<'_>,
-    op: &Conv2d,
-    scales: S,
-    geometry: &Geometry,
-    tile: &Tile,
-    arena: &mut [u8],
-) -> Option<()> {
-    let &Tile { y, channel, count, chunk_channel, .. } = tile;
-    let output = context.tensor(op.output)?;
-    let [kh, kw] = geometry.kernel;
-    let run = kw * geometry.channels;
-    let taps = kh * run;
-    let requant: &[[i32; 2]] = context.data(op.requant, geometry.output_channels)?;
-    let requant = requant.get(channel..channel + count)?;
-
-    let residual = context.tensor(op.residual);
-    // A residual at the output's place is read through the output.
-    let in_place = residual.is_some_and(|t| t.offset == output.offset);
-    let residual_range = residual.filter(|_| !in_place).map_or(0..0, |t| t.range());
-    let bias_range = context.tensor(op.bias_tensor).map_or(0..0, |t| t.range());
-    let ring_range = context.tensor(op.scratch)?.range();
-    let window_range = context.tensor(op.window).map_or(0..0, |t| t.range());
-    let [ring, bias, window, residual_bytes, output_bytes] =
-        arena.get_disjoint_mut([ring_range, bias_range, window_range, residual_range, output.range()]).ok()?;
-    let first = channel - chunk_channel;
-    let weights = if cfg!(feature = "i4") && op.layout() == WeightLayout::Groups4 {
-        let weights: &[u16] = super::weights(context, op, geometry, tile, window)?;
-        Weights::I4(weights.get(first / QUAD * taps..(first + count).div_ceil(QUAD) * taps)?)
-    } else {
-        let weights: &[i8] = super::weights(context, op, geometry, tile, window)?;
-        Weights::I8(weights.get(first * taps..(first + count) * taps)?)
-    };
-    let ring: &[R] = view(ring)?;
-    let bias: &[i32] = match op.bias() {
-        Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
-        Bias::Step => context.data(biases_of_step(context) + op.bias_at, geometry.output_channels)?,
-        Bias::Tensor => view(bias)?,
-    };
-    let bias = bias.get(channel..channel + count)?;
-    let sums: &[i32] = if S::BIAS_FIRST {
-        &[]
-    } else {
-        context.data(op.weight_sums, geometry.output_channels)?.get(channel..channel + count)?
-    };
-    let mut output_values = Values::new(output.element(), output_bytes)?;
-    let residual_values = match residual {
-        Some(t) if !in_place => Some(Values::new(t.element(), residual_bytes)?),
-        _ => None,
-    };
-
-    let mut at = y * geometry.output_columns * geometry.output_channels + channel;
+fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, operands: Operands<'_, R>) {
+    let Layer { op, geometry, .. } = layer;
+    let Operands { ring, weights, bias, sums, requant, residual, mut output } = operands;
+    let mut at = tile.channel;
     for x in 0..geometry.output_columns {
         let mut accumulators = [0i32; CHANNEL_BLOCK];
         if S::BIAS_FIRST {
@@ -306,25 +305,19 @@ fn compute<R: Activation, S: Scales>(
                 *accumulator = bias;
             }
         }
-        for ky in 0..kh {
-            let start = geometry.slot(y * geometry.stride + ky) + x * geometry.stride * geometry.channels;
-            let activations = ring.get(start..start + run)?;
-            multiply(&mut accumulators, activations, weights.from(ky * run)?, taps, count);
+        for ky in 0..geometry.kernel[0] {
+            let activations = geometry.patch(ring, [tile.y, x], ky);
+            multiply(&mut accumulators, activations, weights.from(ky * geometry.run()), geometry.taps(), tile.count);
         }
         for ((accumulator, &sum), &bias) in accumulators.iter_mut().zip(sums).zip(bias) {
             *accumulator = scales.complete(op, *accumulator, sum, bias);
         }
-        for (i, (&accumulator, &requant)) in accumulators.iter().zip(requant).enumerate() {
-            let kept = match &residual_values {
-                _ if op.residual == NONE => None,
-                Some(values) => Some(values.get(at + i)?),
-                None => Some(output_values.get(at + i)?),
-            };
-            output_values.set(at + i, finished(op, accumulator, requant, kept))?;
+        for ((&accumulator, &requant), at) in accumulators.iter().zip(requant).zip(at..) {
+            let kept = (op.residual != NONE).then(|| residual.as_ref().unwrap_or(&output).get(at));
+            output.set(at, finished(op, accumulator, requant, kept));
         }
         at += geometry.output_channels;
     }
-    Some(())
 }
 
 /// The weights of up to eight output channels.
@@ -333,16 +326,18 @@ enum Weights<'a> {
     /// One row for each channel.
     I8(&'a [i8]),
     /// One row for each four.
+    #[cfg(feature = "i4")]
     I4(&'a [u16]),
 }
 
 impl Weights<'_> {
     /// All rows, shortened to start at the given element of the first.
-    fn from(self, at: usize) -> Option<Self> {
-        Some(match self {
-            Weights::I8(weights) => Weights::I8(weights.get(at..)?),
-            Weights::I4(weights) => Weights::I4(weights.get(at..)?),
-        })
+    fn from(self, at: usize) -> Self {
+        match self {
+            Weights::I8(weights) => Weights::I8(tail(weights, at)),
+            #[cfg(feature = "i4")]
+            Weights::I4(weights) => Weights::I4(tail(weights, at)),
+        }
     }
 }
 
@@ -366,42 +361,14 @@ fn multiply<R: Activation>(
                     last = rows.next().unwrap_or(last);
                     last
                 });
-                *quad = dot4(*quad, activations, rows);
+                *quad = R::dot4(*quad, activations, rows);
             }
         }
+        #[cfg(feature = "i4")]
         Weights::I4(weights) => {
             for (quad, row) in quads.zip(weights.chunks(taps.max(1))) {
-                *quad = dot4_packed(*quad, activations, row);
+                *quad = R::dot4_packed(*quad, activations, row);
             }
         }
     }
-}
-
-/// Four channels share each activation that is loaded. Out of line: the loop wants the registers for itself.
-#[inline(never)]
-fn dot4<R: Activation>(sums: [i32; QUAD], activations: &[R], [a, b, c, d]: [&[i8]; QUAD]) -> [i32; QUAD] {
-    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
-    for ((((&x, &a), &b), &c), &d) in activations.iter().zip(a).zip(b).zip(c).zip(d) {
-        let x: i32 = x.into();
-        sum_a = sum_a.wrapping_add(x.wrapping_mul(a.into()));
-        sum_b = sum_b.wrapping_add(x.wrapping_mul(b.into()));
-        sum_c = sum_c.wrapping_add(x.wrapping_mul(c.into()));
-        sum_d = sum_d.wrapping_add(x.wrapping_mul(d.into()));
-    }
-    [sum_a, sum_b, sum_c, sum_d]
-}
-
-/// The same for four-bit weights: one load brings those of all four channels.
-#[inline(never)]
-fn dot4_packed<R: Activation>(sums: [i32; QUAD], activations: &[R], weights: &[u16]) -> [i32; QUAD] {
-    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = sums;
-    for (&x, &packed) in activations.iter().zip(weights) {
-        let x: i32 = x.into();
-        let packed = i32::from(packed);
-        sum_a = sum_a.wrapping_add(x.wrapping_mul(packed << 28 >> 28));
-        sum_b = sum_b.wrapping_add(x.wrapping_mul(packed << 24 >> 28));
-        sum_c = sum_c.wrapping_add(x.wrapping_mul(packed << 20 >> 28));
-        sum_d = sum_d.wrapping_add(x.wrapping_mul(packed << 16 >> 28));
-    }
-    [sum_a, sum_b, sum_c, sum_d]
 }

@@ -7,10 +7,12 @@
 //! next row. Streamed weights cut the channels into chunks; then slices go through all rows of a chunk, and each chunk
 //! gathers the input again.
 
+use core::ops::Range;
+
 use bytemuck::Pod;
 
-use super::{Context, view};
-use crate::format::{CHANNEL_BLOCK, Conv2d, NONE};
+use super::{Context, Source, view};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, NONE, Tensor};
 use crate::model::Model;
 
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -50,6 +52,16 @@ struct Tile {
 }
 
 impl Tile {
+    /// The output channels.
+    fn channels(&self) -> Range<usize> {
+        self.channel..self.channel + self.count
+    }
+
+    /// Its first channel within the chunk of weights.
+    fn first(&self) -> usize {
+        self.channel - self.chunk_channel
+    }
+
     /// Whether this is the first slice of its row, which gathers the input.
     fn gathers(&self) -> bool {
         self.channel == self.chunk_channel
@@ -81,7 +93,7 @@ impl Geometry {
     }
 
     /// Rows of the padded input that output row `y` needs and the row before did not.
-    fn new_rows(&self, y: usize) -> core::ops::Range<usize> {
+    fn new_rows(&self, y: usize) -> Range<usize> {
         let start = y * self.stride;
         let end = start + self.kernel[0];
         if y == 0 { start..end } else { start.max(end - self.stride)..end }
@@ -91,6 +103,27 @@ impl Geometry {
     fn source_row(&self, ring_row: usize) -> Option<usize> {
         let row = ring_row.checked_sub(self.padding[0])? >> self.doubling;
         (row < self.rows).then_some(row)
+    }
+
+    /// Neighbours in the ring that a row of the kernel covers.
+    fn run(&self) -> usize {
+        self.kernel[1] * self.channels
+    }
+
+    /// Weights of one output channel.
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.run()
+    }
+
+    /// Elements of the ring from one output pixel's patch to the next.
+    fn advance(&self) -> usize {
+        self.stride * self.channels
+    }
+
+    /// The run of row `ky` of the kernel at output pixel (`y`, `x`); binding has seen that the ring holds it.
+    fn patch<'a, T>(&self, ring: &'a [T], [y, x]: [usize; 2], ky: usize) -> &'a [T] {
+        let start = self.slot(y * self.stride + ky) + x * self.advance();
+        ring.get(start..start + self.run()).unwrap_or_default()
     }
 
     /// Elements of one row of the ring.
@@ -116,23 +149,132 @@ impl Geometry {
     }
 }
 
-/// The weights of a tile's chunk: in the file, or in the window of the arena that they pass through.
-fn weights<'a, T: Pod>(
-    context: &Context<'a>,
-    op: &Conv2d,
-    geometry: &Geometry,
-    tile: &Tile,
+/// What one row of a source meets on its way into the ring.
+struct Gathered<'a> {
+    /// The row of the source.
+    input: &'a mut [u8],
+    /// The affine maps of the source's channels and those behind; empty without a normalization.
+    norm: &'a [u8],
+    /// The pixels of the ring's slot that the row comes to, two for each of its own if columns are doubled; padding and all
+    /// sources' channels included.
+    slot: &'a mut [u8],
+}
+
+impl<'a> Gathered<'a> {
+    /// Row `row` of the source, on its way into the slot of row `ring_row` of the padded input.
+    fn bind(layer: &Layer<'_>, source: &Source, row: usize, ring_row: usize, arena: &'a mut [u8]) -> Option<Self> {
+        let geometry = &layer.geometry;
+        let tensor = &source.tensor;
+        let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element().bytes();
+        let from = tensor.offset as usize + row * bytes;
+        let norm = layer.context.tensor(layer.op.norm).map_or(0..0, |norm| norm.range());
+        let [input, norm, slot] = arena.get_disjoint_mut([from..from + bytes, norm, layer.slot(ring_row)]).ok()?;
+        // A map is a pair of words.
+        let norm = if norm.is_empty() { norm } else { norm.get_mut(8 * source.channel..)? };
+        let pixel = geometry.channels * layer.ring.element().bytes();
+        let slot = slot.get_mut(geometry.padding[1] * pixel..)?;
+        let needed = usize::from(tensor.columns) * (pixel << geometry.doubling);
+        (slot.len() >= needed && source.channel + usize::from(tensor.channels) <= geometry.channels).then_some(Self {
+            input,
+            norm,
+            slot,
+        })
+    }
+}
+
+/// What the computation of one tile reads and writes.
+struct Bound<'a> {
+    /// All slots; each holds every pixel of the output row's patches.
+    ring: &'a [u8],
+    /// The tensor that the bias comes from, if it does.
+    bias: &'a [u8],
+    /// What the weights come from if they are streamed.
     window: &'a [u8],
-) -> Option<&'a [T]> {
-    let outputs = geometry.output_channels as u64;
-    match op.chunks(outputs, geometry.channels as u64) {
-        None => {
-            let bytes = op.layout().bytes(outputs, op.taps(geometry.channels as u64));
-            context.data(op.weights, bytes as usize / size_of::<T>())
-        }
-        Some(chunks) => {
-            let buffer = (tile.chunk as u64).checked_rem(chunks.buffers(window.len() as u64))?;
-            view(window.get((buffer * chunks.bytes) as usize..)?)
+    /// The row of the residual; empty if there is none or it is the output's.
+    residual: &'a mut [u8],
+    /// The row of the output.
+    output: &'a mut [u8],
+}
+
+impl<'a> Bound<'a> {
+    fn bind(layer: &Layer<'_>, y: usize, arena: &'a mut [u8]) -> Option<Self> {
+        let Layer { context, op, output, ring, geometry } = layer;
+        let row = |tensor: &Tensor| {
+            let bytes = geometry.output_columns * geometry.output_channels * tensor.element().bytes();
+            let from = tensor.offset as usize + y * bytes;
+            from..from + bytes
+        };
+        let place = |id: u16| context.tensor(id).map_or(0..0, |tensor| tensor.range());
+        // A residual at the output's place is read through the output.
+        let residual = context.tensor(op.residual).filter(|residual| residual.offset != output.offset);
+        let residual = residual.map_or(0..0, |residual| row(&residual));
+        let [ring_bytes, bias, window, residual, output] = arena
+            .get_disjoint_mut([ring.range(), place(op.bias_tensor), place(op.window), residual, row(output)])
+            .ok()?;
+        let reach = geometry.output_columns.saturating_sub(1) * geometry.advance() + geometry.run();
+        let slots = geometry.kernel[0] * geometry.ring_row_len() * ring.element().bytes();
+        (reach <= geometry.ring_row_len() && slots <= ring_bytes.len()).then_some(Self {
+            ring: ring_bytes,
+            bias,
+            window,
+            residual,
+            output,
+        })
+    }
+}
+
+/// A convolution and where it stands.
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    context: &'a Context<'a>,
+    op: &'a Conv2d,
+    output: Tensor,
+    ring: Tensor,
+    geometry: Geometry,
+}
+
+impl<'a> Layer<'a> {
+    fn new(context: &'a Context<'a>, op: &'a Conv2d) -> Option<Self> {
+        let (output, ring) = (context.tensor(op.output)?, context.tensor(op.scratch)?);
+        Some(Self { context, op, output, ring, geometry: Geometry::new(context, op)? })
+    }
+
+    /// Place in the arena of the slot of a row of the padded input.
+    fn slot(&self, ring_row: usize) -> Range<usize> {
+        let bytes = self.ring.element().bytes();
+        let start = self.ring.offset as usize + self.geometry.slot(ring_row) * bytes;
+        start..start + self.geometry.ring_row_len() * bytes
+    }
+
+    /// Offset of the biases of the context's step.
+    fn biases_of_step(&self) -> u32 {
+        self.context.schedule.biases + self.context.step * self.context.schedule.bias_bytes
+    }
+
+    /// The biases of a tile's channels; `tensor` is what a tensor of biases holds.
+    fn bias<T: Pod>(&self, tile: &Tile, tensor: &'a [u8]) -> Option<&'a [T]> {
+        let Self { context, op, geometry, .. } = self;
+        let bias: &[T] = match op.bias() {
+            Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
+            Bias::Step => context.data(self.biases_of_step() + op.bias_at, geometry.output_channels)?,
+            Bias::Tensor => view(tensor)?,
+        };
+        bias.get(tile.channels())
+    }
+
+    /// The weights of a tile's chunk: in the file, or in the window of the arena that they pass through.
+    fn weights<T: Pod>(&self, tile: &Tile, window: &'a [u8]) -> Option<&'a [T]> {
+        let Self { context, op, geometry, .. } = self;
+        let outputs = geometry.output_channels as u64;
+        match op.chunks(outputs, geometry.channels as u64) {
+            None => {
+                let bytes = op.layout().bytes(outputs, op.taps(geometry.channels as u64));
+                context.data(op.weights, bytes as usize / size_of::<T>())
+            }
+            Some(chunks) => {
+                let buffer = (tile.chunk as u64).checked_rem(chunks.buffers(window.len() as u64))?;
+                view(window.get((buffer * chunks.bytes) as usize..)?)
+            }
         }
     }
 }

@@ -1,20 +1,17 @@
 //! 16-bit tables, vectors and weights: conditioning is where eight bits would show.
 
-use crate::fixed::{LINEAR_SHIFT, requantize, round_shift, saturate_i16, saturate_i32, silu};
-use crate::format::{Embed, LINEAR_BLOCK, Linear};
-use crate::ops::{Context, view, view_mut};
+use super::{Outputs, Rows};
+use crate::arch::dot_i16;
+use crate::fixed::{requantize, round_shift, saturate_i16, saturate_i32, silu};
+use crate::format::{Embed, Linear};
+use crate::ops::Context;
+
+/// Bits that a 64-bit sum of 16-bit products gives up on its way to 32 bits.
+pub(crate) const LINEAR_SHIFT: u32 = 12;
 
 pub(crate) fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Option<()> {
-    let output = context.tensor(op.output)?;
-    let len = output.len();
-    let row = |table: u32, row: u32| -> Option<&[i16]> {
-        context.data(table.checked_add(row.checked_mul(2 * len as u32)?)?, len)
-    };
-    let time = row(context.schedule.embeddings, context.step)?;
-    let class: &[i16] = if context.model.classes() == 0 { &[] } else { row(op.table, context.class.into())? };
-    let output: &mut [i16] = view_mut(arena.get_mut(output.range())?)?;
-    for (i, (output, &time)) in output.iter_mut().zip(time).enumerate() {
-        *output = activated(op, time, class.get(i).copied().unwrap_or(0));
+    for (output, time, class) in Rows::bind(context, op, arena)?.elements() {
+        *output = activated(op, time, class);
     }
     Some(())
 }
@@ -27,19 +24,12 @@ pub fn activated(op: &Embed, time: i16, class: i16) -> i16 {
 }
 
 pub(crate) fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let source = context.tensor(op.source)?;
-    let output = context.tensor(op.output)?;
-    let inputs = source.len();
-    let weights: &[i16] = context.data(op.weights, output.len() * inputs)?;
-    let bias: &[i32] = context.data(op.bias, output.len())?;
-    let requant: &[[i32; 2]] = context.data(op.requant, output.len())?;
-    let [source, target] = arena.get_disjoint_mut([source.range(), output.range()]).ok()?;
-    let source: &[i16] = view(source)?;
-    let target: &mut [i32] = view_mut(target)?;
-    let rows = weights.chunks_exact(inputs.max(1)).zip(bias).zip(requant).zip(target.iter_mut());
-    for (((weights, &bias), &requant), target) in rows.skip(slice as usize * LINEAR_BLOCK).take(LINEAR_BLOCK) {
-        let sum = weights.iter().zip(source).fold(0i64, |sum, (&w, &x)| sum + i64::from(i32::from(w) * i32::from(x)));
-        *target = projected(sum, requant, bias);
+    let all = context.tensor(op.output)?.len();
+    let outputs = Outputs::<i16, i16, i32>::bind(context, op, slice, arena)?;
+    let requant: &[[i32; 2]] = context.data(op.requant, all)?.get(outputs.range.clone())?;
+    let rows = outputs.rows().zip(outputs.bias).zip(requant);
+    for (output, ((weights, &bias), &requant)) in outputs.output.iter_mut().zip(rows) {
+        *output = projected(dot_i16(weights, outputs.source), requant, bias);
     }
     Some(())
 }

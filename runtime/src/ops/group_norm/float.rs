@@ -1,51 +1,36 @@
 //! Statistics in two passes: the variance is summed around the mean, so that nothing cancels.
 
-use super::overlap;
+use super::Group;
 use crate::float::{Float, sqrt};
 use crate::format::GroupNorm;
-use crate::ops::{Context, bytes, sources, view, view_mut};
+use crate::ops::Context;
 
 pub(crate) fn run<E: Float>(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let output = context.tensor(op.output)?;
-    let channels = usize::from(output.columns);
-    let sources = sources(context, op.sources)?;
-    let per_group = channels.checked_div(op.groups.into())?;
-    let group = slice as usize * per_group..(slice as usize + 1) * per_group;
-
-    // The mean of `f(x)` over the group; partial sums per pixel keep the rounding error of long sums small.
-    let mean_of = |f: &dyn Fn(f32) -> f32| -> Option<f32> {
-        let mut total = 0.0;
-        let mut count = 0.0;
-        for source in &sources {
-            let part = overlap(&group, source);
-            if part.is_empty() {
-                continue;
-            }
-            let input: &[E] = view(bytes(arena, &source.tensor)?)?;
-            let columns = usize::from(source.tensor.columns);
-            let row_len = usize::from(source.tensor.channels) * columns;
-            for row in input.chunks_exact(row_len.max(1)) {
-                let mut row_sum = 0.0;
-                for pixel in row.chunks_exact(usize::from(source.tensor.channels).max(1)) {
-                    row_sum += pixel.get(part.clone())?.iter().map(|&x| f(x.to_f32())).sum::<f32>();
-                }
-                total += row_sum;
-            }
-            count += (part.len() * columns * usize::from(source.tensor.rows)) as f32;
-        }
-        Some(total / count)
-    };
-    let mean = mean_of(&|x| x)?;
-    let variance = mean_of(&|x| (x - mean) * (x - mean))?;
+    let group = Group::bind(context, op, slice)?;
+    let mean = mean_of::<E>(&group, arena, &|x| x)?;
+    let variance = mean_of::<E>(&group, arena, &|x| (x - mean) * (x - mean))?;
     let inverse = inverse_deviation(op, variance);
-
-    let gamma: &[f32] = context.data(op.gamma, channels)?;
-    let beta: &[f32] = context.data(op.beta, channels)?;
-    let map: &mut [[f32; 2]] = view_mut(arena.get_mut(output.range())?)?;
-    for channel in group {
-        *map.get_mut(channel)? = channel_map(mean, inverse, *gamma.get(channel)?, *beta.get(channel)?);
+    for part in group.parts() {
+        for (gamma, beta, map) in part.channels::<f32>(context, op, arena)? {
+            *map = channel_map(mean, inverse, gamma, beta);
+        }
     }
     Some(())
+}
+
+/// The mean of `f(x)` over the group; partial sums of pixels and rows keep the rounding error of long sums small.
+fn mean_of<E: Float>(group: &Group, arena: &[u8], f: &dyn Fn(f32) -> f32) -> Option<f32> {
+    let mut total = 0.0;
+    let mut count = 0.0;
+    for part in group.parts() {
+        let mut pixels = part.pixels::<E>(arena)?;
+        for _ in 0..part.source.tensor.rows {
+            let row = pixels.by_ref().take(part.source.tensor.columns.into());
+            total += row.fold(0.0, |sum, pixel| sum + pixel.iter().map(|&x| f(x.to_f32())).sum::<f32>());
+        }
+        count += part.count() as f32;
+    }
+    Some(total / count)
 }
 
 /// One over the deviation.

@@ -1,55 +1,44 @@
 //! Exact integer statistics, integer reciprocal square root.
 
-use bytemuck::Pod;
-
-use super::overlap;
+use super::{Group, Part};
 use crate::fixed::{round_shift, rsqrt_q16, saturate_i32};
 use crate::format::{Element, GroupNorm};
-use crate::ops::{Context, Source, bytes, sources, view, view_mut};
+use crate::ops::Context;
 
 pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let output = context.tensor(op.output)?;
-    let channels = usize::from(output.columns);
-    let sources = sources(context, op.sources)?;
-    let per_group = channels.checked_div(op.groups.into())?;
-    let group = slice as usize * per_group..(slice as usize + 1) * per_group;
+    let group = Group::bind(context, op, slice)?;
 
     // Sums over the group in units of the larger scale: Σx with 15 fractional bits, Σx² without.
     let mut sum = 0i64;
     let mut squares = 0u64;
     let mut count = 0u64;
-    for source in &sources {
-        let part = overlap(&group, source);
-        if part.is_empty() {
-            continue;
-        }
-        let input = bytes(arena, &source.tensor)?;
-        let zero = op.zero.get(source.index()).copied()?;
-        let (s, q) = match source.tensor.element() {
-            Element::I8 => sums::<i8>(source, view(input)?, part.clone(), zero)?,
-            Element::I16 => sums::<i16>(source, view(input)?, part.clone(), zero)?,
+    for part in group.parts() {
+        let (ratio, zero) = scale(op, &part);
+        let (s, q) = match part.source.tensor.element() {
+            Element::I8 => sums::<i8>(part.pixels(arena)?, zero),
+            Element::I16 => sums::<i16>(part.pixels(arena)?, zero),
             _ => return None,
         };
-        let (s, q) = to_common_scale(s, q, op.ratio.get(source.index()).copied()?);
+        let (s, q) = to_common_scale(s, q, ratio);
         sum = sum.wrapping_add(s);
         squares = squares.wrapping_add(q);
-        count += part.len() as u64 * u64::from(source.tensor.rows) * u64::from(source.tensor.columns);
+        count += part.count();
     }
 
     let group_map = GroupMap::new(op, sum, squares, count)?;
-
-    let gamma: &[i32] = context.data(op.gamma, channels)?;
-    let beta: &[i32] = context.data(op.beta, channels)?;
-    let map: &mut [[i32; 2]] = view_mut(arena.get_mut(output.range())?)?;
-    for source in &sources {
-        let ratio = op.ratio.get(source.index()).copied()?;
-        let zero = op.zero.get(source.index()).copied()?;
-        for channel in overlap(&group, source) {
-            let channel = source.channel + channel;
-            *map.get_mut(channel)? = group_map.channel(op, *gamma.get(channel)?, *beta.get(channel)?, ratio, zero);
+    for part in group.parts() {
+        let (ratio, zero) = scale(op, &part);
+        for (gamma, beta, map) in part.channels::<i32>(context, op, arena)? {
+            *map = group_map.channel(op, gamma, beta, ratio, zero);
         }
     }
     Some(())
+}
+
+/// Ratio and zero point of a part's source.
+fn scale(op: &GroupNorm, part: &Part) -> (u32, i32) {
+    let ([first_ratio, second_ratio], [first_zero, second_zero]) = (op.ratio, op.zero);
+    if part.source.index() == 0 { (first_ratio, first_zero) } else { (second_ratio, second_zero) }
 }
 
 /// Sums over a source in units of the larger scale: Σx with 15 fractional bits, Σx² without.
@@ -96,23 +85,18 @@ impl GroupMap {
     }
 }
 
-/// Σ(x − zero) and Σ(x − zero)² over the given channels of all pixels.
-fn sums<S: Pod + Into<i32>>(
-    source: &Source,
-    input: &[S],
-    channels: core::ops::Range<usize>,
-    zero: i32,
-) -> Option<(i64, u64)> {
+/// Σ(x − zero) and Σ(x − zero)².
+fn sums<'a, S: Copy + Into<i32> + 'a>(pixels: impl Iterator<Item = &'a [S]>, zero: i32) -> (i64, u64) {
     let mut sum = 0i64;
     let mut squares = 0u64;
-    for pixel in input.chunks_exact(usize::from(source.tensor.channels).max(1)) {
-        for &value in pixel.get(channels.clone())? {
+    for pixel in pixels {
+        for &value in pixel {
             let value = value.into().wrapping_sub(zero);
             sum = sum.wrapping_add(value.into());
             squares = squares.wrapping_add(u64::from(value.unsigned_abs()).pow(2));
         }
     }
-    Some((sum, squares))
+    (sum, squares)
 }
 
 /// `value·2^(−by)`, rounded, saturating.

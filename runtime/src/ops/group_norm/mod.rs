@@ -9,12 +9,72 @@ pub(crate) mod i8;
 
 use core::ops::Range;
 
-use super::Source;
+use bytemuck::Pod;
 
-/// The part of a group's channels that lies in a source, counted within the source.
-fn overlap(group: &Range<usize>, source: &Source) -> Range<usize> {
-    let channels = usize::from(source.tensor.channels);
-    let start = group.start.saturating_sub(source.channel).min(channels);
-    let end = group.end.saturating_sub(source.channel).min(channels);
-    start..end
+use super::{Context, Source, sources, view, view_mut};
+use crate::format::GroupNorm;
+
+/// The channels of one group.
+struct Group {
+    sources: heapless::Vec<Source, 2>,
+    /// Counted through all sources.
+    channels: Range<usize>,
+}
+
+impl Group {
+    /// Group `slice`.
+    fn bind(context: &Context<'_>, op: &GroupNorm, slice: u32) -> Option<Self> {
+        let per_group = usize::from(context.tensor(op.output)?.columns).checked_div(op.groups.into())?;
+        let start = slice as usize * per_group;
+        Some(Self { sources: sources(context, op.sources)?, channels: start..start + per_group })
+    }
+
+    /// The parts that lie in a source each.
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let parts = self.sources.iter().map(|&source| {
+            let channels = usize::from(source.tensor.channels);
+            let within = |channel: usize| channel.saturating_sub(source.channel).min(channels);
+            Part { channels: within(self.channels.start)..within(self.channels.end), source }
+        });
+        parts.filter(|part| !part.channels.is_empty())
+    }
+}
+
+/// A group's channels in one source.
+struct Part {
+    source: Source,
+    /// Counted within the source.
+    channels: Range<usize>,
+}
+
+impl Part {
+    /// Elements.
+    fn count(&self) -> u64 {
+        let tensor = &self.source.tensor;
+        self.channels.len() as u64 * u64::from(tensor.rows) * u64::from(tensor.columns)
+    }
+
+    /// The group's channels of each pixel, row by row.
+    fn pixels<'a, S: Pod>(&self, arena: &'a [u8]) -> Option<impl Iterator<Item = &'a [S]> + use<'a, S>> {
+        let values: &[S] = view(arena.get(self.source.tensor.range())?)?;
+        let channels = self.channels.clone();
+        let pixels = values.chunks_exact(usize::from(self.source.tensor.channels).max(1));
+        Some(pixels.map(move |pixel| pixel.get(channels.clone()).unwrap_or_default()))
+    }
+
+    /// (gamma, beta, map) of each channel, with parameters `T` and maps of pairs of them.
+    fn channels<'a, T: Pod>(
+        &self,
+        context: &Context<'a>,
+        op: &GroupNorm,
+        arena: &'a mut [u8],
+    ) -> Option<impl Iterator<Item = (T, T, &'a mut [T; 2])> + use<'a, T>> {
+        let output = context.tensor(op.output)?;
+        let len = usize::from(output.columns);
+        let joined = self.source.channel + self.channels.start..self.source.channel + self.channels.end;
+        let gamma: &[T] = context.data::<T>(op.gamma, len)?.get(joined.clone())?;
+        let beta: &[T] = context.data::<T>(op.beta, len)?.get(joined.clone())?;
+        let map = view_mut::<T>(arena.get_mut(output.range())?)?.as_chunks_mut().0.get_mut(joined)?;
+        Some(gamma.iter().zip(beta).zip(map).map(|((&gamma, &beta), map)| (gamma, beta, map)))
+    }
 }

@@ -1,0 +1,27 @@
+//! Chooses the kernels, see `src/arch/mod.rs`: sets the `cfg` of each instruction family that the target has.
+
+use std::env;
+
+/// What cargo says about the target.
+struct Target {
+    triple: String,
+    flags: String,
+}
+
+impl Target {
+    /// The DSP extension of Cortex-M. Armv7E-M has it by definition. Armv8-M Mainline has it in all but a few parts, which
+    /// say so with `-C target-feature=-dsp`; compilers do not report it here.
+    fn has_dsp(&self) -> bool {
+        self.triple.starts_with("thumbv7em") || self.triple.starts_with("thumbv8m.main") && !self.flags.contains("-dsp")
+    }
+}
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let variable = |name| env::var(name).unwrap_or_default();
+    let target = Target { triple: variable("TARGET"), flags: variable("CARGO_ENCODED_RUSTFLAGS") };
+    println!("cargo::rustc-check-cfg=cfg(dsp)");
+    if target.has_dsp() {
+        println!("cargo::rustc-cfg=dsp");
+    }
+}

@@ -1,0 +1,148 @@
+//! The DSP extension of Armv7E-M and Armv8-M Mainline: two products of 16 bits and their sum in one instruction.
+//!
+//! Four weights of a row are one word, from any address. `sxtb16` spreads two of its bytes, 0 and 2 or 1 and 3, over the
+//! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
+//! 32 bits wraps, as in the reference.
+
+use super::QUAD;
+
+/// Activations and weights that are taken at once.
+const STEP: usize = 4;
+
+/// See [`reference::dot4_i8`](super::reference::dot4_i8).
+#[inline(never)]
+pub(crate) fn dot4_i8(sums: [i32; QUAD], activations: &[i8], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+    dot4(sums, activations, weights, |four: [i8; STEP]| {
+        let word = bytemuck::cast(four);
+        [even_bytes(word), odd_bytes(word)]
+    })
+}
+
+/// See [`reference::dot4_i16`](super::reference::dot4_i16).
+#[inline(never)]
+pub(crate) fn dot4_i16(sums: [i32; QUAD], activations: &[i16], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+    dot4(sums, activations, weights, |four: [i16; STEP]| {
+        let [low, high]: [u32; 2] = bytemuck::cast(four);
+        [low & 0xFFFF | high << 16, low >> 16 | high & 0xFFFF_0000]
+    })
+}
+
+/// `pairs` gives activations 0 and 2, and 1 and 3, as halves of a word.
+#[inline(always)]
+fn dot4<T: Copy + Into<i32>>(
+    [mut sum_a, mut sum_b, mut sum_c, mut sum_d]: [i32; QUAD],
+    activations: &[T],
+    [a, b, c, d]: [&[i8]; QUAD],
+    pairs: impl Fn([T; STEP]) -> [u32; 2],
+) -> [i32; QUAD] {
+    let len = activations.len().min(a.len()).min(b.len()).min(c.len()).min(d.len());
+    let mut x = activations.as_ptr();
+    let (mut a, mut b, mut c, mut d) = (a.as_ptr(), b.as_ptr(), c.as_ptr(), d.as_ptr());
+    // SAFETY: the pointers start at slices of at least `len` elements, and both loops together take and pass `len` of each.
+    // Reads need no alignment.
+    unsafe {
+        let end = x.add(len - len % STEP);
+        while x != end {
+            let [even, odd] = pairs(x.cast::<[T; STEP]>().read_unaligned());
+            x = x.add(STEP);
+            let word = a.cast::<u32>().read_unaligned();
+            a = a.add(STEP);
+            sum_a = multiply_add(multiply_add(sum_a, even, even_bytes(word)), odd, odd_bytes(word));
+            let word = b.cast::<u32>().read_unaligned();
+            b = b.add(STEP);
+            sum_b = multiply_add(multiply_add(sum_b, even, even_bytes(word)), odd, odd_bytes(word));
+            let word = c.cast::<u32>().read_unaligned();
+            c = c.add(STEP);
+            sum_c = multiply_add(multiply_add(sum_c, even, even_bytes(word)), odd, odd_bytes(word));
+            let word = d.cast::<u32>().read_unaligned();
+            d = d.add(STEP);
+            sum_d = multiply_add(multiply_add(sum_d, even, even_bytes(word)), odd, odd_bytes(word));
+        }
+        for _ in 0..len % STEP {
+            let activation: i32 = (*x).into();
+            sum_a = sum_a.wrapping_add(activation.wrapping_mul((*a).into()));
+            sum_b = sum_b.wrapping_add(activation.wrapping_mul((*b).into()));
+            sum_c = sum_c.wrapping_add(activation.wrapping_mul((*c).into()));
+            sum_d = sum_d.wrapping_add(activation.wrapping_mul((*d).into()));
+            (x, a, b, c, d) = (x.add(1), a.add(1), b.add(1), c.add(1), d.add(1));
+        }
+    }
+    [sum_a, sum_b, sum_c, sum_d]
+}
+
+/// Bytes 0 and 2, sign-extended to halves.
+#[inline(always)]
+fn even_bytes(word: u32) -> u32 {
+    #[cfg(dsp)]
+    {
+        let result;
+        // SAFETY: arithmetic on registers; the target has the extension, or `build.rs` would not have chosen this file.
+        unsafe {
+            core::arch::asm!(
+                ".cpu cortex-m4",
+                "sxtb16 {result}, {word}",
+                result = lateout(reg) result, word = in(reg) word,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        result
+    }
+    #[cfg(not(dsp))]
+    model::even_bytes(word)
+}
+
+/// Bytes 1 and 3, sign-extended to halves.
+#[inline(always)]
+fn odd_bytes(word: u32) -> u32 {
+    #[cfg(dsp)]
+    {
+        let result;
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!(
+                ".cpu cortex-m4",
+                "sxtb16 {result}, {word}, ror #8",
+                result = lateout(reg) result, word = in(reg) word,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        result
+    }
+    #[cfg(not(dsp))]
+    model::even_bytes(word.rotate_right(8))
+}
+
+/// The sum and the products of both halves, as signed numbers, modulo 2³².
+#[inline(always)]
+fn multiply_add(sum: i32, a: u32, b: u32) -> i32 {
+    #[cfg(dsp)]
+    {
+        let mut result = sum;
+        // SAFETY: as above. A sum that wraps sets the flag Q, so flags are not preserved.
+        unsafe {
+            core::arch::asm!(
+                ".cpu cortex-m4",
+                "smlad {result}, {a}, {b}, {result}",
+                result = inout(reg) result, a = in(reg) a, b = in(reg) b,
+                options(pure, nomem, nostack),
+            );
+        }
+        result
+    }
+    #[cfg(not(dsp))]
+    model::multiply_add(sum, a, b)
+}
+
+/// The instructions as the architecture manual defines them (Armv7-M, A7.7), for machines without.
+#[cfg(not(dsp))]
+mod model {
+    pub(super) fn even_bytes(word: u32) -> u32 {
+        let extend = |byte: u32| u32::from(i16::from(byte as u8 as i8) as u16);
+        extend(word) | extend(word >> 16) << 16
+    }
+
+    pub(super) fn multiply_add(sum: i32, a: u32, b: u32) -> i32 {
+        let half = |word: u32| i32::from(word as u16 as i16);
+        sum.wrapping_add(half(a) * half(b)).wrapping_add(half(a >> 16) * half(b >> 16))
+    }
+}

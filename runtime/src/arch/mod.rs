@@ -1,0 +1,75 @@
+//! How inner products are computed: the room for kernels.
+//!
+//! What an operation *is* (geometry, gather, requantization, residual) stands in `ops`; the loops in which it spends its
+//! time are kernels, and stand here. [`reference`] has all of them in portable Rust. A file beside it has those that an
+//! instruction family does better; `build.rs` sets the `cfg` of the family's name for the targets that have it, and that
+//! is the only place where one is chosen. All implementations of a kernel give the same bits: integer sums wrap, float
+//! sums are added in the order that the reference states.
+//!
+//! # A kernel for a core
+//! 1. Write `arch/<family>.rs` with functions of the reference's names and signatures, as many as are worth it.
+//! 2. Name the family in the list of [`kernels`] behind each of them, and declare its module below.
+//! 3. Say in `build.rs` which targets have it.
+//!
+//! The list is where dispatch and the tests come from: each implementation that this machine can run is held against
+//! the definition of its kernel on the same cases. Instructions that it cannot run are modelled in tests.
+//!
+//! # Algorithms that need more than a dot product
+//! A kernel here sees one pixel's activations. An algorithm that takes a layer as a whole (several pixels that share
+//! unfolded activations, Winograd with transformed weights) replaces what an operation does after its gather: a file for
+//! each family that has it and a name in the same list, called by the operation where shape and ranges admit it. Its
+//! scratch is a tensor of the plan and its weights a section of the file, both laid out by the exporter, so that nothing
+//! about it is decided on the device but the presence of the family.
+
+#[cfg_attr(dsp, allow(dead_code, reason = "compiled for every target, called where no family has the kernel"))]
+mod reference;
+
+#[cfg(any(dsp, test))]
+#[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
+mod dsp;
+
+#[cfg(test)]
+mod tests;
+
+/// Output channels that share each activation that is loaded; also those whose four-bit weights stand side by side.
+pub(crate) const QUAD: usize = crate::format::WeightLayout::Groups4.group();
+
+/// Pixels whose float sums are computed together, so that each weight is converted once for all of them.
+#[cfg(any(feature = "f16", feature = "f32"))]
+pub(crate) const PIXELS: usize = 4;
+
+/// The list: each kernel once, the features with which an operation calls it, and the families that have one of their own.
+/// Hands the list to a macro.
+macro_rules! kernels {
+    ($use:ident) => {
+        $use! {
+            dot4_i8 (feature = "i8"): dsp;
+            dot4_i16 (feature = "i8"): dsp;
+            dot4_packed_i8 (feature = "i4"):;
+            dot4_packed_i16 (feature = "i4"):;
+            dot_i8 (all(feature = "i8", feature = "attention")):;
+            weighted_i8 (all(feature = "i8", feature = "attention")):;
+            dot_i16 (all(feature = "i8", feature = "conditioning")):;
+            dot_pixels (any(feature = "f16", feature = "f32")):;
+            dot_float (all(any(feature = "f16", feature = "f32"), any(feature = "attention", feature = "conditioning"))):;
+            weighted_float (all(any(feature = "f16", feature = "f32"), feature = "attention")):;
+        }
+    };
+}
+#[cfg(test)]
+use kernels;
+
+/// Makes each kernel available under its name: that of the target's family where there is one, else the reference.
+macro_rules! dispatch {
+    ($($kernel:ident ($enabled:meta): $($family:ident),*;)*) => {
+        $(
+            #[cfg(all($enabled, not(any($($family),*))))]
+            pub(crate) use reference::$kernel;
+            $(
+                #[cfg(all($enabled, $family))]
+                pub(crate) use $family::$kernel;
+            )*
+        )*
+    };
+}
+kernels!(dispatch);

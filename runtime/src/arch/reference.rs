@@ -1,0 +1,134 @@
+//! The kernels in portable Rust: what every other implementation gives the bits of.
+//!
+//! Operands of one kernel have the same length; what is longer is cut to the shortest.
+
+#[cfg(any(feature = "f16", feature = "f32"))]
+use super::PIXELS;
+#[cfg(feature = "i8")]
+use super::QUAD;
+#[cfg(any(feature = "f16", feature = "f32"))]
+use crate::float::Float;
+#[cfg(any(feature = "f16", feature = "f32"))]
+use crate::format::CHANNEL_BLOCK;
+
+/// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³², for `i8` activations.
+// Out of line: the loop wants the registers for itself.
+#[cfg(feature = "i8")]
+#[inline(never)]
+pub(crate) fn dot4_i8(sums: [i32; QUAD], activations: &[i8], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+    dot4(sums, activations, weights)
+}
+
+/// The same for `i16` activations.
+#[cfg(feature = "i8")]
+#[inline(never)]
+pub(crate) fn dot4_i16(sums: [i32; QUAD], activations: &[i16], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+    dot4(sums, activations, weights)
+}
+
+#[cfg(feature = "i8")]
+#[inline(always)]
+fn dot4<T: Copy + Into<i32>>(
+    [mut sum_a, mut sum_b, mut sum_c, mut sum_d]: [i32; QUAD],
+    activations: &[T],
+    [a, b, c, d]: [&[i8]; QUAD],
+) -> [i32; QUAD] {
+    for ((((&x, &a), &b), &c), &d) in activations.iter().zip(a).zip(b).zip(c).zip(d) {
+        let x: i32 = x.into();
+        sum_a = sum_a.wrapping_add(x.wrapping_mul(a.into()));
+        sum_b = sum_b.wrapping_add(x.wrapping_mul(b.into()));
+        sum_c = sum_c.wrapping_add(x.wrapping_mul(c.into()));
+        sum_d = sum_d.wrapping_add(x.wrapping_mul(d.into()));
+    }
+    [sum_a, sum_b, sum_c, sum_d]
+}
+
+/// [`dot4_i8`] for four-bit weights: `weights[k]` holds those of the four outputs, the first in the lowest bits.
+#[cfg(feature = "i4")]
+#[inline(never)]
+pub(crate) fn dot4_packed_i8(sums: [i32; QUAD], activations: &[i8], weights: &[u16]) -> [i32; QUAD] {
+    dot4_packed(sums, activations, weights)
+}
+
+/// The same for `i16` activations.
+#[cfg(feature = "i4")]
+#[inline(never)]
+pub(crate) fn dot4_packed_i16(sums: [i32; QUAD], activations: &[i16], weights: &[u16]) -> [i32; QUAD] {
+    dot4_packed(sums, activations, weights)
+}
+
+#[cfg(feature = "i4")]
+#[inline(always)]
+fn dot4_packed<T: Copy + Into<i32>>(
+    [mut sum_a, mut sum_b, mut sum_c, mut sum_d]: [i32; QUAD],
+    activations: &[T],
+    weights: &[u16],
+) -> [i32; QUAD] {
+    for (&x, &packed) in activations.iter().zip(weights) {
+        let x: i32 = x.into();
+        let packed = i32::from(packed);
+        sum_a = sum_a.wrapping_add(x.wrapping_mul(packed << 28 >> 28));
+        sum_b = sum_b.wrapping_add(x.wrapping_mul(packed << 24 >> 28));
+        sum_c = sum_c.wrapping_add(x.wrapping_mul(packed << 20 >> 28));
+        sum_d = sum_d.wrapping_add(x.wrapping_mul(packed << 16 >> 28));
+    }
+    [sum_a, sum_b, sum_c, sum_d]
+}
+
+/// `Σ a[k]·b[k]`, modulo 2³².
+#[cfg(all(feature = "i8", feature = "attention"))]
+#[inline]
+pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
+    a.iter().zip(b).fold(0, |sum, (&a, &b)| sum.wrapping_add(i32::from(a) * i32::from(b)))
+}
+
+/// `Σ weights[k]·values[k·stride]`, modulo 2³²; `stride ≥ 1`.
+#[cfg(all(feature = "i8", feature = "attention"))]
+#[inline]
+pub(crate) fn weighted_i8(weights: &[i32], values: &[i8], stride: usize) -> i32 {
+    let values = values.iter().step_by(stride.max(1));
+    weights.iter().zip(values).fold(0, |sum, (&weight, &value)| sum.wrapping_add(weight.wrapping_mul(value.into())))
+}
+
+/// `Σ a[k]·b[k]`, which 64 bits hold.
+#[cfg(all(feature = "i8", feature = "conditioning"))]
+#[inline]
+pub(crate) fn dot_i16(a: &[i16], b: &[i16]) -> i64 {
+    a.iter().zip(b).fold(0, |sum, (&a, &b)| sum + i64::from(i32::from(a) * i32::from(b)))
+}
+
+/// `sums[pixel][c] += Σ activations[pixel][k]·weights[k][c]`, added in the order of `k`.
+#[cfg(any(feature = "f16", feature = "f32"))]
+#[inline]
+pub(crate) fn dot_pixels<E: Float>(
+    sums: &mut [[f32; CHANNEL_BLOCK]; PIXELS],
+    [a, b, c, d]: [&[f32]; PIXELS],
+    weights: &[[E; CHANNEL_BLOCK]],
+) {
+    let mut local = *sums;
+    for ((((weights, &a), &b), &c), &d) in weights.iter().zip(a).zip(b).zip(c).zip(d) {
+        for i in 0..CHANNEL_BLOCK {
+            let weight = weights[i].to_f32();
+            local[0][i] += a * weight;
+            local[1][i] += b * weight;
+            local[2][i] += c * weight;
+            local[3][i] += d * weight;
+        }
+    }
+    *sums = local;
+}
+
+/// `Σ a[k]·b[k]`, added in the order of `k`.
+#[cfg(all(any(feature = "f16", feature = "f32"), any(feature = "attention", feature = "conditioning")))]
+#[inline]
+pub(crate) fn dot_float<A: Float, B: Float>(a: &[A], b: &[B]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a.to_f32() * b.to_f32()).sum()
+}
+
+/// `Σ weights[k]·values[k·stride]`, added in the order of `k`; `stride ≥ 1`.
+#[cfg(all(any(feature = "f16", feature = "f32"), feature = "attention"))]
+#[inline]
+pub(crate) fn weighted_float<E: Float>(weights: &[f32], values: &[E], stride: usize) -> f32 {
+    let values = values.iter().step_by(stride.max(1));
+    weights.iter().zip(values).fold(0.0, |sum, (weight, value)| sum + weight * value.to_f32())
+}

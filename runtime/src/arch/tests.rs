@@ -1,0 +1,219 @@
+//! Each implementation of a kernel against the kernel's definition, on the same cases.
+
+extern crate std;
+
+use std::vec::Vec;
+
+use super::QUAD;
+use super::*;
+use crate::format::CHANNEL_BLOCK;
+use crate::noise::philox;
+
+/// A test for each implementation that this machine can run: the reference and each family in the list.
+macro_rules! tests {
+    ($($kernel:ident ($enabled:meta): $($family:ident),*;)*) => {
+        $(
+            #[cfg($enabled)]
+            mod $kernel {
+                #[test]
+                fn reference() {
+                    super::cases::$kernel(super::super::reference::$kernel);
+                }
+                $(
+                    #[test]
+                    fn $family() {
+                        super::cases::$kernel(super::super::$family::$kernel);
+                    }
+                )*
+            }
+        )*
+    };
+}
+kernels!(tests);
+
+/// Lengths from nothing over every remainder of a vector to several of them.
+const LENGTHS: core::ops::Range<usize> = 0..68;
+
+/// How operands are filled: the extremes of the type in all combinations of sign, or at random.
+const FILLS: usize = 6;
+
+/// `len` numbers between the bounds, by case and operand; deterministic.
+fn numbers(len: usize, fill: usize, operand: u32, [low, high]: [i64; 2]) -> Vec<i64> {
+    (0..len)
+        .map(|i| match (fill, operand) {
+            (0, _) | (1, 0) | (2, 1..) => low,
+            (1, _) | (2, _) | (3, _) => high,
+            _ => {
+                let word = philox([fill as u32, operand], [i as u32, len as u32, 0, 0])[0];
+                low + ((i64::from(word) * (high - low + 1)) >> 32)
+            }
+        })
+        .collect()
+}
+
+fn i8s(len: usize, fill: usize, operand: u32) -> Vec<i8> {
+    numbers(len, fill, operand, [-128, 127]).into_iter().map(|v| v as i8).collect()
+}
+
+fn i16s(len: usize, fill: usize, operand: u32) -> Vec<i16> {
+    numbers(len, fill, operand, [-32_768, 32_767]).into_iter().map(|v| v as i16).collect()
+}
+
+/// Multiples of 1/16 up to 8, whose products and sums single precision holds exactly, so that order does not show.
+fn floats(len: usize, fill: usize, operand: u32) -> Vec<f32> {
+    numbers(len, fill, operand, [-128, 128]).into_iter().map(|v| v as f32 / 16.0).collect()
+}
+
+/// `sum + Σ a·b` modulo 2³².
+fn wrapped<A: Copy + Into<i64>, B: Copy + Into<i64>>(sum: i32, a: &[A], b: &[B]) -> i32 {
+    let sum = i128::from(sum) + a.iter().zip(b).map(|(&a, &b)| i128::from(a.into() * b.into())).sum::<i128>();
+    sum as i32
+}
+
+/// Sums to start from; two of them wrap at the first product.
+const SUMS: [i32; QUAD] = [0, i32::MAX, i32::MIN, -12_345];
+
+/// What a kernel is, and on which operands that is checked.
+mod cases {
+    use super::*;
+
+    /// Every length, every fill, every distance of a row from a word's boundary. Channels of one to seven come in as rows of
+    /// that many times the kernel's columns, which these lengths contain.
+    fn dot4<T: Copy + Into<i64>>(
+        activations: impl Fn(usize, usize, u32) -> Vec<T>,
+        kernel: impl Fn([i32; QUAD], &[T], [&[i8]; QUAD]) -> [i32; QUAD],
+    ) {
+        for len in LENGTHS {
+            for fill in 0..FILLS {
+                let offset = (len + fill) % 4;
+                let x = activations(offset + len, fill, 0);
+                let x = &x[offset..];
+                let longer = i8s(len + 5, fill, 9);
+                let rows: [Vec<i8>; QUAD] = core::array::from_fn(|c| i8s(c + len, fill, 1 + c as u32));
+                // Rows of odd lengths lie at odd addresses.
+                let mut rows: [&[i8]; QUAD] = core::array::from_fn(|c| &rows[c][c..]);
+                // A row goes on behind what the activations meet.
+                if fill == FILLS - 1 {
+                    rows[1] = &longer;
+                }
+                let expected = core::array::from_fn(|c| wrapped(SUMS[c], x, rows[c]));
+                assert_eq!(kernel(SUMS, x, rows), expected, "length {len}, fill {fill}");
+            }
+        }
+    }
+
+    #[cfg(feature = "i8")]
+    pub(super) fn dot4_i8(kernel: impl Fn([i32; QUAD], &[i8], [&[i8]; QUAD]) -> [i32; QUAD]) {
+        dot4(i8s, kernel);
+    }
+
+    #[cfg(feature = "i8")]
+    pub(super) fn dot4_i16(kernel: impl Fn([i32; QUAD], &[i16], [&[i8]; QUAD]) -> [i32; QUAD]) {
+        dot4(i16s, kernel);
+    }
+
+    fn dot4_packed<T: Copy + Into<i64>>(
+        activations: impl Fn(usize, usize, u32) -> Vec<T>,
+        kernel: impl Fn([i32; QUAD], &[T], &[u16]) -> [i32; QUAD],
+    ) {
+        for len in LENGTHS {
+            for fill in 0..FILLS {
+                let x = activations(len, fill, 0);
+                let rows: [Vec<i64>; QUAD] = core::array::from_fn(|c| numbers(len, fill, 1 + c as u32, [-8, 7]));
+                let pack = |k: usize| (0..QUAD).fold(0, |word, c| word | (rows[c][k] as u16 & 15) << (4 * c));
+                let packed: Vec<u16> = (0..len).map(pack).collect();
+                let expected = core::array::from_fn(|c| wrapped(SUMS[c], &x, &rows[c]));
+                assert_eq!(kernel(SUMS, &x, &packed), expected, "length {len}, fill {fill}");
+            }
+        }
+    }
+
+    #[cfg(feature = "i4")]
+    pub(super) fn dot4_packed_i8(kernel: impl Fn([i32; QUAD], &[i8], &[u16]) -> [i32; QUAD]) {
+        dot4_packed(i8s, kernel);
+    }
+
+    #[cfg(feature = "i4")]
+    pub(super) fn dot4_packed_i16(kernel: impl Fn([i32; QUAD], &[i16], &[u16]) -> [i32; QUAD]) {
+        dot4_packed(i16s, kernel);
+    }
+
+    pub(super) fn dot_i8(kernel: impl Fn(&[i8], &[i8]) -> i32) {
+        for len in LENGTHS {
+            for fill in 0..FILLS {
+                let (a, b) = (i8s(len, fill, 0), i8s(len, fill, 1));
+                assert_eq!(kernel(&a, &b), wrapped(0, &a, &b), "length {len}, fill {fill}");
+            }
+        }
+    }
+
+    /// As values lie in keys and values: every `stride`-th element.
+    pub(super) fn weighted_i8(kernel: impl Fn(&[i32], &[i8], usize) -> i32) {
+        for len in LENGTHS {
+            for (fill, stride) in (0..FILLS).flat_map(|fill| [1, 3, 5, 7].map(|stride| (fill, stride))) {
+                let weights = numbers(len, fill, 0, [0, i32::MAX.into()]);
+                let narrow: Vec<i32> = weights.iter().map(|&w| w as i32).collect();
+                let values = i8s(len * stride, fill, 1);
+                let strided: Vec<i8> = values.iter().copied().step_by(stride).collect();
+                let expected = wrapped(0, &weights, &strided);
+                assert_eq!(kernel(&narrow, &values, stride), expected, "length {len}, fill {fill}, stride {stride}");
+            }
+        }
+    }
+
+    pub(super) fn dot_i16(kernel: impl Fn(&[i16], &[i16]) -> i64) {
+        for len in LENGTHS {
+            for fill in 0..FILLS {
+                let (a, b) = (i16s(len, fill, 0), i16s(len, fill, 1));
+                let expected: i128 = a.iter().zip(&b).map(|(&a, &b)| i128::from(a) * i128::from(b)).sum();
+                assert_eq!(i128::from(kernel(&a, &b)), expected, "length {len}, fill {fill}");
+            }
+        }
+    }
+
+    /// `Σ a·b` in double precision, where these are exact.
+    fn exact(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    }
+
+    pub(super) fn dot_pixels(
+        kernel: impl Fn(&mut [[f32; CHANNEL_BLOCK]; PIXELS], [&[f32]; PIXELS], &[[f32; CHANNEL_BLOCK]]),
+    ) {
+        for len in LENGTHS {
+            for fill in 0..FILLS {
+                let pixels: [Vec<f32>; PIXELS] = core::array::from_fn(|p| floats(len, fill, p as u32));
+                let rows: [Vec<f32>; CHANNEL_BLOCK] = core::array::from_fn(|c| floats(len, fill, 16 + c as u32));
+                let weights: Vec<[f32; CHANNEL_BLOCK]> =
+                    (0..len).map(|k| core::array::from_fn(|c| rows[c][k])).collect();
+                let mut sums = [[0.25; CHANNEL_BLOCK]; PIXELS];
+                kernel(&mut sums, core::array::from_fn(|p| pixels[p].as_slice()), &weights);
+                for (p, sums) in sums.iter().enumerate() {
+                    for (c, &sum) in sums.iter().enumerate() {
+                        let expected = 0.25 + exact(&pixels[p], &rows[c]);
+                        assert_eq!(f64::from(sum), expected, "length {len}, fill {fill}, pixel {p}, channel {c}");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn dot_float(kernel: impl Fn(&[f32], &[f32]) -> f32) {
+        for len in LENGTHS {
+            for fill in 0..FILLS {
+                let (a, b) = (floats(len, fill, 0), floats(len, fill, 1));
+                assert_eq!(f64::from(kernel(&a, &b)), exact(&a, &b), "length {len}, fill {fill}");
+            }
+        }
+    }
+
+    pub(super) fn weighted_float(kernel: impl Fn(&[f32], &[f32], usize) -> f32) {
+        for len in LENGTHS {
+            for (fill, stride) in (0..FILLS).flat_map(|fill| [1, 3, 5, 7].map(|stride| (fill, stride))) {
+                let (weights, values) = (floats(len, fill, 0), floats(len * stride, fill, 1));
+                let strided: Vec<f32> = values.iter().copied().step_by(stride).collect();
+                let expected = exact(&weights, &strided);
+                assert_eq!(f64::from(kernel(&weights, &values, stride)), expected, "length {len}, stride {stride}");
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Running a model: one session, one picture at a time, in bounded steps.
+
+mod image;
+mod prediction;
+mod request;
+mod run;
+mod samples;
+mod walk;
+
+pub use image::Image;
+pub use prediction::Prediction;
+pub use request::Request;
+pub use run::{Progress, Run};
+pub use samples::{Samples, SamplesMut};
+
+use walk::Walk;
+
+use crate::error::{RequestError, RunError, SessionError};
+use crate::format::{ALIGN, NONE};
+use crate::log::debug;
+use crate::model::Model;
+use crate::noise::{Noise, Seed};
+use crate::ops::{self, Context};
+use crate::precision::with_precision;
+use crate::weights::{Resident, WeightSource};
+
+/// A model, the memory it runs in, and where its weights come from if the model file does not carry them.
+#[derive(Debug)]
+pub struct Session<'a, W = Resident> {
+    model: &'a Model<'a>,
+    arena: &'a mut [u8],
+    weights: W,
+}
+
+impl<'a> Session<'a> {
+    /// Prepares `model` to run in `arena`, whose contents do not matter.
+    ///
+    /// # Errors
+    /// If the memory is too small or misaligned, the crate was built without the model's precision or one of its
+    /// operations, or the model streams its weights.
+    pub fn new(model: &'a Model<'a>, arena: &'a mut [u8]) -> Result<Self, SessionError> {
+        Self::with_weights(model, arena, Resident)
+    }
+}
+
+impl<'a, W: WeightSource> Session<'a, W> {
+    /// The same for a model that streams its weights; a source is not asked for those of one that does not.
+    ///
+    /// # Errors
+    /// If the memory is too small or misaligned, or the crate was built without the model's precision or one of its
+    /// operations.
+    pub fn with_weights(model: &'a Model<'a>, arena: &'a mut [u8], weights: W) -> Result<Self, SessionError> {
+        if !W::STREAMS && model.header().weights_bytes > 0 {
+            return Err(SessionError::WeightsMissing);
+        }
+        if !with_precision!(model.precision(), _Built => true, else false) {
+            return Err(SessionError::PrecisionDisabled { precision: model.precision() });
+        }
+        let mut ops = (0..model.ops()).filter_map(|index| model.op(index));
+        if let Some(feature) = ops.find_map(|op| ops::missing_feature(&op)) {
+            return Err(SessionError::OperationDisabled { feature });
+        }
+        if model.header().history[0] != NONE && !cfg!(feature = "history") {
+            return Err(SessionError::OperationDisabled { feature: "history" });
+        }
+        if !model.bytes().as_ptr().addr().is_multiple_of(4) {
+            return Err(SessionError::ModelMisaligned);
+        }
+        if !arena.as_ptr().addr().is_multiple_of(ALIGN) {
+            return Err(SessionError::ArenaMisaligned);
+        }
+        let found = arena.len();
+        let expected = model.arena_bytes();
+        let arena = arena.get_mut(..expected).ok_or(SessionError::ArenaTooSmall { expected, found })?;
+        debug!("waft: session of {} bytes", expected);
+        Ok(Self { model, arena, weights })
+    }
+
+    /// The model.
+    pub const fn model(&self) -> &'a Model<'a> {
+        self.model
+    }
+
+    /// Where the weights come from, to look at its state after an error.
+    pub const fn weights(&mut self) -> &mut W {
+        &mut self.weights
+    }
+
+    /// Starts a picture from the documented noise of the request's seed.
+    ///
+    /// # Errors
+    /// If the model cannot draw what is asked for.
+    pub fn sample(&mut self, request: Request) -> Result<Run<'_, 'a, Seed, W>, RequestError> {
+        self.sample_with(request, Seed::new(request.seed))
+    }
+
+    /// Starts a picture from the caller's noise; the request's seed is ignored.
+    ///
+    /// # Errors
+    /// If the model cannot draw what is asked for.
+    pub fn sample_with<N: Noise>(&mut self, request: Request, noise: N) -> Result<Run<'_, 'a, N, W>, RequestError> {
+        Run::new(self, request, noise)
+    }
+
+    /// Starts one network call at step `step` of the model's step list number `schedule`, on the sample that
+    /// [`input`](Self::input) holds: for samplers of your own.
+    ///
+    /// # Errors
+    /// If there is no such step or class.
+    pub fn predict(
+        &mut self,
+        schedule: u16,
+        step: u32,
+        class: Option<u16>,
+    ) -> Result<Prediction<'_, 'a, W>, RequestError> {
+        let schedule = self
+            .model
+            .schedule(schedule)
+            .filter(|schedule| step < schedule.steps)
+            .ok_or(RequestError::Steps { asked: step.saturating_add(1) })?;
+        let class = request::check_class(self.model, class)?;
+        Ok(Prediction { session: self, walk: Walk::default(), schedule, step, class })
+    }
+
+    /// The sample that the network reads, to be written before [`predict`](Self::predict).
+    pub fn input(&mut self) -> Option<SamplesMut<'_>> {
+        let tensor = self.model.tensor(self.model.header().sample)?;
+        let bytes = self.arena.get_mut(tensor.range())?;
+        SamplesMut::view(self.model.precision(), bytes)
+    }
+
+    /// A tensor's bytes as the plan stands now, for calibration and parity tests.
+    #[doc(hidden)]
+    pub fn tensor_bytes(&self, id: u16) -> Option<&[u8]> {
+        self.arena.get(self.model.tensor(id)?.range())
+    }
+
+    /// Executes one operation of a network call on what the arena holds, for parity tests.
+    #[doc(hidden)]
+    pub fn execute(&mut self, schedule: u16, step: u32, class: u16, index: u16) -> Result<(), RunError> {
+        let corrupt = RunError::Corrupt { op: index };
+        let schedule = self.model.schedule(schedule).ok_or(corrupt)?;
+        let context = Context { model: self.model, schedule, step, class };
+        let mut walk = Walk::at(index);
+        while walk.op == index {
+            with_precision!(
+                self.model.precision(),
+                P => walk.advance::<P, W>(&context, self.arena, &mut self.weights)?,
+                else return Err(corrupt)
+            );
+        }
+        Ok(())
+    }
+
+    fn samples(&self, id: u16) -> Option<Samples<'_>> {
+        Samples::view(self.model.precision(), self.tensor_bytes(id)?)
+    }
+}

@@ -1,0 +1,87 @@
+//! What to draw, and what a model makes of it.
+
+use crate::error::RequestError;
+use crate::format::{NONE, Schedule};
+use crate::model::Model;
+use crate::sampler::Guidance;
+
+/// What to draw. Starts from seed 0, no class, the first step list of the model, guidance 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Request {
+    class: Option<u16>,
+    pub(super) seed: u64,
+    steps: Option<u32>,
+    pub(super) guidance: Guidance,
+}
+
+impl Request {
+    /// Seed 0, no class, the first step list of the model, guidance 1.
+    pub const fn new() -> Self {
+        Self { class: None, seed: 0, steps: None, guidance: Guidance::NONE }
+    }
+
+    /// Draws this class.
+    pub const fn class(self, class: u16) -> Self {
+        Self { class: Some(class), ..self }
+    }
+
+    /// Starts from the noise of this seed, see [`noise`](crate::noise).
+    pub const fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Takes this many steps; the model must carry a list of that length.
+    pub const fn steps(self, steps: u32) -> Self {
+        Self { steps: Some(steps), ..self }
+    }
+
+    /// Strengthens the class; other than 1 it costs two network calls a step.
+    pub const fn guidance(self, guidance: Guidance) -> Self {
+        Self { guidance, ..self }
+    }
+
+    /// The guidance asked for.
+    pub const fn asked_guidance(&self) -> Guidance {
+        self.guidance
+    }
+
+    /// The model's step list of the length asked for.
+    #[doc(hidden)]
+    pub fn schedule(&self, model: &Model<'_>) -> Result<Schedule, RequestError> {
+        (0..model.schedules())
+            .filter_map(|index| model.schedule(index))
+            .find(|schedule| self.steps.is_none_or(|steps| schedule.steps == steps))
+            .ok_or(RequestError::Steps { asked: self.steps.unwrap_or(0) })
+    }
+
+    /// The step list and the class ([`NONE`] of a model without classes) that the model draws this with, if it can.
+    #[doc(hidden)]
+    pub fn resolve(&self, model: &Model<'_>) -> Result<(Schedule, u16), RequestError> {
+        let schedule = self.schedule(model)?;
+        let class = check_class(model, self.class)?;
+        let header = model.header();
+        let (Some(sample), Some(prediction)) = (model.tensor(header.sample), model.tensor(header.prediction)) else {
+            return Err(RequestError::NotASampler);
+        };
+        if sample.channels != prediction.channels {
+            return Err(RequestError::NotASampler);
+        }
+        if self.guidance != Guidance::NONE && !model.has_guidance() {
+            return Err(RequestError::GuidanceUnavailable);
+        }
+        Ok((schedule, class))
+    }
+}
+
+/// The class to draw: a model that knows "no class" can draw without being told one.
+pub(super) fn check_class(model: &Model<'_>, class: Option<u16>) -> Result<u16, RequestError> {
+    let classes = model.classes();
+    match class {
+        Some(_) if classes == 0 => Err(RequestError::Unconditional),
+        Some(asked) if asked >= classes => Err(RequestError::Class { asked, classes }),
+        Some(class) => Ok(class),
+        None if classes > 0 => model.unconditional_class().ok_or(RequestError::ClassMissing),
+        None => Ok(NONE),
+    }
+}

@@ -1,0 +1,57 @@
+//! The way through the operations of one network call.
+
+use crate::error::RunError;
+use crate::format::{NONE, Op};
+use crate::ops::{self, Context};
+use crate::precision::Arithmetic;
+use crate::weights::{Loading, WeightSource};
+
+/// Position in the operations of one network call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Walk {
+    pub(super) op: u16,
+    pub(super) slice: u32,
+    loading: Loading,
+}
+
+/// What an advance came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Advance {
+    /// Weights have not arrived yet.
+    Waits,
+    /// A slice was executed.
+    Works,
+    /// The last slice of the call was executed.
+    Completes,
+}
+
+impl Walk {
+    /// Before the first slice of an operation.
+    pub(super) fn at(op: u16) -> Self {
+        Self { op, ..Self::default() }
+    }
+
+    /// Executes one slice, or brings its weights nearer.
+    pub(super) fn advance<P: Arithmetic, W: WeightSource>(
+        &mut self,
+        context: &Context<'_>,
+        arena: &mut [u8],
+        weights: &mut W,
+    ) -> Result<Advance, RunError> {
+        let corrupt = RunError::Corrupt { op: self.op };
+        let op: Op = context.model.op(self.op).ok_or(corrupt)?;
+        if W::STREAMS
+            && let Op::Conv2d(op) = &op
+            && op.window != NONE
+            && !self.loading.advance(context, self.op, op, self.slice, arena, weights)?
+        {
+            return Ok(Advance::Waits);
+        }
+        ops::run::<P>(context, &op, self.slice, arena).ok_or(corrupt)?;
+        self.slice += 1;
+        if self.slice >= ops::slices(context.model, &op) {
+            *self = Walk::at(self.op + 1);
+        }
+        Ok(if self.op >= context.model.ops() { Advance::Completes } else { Advance::Works })
+    }
+}
