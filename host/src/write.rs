@@ -9,8 +9,7 @@ use crate::network::{TensorId, Window};
 
 /// A tensor's number in the file.
 pub fn id(id: TensorId) -> u16 {
-    // The exporter has refused networks with more.
-    usize::from(id) as u16
+    id.in_file()
 }
 
 /// The number of a tensor that may not exist.
