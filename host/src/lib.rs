@@ -8,6 +8,7 @@
 //! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself; [`quality`] says
 //! what they are worth; [`gpu`] draws them by the thousand, on a GPU, exactly as the device will.
 #![deny(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod calibrate;
 pub mod checkpoint;

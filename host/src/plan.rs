@@ -82,7 +82,7 @@ fn lives(network: &Network, elements: &TiSlice<TensorId, Element>) -> Lives {
             last[id] = last[id].max(time);
         }
     }
-    for id in [Some(network.sample), network.unconditional].into_iter().flatten() {
+    for id in network.kept() {
         (first[id], last[id]) = (0, ends);
     }
     last[network.prediction] = ends;

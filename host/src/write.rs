@@ -7,14 +7,9 @@ use waft::format::{
 
 use crate::network::{TensorId, Window};
 
-/// A tensor's number in the file.
-pub fn id(id: TensorId) -> u16 {
-    id.in_file()
-}
-
 /// The number of a tensor that may not exist.
 pub fn optional(tensor: Option<TensorId>) -> u16 {
-    tensor.map_or(NONE, id)
+    tensor.map_or(NONE, TensorId::in_file)
 }
 
 /// The steps of a list, as the precision has them.
@@ -147,7 +142,7 @@ impl Writer {
             checks.push(chunk_checksum(&self.weights[start..]));
         }
         let checks = self.values(&checks);
-        StoredWeights { weights: at, window: id(window.tensor), chunk_blocks: window.blocks as u16, checks }
+        StoredWeights { weights: at, window: window.tensor.in_file(), chunk_blocks: window.blocks as u16, checks }
     }
 
     /// Bytes so far.
@@ -198,8 +193,8 @@ impl Writer {
             ops: ops.len() as u16,
             classes: fields.classes as u16,
             unconditional_class: fields.unconditional_class.map_or(NONE, |class| class as u16),
-            sample: id(fields.tensors[0]),
-            prediction: id(fields.tensors[1]),
+            sample: fields.tensors[0].in_file(),
+            prediction: fields.tensors[1].in_file(),
             unconditional: optional(fields.unconditional),
             history: fields.history.map(optional),
             schedules: schedules.len() as u16,

@@ -8,6 +8,7 @@
 //! All kernels take the same arguments: addresses of the four memories of [`Space`], the place of the kernel's parameters
 //! in the constants, and the number of pictures.
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs, unsafe_code)]
 
 #[cfg(feature = "host")]

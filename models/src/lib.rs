@@ -14,6 +14,7 @@
 //! assert_eq!(run.image().expect("complete").data().len(), 64);
 //! ```
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 
 /// Handwritten digits, 8×8 grey, classes 0 to 9 and 10 for "no class"; lists of 10, 20 and 50 steps.

@@ -44,6 +44,7 @@
 //! - `ed25519`: signed models, see `signature`.
 //! - `embedded-storage`, `embedded-io`: streamed weights from NOR flash, files and lines, see [`weights`].
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs, unsafe_code)]
 
 #[cfg(not(any(feature = "i8", feature = "f16", feature = "f32")))]

@@ -26,6 +26,8 @@ impl<'a> Model<'a> {
     ///
     /// # Panics
     /// If the bytes are not a model; in a constant, that is a compile error.
+    // The error stands at the line that includes the model.
+    #[track_caller]
     pub const fn from_bytes_or_panic(bytes: &'a [u8]) -> Self {
         match Self::from_bytes(bytes) {
             Ok(model) => model,

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The smallest models in every precision, resident and streamed, as seeds of the corpus.
+# Seeds of the corpora: the checkpoints beside this script, and the smallest models in every precision, resident and streamed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+mkdir -p tests/fuzz/corpus/importer
+cp tests/fuzz/seeds/importer/* tests/fuzz/corpus/importer/
 corpus=tests/fuzz/corpus/model
 mkdir -p "$corpus" target/tiny
 cargo run --quiet --release -p waft-tests --example tiny_checkpoint -- target/tiny

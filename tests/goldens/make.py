@@ -9,12 +9,15 @@
 See README.md beside this script for what each file is.
 """
 
+import collections
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import schedule
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from safetensors.torch import save_file
@@ -42,11 +45,18 @@ CHECKPOINTS = {
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=2, num_class_embeds=5,
         time_embedding_dim=24,
     ),
+    # Residual blocks that halve and double: blocks of their own, and as blocks with attention have them.
+    "resampling": dict(
+        sample_size=(8, 12), in_channels=1, out_channels=1, block_out_channels=(4, 8, 8), layers_per_block=1,
+        down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D", "UpBlock2D"),
+        norm_num_groups=2, attention_head_dim=4, downsample_type="resnet", upsample_type="resnet",
+    ),
 }
 
 
 def random_model(name: str) -> UNet2DModel:
-    torch.manual_seed(sorted(CHECKPOINTS).index(name))
+    torch.manual_seed(list(CHECKPOINTS).index(name))
     model = UNet2DModel(**CHECKPOINTS[name]).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -121,8 +131,43 @@ def schedules() -> dict:
     return {"timesteps": lists, "alphas_cumprod": alphas}
 
 
+def pickles() -> None:
+    """What torch.save writes: state dictionaries that are read, and pickles that are refused."""
+    folder = HERE / "pickles"
+    folder.mkdir(exist_ok=True)
+    generator = torch.Generator().manual_seed(50)
+    base = torch.randn((4, 6), generator=generator)
+    base[0, 0] = 1.25
+    tensors = collections.OrderedDict(
+        plain=base, half=torch.randn((3, 2), generator=generator).half(),
+        brain=torch.randn((2, 3), generator=generator).bfloat16(), transposed=base.T, offset=base[1:3, 2:5],
+        scalar=torch.tensor(0.75), shared=base, parameter=torch.nn.Parameter(torch.randn(5, generator=generator)),
+        counter=torch.tensor(7), double=torch.tensor(0.5, dtype=torch.float64), flag=torch.tensor(True),
+    )
+    floats = {key: tensor.detach() for key, tensor in tensors.items() if key not in ("counter", "double", "flag")}
+    save_file({key: tensor.float().clone().contiguous() for key, tensor in floats.items()}, folder / "expected.safetensors")
+    tensors._metadata = {"": {"version": 1}}
+    torch.save(tensors, folder / "state_dict.bin")
+    torch.save(dict(tensors), folder / "protocol4.bin", pickle_protocol=4)
+    wrapped = {f"module._orig_mod.{key}": tensor for key, tensor in tensors.items()}
+    worse = {key: torch.zeros(1) for key in wrapped}
+    state = {"epoch": 3, "loss": 0.5, "name": "run", "seen": [1, 2, 1 << 40], "best": None, "done": False}
+    torch.save(state | {"model": worse, "ema": wrapped, "optimizer": {"state": {0: worse}}}, folder / "training.ckpt")
+
+    class Code:
+        def __reduce__(self):
+            return os.system, ("true",)
+
+    torch.save({"a": torch.zeros(2), "b": collections.defaultdict(list)}, folder / "module.bin")
+    torch.save({"a": Code()}, folder / "code.bin")
+    torch.save({"a": torch.zeros(2)}, folder / "legacy.bin", _use_new_zipfile_serialization=False)
+    torch.save([torch.zeros(2)], folder / "list.bin")
+    torch.save({"weights": {"a": torch.zeros(2)}}, folder / "unnamed.bin")
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    pickles()
     for index, name in enumerate(CHECKPOINTS):
         model = random_model(name)
         folder = HERE / name
@@ -169,6 +214,7 @@ def main() -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, HERE / "digits_trajectories.safetensors")
 
     (HERE / "schedules.json").write_text(json.dumps(schedules(), separators=(",", ":")) + "\n")
+    schedule.write()
 
 
 if __name__ == "__main__":

@@ -57,19 +57,21 @@ pub fn psnr(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Writes a checkpoint with small pseudo-random weights for a configuration: it asks the importer which tensors are
-/// missing, one after the other, as their names and shapes are in its errors.
+/// missing, one after the other, as their names and shapes are in its errors. Its scheduler has diffusers' defaults.
 ///
 /// # Panics
 /// If the configuration itself is refused.
 pub fn random_checkpoint(folder: &Path, config: &serde_json::Value) {
+    use rand::{RngExt, SeedableRng};
     use safetensors::tensor::{Dtype, TensorView};
     use waft_host::checkpoint::CheckpointError;
     use waft_host::import::{ImportError, import};
 
     std::fs::write(folder.join("config.json"), config.to_string()).expect("writes");
+    std::fs::write(folder.join("scheduler_config.json"), r#"{"_class_name":"DDIMScheduler"}"#).expect("writes");
     let path = folder.join("diffusion_pytorch_model.safetensors");
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vec![];
-    let mut state = 0x9E37_79B9u32;
+    let mut random = rand_pcg::Pcg32::seed_from_u64(1);
     loop {
         let views = tensors.iter().map(|(key, shape, bytes)| {
             (key.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).expect("sized below"))
@@ -86,10 +88,7 @@ pub fn random_checkpoint(folder: &Path, config: &serde_json::Value) {
                 let fan_in = expected.iter().skip(1).product::<usize>().max(1) as f32;
                 let is_norm = key.contains("norm") && key.ends_with("weight");
                 let mut next = || {
-                    state ^= state << 13;
-                    state ^= state >> 17;
-                    state ^= state << 5;
-                    let uniform = state as f32 / u32::MAX as f32 * 2.0 - 1.0;
+                    let uniform: f32 = random.random_range(-1.0..=1.0);
                     if is_norm { 1.0 + 0.2 * uniform } else { uniform * 1.7 / fan_in.sqrt() }
                 };
                 let bytes = (0..len).flat_map(|_| next().to_le_bytes()).collect();

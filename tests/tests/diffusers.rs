@@ -58,6 +58,11 @@ fn calls_with_heads_center_input_scale_factor_and_no_mid_attention() {
 }
 
 #[test]
+fn calls_with_residual_blocks_that_halve_and_double() {
+    check_calls(&golden("resampling"), "resampling");
+}
+
+#[test]
 fn calls_of_a_single_level_with_classes_and_another_embedding_width() {
     check_calls(&golden("velocity"), "velocity");
 }

@@ -1,11 +1,13 @@
-//! The machines that the firmware runs on: what they are built with and how they are emulated.
-
-use std::path::Path;
-use std::process::Command;
+//! The machines that the firmware runs on: what they are built for and what stands for them.
 
 use anyhow::Context;
 
-use crate::setup;
+/// A program, and Debian's packages that bring it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) packages: &'static [&'static str],
+}
 
 /// A target, and the machine that stands for it.
 pub(crate) struct Board {
@@ -15,10 +17,11 @@ pub(crate) struct Board {
     pub(crate) core: &'static str,
     /// What the firmware's build script calls it.
     pub(crate) layout: &'static str,
-    machine: Machine,
+    pub(crate) machine: Machine,
 }
 
-enum Machine {
+/// What runs an image.
+pub(crate) enum Machine {
     /// A system emulator, the arguments that choose the machine, and the instructions in four units of its counter.
     Qemu { program: &'static str, arguments: &'static [&'static str], instructions_in_four: u64 },
     /// Node.js.
@@ -128,48 +131,20 @@ impl Board {
         !matches!(self.machine, Machine::Native) || cfg!(all(target_arch = "x86_64", target_os = "linux"))
     }
 
-    /// Installs what emulates it.
-    pub(crate) fn set_up(&self) -> anyhow::Result<()> {
+    /// What runs its images, if that is not this machine itself.
+    pub(crate) const fn emulator(&self) -> Option<Tool> {
         match self.machine {
-            Machine::Qemu { program, .. } => setup::program(program, &["qemu-system-arm", "qemu-system-misc"]),
-            Machine::Node => setup::program("node", &["nodejs"]),
-            Machine::Native => Ok(()),
+            Machine::Qemu { program, .. } => Some(Tool { program, packages: &["qemu-system-arm", "qemu-system-misc"] }),
+            Machine::Node => Some(Tool { program: "node", packages: &["nodejs"] }),
+            Machine::Native => None,
         }
     }
 
     /// Instructions that units of the machine's counter stand for, if it has one.
-    pub(crate) fn instructions(&self, ticks: u64) -> Option<u64> {
+    pub(crate) const fn instructions(&self, ticks: u64) -> Option<u64> {
         match self.machine {
             Machine::Qemu { instructions_in_four, .. } => Some(ticks * instructions_in_four / 4),
             Machine::Node | Machine::Native => None,
-        }
-    }
-
-    /// Runs an image with a command line.
-    pub(crate) fn command(&self, firmware: &Path, image: &Path, words: &[String]) -> Command {
-        match self.machine {
-            Machine::Qemu { program, arguments, .. } => {
-                let mut semihosting = "enable=on,target=native,arg=waft".to_string();
-                words.iter().for_each(|word| semihosting += &format!(",arg={word}"));
-                let mut command = Command::new(program);
-                command
-                    .args(arguments)
-                    .args(["-nographic", "-monitor", "none", "-serial", "none"])
-                    .args(["-icount", "shift=0,align=off,sleep=off"])
-                    .args(["-semihosting-config", &semihosting, "-kernel"])
-                    .arg(image);
-                command
-            }
-            Machine::Node => {
-                let mut command = Command::new("node");
-                command.arg(firmware.join("wasm.mjs")).arg(image).arg(words.join(" "));
-                command
-            }
-            Machine::Native => {
-                let mut command = Command::new(image);
-                command.arg(words.join(" "));
-                command
-            }
         }
     }
 }

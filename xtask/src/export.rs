@@ -172,6 +172,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         budget_flash: args.budget_flash,
         name: args.name.clone(),
         stream: args.stream,
+        ..ExportOptions::default()
     };
     let exported = export(&checkpoint, &options, &Bar::default())
         .with_context(|| format!("cannot export {}", args.checkpoint.display()))?;

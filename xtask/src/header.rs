@@ -1,10 +1,9 @@
 //! `header`: writes the C header from the C interface's source, or checks that it is what the source gives.
 
-use std::path::Path;
-
 use anyhow::{Context, bail};
 
 use crate::args::write_whole;
+use crate::repository::root;
 
 /// Writes runtime/c/waft.h.
 #[derive(clap::Args)]
@@ -16,7 +15,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?.join("runtime/c");
+    let folder = root().join("runtime").join("c");
     let path = folder.join("waft.h");
     let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(anyhow::Error::msg)?;
     let bindings = cbindgen::Builder::new()

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, bail, ensure};
 
 use crate::args::write_whole;
-use crate::firmware::root;
+use crate::repository::root;
 use crate::setup;
 
 /// Compiles the GPU's kernels to PTX, and checks that the assembler takes them without spilling registers.

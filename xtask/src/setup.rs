@@ -7,8 +7,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
+use crate::boards::Tool;
+use crate::repository::root;
+
 /// Oldest compiler that builds the workspace: the `rust-version` of its manifest.
-const MINOR: u32 = 89;
+pub(crate) const OLDEST: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// A cargo that builds for a target.
 pub(crate) struct Toolchain {
@@ -67,6 +70,19 @@ fn has_apt() -> bool {
     succeeds(Command::new("apt-get").arg("--version"))
 }
 
+/// Whether rustup has the oldest toolchain that builds the workspace, `+OLDEST` of cargo, or could install it.
+pub(crate) fn has_oldest() -> bool {
+    let found = || output("rustc", &[&format!("+{OLDEST}"), "--version"]).is_some();
+    if found() {
+        return true;
+    }
+    let install = ["toolchain", "install", OLDEST, "--profile", "minimal"];
+    if may_install() {
+        eprintln!("set-up: rustup {}", install.join(" "));
+    }
+    may_install() && succeeds(Command::new("rustup").args(install)) && found()
+}
+
 /// A toolchain for a bare-metal target.
 pub(crate) fn toolchain(target: &str) -> anyhow::Result<Toolchain> {
     let native = || {
@@ -108,10 +124,11 @@ fn install_compiler() -> bool {
 fn from_source(target: &str) -> Option<Toolchain> {
     let (cargo, rustc) = (PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"));
     let version = output(&rustc, &["--version"])?;
-    let minor: u32 = version.split_whitespace().nth(1)?.split('.').nth(1)?.parse().ok()?;
+    let minor = |version: &str| version.split('.').nth(1)?.parse::<u32>().ok();
+    let is_old = minor(version.split_whitespace().nth(1)?)? < minor(OLDEST)?;
     let sysroot = output(&rustc, &["--print", "sysroot"])?;
     let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/Cargo.toml");
-    if minor < MINOR || !sources.is_file() || !cargo.is_file() {
+    if is_old || !sources.is_file() || !cargo.is_file() {
         return None;
     }
     let rustup_lld = output("rustc", &["--print", "sysroot"])
@@ -178,7 +195,7 @@ pub(crate) fn ptxas() -> anyhow::Result<PathBuf> {
     if succeeds(Command::new("ptxas").arg("--version")) {
         return Ok("ptxas".into());
     }
-    let folder = crate::firmware::root().join(".setup").join("cuda");
+    let folder = root().join(".setup").join("cuda");
     let program = folder.join("nvidia").join("cu13").join("bin").join("ptxas");
     if !program.is_file() && may_install() {
         eprintln!("set-up: pip install {PACKAGE}");
@@ -192,8 +209,8 @@ pub(crate) fn ptxas() -> anyhow::Result<PathBuf> {
     bail!("ptxas does not run: install the CUDA toolkit, or {PACKAGE} with pip for python3")
 }
 
-/// Makes sure that a program runs that packages bring.
-pub(crate) fn program(program: &str, packages: &[&str]) -> anyhow::Result<()> {
+/// Makes sure that a tool runs.
+pub(crate) fn tool(Tool { program, packages }: Tool) -> anyhow::Result<()> {
     let runs = || succeeds(Command::new(program).arg("--version"));
     if runs() {
         return Ok(());

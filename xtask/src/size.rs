@@ -6,7 +6,7 @@ use waft_host::shipped;
 
 use crate::args::{Bar, Precision, print_json};
 use crate::boards;
-use crate::firmware::Firmware;
+use crate::measure::Firmware;
 
 /// Measures code, constants and memory of the firmware besides the model and the arena.
 #[derive(clap::Args)]

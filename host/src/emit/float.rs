@@ -8,8 +8,8 @@ use waft::format::{Attention, Element, Embed, FloatStep, GroupNorm, Linear, Op, 
 use super::{Emitted, Source, attention_record, bias_layout, conv_record, schedules, sources, tensor_table};
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
-use crate::schedule::DdimStep;
-use crate::write::{Steps, Writer, id, pack};
+use crate::schedule::Step;
+use crate::write::{Steps, Writer, pack};
 
 /// Emits records and parameters in `f32` or `f16`.
 pub fn emit(
@@ -65,7 +65,7 @@ fn record(
             let table = source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
             Op::Embed(Embed {
                 kind: OpKind::Embed.code(),
-                output: id(op.output),
+                output: op.output.in_file(),
                 table: writer.values(table),
                 ..Zeroable::zeroed()
             })
@@ -80,8 +80,8 @@ fn record(
             };
             Op::Linear(Linear {
                 kind: OpKind::Linear.code(),
-                source: id(*source),
-                output: id(*output),
+                source: source.in_file(),
+                output: output.in_file(),
                 weights,
                 bias: writer.values(&linear.bias),
                 ..Zeroable::zeroed()
@@ -90,7 +90,7 @@ fn record(
         network::Op::GroupNorm(network::GroupNorm { sources: ids, norm, output }) => Op::GroupNorm(GroupNorm {
             kind: OpKind::GroupNorm.code(),
             sources: sources(ids),
-            output: id(*output),
+            output: output.in_file(),
             groups: norm.groups as u16,
             epsilon: norm.eps as f32,
             gamma: writer.values(&norm.gamma),
@@ -120,12 +120,13 @@ fn record(
     }
 }
 
-fn step_record(step: &DdimStep) -> FloatStep {
+fn step_record(step: &Step) -> FloatStep {
     FloatStep {
         timestep: step.timestep as i32,
         clip: step.clip.unwrap_or(f64::INFINITY) as f32,
         x0: [step.x0_x, step.x0_m].map(|value| value as f32),
-        next: [step.prev_x0, step.prev_x, step.prev_m, step.noise].map(|value| value as f32),
+        next: [step.next_x0, step.next_x, step.next_m, step.noise].map(|value| value as f32),
+        history: step.next_history.map(|value| value as f32),
         ..Zeroable::zeroed()
     }
 }

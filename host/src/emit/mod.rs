@@ -10,21 +10,21 @@ use waft::format::{Attention, Bias, Conv2d, Element, Gather, Op, OpKind, Tensor,
 use crate::graph::{Graph, silu};
 use crate::network::{self, Network, OpId, Role, TensorId};
 use crate::plan::Plan;
-use crate::schedule::DdimStep;
-use crate::write::{ScheduleEntry, Steps, StoredWeights, id, optional};
+use crate::schedule::Step;
+use crate::write::{ScheduleEntry, Steps, StoredWeights, optional};
 
 /// One step list of the export, with what its timesteps fix.
 #[derive(Clone, Debug)]
 pub struct StepList {
     /// The steps; each may have any timestep.
-    pub steps: Vec<DdimStep>,
+    pub steps: Vec<Step>,
     /// The time embedding of each step, before the class and the SiLU.
     pub embeddings: Vec<Vec<f64>>,
 }
 
 impl StepList {
     /// Computes the embeddings of the given steps.
-    pub fn new(graph: &Graph, steps: Vec<DdimStep>) -> Self {
+    pub fn new(graph: &Graph, steps: Vec<Step>) -> Self {
         let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep as f64)).collect();
         Self { steps, embeddings }
     }
@@ -94,10 +94,10 @@ fn conv_record(network: &Network, conv: &network::Conv2d, layout: WeightLayout, 
         upsample: if conv.upsample { Upsample::Nearest } else { Upsample::None }.code(),
         layout: layout.code(),
         sources: sources(&conv.sources),
-        output: id(conv.output),
+        output: conv.output.in_file(),
         residual: optional(conv.residual.map(|(id, _)| id)),
         norm: optional(conv.norm),
-        scratch: id(conv.ring),
+        scratch: conv.ring.in_file(),
         kernel: conv.conv.kernel.map(|size| size as u8),
         stride: conv.conv.stride as u8,
         padding: [conv.conv.padding[0] as u8, conv.conv.padding[1] as u8],
@@ -117,10 +117,10 @@ fn conv_record(network: &Network, conv: &network::Conv2d, layout: WeightLayout, 
 fn attention_record(op: &network::Attention) -> Attention {
     Attention {
         kind: OpKind::Attention.code(),
-        query: id(op.query),
-        key_value: id(op.key_value),
-        output: id(op.output),
-        scratch: id(op.scratch),
+        query: op.query.in_file(),
+        key_value: op.key_value.in_file(),
+        output: op.output.in_file(),
+        scratch: op.scratch.in_file(),
         heads: op.heads as u16,
         ..Zeroable::zeroed()
     }
@@ -167,7 +167,7 @@ fn tensor_table(
 fn schedules(
     source: &Source<'_>,
     bias_bytes: usize,
-    steps: impl Fn(&[DdimStep]) -> Steps,
+    steps: impl Fn(&[Step]) -> Steps,
     entry: impl Fn(f64, &mut Vec<u8>),
     row: impl Fn([usize; 2], &[f64], &mut [u8]),
 ) -> Vec<ScheduleEntry> {

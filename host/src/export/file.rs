@@ -89,7 +89,7 @@ impl Prepared {
             unconditional_class: self.unconditional_class,
             tensors: [network.sample, network.prediction],
             unconditional: network.unconditional,
-            history: [None; 2],
+            history: network.history,
             name: self.name.clone(),
             provenance: self.provenance.clone(),
             conditioning: network.conditioning,

@@ -24,7 +24,7 @@ use waft::format::Precision;
 use self::calibrated::Calibrated;
 pub use self::error::ExportError;
 use self::file::File;
-pub use self::options::{ExportOptions, ResidualWidth};
+pub use self::options::{ExportOptions, ResidualWidth, Sampler};
 use self::prepared::Prepared;
 use self::quantized::Quantized;
 pub use self::report::{ExportReport, TensorError};
@@ -51,7 +51,7 @@ pub struct Export {
 /// The last stage before the file: all decisions of its precision are made.
 enum Decided {
     Float(Prepared, Precision),
-    Integer(Quantized),
+    Integer(Box<Quantized>),
 }
 
 impl Decided {
@@ -90,7 +90,7 @@ pub fn export(
             if options.output_correction {
                 quantized.correct_outputs(&reference, progress)?;
             }
-            Decided::Integer(quantized)
+            Decided::Integer(Box::new(quantized))
         }
     };
     let file = decided.emit(options.stream)?;

@@ -3,6 +3,7 @@
 use waft::format::Precision;
 
 use super::ExportError;
+use crate::checkpoint::ExportDefaults;
 use crate::recipe::{Recipe, Rounding};
 use crate::widths::WeightWidth;
 
@@ -23,6 +24,34 @@ pub enum ResidualWidth {
     Wide,
 }
 
+/// Samplers that a file can carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sampler {
+    /// DDIM (Song et al., 2020, arXiv:2010.02502).
+    #[default]
+    Ddim,
+    /// Ancestral sampling (Ho et al., 2020, arXiv:2006.11239).
+    Ddpm,
+    /// DPM-Solver++, multistep (Lu et al., 2022, arXiv:2211.01095).
+    DpmSolver,
+}
+
+/// The steps of a list: how many, or which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Steps {
+    Count(usize),
+    At(Vec<i64>),
+}
+
+impl Steps {
+    fn len(&self) -> usize {
+        match self {
+            Steps::Count(count) => *count,
+            Steps::At(timesteps) => timesteps.len(),
+        }
+    }
+}
+
 /// What to export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
@@ -31,7 +60,11 @@ pub struct ExportOptions {
     /// Step counts of the lists that the file carries, each once, at most 64; the first is the default. Empty: the
     /// checkpoint's own, or 10.
     pub steps: Vec<usize>,
-    /// η of DDIM, 0 to 1.
+    /// Lists of timesteps instead of step counts, each strictly falling, as students of few steps need them.
+    pub timesteps: Vec<Vec<i64>>,
+    /// What turns timesteps into steps.
+    pub sampler: Sampler,
+    /// η of DDIM, 0 to 1; 0 for other samplers.
     pub eta: f64,
     /// Guidance that the model will be used with, −1000 to 1000: calibrates for it, and keeps room for it if it is not 1.
     /// `None`: room if the model knows "no class", and half of calibration's pictures at 2.
@@ -66,6 +99,8 @@ impl Default for ExportOptions {
         Self {
             precision: Precision::I8,
             steps: vec![],
+            timesteps: vec![],
+            sampler: Sampler::Ddim,
             eta: 0.0,
             guidance: None,
             use_clipped_model_output: None,
@@ -91,6 +126,21 @@ impl ExportOptions {
     pub(super) fn check(&self) -> Result<(), ExportError> {
         if !(0.0..=1.0).contains(&self.eta) {
             return Err(refuse("eta", self.eta, "between 0 and 1"));
+        }
+        if self.sampler != Sampler::Ddim && self.eta != 0.0 {
+            return Err(refuse("eta", self.eta, "is DDIM's; leave it at 0 for another sampler"));
+        }
+        if self.sampler != Sampler::Ddim
+            && let Some(value) = self.use_clipped_model_output
+        {
+            return Err(refuse("use_clipped_model_output", value, "is DDIM's; leave it out for another sampler"));
+        }
+        if !self.steps.is_empty() && !self.timesteps.is_empty() {
+            return Err(refuse(
+                "timesteps",
+                format!("{:?}", self.timesteps),
+                "name step counts or timesteps, not both",
+            ));
         }
         if let Some(guidance) = self.guidance
             && !(-1000.0..=1000.0).contains(&guidance)
@@ -118,12 +168,18 @@ impl ExportOptions {
         Ok(())
     }
 
-    /// The step counts of the file's lists, with the checkpoint's default.
-    pub(super) fn step_counts(&self, default: Option<&Vec<usize>>) -> Result<Vec<usize>, ExportError> {
-        let steps = match self.steps.as_slice() {
-            [] => default.cloned().unwrap_or_else(|| vec![10]),
-            steps => steps.to_vec(),
+    /// The file's lists, with the checkpoint's defaults.
+    pub(super) fn lists(&self, defaults: &ExportDefaults) -> Result<Vec<Steps>, ExportError> {
+        let counts = |counts: &[usize]| counts.iter().copied().map(Steps::Count).collect::<Vec<_>>();
+        let at = |lists: &[Vec<i64>]| lists.iter().cloned().map(Steps::At).collect::<Vec<_>>();
+        let lists = match (self.steps.as_slice(), self.timesteps.as_slice(), &defaults.timesteps, &defaults.steps) {
+            (steps @ [_, ..], ..) => counts(steps),
+            (_, timesteps @ [_, ..], ..) => at(timesteps),
+            (_, _, Some(timesteps), _) => at(timesteps),
+            (_, _, None, Some(steps)) => counts(steps),
+            (_, _, None, None) => vec![Steps::Count(10)],
         };
+        let steps: Vec<usize> = lists.iter().map(Steps::len).collect();
         let mut sorted = steps.clone();
         sorted.sort_unstable();
         sorted.dedup();
@@ -131,14 +187,14 @@ impl ExportOptions {
             let expected = format!("name each count once, at most {MOST_LISTS} of them");
             return Err(refuse("steps", format!("{steps:?}"), expected));
         }
-        let (images, lists) = (self.calibration_images, steps.len());
-        if self.precision == Precision::I8 && self.recipe.step_scales && images < lists {
+        let (images, count) = (self.calibration_images, lists.len());
+        if self.precision == Precision::I8 && self.recipe.step_scales && images < count {
             let expected = format!(
-                "with step_scales, each of the step lists needs a picture for its scales, so at least {lists}, better a multiple"
+                "with step_scales, each of the step lists needs a picture for its scales, so at least {count}, better a multiple"
             );
             return Err(refuse("calibration_images", images, expected));
         }
-        Ok(steps)
+        Ok(lists)
     }
 }
 
@@ -149,7 +205,7 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut ExportOptions)) -> String {
         let mut options = ExportOptions::default();
         change(&mut options);
-        let checked = options.check().and_then(|()| options.step_counts(None));
+        let checked = options.check().and_then(|()| options.lists(&ExportDefaults::default()));
         checked.expect_err("a mistake").to_string()
     }
 
@@ -185,11 +241,15 @@ mod tests {
 
     #[test]
     fn step_counts_are_those_of_the_options_then_of_the_checkpoint() {
-        let counts = |steps: &[usize], default: Option<&Vec<usize>>| {
-            ExportOptions { steps: steps.to_vec(), ..Default::default() }.step_counts(default).expect("valid")
+        let lists = |steps: &[usize], defaults: ExportDefaults| {
+            ExportOptions { steps: steps.to_vec(), ..Default::default() }.lists(&defaults).expect("valid")
         };
-        assert_eq!(counts(&[3], Some(&vec![4])), [3]);
-        assert_eq!(counts(&[], Some(&vec![4, 5])), [4, 5]);
-        assert_eq!(counts(&[], None), [10]);
+        let counts = |counts: &[usize]| ExportDefaults { steps: Some(counts.to_vec()), ..Default::default() };
+        assert_eq!(lists(&[3], counts(&[4])), [Steps::Count(3)]);
+        assert_eq!(lists(&[], counts(&[4, 5])), [Steps::Count(4), Steps::Count(5)]);
+        assert_eq!(lists(&[], ExportDefaults::default()), [Steps::Count(10)]);
+        let timesteps = ExportDefaults { timesteps: Some(vec![vec![750, 250]]), ..counts(&[4]) };
+        assert_eq!(lists(&[], timesteps.clone()), [Steps::At(vec![750, 250])]);
+        assert_eq!(lists(&[3], timesteps), [Steps::Count(3)]);
     }
 }

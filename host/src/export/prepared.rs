@@ -4,14 +4,15 @@ use typed_index_collections::TiVec;
 use waft::format::{Element, Precision, WeightLayout};
 
 use super::file::{File, Layout};
+use super::options::{Sampler, Steps};
 use super::{ExportError, ExportOptions};
 use crate::checkpoint::Checkpoint;
 use crate::emit::{self, Source, StepList};
 use crate::graph::Graph;
-use crate::import::import;
+use crate::import::{import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::rewrite;
-use crate::schedule::{DdimOptions, DdimStep, ScheduleError};
+use crate::schedule::{Ddim, ScheduleError, Solver, Step, history};
 use crate::write::Writer;
 
 /// A network ready to be emitted.
@@ -28,8 +29,8 @@ impl Prepared {
     /// Imports a checkpoint and folds it into the operations of a device.
     pub(super) fn new(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Self, ExportError> {
         let defaults = checkpoint.defaults();
-        let graph = import(checkpoint)?;
-        let steps = options.step_counts(defaults.steps.as_ref())?;
+        let graph = import_for_sampling(checkpoint)?;
+        let steps = options.lists(defaults)?;
         let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
         let unconditional_class = defaults.unconditional_class;
         if let Some(class) = unconditional_class.filter(|&class| class >= classes) {
@@ -39,15 +40,23 @@ impl Prepared {
             return Err(ExportError::NoUnconditionalClass { guidance });
         }
         let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
-        let network = rewrite(&graph, guided)?;
-        let ddim = DdimOptions {
-            eta: options.eta,
-            use_clipped_model_output: options.use_clipped_model_output.unwrap_or(defaults.use_clipped_model_output),
+        let solver = match options.sampler {
+            Sampler::Ddim => Solver::Ddim(Ddim {
+                eta: options.eta,
+                use_clipped_model_output: options.use_clipped_model_output.unwrap_or(defaults.use_clipped_model_output),
+            }),
+            Sampler::Ddpm => Solver::Ddpm,
+            Sampler::DpmSolver => Solver::DpmSolver,
         };
-        let lists = steps
-            .iter()
-            .map(|&n| Ok(StepList::new(&graph, checkpoint.scheduler().ddim(n, ddim)?)))
-            .collect::<Result<_, ScheduleError>>()?;
+        let config = checkpoint.scheduler()?;
+        let lists = steps.iter().map(|steps| match steps {
+            Steps::Count(count) => solver.steps(config, *count),
+            Steps::At(timesteps) => solver.steps_at(config, timesteps),
+        });
+        let lists: Vec<StepList> =
+            lists.map(|steps| Ok(StepList::new(&graph, steps?))).collect::<Result<_, ScheduleError>>()?;
+        let mut network = rewrite(&graph, guided)?;
+        network.keep_history(lists.iter().map(|list| history(&list.steps)).max().unwrap_or(0));
         let folder = || checkpoint.folder().file_name().map(|name| name.to_string_lossy().into_owned());
         let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();
         let provenance = defaults.provenance.clone().unwrap_or_default();
@@ -59,17 +68,7 @@ impl Prepared {
     pub(super) fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<Self, ExportError> {
         let graph = import(checkpoint)?;
         let network = rewrite(&graph, false)?;
-        let still = |timestep| DdimStep {
-            timestep,
-            prev_timestep: 0,
-            x0_x: 0.0,
-            x0_m: 0.0,
-            clip: None,
-            prev_x0: 0.0,
-            prev_x: 1.0,
-            prev_m: 0.0,
-            noise: 0.0,
-        };
+        let still = |timestep| Step { timestep, next_x: 1.0, ..Step::default() };
         let lists = vec![StepList::new(&graph, timesteps.iter().copied().map(still).collect())];
         let (name, provenance) = (String::new(), String::new());
         Ok(Self { graph, network, lists, name, provenance, unconditional_class: None })

@@ -64,7 +64,7 @@ impl Quantized {
         for (list, gains) in self.calibrated.prepared.lists.iter_mut().zip(gains) {
             for (step, gain) in list.steps.iter_mut().zip(gains) {
                 step.x0_m *= gain;
-                step.prev_m *= gain;
+                step.next_m *= gain;
             }
         }
         Ok(())

@@ -1,5 +1,11 @@
-//! From a checkpoint to a graph, one file for each architecture.
+//! From a checkpoint to a graph: a folder for each architecture, and the building blocks that they share.
 
+mod attention;
+mod builder;
+mod config;
+mod embedding;
+mod resample;
+mod resnet;
 mod unet2d;
 
 use thiserror::Error;
@@ -22,6 +28,26 @@ pub enum ImportError {
         value: String,
         /// What is.
         expected: String,
+    },
+    /// The network does not predict what a sampler needs.
+    #[error(
+        "the network reads {inputs} channels and predicts {outputs}; drawing needs as many of one as of the other: \
+         channels that condition the network, and learned variances, are not supported (single calls of it are)"
+    )]
+    Channels {
+        /// Channels of its input.
+        inputs: usize,
+        /// Channels of its output.
+        outputs: usize,
+    },
+    /// The network draws latents.
+    #[error(
+        "the network draws latents, which the pipeline's {decoder} turns into pictures; decoders are not supported \
+         (single calls of the network are)"
+    )]
+    Latents {
+        /// What decodes them.
+        decoder: String,
     },
     /// Weights that the configuration does not account for.
     #[error("the checkpoint holds tensors that its configuration does not explain: {}", .keys.join(", "))]
@@ -50,4 +76,20 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
     let mut keys = checkpoint.unused();
     keys.truncate(8);
     if keys.is_empty() { Ok(graph) } else { Err(ImportError::Unused { keys }) }
+}
+
+/// Imports a checkpoint to draw with: what its network predicts has the shape of what it reads, and is a picture.
+///
+/// # Errors
+/// As [`import`], and if the network does not draw pictures.
+pub fn import_for_sampling(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
+    let graph = import(checkpoint)?;
+    let (inputs, outputs) = (graph.shape(graph.input).c, graph.shape(graph.output).c);
+    if inputs != outputs {
+        return Err(ImportError::Channels { inputs, outputs });
+    }
+    match checkpoint.decoder() {
+        Some(decoder) => Err(ImportError::Latents { decoder: decoder.into() }),
+        None => Ok(graph),
+    }
 }

@@ -8,6 +8,7 @@ mod op;
 use typed_index_collections::TiVec;
 
 use crate::graph::Shape;
+use crate::schedule::MAX_HISTORY;
 pub use op::{Attention, Conv2d, Embed, GroupNorm, Linear, Op, Operation, Window};
 
 /// Index of a tensor, in [`Network::tensors`] and in the file.
@@ -73,6 +74,8 @@ pub enum Role {
     Prediction,
     /// The unconditional model output, kept for guidance.
     Unconditional,
+    /// The clean sample of an earlier step, kept for samplers that look back.
+    History,
     /// An activation between convolutions: residual stream, skip, or the inside of a block.
     Stream,
     /// Queries of an attention, or its context.
@@ -117,6 +120,8 @@ pub struct Network {
     pub prediction: TensorId,
     /// The kept unconditional output, if the plan allows for guidance.
     pub unconditional: Option<TensorId>,
+    /// The clean samples of the step before and of the one before that, if the sampler looks back so far.
+    pub history: [Option<TensorId>; MAX_HISTORY],
     /// Length of the conditioning vector; 0 if everything that depends on the timestep is a per-step bias.
     pub conditioning: usize,
 }
@@ -125,6 +130,22 @@ impl Network {
     /// Adds a tensor.
     pub fn tensor(&mut self, name: impl Into<String>, shape: Shape, role: Role) -> TensorId {
         self.tensors.push_and_get_key(Tensor { name: name.into(), shape, role })
+    }
+
+    /// Makes room for the clean samples of `steps` earlier steps, at most [`MAX_HISTORY`].
+    pub fn keep_history(&mut self, steps: usize) {
+        let shape = self.tensors[self.sample].shape;
+        for (i, name) in
+            ["clean sample, one step ago", "clean sample, two steps ago"].into_iter().enumerate().take(steps)
+        {
+            self.history[i] = Some(self.tensor(name, shape, Role::History));
+        }
+    }
+
+    /// The tensors of the sampler, which hold data between network calls.
+    pub fn kept(&self) -> impl Iterator<Item = TensorId> {
+        let [newer, older] = self.history;
+        [Some(self.sample), self.unconditional, newer, older].into_iter().flatten()
     }
 
     /// The convolutions, with their indices.

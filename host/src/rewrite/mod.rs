@@ -30,6 +30,7 @@ use typed_index_collections::TiVec;
 
 use crate::graph::{self, Graph, Node, Op as GraphOp, Shape};
 use crate::network::{Embed, Network, Op, Role, Tensor, TensorId};
+use crate::schedule::MAX_HISTORY;
 
 /// A graph that does not fold into the device's operations.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -100,8 +101,15 @@ impl<'g> Rewriter<'g> {
         let mut tensors = TiVec::new();
         let shape = graph.shape(graph.input);
         let sample = tensors.push_and_get_key(Tensor { name: "sample".into(), shape, role: Role::Sample });
-        let network =
-            Network { tensors, ops: TiVec::new(), sample, prediction: sample, unconditional: None, conditioning: 0 };
+        let network = Network {
+            tensors,
+            ops: TiVec::new(),
+            sample,
+            prediction: sample,
+            unconditional: None,
+            history: [None; MAX_HISTORY],
+            conditioning: 0,
+        };
         Self {
             graph,
             writer,

@@ -141,7 +141,7 @@ impl<'a> Emitter<'a> {
             .tensors
             .iter_enumerated()
             .map(|(id, tensor)| match tensor.role {
-                Role::Sample | Role::Prediction | Role::Unconditional => sample,
+                Role::Sample | Role::Prediction | Role::Unconditional | Role::History => sample,
                 // Sixteen bits have room for twice of what was seen.
                 Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
                 Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),

@@ -8,8 +8,8 @@ use super::{Emitter, QuantizedConv, activation_multiplier, integer_bias};
 use crate::emit::{attention_record, conv_record, sources};
 use crate::network::{self, TensorId};
 use crate::quantize::multiplier;
-use crate::schedule::DdimStep;
-use crate::write::{Writer, id, pack};
+use crate::schedule::Step;
+use crate::write::{Writer, pack};
 
 impl Emitter<'_> {
     pub(super) fn embed(&self, output: TensorId, writer: &mut Writer) -> Embed {
@@ -17,7 +17,7 @@ impl Emitter<'_> {
         let table: Vec<i16> = classes.iter().map(|&e| self.table_entry(f64::from(e))).collect();
         Embed {
             kind: OpKind::Embed.code(),
-            output: id(output),
+            output: output.in_file(),
             table: writer.values(&table),
             input_shift: NORM_BITS - self.table_bits,
             output_shift: self.conditioning_shift,
@@ -41,8 +41,8 @@ impl Emitter<'_> {
         }
         Linear {
             kind: OpKind::Linear.code(),
-            source: id(*source),
-            output: id(*output),
+            source: source.in_file(),
+            output: output.in_file(),
             weights: writer.values(&weights),
             bias: writer.values(&bias),
             requant: writer.values(&requant),
@@ -59,7 +59,7 @@ impl Emitter<'_> {
         let mut record = GroupNorm {
             kind: OpKind::GroupNorm.code(),
             sources: sources(ids),
-            output: id(*output),
+            output: output.in_file(),
             groups: norm.groups as u16,
             gamma: writer.values(&gamma),
             beta: writer.values(&beta),
@@ -186,16 +186,18 @@ fn mantissas<const N: usize>(values: [f64; N]) -> ([i32; N], u32) {
     (values.map(|v| (v * 2f64.powi(bits)).round().clamp(-536_870_912.0, 536_870_912.0) as i32), bits as u32)
 }
 
-pub(super) fn step_record(step: &DdimStep) -> FixedStep {
+pub(super) fn step_record(step: &Step) -> FixedStep {
     let (x0, x0_shift) = mantissas([step.x0_x, step.x0_m]);
-    let (next, next_shift) = mantissas([step.prev_x0, step.prev_x, step.prev_m, step.noise]);
+    let [h0, h1] = step.next_history;
+    let (next, next_shift) = mantissas([step.next_x0, step.next_x, step.next_m, step.noise, h0, h1]);
+    let [p, q, r, s, u, v] = next;
     FixedStep {
         timestep: step.timestep as i32,
         clip: step.clip.map_or(i32::MAX, |clip| fixed(clip, SAMPLE_BITS)),
         x0,
         x0_shift,
-        next,
+        next: [p, q, r, s],
         next_shift,
-        history: [0; 2],
+        history: [u, v],
     }
 }

@@ -1,0 +1,137 @@
+//! Why a checkpoint is refused.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::pickle::PickleError;
+use crate::schedule::ScheduleError;
+
+/// Why something is not a checkpoint.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// A file cannot be read.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// There is nothing at the path.
+    #[error("{path}: there is no such file or folder; {advice}")]
+    NotFound {
+        /// The path.
+        path: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// A file is missing.
+    #[error("{folder}: no {file}; {advice}")]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
+        /// The file.
+        file: &'static str,
+        /// What to do.
+        advice: String,
+    },
+    /// Several files could be meant.
+    #[error("{folder}: {what}: {}", .found.join(", "))]
+    Ambiguous {
+        /// The folder.
+        folder: PathBuf,
+        /// What to choose, and how.
+        what: &'static str,
+        /// The choices.
+        found: Vec<String>,
+    },
+    /// A file that Git LFS left in the place of the real one.
+    #[error(
+        "{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in its repository, or download the file"
+    )]
+    LargeFilePointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A JSON file does not parse.
+    #[error("{path}: {error}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        error: serde_json::Error,
+    },
+    /// A file of weights does not parse.
+    #[error("{path}: {what}")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        what: String,
+    },
+    /// A pickle holds more than tensors, dictionaries and plain values.
+    #[error(
+        "{path}: not a state dictionary: {error}; save the weights alone, with torch.save(model.state_dict(), …) or \
+         save_pretrained"
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// What was refused.
+        error: PickleError,
+    },
+    /// There is no scheduler's configuration.
+    #[error(
+        "{folder}: no scheduler_config.json beside the model, in its pipeline's folder or in `scheduler`; the noise \
+         schedule of the training decides what is drawn, so none is assumed: give the scheduler's configuration{}",
+        near.as_ref().map_or(String::new(), |path| format!(" ({} may be it)", path.display()))
+    )]
+    NoScheduler {
+        /// The folder.
+        folder: PathBuf,
+        /// One that was found elsewhere.
+        near: Option<PathBuf>,
+    },
+    /// The scheduler's configuration is refused.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A tensor is missing.
+    #[error("no tensor {key:?}{}", near.as_ref().map_or(String::new(), |n| format!("; there is {n:?}")))]
+    NoTensor {
+        /// Its key.
+        key: String,
+        /// A similar key that exists.
+        near: Option<String>,
+    },
+    /// Two tensors of one key.
+    #[error("there are two tensors {key:?}; which one is meant is not known")]
+    Duplicate {
+        /// Their key.
+        key: String,
+    },
+    /// A tensor has another shape.
+    #[error("tensor {key:?} has shape {found:?}, the configuration needs {expected:?}")]
+    Shape {
+        /// Its key.
+        key: String,
+        /// What the configuration says.
+        expected: Vec<usize>,
+        /// What the file says.
+        found: Vec<usize>,
+    },
+    /// A tensor has a type that is not supported.
+    #[error("tensor {key:?} has type {dtype}; save the model in float32, float16 or bfloat16")]
+    Dtype {
+        /// Its key.
+        key: String,
+        /// Its type.
+        dtype: String,
+    },
+    /// A weight is infinite or not a number.
+    #[error("tensor {key:?} holds a value that is not finite; the training diverged or the file is damaged")]
+    NotFinite {
+        /// Its key.
+        key: String,
+    },
+}

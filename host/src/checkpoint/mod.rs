@@ -1,0 +1,222 @@
+//! Reading what diffusers' `save_pretrained` and training scripts write.
+//!
+//! A checkpoint is a folder with `config.json`, weights, a scheduler's configuration, and optionally waft's own
+//! `waft.json`; a pipeline's folder keeps them in `unet/` and `scheduler/`. Weights are safetensors, whole or in shards,
+//! or what `torch.save` writes of a state dictionary. They are memory-mapped, and converted to `f32` when they are asked
+//! for. What was chosen on the way, or found and not used, is told in [`Checkpoint::notes`].
+
+mod error;
+mod folder;
+mod note;
+mod pickle;
+mod pipeline;
+mod torch;
+mod weights;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+pub use error::CheckpointError;
+pub use note::Note;
+pub use pickle::PickleError;
+
+use crate::schedule::SchedulerConfig;
+use pipeline::Scheduler;
+use weights::Weights;
+
+/// Defaults that travel with a checkpoint in `waft.json`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportDefaults {
+    /// Name of the model, at most 64 bytes.
+    pub name: Option<String>,
+    /// Step counts that the file carries.
+    pub steps: Option<Vec<usize>>,
+    /// Lists of timesteps that the file carries, instead of step counts.
+    pub timesteps: Option<Vec<Vec<i64>>>,
+    /// The class that means "no class".
+    pub unconditional_class: Option<usize>,
+    /// Sampler option, see [`crate::schedule::Ddim`].
+    pub use_clipped_model_output: bool,
+    /// Where it comes from, and its licence.
+    pub provenance: Option<String>,
+}
+
+/// How to open a checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The scheduler's configuration, or its folder; `None`: where diffusers puts it.
+    pub scheduler_config: Option<PathBuf>,
+    /// Variant of the weights, as `fp16` of `diffusion_pytorch_model.fp16.safetensors`.
+    pub variant: Option<String>,
+    /// Height and width to draw, instead of the configuration's `sample_size`.
+    pub size: Option<[usize; 2]>,
+}
+
+/// An opened checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    config: Map<String, Value>,
+    scheduler: Option<Scheduler>,
+    defaults: ExportDefaults,
+    decoder: Option<String>,
+    weights: Weights,
+    notes: Vec<Note>,
+}
+
+/// How a file begins that Git LFS left in the place of the real one.
+const LARGE_FILE_POINTER: &[u8] = b"version https://git-lfs";
+/// What diffusers' `EMAModel` adds to a model's configuration, and diffusers ignores when it reads it.
+const AVERAGE: [&str; 7] =
+    ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
+
+fn read(path: &Path) -> Result<String, CheckpointError> {
+    let text = fs::read_to_string(path).map_err(|error| CheckpointError::Io { path: path.into(), error })?;
+    if text.as_bytes().starts_with(LARGE_FILE_POINTER) {
+        return Err(CheckpointError::LargeFilePointer { path: path.into() });
+    }
+    Ok(text)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
+    serde_json::from_str(&read(path)?).map_err(|error| CheckpointError::Json { path: path.into(), error })
+}
+
+impl Checkpoint {
+    /// Opens a folder, or a file of weights beside its `config.json`.
+    ///
+    /// # Errors
+    /// If files are missing, malformed or ambiguous, by name.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        Self::open_with(path, &Options::default())
+    }
+
+    /// Opens a folder, or a file of weights beside its `config.json`, with options.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and if an option asks for what is not there.
+    pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self, CheckpointError> {
+        let found = folder::find(path.as_ref())?;
+        let mut notes = vec![];
+        let mut config = parse(&found.model.join("config.json"))?;
+        tidy(&mut config, options.size, &mut notes);
+        let scheduler = pipeline::scheduler(&found, options.scheduler_config.as_deref(), &mut notes)?;
+        let decoder = pipeline::decoder(&found, &mut notes)?;
+        pipeline::averaged_beside(&found, &mut notes);
+        let defaults = [found.top.join("waft.json"), found.model.join("waft.json")];
+        let defaults = match defaults.iter().find(|path| path.is_file()) {
+            Some(path) => parse(path)?,
+            None => ExportDefaults::default(),
+        };
+        let weights = folder::weights(&found, options.variant.as_deref(), &mut notes)?;
+        let weights = Weights::open(&weights, &mut notes)?;
+        Ok(Self { folder: found.top, config, scheduler, defaults, decoder, weights, notes })
+    }
+
+    /// Reads a checkpoint from memory: the texts of `config.json` and of the scheduler's configuration, and the bytes of
+    /// one file of weights.
+    ///
+    /// # Errors
+    /// If one of them is malformed.
+    pub fn from_bytes(config: &str, scheduler: Option<&str>, weights: Vec<u8>) -> Result<Self, CheckpointError> {
+        let json = |error| CheckpointError::Json { path: "config.json".into(), error };
+        let mut notes = vec![];
+        let mut config = serde_json::from_str(config).map_err(json)?;
+        tidy(&mut config, None, &mut notes);
+        let scheduler = match scheduler {
+            Some(text) => Some(Scheduler { config: SchedulerConfig::from_json(text)?, path: None }),
+            None => None,
+        };
+        let weights = Weights::from_bytes(weights, &mut notes)?;
+        let (folder, defaults) = (PathBuf::new(), ExportDefaults::default());
+        Ok(Self { folder, config, scheduler, defaults, decoder: None, weights, notes })
+    }
+
+    /// The folder that was opened.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The fields of `config.json`.
+    pub fn config(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    /// The noise schedule.
+    ///
+    /// # Errors
+    /// If there is none: no default is right for a model that was trained with another.
+    pub fn scheduler(&self) -> Result<&SchedulerConfig, CheckpointError> {
+        match &self.scheduler {
+            Some(scheduler) => Ok(&scheduler.config),
+            None => {
+                let near = pipeline::near_scheduler(&self.folder);
+                Err(CheckpointError::NoScheduler { folder: self.folder.clone(), near })
+            }
+        }
+    }
+
+    /// The file that the noise schedule was read from.
+    pub fn scheduler_path(&self) -> Option<&Path> {
+        self.scheduler.as_ref()?.path.as_deref()
+    }
+
+    /// What `waft.json` says.
+    pub fn defaults(&self) -> &ExportDefaults {
+        &self.defaults
+    }
+
+    /// What a user should know: what was chosen, and what was found and not used.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The part of the pipeline that turns what the network draws into pictures, if the network draws latents.
+    pub fn decoder(&self) -> Option<&str> {
+        self.decoder.as_deref()
+    }
+
+    /// Whether there is a tensor of that key.
+    pub fn has(&self, key: &str) -> bool {
+        self.weights.has(key)
+    }
+
+    /// Number of parameters of all tensors.
+    pub fn params(&self) -> u64 {
+        self.weights.params()
+    }
+
+    /// A tensor as `f32`, row-major.
+    ///
+    /// # Errors
+    /// If it is missing, has another shape or type, or holds a value that is not finite.
+    pub fn tensor(&self, key: &str, expected: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        self.weights.tensor(key, expected)
+    }
+
+    /// Tensors that nothing has asked for: parts of the network that an importer has not understood.
+    pub fn unused(&self) -> Vec<String> {
+        self.weights.unused()
+    }
+}
+
+/// Takes out what does not belong to the network, and sets the size.
+fn tidy(config: &mut Map<String, Value>, size: Option<[usize; 2]>, notes: &mut Vec<Note>) {
+    let before = config.len();
+    config.retain(|field, _| !AVERAGE.contains(&field.as_str()));
+    if config.len() < before {
+        notes.push(Note::Averaged);
+    }
+    if let Some(size) = size {
+        let configured = config.insert("sample_size".into(), size.to_vec().into());
+        let is_same =
+            configured == Some(size.to_vec().into()) || size[0] == size[1] && configured == Some(size[0].into());
+        if let Some(configured) = configured.filter(|value| !is_same && !value.is_null()) {
+            notes.push(Note::Size { size, configured: configured.to_string() });
+        }
+    }
+}

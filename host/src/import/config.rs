@@ -1,0 +1,87 @@
+//! Reading `config.json` field by field.
+
+use serde_json::{Map, Value};
+
+use super::ImportError;
+
+pub(super) fn refuse(field: &str, value: impl ToString, expected: impl Into<String>) -> ImportError {
+    ImportError::Field { field: field.into(), value: value.to_string(), expected: expected.into() }
+}
+
+/// Takes fields out of the configuration, so that what is left over is what nobody has looked at.
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// The fields of a configuration but those that begin with `_`, which describe how it was written.
+    pub(super) fn new(config: &Map<String, Value>) -> Self {
+        let mut fields = config.clone();
+        fields.retain(|name, _| !name.starts_with('_'));
+        Self(fields)
+    }
+
+    /// A field, absent or null being `None`.
+    pub(super) fn take(&mut self, field: &str) -> Option<Value> {
+        self.take_stated(field).filter(|value| !value.is_null())
+    }
+
+    /// A field whose null means something else than its absence.
+    pub(super) fn take_stated(&mut self, field: &str) -> Option<Value> {
+        self.0.remove(field)
+    }
+
+    pub(super) fn int(&mut self, field: &str, max: usize) -> Result<Option<usize>, ImportError> {
+        let Some(value) = self.take(field) else { return Ok(None) };
+        match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
+            Some(n) if (1..=max).contains(&n) => Ok(Some(n)),
+            _ => Err(refuse(field, value, format!("an integer from 1 to {max}"))),
+        }
+    }
+
+    pub(super) fn float(&mut self, field: &str, default: f64) -> Result<f64, ImportError> {
+        let Some(value) = self.take(field) else { return Ok(default) };
+        match value.as_f64() {
+            Some(x) if x.is_finite() && x.abs() <= 1e6 => Ok(x),
+            _ => Err(refuse(field, value, "a number of at most a million")),
+        }
+    }
+
+    pub(super) fn flag(&mut self, field: &str, default: bool) -> Result<bool, ImportError> {
+        match self.take(field) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(value) => Err(refuse(field, value, "true or false")),
+        }
+    }
+
+    /// A field that names one of a few choices; the first is the default.
+    pub(super) fn choice<T: Copy>(&mut self, field: &str, choices: &[(&str, T)]) -> Result<T, ImportError> {
+        let Some(value) = self.take(field) else { return Ok(choices[0].1) };
+        let found = choices.iter().find(|(name, _)| value.as_str() == Some(name));
+        found.map(|&(_, choice)| choice).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|&(name, _)| name).collect();
+            refuse(field, value, format!("supported: {}", names.join(", ")))
+        })
+    }
+
+    /// A list of choices; `None` if it is absent.
+    pub(super) fn choices<T: Copy>(
+        &mut self,
+        field: &str,
+        of: impl Fn(&str) -> Option<T>,
+        supported: &str,
+    ) -> Result<Option<Vec<T>>, ImportError> {
+        let expected = || format!("a list of {supported}");
+        let Some(value) = self.take(field) else { return Ok(None) };
+        let names: Vec<String> = serde_json::from_value(value.clone()).map_err(|_| refuse(field, value, expected()))?;
+        let choice = |name: &String| of(name).ok_or_else(|| refuse(field, format!("{name:?}"), expected()));
+        names.iter().map(choice).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Refuses the first field that nobody has taken.
+    pub(super) fn finish(self) -> Result<(), ImportError> {
+        match self.0.into_iter().next() {
+            Some((field, value)) => Err(refuse(&field, value, "waft does not know this field")),
+            None => Ok(()),
+        }
+    }
+}

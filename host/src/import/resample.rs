@@ -1,0 +1,119 @@
+//! Halving and doubling of maps: diffusers' `Downsample2D` and `Upsample2D`.
+//!
+//! Resampling without weights folds into the convolution that reads it: nearest upsampling into what that gathers, the
+//! mean of 2×2 pixels into its weights.
+
+use super::ImportError;
+use super::builder::{Builder, Window};
+use crate::graph::{Conv2d, Op, TensorId};
+
+/// Resampling without weights.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resample {
+    /// The mean of 2×2 pixels; for maps of even size.
+    Mean,
+    /// Nearest-neighbour doubling.
+    Nearest,
+}
+
+impl Builder<'_> {
+    /// A convolution of stride 2. Without padding diffusers pads right and bottom by one.
+    pub(super) fn downsample(&mut self, name: &str, x: TensorId, padding: usize) -> Result<TensorId, ImportError> {
+        let width = self.graph.shape(x).c;
+        let window = Window { kernel: 3, stride: 2, padding: [padding, padding, 1, 1] };
+        self.conv(&format!("{name}.conv"), x, width, window)
+    }
+
+    /// Nearest-neighbour doubling and a convolution.
+    pub(super) fn upsample(&mut self, name: &str, x: TensorId) -> Result<TensorId, ImportError> {
+        let width = self.graph.shape(x).c;
+        let x = self.graph.node(name, Op::Upsample, &[x]);
+        self.conv(&format!("{name}.conv"), x, width, Window::SAME)
+    }
+
+    /// Resampling as a convolution that keeps each channel.
+    pub(super) fn resampled(&mut self, name: &str, x: TensorId, resample: Resample) -> TensorId {
+        let channels = self.graph.shape(x).c;
+        let mut weight = vec![0.0; channels * channels];
+        weight.iter_mut().step_by(channels + 1).for_each(|w| *w = 1.0);
+        let bias = vec![0.0; channels];
+        let identity =
+            Conv2d { kernel: [1; 2], stride: 1, padding: [0; 4], inputs: channels, outputs: channels, weight, bias };
+        self.resampled_conv(name, x, resample, identity)
+    }
+
+    /// A convolution of stride 1 over the resampled input.
+    pub(super) fn resampled_conv(&mut self, name: &str, x: TensorId, resample: Resample, conv: Conv2d) -> TensorId {
+        match resample {
+            Resample::Mean => self.graph.node(name, Op::Conv2d(over_means(&conv)), &[x]),
+            Resample::Nearest => {
+                let x = self.graph.node(format!("{name} (upsample)"), Op::Upsample, &[x]);
+                self.graph.node(name, Op::Conv2d(conv), &[x])
+            }
+        }
+    }
+}
+
+/// The convolution that computes from a map what `conv` of stride 1 computes from its means of 2×2 pixels: each tap
+/// becomes four of a quarter of its weight.
+fn over_means(conv: &Conv2d) -> Conv2d {
+    let [rows, columns] = conv.kernel;
+    let mut weight = Vec::with_capacity(4 * conv.weight.len());
+    for output in 0..conv.outputs {
+        for row in 0..2 * rows {
+            for column in 0..2 * columns {
+                let tap = (output * rows + row / 2) * columns + column / 2;
+                weight.extend(conv.weight[tap * conv.inputs..][..conv.inputs].iter().map(|w| w / 4.0));
+            }
+        }
+    }
+    Conv2d {
+        kernel: [2 * rows, 2 * columns],
+        stride: 2 * conv.stride,
+        padding: conv.padding.map(|padding| 2 * padding),
+        weight,
+        bias: conv.bias.clone(),
+        ..*conv
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One output channel of a convolution of zero padding, by its definition; maps are square, of one channel.
+    fn apply(conv: &Conv2d, map: &[f64], size: usize) -> Vec<f64> {
+        let (kernel, padding) = (conv.kernel[0], conv.padding[0] as isize);
+        let outputs = (size + 2 * conv.padding[0] - kernel) / conv.stride + 1;
+        let at = |row: isize, column: isize| {
+            let inside = |at: isize| (0..size as isize).contains(&at);
+            if inside(row) && inside(column) { map[row as usize * size + column as usize] } else { 0.0 }
+        };
+        let mut found = vec![];
+        for y in 0..outputs * outputs {
+            let (row, column) = ((y / outputs * conv.stride) as isize, (y % outputs * conv.stride) as isize);
+            let taps = (0..kernel * kernel).map(|tap| {
+                let (r, c) = ((tap / kernel) as isize, (tap % kernel) as isize);
+                f64::from(conv.weight[tap]) * at(row + r - padding, column + c - padding)
+            });
+            found.push(taps.sum::<f64>() + f64::from(conv.bias[0]));
+        }
+        found
+    }
+
+    #[test]
+    fn a_convolution_over_means_is_one_of_twice_the_kernel() {
+        let weight = (0..9).map(|tap| (tap * tap % 7) as f32 - 2.5).collect();
+        let conv =
+            Conv2d { kernel: [3; 2], stride: 1, padding: [1; 4], inputs: 1, outputs: 1, weight, bias: vec![0.5] };
+        let map: Vec<f64> = (0..64).map(|at| f64::from(at * 37 % 29) - 11.0).collect();
+        let mean =
+            |y: usize, x: usize| [0, 1, 8, 9].iter().map(|offset| map[2 * y * 8 + 2 * x + offset]).sum::<f64>() / 4.0;
+        let means: Vec<f64> = (0..16).map(|at| mean(at / 4, at % 4)).collect();
+        let (found, expected) = (apply(&over_means(&conv), &map, 8), apply(&conv, &means, 4));
+        assert_eq!(found.len(), 16);
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-12, "{found} but {expected}");
+        }
+    }
+}

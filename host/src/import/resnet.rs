@@ -1,0 +1,61 @@
+//! diffusers' `ResnetBlock2D`.
+
+use super::ImportError;
+use super::builder::{Builder, Window, linear};
+use super::resample::Resample;
+use crate::graph::{Op, TensorId};
+
+impl Builder<'_> {
+    /// A residual block over one input, or two joined along the channels; its result is divided by `factor`.
+    pub(super) fn resnet(
+        &mut self,
+        name: &str,
+        inputs: &[TensorId],
+        outputs: usize,
+        factor: f64,
+    ) -> Result<TensorId, ImportError> {
+        let x = match inputs {
+            &[x] => x,
+            _ => self.graph.node(format!("{name} (skip)"), Op::Concat, inputs),
+        };
+        let h = self.first_half(name, x)?;
+        let h = self.conv(&format!("{name}.conv1"), h, outputs, Window::SAME)?;
+        let h = self.second_half(name, h, outputs)?;
+        let mut shortcut = x;
+        if self.graph.shape(x).c != outputs {
+            shortcut = self.conv(&format!("{name}.conv_shortcut"), x, outputs, Window::POINT)?;
+        }
+        Ok(self.residual(name, [shortcut, h], factor))
+    }
+
+    /// A residual block that halves or doubles the map behind its first activation, and its shortcut likewise.
+    pub(super) fn resampling_resnet(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        resample: Resample,
+    ) -> Result<TensorId, ImportError> {
+        let channels = self.graph.shape(x).c;
+        let h = self.first_half(name, x)?;
+        let conv = self.read_conv(&format!("{name}.conv1"), channels, channels, Window::SAME)?;
+        let h = self.resampled_conv(&format!("{name}.conv1"), h, resample, conv);
+        let h = self.second_half(name, h, channels)?;
+        let shortcut = self.resampled(&format!("{name} (shortcut)"), x, resample);
+        Ok(self.residual(name, [shortcut, h], 1.0))
+    }
+
+    /// What `conv1` reads.
+    fn first_half(&mut self, name: &str, x: TensorId) -> Result<TensorId, ImportError> {
+        let h = self.norm(&format!("{name}.norm1"), x, self.groups)?;
+        Ok(self.silu(format!("{name}.act1"), h))
+    }
+
+    /// What follows `conv1`.
+    fn second_half(&mut self, name: &str, h: TensorId, outputs: usize) -> Result<TensorId, ImportError> {
+        let project = linear(self.checkpoint, &format!("{name}.time_emb_proj"), self.embedding, outputs)?;
+        let h = self.graph.node(format!("{name}.time_emb_proj"), Op::AddEmbedding(project), &[h]);
+        let h = self.norm(&format!("{name}.norm2"), h, self.groups)?;
+        let h = self.silu(format!("{name}.act2"), h);
+        self.conv(&format!("{name}.conv2"), h, outputs, Window::SAME)
+    }
+}

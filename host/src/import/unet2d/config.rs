@@ -1,0 +1,175 @@
+//! The configuration of a `UNet2DModel`.
+
+use serde_json::{Map, Value};
+
+use super::super::ImportError;
+use super::super::config::{Fields, refuse};
+use super::blocks::{DownBlock, UpBlock};
+
+/// How a block changes the size of its map.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resampler {
+    /// A convolution.
+    Conv,
+    /// A residual block.
+    Resnet,
+}
+
+/// The fields that change the network, with diffusers' defaults.
+pub(super) struct Config {
+    pub(super) size: [usize; 2],
+    pub(super) in_channels: usize,
+    pub(super) out_channels: usize,
+    pub(super) center_input_sample: bool,
+    pub(super) time_embedding_dim: Option<usize>,
+    pub(super) freq_shift: f64,
+    pub(super) flip_sin_to_cos: bool,
+    pub(super) down: Vec<DownBlock>,
+    pub(super) up: Vec<UpBlock>,
+    pub(super) downsample_type: Resampler,
+    pub(super) upsample_type: Resampler,
+    pub(super) mid_block: bool,
+    pub(super) mid_attention: bool,
+    pub(super) channels: Vec<usize>,
+    pub(super) layers_per_block: usize,
+    pub(super) mid_block_scale_factor: f64,
+    pub(super) downsample_padding: usize,
+    /// `None`: one head as wide as the block.
+    pub(super) attention_head_dim: Option<usize>,
+    pub(super) norm_num_groups: usize,
+    pub(super) attn_norm_num_groups: Option<usize>,
+    pub(super) norm_eps: f64,
+    pub(super) num_class_embeds: Option<usize>,
+}
+
+impl Config {
+    pub(super) fn read(config: &Map<String, Value>) -> Result<Self, ImportError> {
+        let mut fields = Fields::new(config);
+        let resamplers = [("conv", Resampler::Conv), ("resnet", Resampler::Resnet)];
+        let read = Self {
+            size: size(fields.take("sample_size"))?,
+            in_channels: fields.int("in_channels", 1024)?.unwrap_or(3),
+            out_channels: fields.int("out_channels", 1024)?.unwrap_or(3),
+            center_input_sample: fields.flag("center_input_sample", false)?,
+            time_embedding_dim: fields.int("time_embedding_dim", 1 << 15)?,
+            freq_shift: fields.float("freq_shift", 0.0)?,
+            flip_sin_to_cos: fields.flag("flip_sin_to_cos", true)?,
+            down: fields.choices("down_block_types", DownBlock::named, DownBlock::SUPPORTED)?.unwrap_or_else(|| {
+                use DownBlock::{AttnDown, Down};
+                vec![Down, AttnDown, AttnDown, AttnDown]
+            }),
+            up: fields.choices("up_block_types", UpBlock::named, UpBlock::SUPPORTED)?.unwrap_or_else(|| {
+                use UpBlock::{AttnUp, Up};
+                vec![AttnUp, AttnUp, AttnUp, Up]
+            }),
+            downsample_type: fields.choice("downsample_type", &resamplers)?,
+            upsample_type: fields.choice("upsample_type", &resamplers)?,
+            mid_block: match fields.take_stated("mid_block_type") {
+                Some(Value::Null) => false,
+                None => true,
+                Some(Value::String(name)) if name == "UNetMidBlock2D" => true,
+                Some(value) => return Err(refuse("mid_block_type", value, "supported: UNetMidBlock2D, null")),
+            },
+            mid_attention: fields.flag("add_attention", true)?,
+            channels: channels(fields.take("block_out_channels"))?,
+            layers_per_block: fields.int("layers_per_block", 64)?.unwrap_or(2),
+            mid_block_scale_factor: fields.float("mid_block_scale_factor", 1.0)?,
+            downsample_padding: match fields.take("downsample_padding") {
+                None => 1,
+                Some(value) => match value.as_u64() {
+                    Some(padding @ 0..=1) => padding as usize,
+                    _ => return Err(refuse("downsample_padding", value, "0 or 1")),
+                },
+            },
+            attention_head_dim: if config.contains_key("attention_head_dim") {
+                fields.int("attention_head_dim", 8192)?
+            } else {
+                Some(8)
+            },
+            norm_num_groups: fields.int("norm_num_groups", 8192)?.unwrap_or(32),
+            attn_norm_num_groups: fields.int("attn_norm_num_groups", 8192)?,
+            norm_eps: fields.float("norm_eps", 1e-5)?,
+            num_class_embeds: fields.int("num_class_embeds", 65_534)?,
+        };
+        fields.choice("time_embedding_type", &[("positional", ())])?;
+        fields.choice("act_fn", &[("silu", ()), ("swish", ())])?;
+        fields.choice("resnet_time_scale_shift", &[("default", ())])?;
+        if let Some(value) = fields.take("class_embed_type") {
+            return Err(refuse(
+                "class_embed_type",
+                value,
+                "supported: null, with num_class_embeds for a table of classes",
+            ));
+        }
+        // Neither changes what a trained network with a sinusoidal embedding computes.
+        fields.take("dropout");
+        fields.take("num_train_timesteps");
+        fields.finish()?;
+        read.check()?;
+        Ok(read)
+    }
+
+    /// Groups of the normalization before the attention in the middle.
+    pub(super) fn mid_groups(&self, width: usize) -> Result<usize, ImportError> {
+        match self.attn_norm_num_groups {
+            Some(groups) if width.is_multiple_of(groups) => Ok(groups),
+            Some(groups) => Err(refuse("attn_norm_num_groups", groups, format!("a divisor of {width} channels"))),
+            None => Ok(self.norm_num_groups),
+        }
+    }
+
+    fn check(&self) -> Result<(), ImportError> {
+        let blocks = self.channels.len();
+        for (field, len) in [("down_block_types", self.down.len()), ("up_block_types", self.up.len())] {
+            if len != blocks {
+                let expected = format!("as many as block_out_channels: {blocks}");
+                return Err(refuse(field, format!("{len} blocks"), expected));
+            }
+        }
+        let step = 1 << (blocks - 1);
+        if !self.size[0].is_multiple_of(step) || !self.size[1].is_multiple_of(step) {
+            let expected = format!("multiples of {step}, or skip connections do not fit");
+            return Err(refuse("sample_size", format!("{:?}", self.size), expected));
+        }
+        if self.channels[0] % 2 == 1 || self.channels[0] < 4 {
+            return Err(refuse("block_out_channels", self.channels[0], "an even first entry of at least 4"));
+        }
+        if let Some(channels) = self.channels.iter().find(|channels| !channels.is_multiple_of(self.norm_num_groups)) {
+            return Err(refuse("norm_num_groups", self.norm_num_groups, format!("a divisor of {channels} channels")));
+        }
+        if self.mid_block_scale_factor <= 0.0 {
+            return Err(refuse("mid_block_scale_factor", self.mid_block_scale_factor, "above 0"));
+        }
+        if self.norm_eps <= 0.0 {
+            return Err(refuse("norm_eps", self.norm_eps, "above 0"));
+        }
+        if self.freq_shift >= (self.channels[0] / 2) as f64 {
+            return Err(refuse("freq_shift", self.freq_shift, "below half the first channel count"));
+        }
+        Ok(())
+    }
+}
+
+fn size(value: Option<Value>) -> Result<[usize; 2], ImportError> {
+    let list: Option<Vec<u64>> = match &value {
+        Some(Value::Number(n)) => n.as_u64().map(|n| vec![n, n]),
+        Some(Value::Array(list)) => list.iter().map(Value::as_u64).collect(),
+        _ => None,
+    };
+    match list.as_deref() {
+        Some(&[h, w]) if (1..=1024).contains(&h) && (1..=1024).contains(&w) => Ok([h as usize, w as usize]),
+        _ => {
+            let value = value.unwrap_or(Value::Null);
+            let expected = "the plan is for one size: give the height and width to draw, from 1 to 1024 each";
+            Err(refuse("sample_size", value, expected))
+        }
+    }
+}
+
+fn channels(value: Option<Value>) -> Result<Vec<usize>, ImportError> {
+    let Some(value) = value else { return Ok(vec![224, 448, 672, 896]) };
+    serde_json::from_value::<Vec<usize>>(value.clone())
+        .ok()
+        .filter(|list| (1..=16).contains(&list.len()) && list.iter().all(|c| (1..=8192).contains(c)))
+        .ok_or_else(|| refuse("block_out_channels", value, "1 to 16 channel counts from 1 to 8192"))
+}

@@ -1,0 +1,65 @@
+//! DDPM's ancestral sampler (Ho et al., 2020, arXiv:2006.11239).
+
+use super::timesteps::pairs;
+use super::{ScheduleError, SchedulerConfig, Step};
+
+/// Variance of the noise that a step adds.
+#[derive(Clone, Copy)]
+enum Variance {
+    /// That of the posterior, β̃.
+    Small,
+    /// β.
+    Large,
+}
+
+pub(super) fn steps(config: &SchedulerConfig, n: usize) -> Result<Vec<Step>, ScheduleError> {
+    steps_at(config, &config.timesteps(n)?)
+}
+
+pub(super) fn steps_at(config: &SchedulerConfig, timesteps: &[i64]) -> Result<Vec<Step>, ScheduleError> {
+    let variance = variance(config)?;
+    let alphas = config.alphas_cumprod();
+    pairs(timesteps)
+        .map(|(timestep, next_timestep)| {
+            let alpha = f64::from(alphas[timestep as usize]);
+            let next = usize::try_from(next_timestep).map_or(1.0, |next| f64::from(alphas[next]));
+            let mut step = Step { timestep, next_timestep, ..step(config, variance, alpha, next) };
+            if timestep == 0 {
+                step.noise = 0.0;
+            }
+            let advice = "without signal (alpha 0) use v_prediction, or a schedule without rescale_betas_zero_snr";
+            if step.is_finite() { Ok(step) } else { Err(ScheduleError::NotFinite { timestep, advice }) }
+        })
+        .collect()
+}
+
+fn variance(config: &SchedulerConfig) -> Result<Variance, ScheduleError> {
+    if config.fields.get("variance_type").is_some_and(|value| value.is_null()) {
+        return Ok(Variance::Small);
+    }
+    // The logarithm of the small one is undone; that of the large one is taken for the variance itself, and the root of
+    // a negative number makes every sample of diffusers NaN. A learned variance is no linear map.
+    let kinds =
+        [("fixed_small", Variance::Small), ("fixed_small_log", Variance::Small), ("fixed_large", Variance::Large)];
+    Ok(config.fields.choice("variance_type", &kinds)?.unwrap_or(Variance::Small))
+}
+
+/// Equations 6, 7 and 15, from ᾱ = `alpha` to ᾱ = `next`.
+fn step(config: &SchedulerConfig, variance: Variance, alpha: f64, next: f64) -> Step {
+    let (x0_x, x0_m) = config.clean(alpha.sqrt(), (1.0 - alpha).sqrt());
+    let beta = 1.0 - alpha / next;
+    let posterior = (1.0 - next) / (1.0 - alpha) * beta;
+    let noise = match variance {
+        Variance::Small => posterior.max(1e-20),
+        Variance::Large => beta,
+    };
+    Step {
+        x0_x,
+        x0_m,
+        clip: config.clip,
+        next_x0: next.sqrt() * beta / (1.0 - alpha),
+        next_x: (alpha / next).sqrt() * (1.0 - next) / (1.0 - alpha),
+        noise: noise.sqrt(),
+        ..Step::default()
+    }
+}

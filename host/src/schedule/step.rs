@@ -1,0 +1,86 @@
+//! One step of any sampler.
+
+/// Most clean samples of earlier steps that a step may look back on.
+pub const MAX_HISTORY: usize = 2;
+
+/// One step as a linear map of a sample `x`, a model output `m`, standard Gaussian noise `z`, and the clean samples `h0`
+/// of the step before and `h1` of the one before that:
+///
+/// `x0 = clamp(x0_x·x + x0_m·m, ±clip)`,
+/// `x' = next_x0·x0 + next_x·x + next_m·m + noise·z + next_history[0]·h0 + next_history[1]·h1`.
+///
+/// A history holds clean samples after clamping. The first step has none, so its `next_history` is zero, and so is the
+/// second entry of the second step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Step {
+    /// The timestep that the network is told.
+    pub timestep: i64,
+    /// The timestep that the step leads to; negative at the end.
+    pub next_timestep: i64,
+    /// Factor of `x` in the clean sample.
+    pub x0_x: f64,
+    /// Factor of `m` in the clean sample.
+    pub x0_m: f64,
+    /// Bound of the clean sample.
+    pub clip: Option<f64>,
+    /// Factor of the clean sample.
+    pub next_x0: f64,
+    /// Factor of `x`.
+    pub next_x: f64,
+    /// Factor of `m`.
+    pub next_m: f64,
+    /// Factor of `z`.
+    pub noise: f64,
+    /// Factors of the clean samples of earlier steps, the latest first.
+    pub next_history: [f64; MAX_HISTORY],
+}
+
+impl Step {
+    /// The clean sample, clamped.
+    pub fn clean(&self, x: f64, m: f64) -> f64 {
+        let x0 = self.x0_x * x + self.x0_m * m;
+        self.clip.map_or(x0, |clip| x0.clamp(-clip, clip))
+    }
+
+    /// The sample after the step, from the clean sample that [`clean`](Self::clean) gives.
+    pub fn next(&self, x: f64, m: f64, z: f64, x0: f64, history: [f64; MAX_HISTORY]) -> f64 {
+        let past: f64 = self.next_history.iter().zip(history).map(|(factor, h)| factor * h).sum();
+        self.next_x0 * x0 + self.next_x * x + self.next_m * m + self.noise * z + past
+    }
+
+    pub(super) fn is_finite(&self) -> bool {
+        let [h0, h1] = self.next_history;
+        let factors = [self.x0_x, self.x0_m, self.next_x0, self.next_x, self.next_m, self.noise, h0, h1];
+        factors.iter().all(|factor| factor.is_finite())
+    }
+}
+
+/// How many clean samples of earlier steps a device must keep for these steps: 0 to [`MAX_HISTORY`].
+pub fn history(steps: &[Step]) -> usize {
+    let used = |step: &Step| step.next_history.iter().rposition(|&factor| factor != 0.0).map_or(0, |last| last + 1);
+    steps.iter().map(used).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_that_is_needed_is_the_longest_that_a_step_uses() {
+        let with = |next_history| Step { next_history, ..Step::default() };
+        assert_eq!(history(&[]), 0);
+        assert_eq!(history(&[with([0.0, 0.0])]), 0);
+        assert_eq!(history(&[with([0.0, 0.0]), with([0.5, 0.0])]), 1);
+        assert_eq!(history(&[with([0.0, -0.5]), with([0.5, 0.0])]), 2);
+    }
+
+    #[test]
+    fn the_clean_sample_is_clamped_and_the_next_one_is_not() {
+        let step = Step { x0_x: 2.0, x0_m: -1.0, next_x0: 3.0, next_history: [10.0, 100.0], ..Step::default() };
+        assert_eq!(step.clean(3.0, 1.0), 5.0);
+        let step = Step { clip: Some(1.0), ..step };
+        assert_eq!(step.clean(3.0, 1.0), 1.0);
+        assert_eq!(step.clean(-3.0, 1.0), -1.0);
+        assert_eq!(step.next(3.0, 1.0, 0.0, 1.0, [0.1, 0.01]), 5.0);
+    }
+}

@@ -1,0 +1,5 @@
+waft::include_model!(MODEL, env!("WAFT_TRUNCATED"));
+
+fn main() {
+    println!("{}", MODEL.arena_bytes());
+}

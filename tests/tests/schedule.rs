@@ -1,0 +1,292 @@
+//! Schedules and samplers against diffusers: what `tests/goldens/schedule.py` wrote.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use waft_host::schedule::{Ddim, MAX_HISTORY, ScheduleError, SchedulerConfig, Solver, Step, history};
+use waft_tests::golden;
+
+/// Samples have this many elements.
+const ELEMENTS: usize = 4;
+
+fn goldens(name: &str) -> Value {
+    let text = std::fs::read_to_string(golden(name)).expect("golden");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn rows<'v>(value: &'v Value, name: &str) -> &'v [Value] {
+    value[name].as_array().expect("a list")
+}
+
+fn solver(row: &Value) -> Solver {
+    match row["solver"].as_str().expect("text") {
+        "ddim" => Solver::Ddim(Ddim {
+            eta: row["eta"].as_f64().unwrap_or(0.0),
+            use_clipped_model_output: row["use_clipped_model_output"] == true,
+        }),
+        "ddpm" => Solver::Ddpm,
+        "dpm_solver" => Solver::DpmSolver,
+        other => panic!("{other}"),
+    }
+}
+
+fn integers(value: &Value) -> Vec<i64> {
+    value.as_array().expect("a list").iter().map(|v| v.as_i64().expect("an integer")).collect()
+}
+
+/// The steps that a row asks for, from its configuration as text.
+fn steps(row: &Value) -> Result<Vec<Step>, ScheduleError> {
+    let config = SchedulerConfig::from_json(row["config"].as_str().expect("text"))?;
+    match row["steps"].as_u64() {
+        Some(n) => solver(row).steps(&config, n as usize),
+        None => solver(row).steps_at(&config, &integers(&row["steps"])),
+    }
+}
+
+/// The k-th of the sequence that the goldens were made from.
+fn number(k: usize) -> f64 {
+    (k as u64 * 2_654_435_761 % (1 << 32)) as f64 / 2f64.powi(31) - 1.0
+}
+
+/// The sample after each step.
+fn trajectory(steps: &[Step]) -> Vec<[f64; ELEMENTS]> {
+    let mut x: [f64; ELEMENTS] = std::array::from_fn(|i| 1.5 * number(i));
+    let mut past = [[0.0; ELEMENTS]; MAX_HISTORY];
+    let mut samples = vec![];
+    for (index, step) in steps.iter().enumerate() {
+        let given = |which: usize, i: usize| number(ELEMENTS * (1 + 2 * index + which) + i);
+        let clean: [f64; ELEMENTS] = std::array::from_fn(|i| step.clean(x[i], given(0, i)));
+        x = std::array::from_fn(|i| step.next(x[i], given(0, i), given(1, i), clean[i], past.map(|h| h[i])));
+        past = [clean, past[0]];
+        samples.push(x);
+    }
+    samples
+}
+
+fn relative_error(found: &[f64], expected: &Value) -> f64 {
+    let expected: Vec<f64> = expected.as_array().expect("a list").iter().map(|v| v.as_f64().expect("real")).collect();
+    assert_eq!(found.len(), expected.len());
+    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    worst / expected.iter().map(|b| b.abs()).fold(1e-30, f64::max)
+}
+
+/// Holds steps against a row: the same timesteps, the same sample after each.
+fn check(row: &Value, steps: &[Step]) {
+    let visited: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
+    assert_eq!(visited, integers(&row["timesteps"]), "{row}");
+    let samples = trajectory(steps);
+    for (index, (found, expected)) in samples.iter().zip(rows(row, "samples")).enumerate() {
+        let error = relative_error(found, expected);
+        assert!(error <= 1e-6, "step {index} of {row}: relative error {error:e}");
+    }
+}
+
+#[test]
+fn every_list_of_timesteps_is_that_of_diffusers() {
+    for row in goldens("schedule_timesteps.json").as_array().expect("a list") {
+        let config = json!({
+            "num_train_timesteps": row["train"], "timestep_spacing": row["spacing"], "steps_offset": row["offset"],
+        });
+        let config = SchedulerConfig::from_json(&config.to_string()).expect("a configuration");
+        let (mut text, mut refused) = (String::new(), vec![]);
+        for n in 1..=row["counts"].as_u64().expect("a count") as usize {
+            let Ok(steps) = solver(row).steps(&config, n) else {
+                refused.push(n as i64);
+                continue;
+            };
+            let list: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
+            if let Some(spelled) = row["lists"].get(n.to_string()) {
+                assert_eq!(list, integers(spelled), "{n} of {row}");
+            }
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            text += &format!("{n}: {}\n", list.join(","));
+        }
+        assert_eq!(refused, integers(&row["refused"]), "{row}");
+        let digest: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, row["sha256"].as_str().expect("text"), "{row}");
+    }
+}
+
+#[test]
+fn every_solver_steps_as_diffusers_does() {
+    let mut longest = 0;
+    let mut refused = 0;
+    for row in rows(&goldens("schedule_steps.json"), "random") {
+        match (steps(row), row.get("refused")) {
+            (Ok(steps), None) => {
+                check(row, &steps);
+                longest = longest.max(history(&steps));
+            }
+            (Err(_), Some(_)) => refused += 1,
+            (Ok(_), Some(_)) => panic!("diffusers has no finite samples for {row}"),
+            (Err(error), None) => panic!("{row}: {error}"),
+        }
+    }
+    assert_eq!(longest, 2, "the third order looks back on two samples");
+    assert!(refused > 0, "some have no finite samples");
+}
+
+#[test]
+fn lists_that_somebody_wrote_are_stepped_as_diffusers_does() {
+    for row in rows(&goldens("schedule_steps.json"), "lists") {
+        check(row, &steps(row).unwrap_or_else(|error| panic!("{row}: {error}")));
+    }
+}
+
+#[test]
+fn null_means_what_diffusers_makes_of_it() {
+    let goldens = goldens("schedule_steps.json");
+    let mut only_ours = BTreeSet::new();
+    for row in rows(&goldens, "null") {
+        let field = row["null"].as_str().expect("text");
+        match (steps(row), row.get("refused")) {
+            (Ok(steps), None) => check(row, &steps),
+            (Err(error), refusal) => {
+                assert!(error.to_string().contains(field) || field == "sample_max_value", "{row}: {error}");
+                if refusal.is_none() {
+                    only_ours.insert(field);
+                }
+            }
+            (Ok(_), Some(_)) => panic!("diffusers refuses {row}"),
+        }
+    }
+    // Thresholding without a largest threshold needs a quantile of the sample.
+    let expected: BTreeSet<&str> = ["sample_max_value"].into();
+    assert_eq!(only_ours, expected);
+}
+
+/// DDIM without noise and clipping is DPM-Solver++ of first order (Lu et al., 2022), whatever the list.
+#[test]
+fn ddim_of_a_list_is_the_first_order_of_dpm_solver() {
+    for prediction in ["epsilon", "sample", "v_prediction"] {
+        let config = json!({ "solver_order": 1, "clip_sample": false, "prediction_type": prediction });
+        let config = SchedulerConfig::from_json(&config.to_string()).expect("a configuration");
+        let list = [999, 850, 736, 645, 545, 343, 124, 24];
+        let ddim = Solver::Ddim(Ddim::default()).steps_at(&config, &list).expect("steps");
+        let dpm_solver = Solver::DpmSolver.steps_at(&config, &list).expect("steps");
+        assert_eq!((history(&ddim), history(&dpm_solver)), (0, 0));
+        for (a, b) in trajectory(&ddim).iter().zip(trajectory(&dpm_solver)) {
+            for (a, b) in a.iter().zip(b) {
+                assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{prediction}: {a} and {b}");
+            }
+        }
+    }
+}
+
+/// Where a step of DDIM leads to the next entry anyway, the list alone gives the same steps.
+#[test]
+fn a_list_of_ddim_gives_the_steps_of_its_count() {
+    for spacing in ["leading", "trailing"] {
+        let config = json!({ "timestep_spacing": spacing });
+        let config = SchedulerConfig::from_json(&config.to_string()).expect("a configuration");
+        let solver = Solver::Ddim(Ddim { eta: 0.5, use_clipped_model_output: true });
+        let expected = solver.steps(&config, 10).expect("steps");
+        let list = config.timesteps(10).expect("a list");
+        let found = solver.steps_at(&config, &list).expect("steps");
+        for (found, expected) in found.iter().zip(&expected) {
+            let next_timestep = expected.next_timestep.max(-1);
+            assert_eq!(*found, Step { next_timestep, ..*expected });
+        }
+    }
+}
+
+#[test]
+fn lists_that_are_none_are_refused_with_the_entry() {
+    let config = SchedulerConfig::default();
+    let cases: [(&[i64], &str); 6] = [
+        (&[], "empty"),
+        (&[1000], "1000"),
+        (&[500, -1], "-1"),
+        (&[500, 500], "500 follows 500"),
+        (&[500, 10, 20], "20 follows 10"),
+        (&[i64::MAX, i64::MIN], "9223372036854775807"),
+    ];
+    for solver in [Solver::Ddim(Ddim::default()), Solver::Ddpm, Solver::DpmSolver] {
+        for (list, expected) in cases {
+            let error = solver.steps_at(&config, list).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{list:?}: {error}");
+        }
+        for n in [0, 1001, usize::MAX] {
+            assert!(solver.steps(&config, n).is_err(), "{n} steps");
+        }
+    }
+}
+
+#[test]
+fn fields_that_change_the_result_are_named_with_their_value() {
+    let everywhere = [
+        (json!({ "use_beta_sigmas": true }), "use_beta_sigmas = true"),
+        (json!({ "use_flow_sigmas": true }), "use_flow_sigmas = true"),
+        (json!({ "use_dynamic_shifting": true }), "use_dynamic_shifting = true"),
+        (json!({ "sigma_min": 0.002 }), "sigma_min = 0.002"),
+        (json!({ "sigma_max": 80.0 }), "sigma_max = 80.0"),
+        (json!({ "timestep_type": "continuous" }), "timestep_type = \"continuous\""),
+        (json!({ "interpolation_type": "log_linear" }), "interpolation_type = \"log_linear\""),
+        (json!({ "sigmas": [1.0, 0.5] }), "sigmas = [1.0,0.5]"),
+        (json!({ "a_field_of_tomorrow": 1 }), "a_field_of_tomorrow = 1"),
+        (json!({ "prediction_type": "flow_prediction" }), "prediction_type = \"flow_prediction\""),
+        (json!({ "beta_schedule": "sigmoid" }), "beta_schedule = \"sigmoid\""),
+        (json!({ "beta_start": 0 }), "beta_start = 0"),
+        (json!({ "beta_end": 1.5 }), "beta_end = 1.5"),
+        (json!({ "clip_sample": 1 }), "clip_sample = 1"),
+        (json!({ "clip_sample_range": -1 }), "clip_sample_range = -1"),
+        (json!({ "thresholding": true, "sample_max_value": 1.5 }), "thresholding = true"),
+        (json!({ "steps_offset": -1 }), "steps_offset = -1"),
+        (json!({ "num_train_timesteps": 0 }), "num_train_timesteps = 0"),
+        (json!({ "num_train_timesteps": 1e9 }), "num_train_timesteps = 1000000000"),
+        (json!({ "trained_betas": [0.1, 0.2] }), "trained_betas = 2 values"),
+        (json!({ "trained_betas": "many" }), "trained_betas = \"many\""),
+        (json!({ "_class_name": "EDMEulerScheduler" }), "EDMEulerScheduler"),
+        (json!({ "_class_name": null }), "_class_name = null"),
+    ];
+    for (fields, expected) in everywhere {
+        let error = SchedulerConfig::from_json(&fields.to_string()).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{fields}: {error}");
+    }
+    let (ddim, ddpm, dpm_solver) = (Solver::Ddim(Ddim::default()), Solver::Ddpm, Solver::DpmSolver);
+    let by_solver = [
+        (ddim, json!({ "use_karras_sigmas": true }), "use_karras_sigmas"),
+        (ddpm, json!({ "use_exponential_sigmas": true }), "use_exponential_sigmas"),
+        (ddpm, json!({ "variance_type": "learned_range" }), "variance_type = \"learned_range\""),
+        (ddpm, json!({ "variance_type": "fixed_large_log" }), "variance_type = \"fixed_large_log\""),
+        (dpm_solver, json!({ "variance_type": "learned" }), "variance_type = \"learned\""),
+        (dpm_solver, json!({ "solver_order": 4 }), "solver_order = 4"),
+        (dpm_solver, json!({ "algorithm_type": "dpmsolver" }), "algorithm_type = \"dpmsolver\""),
+        (dpm_solver, json!({ "use_karras_sigmas": true, "use_lu_lambdas": true }), "use_lu_lambdas"),
+        (dpm_solver, json!({ "lambda_min_clipped": 100 }), "lambda_min_clipped = 100"),
+    ];
+    for (solver, fields, expected) in by_solver {
+        let config = SchedulerConfig::from_json(&fields.to_string()).expect("another solver's field");
+        let error = solver.steps(&config, 10).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{fields}: {error}");
+    }
+    let karras = SchedulerConfig::from_json(r#"{"use_karras_sigmas": true}"#).expect("a configuration");
+    assert!(dpm_solver.steps(&karras, 10).is_ok());
+    assert!(dpm_solver.steps_at(&karras, &[999, 500]).is_err(), "a list has the noise levels of its timesteps");
+}
+
+#[test]
+fn without_signal_there_is_no_epsilon() {
+    let config = r#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing", "prediction_type": "TYPE"}"#;
+    for (prediction, is_possible) in [("epsilon", false), ("sample", true), ("v_prediction", true)] {
+        let config = SchedulerConfig::from_json(&config.replace("TYPE", prediction)).expect("a configuration");
+        for solver in [Solver::Ddim(Ddim::default()), Solver::Ddpm] {
+            let steps = solver.steps(&config, 10);
+            assert_eq!(steps.is_ok(), is_possible, "{prediction}: {steps:?}");
+            assert!(steps.map_or_else(|error| error.to_string().contains("timestep 999"), |_| true));
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_is_sampled_with_the_solver_that_it_was_saved_with() {
+    let of = |class: &str| {
+        let config = SchedulerConfig::from_json(&json!({ "_class_name": class }).to_string()).expect("a configuration");
+        Solver::of(&config)
+    };
+    assert_eq!(of("DDIMScheduler"), Some(Solver::Ddim(Ddim::default())));
+    assert_eq!(of("DDPMScheduler"), Some(Solver::Ddpm));
+    assert_eq!(of("DPMSolverMultistepScheduler"), Some(Solver::DpmSolver));
+    assert_eq!(of("EulerDiscreteScheduler"), None);
+}

@@ -1,0 +1,151 @@
+//! Building the firmware's images, and what is in them.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use object::{Object, ObjectSection, ObjectSymbol};
+use waft::Model;
+use waft::format::{Op, WeightLayout};
+use waft_host::export::precision_name;
+use waft_host::sample::digest;
+
+use crate::boards::{self, Board, SOFT_FLOAT};
+use crate::repository::root;
+use crate::setup;
+
+/// The precision and the operations that a model uses, as features of the core.
+pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
+    let mut features = vec![precision_name(model.precision())];
+    let ops: Vec<Op> = (0..model.ops()).filter_map(|index| model.op(index)).collect();
+    if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.layout() == WeightLayout::Groups4)) {
+        features.push("i4");
+    }
+    if ops.iter().any(|op| matches!(op, Op::Conv2d(conv) if conv.weight_sums != 0)) {
+        features.push("step-scales");
+    }
+    if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
+        features.push("attention");
+    }
+    if ops.iter().any(|op| matches!(op, Op::Embed(_) | Op::Linear(_))) {
+        features.push("conditioning");
+    }
+    features
+}
+
+/// The firmware crate.
+fn source() -> PathBuf {
+    root().join("tests").join("firmware")
+}
+
+/// What a surviving panic path refers to.
+const PANIC_SYMBOL: &str = "waft_panic_path_survives";
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// Builds the firmware for a board and returns the image.
+pub(crate) fn image(board: &Board, model: &[u8], weights: &[u8]) -> anyhow::Result<PathBuf> {
+    compile(board, model, weights, &[])
+}
+
+/// Whether no panic path survives: whether an image whose panic handler cannot be linked links.
+pub(crate) fn is_panic_free(board: &Board, model: &[u8], weights: &[u8]) -> anyhow::Result<bool> {
+    match compile(board, model, weights, &["prove-panic-free"]) {
+        // WebAssembly imports what it lacks.
+        Ok(image) => Ok(!contains(&std::fs::read(image)?, PANIC_SYMBOL)),
+        Err(error) if error.to_string().contains(PANIC_SYMBOL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Builds the firmware crate with a model and what else it should be able to do.
+fn compile(board: &Board, model: &[u8], weights: &[u8], options: &[&'static str]) -> anyhow::Result<PathBuf> {
+    let Board { triple, layout, .. } = *board;
+    let toolchain = setup::toolchain(triple)?;
+    let folder = root().join("target").join("firmware");
+    std::fs::create_dir_all(&folder)?;
+    // The file is part of the program; its name carries its contents so that cargo sees a change.
+    let model_file = folder.join(format!("{}.waft", &digest([model])[..16]));
+    std::fs::write(&model_file, model)?;
+    let weights_file = model_file.with_extension("weights");
+    std::fs::write(&weights_file, weights)?;
+    let parsed = Model::from_bytes(model)?;
+    let precision = precision_name(parsed.precision());
+    let mut features = features(&parsed);
+    if !weights.is_empty() {
+        features.push("stream");
+    }
+    features.extend(options);
+    eprintln!(
+        "building the firmware for {triple} on {layout}{}",
+        options.iter().map(|o| format!(", {o}")).collect::<String>()
+    );
+    let output = toolchain
+        .build(&source(), triple)
+        .args(["--features", &features.join(",")])
+        .env("WAFT_MODEL_FILE", &model_file)
+        .env("WAFT_WEIGHTS_FILE", &weights_file)
+        .env("WAFT_BOARD", layout)
+        .env("CARGO_TARGET_DIR", &folder)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let tail: Vec<&str> = text.lines().rev().take(30).collect();
+        bail!("the firmware does not build for {triple}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+    }
+    let extension = if triple.starts_with("wasm") { "wasm" } else { "" };
+    let built = folder.join(triple).join("release").join("waft-firmware").with_extension(extension);
+    let kept = built.with_file_name([&[layout, precision][..], options, &["image"]].concat().join("-"));
+    std::fs::copy(&built, &kept)?;
+    Ok(kept)
+}
+
+/// Names of float routines that a soft-float image of the firmware contains: none, if it computes in integers only.
+pub(crate) fn float_routines(model: &[u8]) -> anyhow::Result<Vec<String>> {
+    let image = image(boards::find(SOFT_FLOAT)?[0], model, &[])?;
+    let data = std::fs::read(&image)?;
+    let file = object::File::parse(&*data)?;
+    let is_float = |name: &str| {
+        let plain = ["sf3", "df3", "sf2", "df2", "sfsi", "dfsi", "sfdi", "dfdi", "sisf", "sidf", "disf", "didf"];
+        name.starts_with("__aeabi_f")
+            || name.starts_with("__aeabi_d") && !name.starts_with("__aeabi_div")
+            || name.starts_with("__aeabi_i2")
+            || name.starts_with("__") && plain.iter().any(|end| name.ends_with(end))
+    };
+    Ok(file.symbols().filter_map(|symbol| symbol.name().ok()).filter(|name| is_float(name)).map(Into::into).collect())
+}
+
+/// Bytes of an image by kind, the model and the arena included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) code: u64,
+    pub(crate) constants: u64,
+    pub(crate) data: u64,
+    pub(crate) bss: u64,
+}
+
+impl Sizes {
+    pub(crate) fn of(image: &Path) -> anyhow::Result<Self> {
+        let data = std::fs::read(image)?;
+        let file = object::File::parse(&*data)?;
+        let size = |names: &[&str]| -> u64 {
+            names.iter().filter_map(|name| file.section_by_name(name)).map(|section| section.size()).sum()
+        };
+        Ok(Self {
+            code: size(&[".vector_table", ".text", "<code>"]),
+            constants: size(&[".rodata", ".data.rel.ro", "<data>"]),
+            data: size(&[".data"]),
+            // A WebAssembly module does not say how much of its memory is static and zero.
+            bss: size(&[".bss", ".uninit"]),
+        })
+    }
+
+    /// Everything that is programmed.
+    pub(crate) const fn flash(&self) -> u64 {
+        self.code + self.constants + self.data
+    }
+}

@@ -1,0 +1,85 @@
+//! Measuring the firmware: what it draws, how long it takes and what it needs.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use waft::Model;
+
+use crate::boards::Board;
+use crate::build::{self, Sizes};
+use crate::emulate::{Printed, Request};
+use crate::setup;
+
+/// What the firmware did and what it needs.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) target: String,
+    pub(crate) core: &'static str,
+    /// The compiler that built it.
+    pub(crate) compiler: String,
+    /// SHA-256 of the image's bytes.
+    pub(crate) digest: String,
+    /// Instructions of the whole image; none where the machine has no exact counter.
+    pub(crate) instructions: Option<u64>,
+    /// Instructions of the longest `step()`.
+    pub(crate) max_step_instructions: Option<u64>,
+    /// Everything that is programmed: code, constants, model, initial data.
+    pub(crate) flash_bytes: u64,
+    /// Code and constants besides the model, the harness included.
+    pub(crate) text_bytes: u64,
+    /// Memory of the session.
+    pub(crate) arena_bytes: u64,
+    /// Static memory besides the arena.
+    pub(crate) data_bss_bytes: u64,
+    /// Deepest stack, measured by painting.
+    pub(crate) stack_bytes: u64,
+    /// Whether an image whose panic handler cannot be linked links.
+    pub(crate) panic_free: bool,
+}
+
+/// An image for one target and model.
+pub(crate) struct Firmware {
+    board: &'static Board,
+    compiler: String,
+    image: PathBuf,
+    pub(crate) sizes: Sizes,
+    pub(crate) model_bytes: u64,
+    pub(crate) arena_bytes: u64,
+    pub(crate) panic_free: bool,
+}
+
+impl Firmware {
+    /// Builds the image, and once more with a panic handler that cannot be linked.
+    pub(crate) fn build(board: &'static Board, model: &[u8], weights: &[u8]) -> anyhow::Result<Self> {
+        let parsed = Model::from_bytes(model)?;
+        if let Some(emulator) = board.emulator() {
+            setup::tool(emulator)?;
+        }
+        let compiler = setup::toolchain(board.triple)?.version().to_string();
+        let panic_free = build::is_panic_free(board, model, weights)?;
+        let image = build::image(board, model, weights)?;
+        let arena_bytes = parsed.arena_bytes() as u64;
+        let sizes = Sizes::of(&image)?;
+        let model_bytes = (model.len() + weights.len()) as u64;
+        Ok(Self { board, compiler, image, sizes, model_bytes, arena_bytes, panic_free })
+    }
+
+    /// Draws one image.
+    pub(crate) fn draw(&self, request: &Request) -> anyhow::Result<Report> {
+        let printed = Printed::by(self.board, &self.image, request)?;
+        Ok(Report {
+            target: self.board.name.into(),
+            core: self.board.core,
+            compiler: self.compiler.clone(),
+            digest: printed.digest()?,
+            instructions: self.board.instructions(printed.number("ticks")?),
+            max_step_instructions: self.board.instructions(printed.number("longest_ticks")?),
+            flash_bytes: self.sizes.flash(),
+            text_bytes: self.sizes.flash().saturating_sub(self.model_bytes),
+            arena_bytes: self.arena_bytes,
+            data_bss_bytes: (self.sizes.data + self.sizes.bss).saturating_sub(self.arena_bytes),
+            stack_bytes: printed.number("stack")?,
+            panic_free: self.panic_free,
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! The repository: where it lies, and cargo run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+/// Its folder.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// Runs a command in the repository's folder; an error if it fails.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.current_dir(root()).status().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
+/// Runs cargo in the repository's folder.
+pub(crate) fn cargo<S: AsRef<str>>(arguments: &[S]) -> anyhow::Result<()> {
+    run(Command::new("cargo").args(arguments.iter().map(AsRef::as_ref)))
+}

@@ -1,0 +1,87 @@
+//! Checks that build and run what the repository publishes, on this machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+use crate::repository::{cargo, root, run};
+use crate::setup;
+
+/// Board examples in runtime/boards, and what they are built for.
+pub(super) const EXAMPLES: [(&str, &str); 4] = [
+    ("rp2350", "thumbv8m.main-none-eabihf"),
+    ("nrf52840", "thumbv7em-none-eabihf"),
+    ("stm32f429", "thumbv7em-none-eabihf"),
+    ("esp32c3", "riscv32imc-unknown-none-elf"),
+];
+
+/// Published packages.
+const PACKAGES: [&str; 4] = ["waft", "waft-kernels", "waft-models", "waft-host"];
+
+/// Limit of the files of `waft-models`: checkpoints and pictures do not belong to it.
+const MODELS_BYTES: u64 = 2_000_000;
+
+/// What turns overflow checks on in the core without a second build of everything else.
+pub(super) const OVERFLOW_CHECKS: [&str; 2] = ["--config", "profile.release.package.waft.overflow-checks=true"];
+
+/// The tests of all crates.
+pub(super) fn tests() -> anyhow::Result<()> {
+    cargo(&[&["test", "--workspace", "--release"][..], &OVERFLOW_CHECKS].concat())
+}
+
+/// The oldest supported compiler builds what is published.
+pub(super) fn oldest(missing: &mut Vec<String>) -> anyhow::Result<()> {
+    if !setup::has_oldest() {
+        let version = setup::OLDEST;
+        missing.push(format!("rust-version {version}: `rustup toolchain install {version}` gives what checks it"));
+        return Ok(());
+    }
+    let mut command = Command::new("cargo");
+    command.arg(format!("+{}", setup::OLDEST)).args(["check", "--quiet", "--locked", "--all-features"]);
+    PACKAGES.iter().for_each(|package| {
+        command.args(["-p", package]);
+    });
+    // What `cargo xtask` set for its own toolchain does not hold for another.
+    for name in ["RUSTC", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    run(command.env("CARGO_TARGET_DIR", root().join("target").join("oldest")))
+}
+
+/// The packages as they would be published: they build from their own files alone, and the models are small.
+pub(super) fn packages() -> anyhow::Result<()> {
+    let mut arguments = vec!["publish", "--dry-run", "--allow-dirty", "--quiet"];
+    PACKAGES.iter().for_each(|package| arguments.extend(["-p", package]));
+    cargo(&arguments)?;
+    // Cargo removes the archive of a dry run, but leaves what it unpacked to build it.
+    let models = format!("waft-models-{}", env!("CARGO_PKG_VERSION"));
+    let bytes = folder_bytes(&root().join("target").join("package").join(models))?;
+    ensure!(bytes <= MODELS_BYTES, "waft-models: a package of {bytes} bytes, above {MODELS_BYTES}");
+    eprintln!("waft-models: a package of {bytes} bytes");
+    Ok(())
+}
+
+/// Bytes of the files in a folder and its folders.
+fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() { folder_bytes(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
+}
+
+/// The examples for real boards build.
+pub(super) fn boards() -> anyhow::Result<()> {
+    for (board, triple) in EXAMPLES {
+        eprintln!("building the example for {board}");
+        let folder = root().join("runtime").join("boards").join(board);
+        let mut command = setup::toolchain(triple)?.build(&folder, triple);
+        command.env("CARGO_TARGET_DIR", root().join("target").join("boards")).arg("--quiet");
+        let status = command.status().context("cannot run cargo")?;
+        ensure!(status.success(), "the example for {board} does not build");
+    }
+    Ok(())
+}

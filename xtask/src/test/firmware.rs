@@ -1,0 +1,155 @@
+//! The firmware draws the host's images on every target, within its limits, without a panic path or a float routine.
+
+use anyhow::{bail, ensure};
+use waft::{Model, Precision};
+use waft_host::checkpoint::Checkpoint;
+use waft_host::export::{Export, ExportOptions, Recipe, export};
+use waft_host::sample::{Batch, digest, draw};
+use waft_host::shipped;
+
+use crate::boards;
+use crate::build;
+use crate::c;
+use crate::counts;
+use crate::emulate::Request;
+use crate::measure::{Firmware, Report};
+
+/// What every target draws with `digits`; the costs of the first are recorded.
+const REQUESTS: [Request; 4] = [
+    counts::REQUEST,
+    Request { class: Some(0), seed: 2, steps: Some(10), guidance: None },
+    Request { class: Some(3), seed: u64::MAX, steps: Some(20), guidance: None },
+    GUIDED,
+];
+const GUIDED: Request = Request { class: Some(5), seed: 5, steps: Some(10), guidance: Some(2.5) };
+
+/// Limits of the digits firmware's code and constants, the harness included.
+const TEXT_BYTES: [(&str, u64); 2] = [("thumbv6m-none-eabi", 28 * 1024), ("thumbv7em-none-eabihf", 32 * 1024)];
+/// Limits of the digits firmware on every target.
+const DATA_BSS_BYTES: u64 = 512;
+const STACK_BYTES: u64 = 3072;
+const STEP_INSTRUCTIONS: u64 = 2_000_000;
+
+/// Memory of the digits firmware whose weights pass through 16 KiB.
+const STREAM_BYTES: u64 = 20 * 1024;
+
+/// The target of what one target shows.
+const CORTEX_M4F: &str = "thumbv7em-none-eabihf";
+
+/// Runs all of it.
+pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
+    let bytes = shipped::find("digits", None, None, &())?;
+    let digits = bytes.as_slice();
+    missing.extend(counts::compare(&every_target(digits)?)?);
+    streamed()?;
+    same_image("four-bit weights", shipped::read(&shipped::models_folder().join("digits/digits-i4.waft"))?.as_slice())?;
+    step_scales()?;
+    no_long_step()?;
+    from_c(digits)?;
+    let half = shipped::find("digits", Some(Precision::F16), None, &())?;
+    let board = boards::find(CORTEX_M4F)?[0];
+    ensure!(build::is_panic_free(board, half.as_slice(), &[])?, "a panic path survives in the f16 precision");
+    let floats = build::float_routines(digits)?;
+    if !floats.is_empty() {
+        bail!("the i8 firmware contains float routines: {}", floats.join(", "));
+    }
+    eprintln!("no float routine in the soft-float image");
+    Ok(())
+}
+
+/// The digest of the host's image.
+fn on_host(model: &[u8], request: &Request) -> anyhow::Result<String> {
+    let batch = Batch { request: request.on_host(), seed: request.seed, count: 1, ..Batch::default() };
+    let images = draw(&Model::from_bytes(model)?, &batch, &())?;
+    Ok(digest(images.iter().map(|image| image.bytes.as_slice())))
+}
+
+/// A shipped checkpoint exported in another way.
+fn exported(name: &str, options: &ExportOptions) -> anyhow::Result<Export> {
+    let checkpoint = Checkpoint::open(shipped::models_folder().join(name).join("checkpoint"))?;
+    Ok(export(&checkpoint, options, &())?)
+}
+
+/// Digits on every target that this machine can run. Returns what the first request took on each.
+fn every_target(model: &[u8]) -> anyhow::Result<Vec<Report>> {
+    let expected: Vec<String> =
+        REQUESTS.iter().map(|request| on_host(model, request)).collect::<anyhow::Result<_>>()?;
+    let mut reports = vec![];
+    for board in boards::find("all")? {
+        let image = Firmware::build(board, model, &[])?;
+        for (request, expected) in REQUESTS.iter().zip(&expected) {
+            let report = image.draw(request)?;
+            let what = format!("{}: {request:?}", board.name);
+            ensure!(&report.digest == expected, "{what}: digest {} but the host's is {expected}", report.digest);
+            ensure!(report.stack_bytes <= STACK_BYTES, "{what}: stack of {} bytes", report.stack_bytes);
+            let step = report.max_step_instructions.unwrap_or(0);
+            ensure!(step <= STEP_INSTRUCTIONS, "{what}: a step of {step} instructions");
+            ensure!(report.panic_free, "{what}: a panic path survives");
+            let text = TEXT_BYTES.iter().find(|(target, _)| *target == board.name);
+            ensure!(text.is_none_or(|(_, limit)| report.text_bytes <= *limit), "{what}: text {}", report.text_bytes);
+            ensure!(report.data_bss_bytes <= DATA_BSS_BYTES, "{what}: data and bss of {} bytes", report.data_bss_bytes);
+            if *request == counts::REQUEST {
+                reports.push(report);
+            }
+        }
+        eprintln!("{}: {} images as on the host", board.name, expected.len());
+    }
+    Ok(reports)
+}
+
+/// Digits with weights that pass through 16 KiB draw the resident model's image on a Cortex-M4F in 20 KiB of memory.
+fn streamed() -> anyhow::Result<()> {
+    let export = exported("digits", &ExportOptions { stream: Some(16 * 1024), ..ExportOptions::default() })?;
+    let weights = export.weights.unwrap_or_default();
+    let board = boards::find(CORTEX_M4F)?[0];
+    let report = Firmware::build(board, export.bytes.as_slice(), &weights)?.draw(&counts::REQUEST)?;
+    let expected = on_host(shipped::find("digits", None, None, &())?.as_slice(), &counts::REQUEST)?;
+    ensure!(report.digest == expected, "streamed: digest {} but the host's is {expected}", report.digest);
+    ensure!(report.panic_free, "a panic path survives in streaming");
+    let memory = report.arena_bytes + report.data_bss_bytes + report.stack_bytes;
+    ensure!(memory <= STREAM_BYTES, "streaming takes {memory} bytes of memory");
+    eprintln!("streamed weights: the same image in {memory} bytes of memory");
+    Ok(())
+}
+
+/// Digits with activation scales of each step are the host's.
+fn step_scales() -> anyhow::Result<()> {
+    let recipe = Recipe { step_scales: true, ..Recipe::default() };
+    let export = exported("digits", &ExportOptions { recipe, calibration_images: 4, ..ExportOptions::default() })?;
+    same_image("scales of each step", export.bytes.as_slice())
+}
+
+/// A model draws the host's image on cores that load 16 bits and that do not, without a panic path.
+fn same_image(what: &str, model: &[u8]) -> anyhow::Result<()> {
+    let expected = on_host(model, &GUIDED)?;
+    for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
+        let report = Firmware::build(boards::find(target)?[0], model, &[])?.draw(&GUIDED)?;
+        ensure!(report.digest == expected, "{target}, {what}: digest {} but the host's is {expected}", report.digest);
+        ensure!(report.panic_free, "{target}: a panic path survives with {what}");
+    }
+    eprintln!("{what}: the same image");
+    Ok(())
+}
+
+/// No step of a 32×32 model is long on a Cortex-M4F.
+fn no_long_step() -> anyhow::Result<()> {
+    let options = ExportOptions { steps: vec![1], calibration_images: 4, ..ExportOptions::default() };
+    let export = exported("emoji", &options)?;
+    let request = Request { steps: None, seed: 1, class: Some(0), guidance: None };
+    let report = Firmware::build(boards::find(CORTEX_M4F)?[0], export.bytes.as_slice(), &[])?.draw(&request)?;
+    let step = report.max_step_instructions.unwrap_or(u64::MAX);
+    ensure!(step <= STEP_INSTRUCTIONS, "emoji: a step of {step} instructions");
+    eprintln!("emoji: no step longer than {step} instructions");
+    Ok(())
+}
+
+/// The C firmware draws the host's image.
+fn from_c(model: &[u8]) -> anyhow::Result<()> {
+    let expected = on_host(model, &GUIDED)?;
+    for target in c::targets() {
+        let found = c::draw(target, model, &GUIDED)?;
+        ensure!(found == expected, "C on {target}: digest {found} but the host's is {expected}");
+        eprintln!("{target}: the C firmware draws the host's image");
+    }
+    Ok(())
+}
