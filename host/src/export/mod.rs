@@ -50,7 +50,7 @@ pub struct Export {
 
 /// The last stage before the file: all decisions of its precision are made.
 enum Decided {
-    Float(Prepared, Precision),
+    Float(Box<Prepared>, Precision),
     Integer(Box<Quantized>),
 }
 
@@ -83,7 +83,7 @@ pub fn export(
     let prepared = Prepared::new(checkpoint, options)?;
     let reference = prepared.emit(Precision::F32, None)?;
     let decided = match options.precision {
-        Precision::F16 | Precision::F32 => Decided::Float(prepared, options.precision),
+        Precision::F16 | Precision::F32 => Decided::Float(Box::new(prepared), options.precision),
         Precision::I8 => {
             let calibrated = Calibrated::new(prepared, &reference, options, progress)?;
             let mut quantized = Quantized::new(calibrated, options, progress)?;
