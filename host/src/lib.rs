@@ -1,8 +1,10 @@
 //! From a diffusers checkpoint to a `.waft` file, and from there to pictures, on the host.
 //!
-//! The way of data, one module each: [`checkpoint`] reads the folder, [`import`] builds the [`graph`], [`lower`] folds
-//! it into device operations, [`mod@calibrate`] watches the `f32` precision, [`quantize`], [`rounding`] and [`emit`] turn real
-//! numbers into integers, [`stream`] cuts weights that the device does not hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line.
+//! The way of data, one module each: [`checkpoint`] reads the folder, [`import`] builds the [`graph`], [`mod@rewrite`] folds
+//! it into a [`network`] of device operations, [`mod@calibrate`] watches the `f32` precision, [`quantize`], [`rounding`] and
+//! [`emit`] turn real numbers into integers as [`recipe`] and [`widths`] say, [`stream`] cuts weights that the device does not
+//! hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line in
+//! stages.
 //! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself; [`quality`] says
 //! what they are worth; [`gpu`] draws them by the thousand, on a GPU, exactly as the device will.
 #![deny(missing_docs)]

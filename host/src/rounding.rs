@@ -288,15 +288,15 @@ fn best_scale(covariance: &Covariance, weights: &[Vec<f32>], rounded: &[Vec<i8>]
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_pcg::Pcg32;
+
     use super::*;
 
     /// Inputs that share a part, and weights.
     fn example(taps: usize, outputs: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
-        let mut state = 7u64;
-        let mut uniform = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-        };
+        let mut random = Pcg32::seed_from_u64(7);
+        let mut uniform = || random.random_range(-0.5f32..0.5);
         let rows = (0..3000)
             .map(|_| {
                 let shared = uniform();

@@ -105,3 +105,21 @@ pub fn with_windows(
     }
     Ok(network)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_makes_the_best_of_its_room() {
+        // Five blocks of 100 bytes, of which the last is shorter.
+        let need = Need { block: 100, all: 464, blocks: 5 };
+        assert_eq!(need.within(464), (5, 464), "all weights at once");
+        assert_eq!(need.within(463), (2, 2 * 208), "two chunks that take turns");
+        assert_eq!(need.within(2 * 112), (1, 2 * 112));
+        assert_eq!(need.within(2 * 112 - 1), (2, 208), "one chunk at a time");
+        assert_eq!(need.within(112), (1, 112));
+        assert_eq!(need.least(), 112);
+        assert_eq!(Need { block: 100, all: 64, blocks: 1 }.least(), 64, "less than a block is all there is");
+    }
+}

@@ -50,8 +50,8 @@ pub struct Export {
 
 /// The last stage before the file: all decisions of its precision are made.
 enum Decided {
-    Float(Prepared, Precision),
-    Integer(Quantized),
+    Float(Box<Prepared>, Precision),
+    Integer(Box<Quantized>),
 }
 
 impl Decided {
@@ -83,14 +83,14 @@ pub fn export(
     let prepared = Prepared::new(checkpoint, options)?;
     let reference = prepared.emit(Precision::F32, None)?;
     let decided = match options.precision {
-        Precision::F16 | Precision::F32 => Decided::Float(prepared, options.precision),
+        Precision::F16 | Precision::F32 => Decided::Float(Box::new(prepared), options.precision),
         Precision::I8 => {
             let calibrated = Calibrated::new(prepared, &reference, options, progress)?;
             let mut quantized = Quantized::new(calibrated, options, progress)?;
             if options.output_correction {
                 quantized.correct_outputs(&reference, progress)?;
             }
-            Decided::Integer(quantized)
+            Decided::Integer(Box::new(quantized))
         }
     };
     let file = decided.emit(options.stream)?;

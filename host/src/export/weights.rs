@@ -1,8 +1,8 @@
 //! Which weights get four bits: those that lose least, until the file fits.
 
-use super::ExportError;
 use waft::format::WeightLayout;
 
+use super::ExportError;
 use crate::calibrate::Observations;
 use crate::emit::i8::QuantizedConvs;
 use crate::network::{Network, OpId};

@@ -208,7 +208,7 @@ pub fn ops(
                 picture * program.strides.arena as usize + output.offset as usize,
                 &mut result,
             )?;
-            compare(model.precision(), &output, op.output(), &case.name, expected, &result, &mut parity);
+            parity.compare(bound(model.precision()), (op.output(), &output), &case.name, [expected, &result]);
         }
         found.push(parity);
         progress.advance(1);
@@ -283,35 +283,30 @@ fn values(element: Element, bytes: &[u8]) -> Vec<f64> {
     bytes.chunks_exact(element.bytes()).map(read).collect()
 }
 
-fn compare(
-    precision: Precision,
-    tensor: &Tensor,
-    id: u16,
-    case: &str,
-    expected: &[u8],
-    found: &[u8],
-    parity: &mut OpParity,
-) {
-    let (expected, found) = (values(tensor.element(), expected), values(tensor.element(), found));
-    let largest = expected.iter().filter(|x| x.is_finite()).fold(0f64, |largest, x| largest.max(x.abs()));
-    let mut worst = 0f64;
-    for (index, (&expected, &found)) in expected.iter().zip(&found).enumerate() {
-        parity.elements += 1;
-        if expected == found || expected.is_nan() && found.is_nan() {
-            continue;
+impl OpParity {
+    /// Takes note of a case: what was `expected` in a tensor, whose number is `id`, and what was `found`.
+    fn compare(&mut self, bound: f64, (id, tensor): (u16, &Tensor), case: &str, [expected, found]: [&[u8]; 2]) {
+        let [expected, found] = [expected, found].map(|bytes| values(tensor.element(), bytes));
+        let largest = expected.iter().filter(|x| x.is_finite()).fold(0f64, |largest, x| largest.max(x.abs()));
+        let mut worst = 0f64;
+        for (index, (&expected, &found)) in expected.iter().zip(&found).enumerate() {
+            self.elements += 1;
+            if expected == found || expected.is_nan() && found.is_nan() {
+                continue;
+            }
+            let error = (expected - found).abs();
+            worst = worst.max(error);
+            // An error that is no number is beyond any bound.
+            let is_within = error <= bound * largest;
+            if !is_within {
+                self.mismatches += 1;
+                let first = Difference { case: case.into(), tensor: id, index, expected, found };
+                self.first.get_or_insert(first);
+            }
         }
-        let error = (expected - found).abs();
-        worst = worst.max(error);
-        // An error that is no number is beyond any bound.
-        let is_within = error <= bound(precision) * largest;
-        if !is_within {
-            parity.mismatches += 1;
-            let first = Difference { case: case.into(), tensor: id, index, expected, found };
-            parity.first.get_or_insert(first);
-        }
+        self.max_abs_err = self.max_abs_err.max(worst);
+        self.case_errors.push((case.into(), worst / largest.max(1e-30)));
     }
-    parity.max_abs_err = parity.max_abs_err.max(worst);
-    parity.case_errors.push((case.into(), worst / largest.max(1e-30)));
 }
 
 /// Draws pictures with both and compares their bytes.
