@@ -9,6 +9,8 @@
 
 pub mod calibrate;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod emit;
 pub mod export;
 pub mod gpu;
@@ -28,4 +30,5 @@ pub mod schedule;
 pub mod shipped;
 pub mod stream;
 pub mod tensors;
+pub mod text;
 pub mod write;

@@ -8,8 +8,7 @@ pub mod cuda;
 pub mod host;
 
 use thiserror::Error;
-use waft::arithmetic::{FixedStep, FloatStep};
-use waft::format::{Op, Precision, STEP_BYTES, Schedule};
+use waft::format::{Op, Precision, Schedule};
 use waft::{Guidance, Model, RequestError, Samples};
 use waft_kernels::{
     Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
@@ -17,7 +16,7 @@ use waft_kernels::{
 };
 
 use crate::progress::Progress;
-use crate::sample::{Batch, Picture, to_fixed, to_floats};
+use crate::sample::{Batch, Picture, has_noise, to_fixed, to_floats};
 
 /// Why the GPU backend did not do what was asked for.
 #[derive(Debug, Error)]
@@ -320,17 +319,6 @@ pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> S
     }
 }
 
-/// Whether any step of a list asks for noise.
-fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
-    (0..schedule.steps as usize).any(|step| {
-        let record = model.bytes().get(schedule.rows as usize + step * STEP_BYTES..).unwrap_or(&[]);
-        match model.precision() {
-            Precision::I8 => FixedStep::decode(record).has_noise(),
-            Precision::F16 | Precision::F32 => FloatStep::decode(record).has_noise(),
-        }
-    })
-}
-
 /// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` precision the same bytes. `most` bounds the
 /// pictures that are drawn at once.
 ///
@@ -356,6 +344,11 @@ pub fn draw(
         && latents.len() != len * batch.count
     {
         return Err(GpuError::Unfit(format!("{} latents for {} pictures of {len}", latents.len(), batch.count)));
+    }
+    if batch.noise.is_some() {
+        return Err(GpuError::Unfit(
+            "the GPU backend draws the noise of steps from seeds; give noise to the CPU".into(),
+        ));
     }
     if batch.latents.is_some() && has_noise(model, &schedule) {
         return Err(GpuError::Unfit(

@@ -1,19 +1,20 @@
 //! What several commands share.
 
-use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::Context;
+use anyhow::ensure;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use waft_host::gpu::Device;
-use waft_host::gpu::host::Host;
-use waft_host::progress::Progress;
+
+use crate::gpu::Device;
+use crate::gpu::host::Host;
+use crate::progress::Progress;
 
 /// How a model computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Precision {
+pub enum Precision {
     /// Integers only.
     I8,
     /// Half precision.
@@ -34,7 +35,7 @@ impl From<Precision> for waft::Precision {
 
 /// What runs the kernels of the GPU backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Backend {
+pub enum Backend {
     /// This machine's processor.
     Cpu,
     /// A CUDA GPU, the first that the driver lists (`CUDA_VISIBLE_DEVICES` chooses).
@@ -43,7 +44,7 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// As on the command line.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
@@ -51,19 +52,22 @@ impl Backend {
     }
 
     /// Opens the device.
-    pub(crate) fn open(self) -> anyhow::Result<Box<dyn Device>> {
+    ///
+    /// # Errors
+    /// If there is none, or this build has no part for it.
+    pub fn open(self) -> anyhow::Result<Box<dyn Device>> {
         match self {
             Self::Cpu => Ok(Box::new(Host::default())),
             #[cfg(feature = "cuda")]
-            Self::Cuda => Ok(Box::new(waft_host::gpu::cuda::Cuda::open(0)?)),
+            Self::Cuda => Ok(Box::new(crate::gpu::cuda::Cuda::open(0)?)),
             #[cfg(not(feature = "cuda"))]
-            Self::Cuda => anyhow::bail!("this build has no CUDA: build xtask with its feature `cuda`"),
+            Self::Cuda => anyhow::bail!("this build has no CUDA: build it with the feature `cuda`"),
         }
     }
 }
 
 /// Progress bars on stderr, one for each stage; nothing if that is not a terminal.
-pub(crate) struct Bar(Mutex<ProgressBar>);
+pub struct Bar(Mutex<ProgressBar>);
 
 impl Default for Bar {
     fn default() -> Self {
@@ -94,30 +98,23 @@ impl Progress for Bar {
     }
 }
 
-/// Refuses a report that is not named as a page, before any work.
-pub(crate) fn check_report(report: Option<&Path>) -> anyhow::Result<()> {
-    match report {
-        Some(path) if path.extension().is_none_or(|extension| extension != "html") => {
-            anyhow::bail!("--report {}: end it in .html", path.display())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Writes a file completely or not at all: into a sibling first, then renamed.
-pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let name = path.file_name().with_context(|| format!("{}: not a file name", path.display()))?;
-    let partial = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
-    let result = write(&partial).and_then(|()| Ok(std::fs::rename(&partial, path)?));
-    if result.is_err() {
-        // The error that matters is the one above; a partial file that was never created is no second one.
-        let _ = std::fs::remove_file(&partial);
-    }
-    result.with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Prints one JSON object on stdout.
-pub(crate) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{value}")?;
+/// Refuses a file name without one of the extensions that a command writes, before any work.
+pub(super) fn check_extension(option: &str, path: Option<&Path>, known: &[&str]) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+    ensure!(known.contains(&extension.as_str()), "{option} {}: end it in .{}", path.display(), known.join(" or ."));
     Ok(())
+}
+
+/// Parses classifier-free guidance.
+pub(super) fn guidance(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(guidance) if (-1000.0..=1000.0).contains(&guidance) => Ok(guidance),
+        _ => Err("guidance is a number between -1000 and 1000".into()),
+    }
+}
+
+/// The files that a model is read from: itself, and its weights' own file.
+pub(super) fn model_files(model: &str) -> [PathBuf; 2] {
+    [PathBuf::from(model), Path::new(model).with_extension("weights")]
 }
