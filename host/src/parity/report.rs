@@ -89,7 +89,14 @@ mod tests {
     #[test]
     fn names_cannot_leave_their_place() {
         let name = "<img src=x onerror=alert(1)>\u{1b}[2J\"&";
-        let op = OpParity { op: name.into(), case_errors: vec![(name.into(), 0.5)], ..OpParity::default() };
+        let op = OpParity {
+            op: name.into(),
+            elements: 1,
+            mismatches: 1,
+            max_abs_err: 0.5,
+            case_errors: vec![(name.into(), 0.5)],
+            first: None,
+        };
         let page = html(name, name, &[op], &[]);
         assert!(!page.contains("<img") && !page.contains('\u{1b}'), "{page}");
         assert_eq!(page.matches("&lt;img src=x onerror=alert(1)&gt;\\u{1b}[2J&quot;&amp;").count(), 6);

@@ -1,64 +1,9 @@
-//! The command line's contracts: outputs, JSON keys, exit codes, and files that are whole or absent.
+//! What each command prints and writes.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
-use serde_json::Value;
-
-fn xtask(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask")).args(arguments).output().expect("runs")
-}
-
-/// The one JSON object that a successful command prints.
-fn json(arguments: &[&str]) -> Value {
-    let output = xtask(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("stdout is one JSON object and nothing else")
-}
-
-/// What a failing command says.
-fn failure(arguments: &[&str]) -> String {
-    let output = xtask(arguments);
-    assert!(!output.status.success(), "{arguments:?} must fail");
-    assert!(output.stdout.is_empty(), "{arguments:?} printed a result");
-    String::from_utf8(output.stderr).expect("text")
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the repository").to_path_buf()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-fn golden(name: &str) -> String {
-    text(&root().join("tests").join("goldens").join(name)).to_string()
-}
-
-#[test]
-fn every_command_explains_itself() {
-    for command in [
-        "export-weights",
-        "sample",
-        "predict",
-        "inspect",
-        "firmware",
-        "size",
-        "sign",
-        "header",
-        "test",
-        "quality",
-        "merge",
-        "parity",
-        "kernels",
-        "bench",
-    ] {
-        let output = xtask(&[command, "--help"]);
-        assert!(output.status.success() && output.stdout.len() > 100, "{command}");
-    }
-    assert!(failure(&["sampel"]).contains("sample"), "a near miss is named");
-}
+use crate::{failure, golden, json, root, text, waft};
 
 #[test]
 fn export_and_sample_from_a_checkpoint() {
@@ -128,11 +73,11 @@ fn latents_replace_the_seed() {
     let latents = folder.path().join("latents.safetensors");
     let values: Vec<f32> = (0..2 * 64).map(|i| ((i * 37) as f32 * 0.11).sin()).collect();
     waft_host::tensors::write(&latents, "latents", &[2, 1, 8, 8], &values).expect("writes");
-    let draw = |seed: &str| {
-        json(&["sample", "--model", "digits", "--class", "4", "--latents", text(&latents), "--seed", seed, "--json"])
-    };
-    assert_eq!(draw("1")["count"], 2);
-    assert_eq!(draw("1")["digest"], draw("2")["digest"], "the seed has no say");
+    let sample = ["sample", "--model", "digits", "--class", "4", "--latents", text(&latents), "--json"];
+    assert_eq!(json(&sample)["count"], 2);
+    assert_eq!(json(&sample), json(&sample));
+    let refused = failure(&[&sample[..], &["--seed", "1"]].concat());
+    assert!(refused.contains("--seed has no effect"), "{refused}");
 
     waft_host::tensors::write(&latents, "latents", &[2, 8, 8, 1], &values).expect("writes");
     let error = failure(&["sample", "--model", "digits", "--latents", text(&latents)]);
@@ -144,7 +89,7 @@ fn eps_agrees_with_diffusers_and_refuses_what_does_not_fit() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("out.safetensors");
     let input = golden("velocity_eps.safetensors");
-    assert!(xtask(&["predict", &golden("velocity"), "--input", &input, "--out", text(&out)]).status.success());
+    assert!(waft(&["predict", &golden("velocity"), "--input", &input, "--out", text(&out)]).status.success());
     let found = waft_host::tensors::read(&out).expect("safetensors").f32("out").expect("out");
     let expected = waft_host::tensors::read(Path::new(&input)).expect("safetensors").f32("out").expect("out");
     assert_eq!(found.0, expected.0);
@@ -183,8 +128,6 @@ fn mistakes_are_named_and_leave_no_file() {
     std::fs::write(&no_model, [0u8; 200]).expect("writes");
     assert!(failure(&["sample", "--model", text(&no_model)]).contains("WAFT"));
     assert!(failure(&["inspect", text(&no_model)]).contains("WAFT"));
-    let error = failure(&["firmware", "--target", "z80-unknown-none", "--model", "digits"]);
-    assert!(error.contains("thumbv7em-none-eabihf"), "{error}");
 }
 
 /// The shipped file is what the exporter makes of the shipped checkpoint today.
@@ -239,8 +182,7 @@ fn signed_models_are_accepted_with_their_key_only() {
     assert!(failure(&[&sign[..], &["--new-key"]].concat()).contains("cannot create the key"), "a key was overwritten");
 
     let public = report["public_key"].as_str().expect("text").to_string();
-    let public: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&public[2 * i..2 * i + 2], 16).expect("hex")).collect();
-    let public: [u8; 32] = public.try_into().expect("32 bytes");
+    let public: [u8; 32] = hex::decode(public).expect("hex").try_into().expect("32 bytes");
     let mut signed = std::fs::read(&out).expect("written");
     assert!(waft::Model::from_signed_bytes(&signed, &public).is_ok());
     // Any bit, of the model or of the signature; the model's own checks come after the signature's.
@@ -267,7 +209,7 @@ fn shards_make_the_whole() {
     let quality = ["quality", "--model", "digits", "--backend", "cpu", "--count", "50", "--guidance", "2"];
     let whole = json(&[&quality[..], &["--json"]].concat());
     let draw = |shard: &str, seed: &str, out: &str| {
-        let output = xtask(&[&quality[..], &["--shard", shard, "--seed", seed, "--out", out]].concat());
+        let output = waft(&[&quality[..], &["--shard", shard, "--seed", seed, "--out", out]].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     for shard in 0..3 {
@@ -294,4 +236,32 @@ fn parity_prints_its_contract() {
     assert_eq!(report["images"], 8);
     let ops = report["ops"].as_array().expect("a list");
     assert!(ops.len() > 50 && ops.iter().all(|op| op["mismatches"] == 0 && op["max_abs_err"] == 0.0));
+}
+
+/// The line of a picture in the README, from a folder without the repository, and from a copy of the program that finds no
+/// sources.
+#[test]
+fn shipped_models_are_inside_the_program() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let request =
+        ["sample", "--model", "digits", "--class", "7", "--seed", "1", "--count", "16", "--steps", "10", "--json"];
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_waft")).args(request).current_dir(folder.path()).output().expect("runs");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["digest"], "1238b2679f55e8572590afe7792ee375dfbd10113beccf6763e157196d1edec3");
+    assert!(json(&["inspect", "emoji", "--json"])["params"].as_u64().is_some_and(|n| n > 1_000_000));
+}
+
+/// `cargo xtask` has the same commands: the same code, the same digest.
+#[test]
+fn both_spellings_draw_the_same() {
+    let request = ["sample", "--model", "digits", "--class", "3", "--seed", "5", "--count", "2", "--json"];
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "xtask", "--"])
+        .args(request)
+        .current_dir(root())
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout, waft(&request).stdout);
 }
