@@ -81,6 +81,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(guidance) = args.guidance {
         request = request.guidance(Guidance::from_f32(guidance));
     }
+    ensure!(args.class.is_none() || model.classes() > 0, "--class: the model has no classes; leave it out");
     let shape = model.image_shape();
     let schedule = request.schedule(&model)?;
     let noisy = has_noise(&model, &schedule);
