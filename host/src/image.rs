@@ -113,16 +113,16 @@ impl Canvas {
     }
 }
 
-/// Writes canvases of the same size as a film that repeats; the last one stays for a second.
+/// Writes canvases of the same size as a GIF that repeats; the last one stays for a second.
 ///
 /// # Errors
-/// If the file cannot be written or the picture is too large.
-pub fn write_gif(path: &Path, frames: &[Canvas]) -> Result<(), ImageError> {
+/// If it cannot be written or the picture is too large.
+pub fn encode_gif(to: impl Write, frames: &[Canvas]) -> Result<(), ImageError> {
     let Some(first) = frames.first() else { return Ok(()) };
     let (Ok(width), Ok(height)) = (u16::try_from(first.width), u16::try_from(first.height)) else {
         return Err(ImageError::Size { width: first.width, height: first.height });
     };
-    let mut encoder = gif::Encoder::new(BufWriter::new(File::create(path)?), width, height, &[])?;
+    let mut encoder = gif::Encoder::new(to, width, height, &[])?;
     encoder.set_repeat(gif::Repeat::Infinite)?;
     for (index, canvas) in frames.iter().enumerate() {
         let mut frame = gif::Frame::from_rgb_speed(width, height, &canvas.rgb, 10);

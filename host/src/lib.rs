@@ -12,6 +12,8 @@
 
 pub mod calibrate;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod emit;
 pub mod export;
 pub mod gpu;
@@ -33,5 +35,6 @@ pub mod schedule;
 pub mod shipped;
 pub mod stream;
 pub mod tensors;
+pub mod text;
 pub mod widths;
 pub mod write;

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use waft::Model;
 use waft::format::{NONE, Op, Tensor};
 
+use crate::text::visible;
+
 /// A tensor of the plan and what it is for.
 #[derive(Clone, Debug)]
 pub struct Memory {
@@ -126,5 +128,14 @@ pub fn memory_map(model: &Model<'_>, memory: &[Memory]) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    maud::html! { (visible(text)) }.into_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_text_in_the_svg() {
+        let escaped = super::escape("</text><script>\u{1b}[2J&\u{0}");
+        assert_eq!(escaped, "&lt;/text&gt;&lt;script&gt;\\u{1b}[2J&amp;\\u{0}");
+    }
 }

@@ -1,15 +1,18 @@
 //! Drawing pictures on the host with the runtime itself, on all cores.
 
-use crate::progress::Progress;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use waft::arithmetic::Step;
 use waft::fixed::SAMPLE_BITS;
-use waft::noise::Given;
+use waft::format::{Precision, Schedule};
+use waft::noise::{Given, Seed};
 use waft::{
     Model, ModelError, Noise, Request, RequestError, Run, RunError, Samples, SamplesMut, Session, SessionError,
     WeightSource,
 };
+
+use crate::progress::Progress;
 
 /// Bytes whose address is a multiple of 16.
 #[derive(Clone, Debug)]
@@ -72,6 +75,24 @@ pub enum SampleError {
         /// Values of one picture.
         expected: usize,
     },
+    /// Noise of the steps of another size.
+    #[error(
+        "noise holds {found} values for {count} pictures, the model needs {expected} for each, in all steps together"
+    )]
+    Noise {
+        /// Values given.
+        found: usize,
+        /// Pictures asked for.
+        count: usize,
+        /// Values of one picture in all steps.
+        expected: usize,
+    },
+    /// A sample, or noise, that is not a number or leaves the runtime's fixed point.
+    #[error("latents or noise hold {value}; they must be numbers between -2048 and 2048")]
+    Range {
+        /// The first of them.
+        value: f32,
+    },
 }
 
 /// What to draw.
@@ -85,8 +106,12 @@ pub struct Batch {
     pub classes: Vec<u16>,
     /// Number of pictures.
     pub count: usize,
-    /// Initial samples instead of seeds: `count` of them, (row, column, channel) order.
+    /// Initial samples instead of seeds: `count` of them, (row, column, channel) order. Steps with noise draw it from seeds
+    /// all the same, unless `noise` is given.
     pub latents: Option<Vec<f32>>,
+    /// Standard Gaussian noise of the steps instead of seeds: (step, picture, row, column, channel) order, with a place for
+    /// each step of the list, those that take no noise included.
+    pub noise: Option<Vec<f32>>,
     /// Whether to keep the sample after every step.
     pub trajectory: bool,
     /// The weights' own file, of a model that has one.
@@ -129,6 +154,16 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
     {
         return Err(SampleError::Latents { found: latents.len(), count: batch.count, expected });
     }
+    if let Some(noise) = &batch.noise {
+        let expected = expected * batch.request.schedule(model)?.steps as usize;
+        if noise.len() != expected * batch.count {
+            return Err(SampleError::Noise { found: noise.len(), count: batch.count, expected });
+        }
+    }
+    let mut given = [&batch.latents, &batch.noise].into_iter().flatten().flatten();
+    if let Some(&value) = given.find(|value| !fits_fixed(**value)) {
+        return Err(SampleError::Range { value });
+    }
     progress.begin("drawing", batch.count as u64);
     let drawn = (0..batch.count).into_par_iter().map_init(
         || arena(model),
@@ -146,14 +181,53 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
 fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) -> Result<Picture, SampleError> {
     let mut session = Session::with_weights(model, arena, batch.weights.as_slice())?;
     let request = batch.request(index);
-    match &batch.latents {
-        None => finish(session.sample(request)?, batch.trajectory),
-        Some(latents) => {
-            let len = latents.len() / batch.count;
-            let values = to_fixed(&latents[index * len..(index + 1) * len]);
-            finish(session.sample_with(request, Given::new(&values, len as u32))?, batch.trajectory)
+    if batch.latents.is_none() && batch.noise.is_none() {
+        return finish(session.sample(request)?, batch.trajectory);
+    }
+    let len: usize = model.image_shape().iter().product();
+    let noise = Mixed {
+        seed: Seed::new(batch.seed.wrapping_add(index as u64)),
+        latents: batch.latents.as_ref().map(|latents| to_fixed(&latents[index * len..(index + 1) * len])),
+        steps: batch.noise.as_ref().map(|noise| {
+            noise.chunks_exact(len).skip(index).step_by(batch.count).flat_map(to_fixed).collect::<Vec<i32>>()
+        }),
+        len: len as u32,
+    };
+    finish(session.sample_with(request, noise)?, batch.trajectory)
+}
+
+/// What is given, and the seed's numbers for the rest.
+struct Mixed {
+    seed: Seed,
+    latents: Option<Vec<i32>>,
+    steps: Option<Vec<i32>>,
+    len: u32,
+}
+
+impl Noise for Mixed {
+    fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
+        let (given, at) = match draw {
+            0 => (&self.latents, 0),
+            draw => (&self.steps, draw - 1),
+        };
+        match given {
+            Some(values) => Given::new(values, self.len).sample(at, index),
+            None => self.seed.sample(draw, index),
         }
     }
+}
+
+/// Whether some step of a list asks for noise.
+pub fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
+    match model.precision() {
+        Precision::I8 => model.fixed_steps(schedule).any(|step| Step::<i32>::has_noise(&step)),
+        Precision::F16 | Precision::F32 => model.float_steps(schedule).any(|step| Step::<f32>::has_noise(&step)),
+    }
+}
+
+/// Whether a value is a number that the runtime's fixed point holds: between −2048 and 2048.
+pub fn fits_fixed(value: f32) -> bool {
+    value.abs() < (1_u32 << (31 - SAMPLE_BITS)) as f32
 }
 
 /// Floats in the runtime's fixed point.
@@ -208,5 +282,5 @@ pub fn finish<N: Noise, W: WeightSource>(mut run: Run<'_, '_, N, W>, keep: bool)
 pub fn digest<'p>(pictures: impl IntoIterator<Item = &'p [u8]>) -> String {
     let mut hash = Sha256::new();
     pictures.into_iter().for_each(|bytes| hash.update(bytes));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash.finalize())
 }

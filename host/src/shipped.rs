@@ -49,6 +49,17 @@ pub enum FindError {
         /// The precision asked for.
         asked: &'static str,
     },
+    /// What a shipped model is exported from is not on this machine.
+    #[error(
+        "{name} with {asked} is not among the files inside this program, and its checkpoint, models/{name}/checkpoint of waft's \
+         repository, is not here; run this in a clone of the repository, or export the checkpoint and name the file"
+    )]
+    NoSources {
+        /// The model.
+        name: String,
+        /// The precision and steps asked for.
+        asked: String,
+    },
     /// The weights' own file is not the model's.
     #[error("{path} has {found} bytes, the model expects {expected}: export both again")]
     Weights {
@@ -77,15 +88,39 @@ pub fn models_folder() -> PathBuf {
     found.unwrap_or_else(|| sources.unwrap_or_default().join("models"))
 }
 
-/// The names of shipped models.
+/// Names and bytes of the files inside this program.
+fn embedded() -> &'static [(&'static str, &'static [u8])] {
+    #[cfg(feature = "embedded-models")]
+    {
+        &waft_models::FILES
+    }
+    #[cfg(not(feature = "embedded-models"))]
+    {
+        &[]
+    }
+}
+
+/// The names of shipped models: those inside this program, and those of the folder.
 pub fn names() -> Vec<String> {
     let folder = fs::read_dir(models_folder()).into_iter().flatten().flatten();
     let mut names: Vec<String> = folder
         .filter(|entry| entry.path().join("checkpoint").is_dir())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
+    names.extend(embedded().iter().filter_map(|(file, _)| Some(file.rsplit_once('-')?.0.to_string())));
     names.sort();
+    names.dedup();
     names
+}
+
+/// A file of a shipped model, from inside this program or from the folder.
+fn shipped_file(name: &str, precision: Precision) -> Result<Option<AlignedBytes>, FindError> {
+    let file = format!("{name}-{}.waft", precision_name(precision));
+    if let Some((_, bytes)) = embedded().iter().find(|(known, _)| *known == file) {
+        return Ok(Some(AlignedBytes::copy_of(bytes)));
+    }
+    let path = models_folder().join(name).join(file);
+    if path.is_file() { read(&path).map(Some) } else { Ok(None) }
 }
 
 /// Reads and validates a file.
@@ -127,20 +162,24 @@ pub fn find(
     if !names().iter().any(|known| known == name) {
         return Err(FindError::Unknown { name: name.into(), known: names().join(", ") });
     }
-    let folder = models_folder().join(name);
     let precision = precision.unwrap_or(Precision::I8);
-    let file = folder.join(format!("{name}-{}.waft", precision_name(precision)));
-    if file.is_file() {
-        let bytes = read(&file)?;
+    if let Some(bytes) = shipped_file(name, precision)? {
         let has = |model: &Model<'_>, n: usize| {
             (0..model.schedules()).any(|i| model.schedule(i).is_some_and(|s| s.steps as usize == n))
         };
-        let model = Model::from_bytes(bytes.as_slice()).map_err(|error| FindError::Model { path: file, error })?;
+        let model =
+            Model::from_bytes(bytes.as_slice()).map_err(|error| FindError::Model { path: name.into(), error })?;
         if steps.is_none_or(|n| has(&model, n)) {
             return Ok(bytes);
         }
     }
-    let checkpoint = Checkpoint::open(folder.join("checkpoint"))?;
+    let folder = models_folder().join(name).join("checkpoint");
+    if !folder.is_dir() {
+        let steps = steps.map_or_else(String::new, |steps| format!(" and {steps} steps"));
+        let asked = format!("precision {}{steps}", precision_name(precision));
+        return Err(FindError::NoSources { name: name.into(), asked });
+    }
+    let checkpoint = Checkpoint::open(folder)?;
     let options = ExportOptions { precision, steps: steps.into_iter().collect(), ..ExportOptions::default() };
     Ok(export(&checkpoint, &options, progress)?.bytes)
 }

@@ -185,13 +185,20 @@ impl Tensors {
 /// Writes a file of one `f32` tensor.
 ///
 /// # Errors
-/// If it cannot be written.
+/// If the values do not fill the shape, or it cannot be written.
 pub fn write(path: &Path, name: &str, shape: &[usize], values: &[f32]) -> Result<(), TensorsError> {
-    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let parse = |error| TensorsError::Parse { path: path.into(), error };
-    let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).map_err(parse)?;
-    let file = safetensors::serialize(HashMap::from([(name.to_string(), view)]), None).map_err(parse)?;
+    let file = encode(name, shape, values).map_err(|error| TensorsError::Parse { path: path.into(), error })?;
     std::fs::write(path, file).map_err(|error| TensorsError::Io { path: path.into(), error })
+}
+
+/// The bytes of a file of one `f32` tensor.
+///
+/// # Errors
+/// If the values do not fill the shape.
+pub fn encode(name: &str, shape: &[usize], values: &[f32]) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes)?;
+    safetensors::serialize(HashMap::from([(name.to_string(), view)]), None)
 }
 
 /// (N, C, H, W) as (N, H, W, C).

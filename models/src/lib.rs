@@ -26,3 +26,11 @@ pub mod digits {
         "../digits/digits-i8.waft"
     );
 }
+
+/// File names and bytes of the shipped models in their default precision, for programs that choose one when they run.
+/// The bytes are not aligned: copy them to an address that is a multiple of 16 before [`waft::Model::from_bytes`].
+#[cfg(feature = "files")]
+pub static FILES: [(&str, &[u8]); 2] = [
+    ("digits-i8.waft", include_bytes!("../digits/digits-i8.waft")),
+    ("emoji-i8.waft", include_bytes!("../emoji/emoji-i8.waft")),
+];

@@ -93,7 +93,7 @@ pub(crate) fn record() -> anyhow::Result<()> {
         recorded.insert(board.name, Costs::from(&report));
     }
     let text = serde_json::to_string_pretty(&recorded)? + "\n";
-    write_whole(&path(), |path| Ok(std::fs::write(path, text)?))?;
+    write_whole(&path(), text.as_bytes())?;
     println!("{}: {} targets", path().display(), recorded.len());
     Ok(())
 }

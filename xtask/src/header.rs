@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut text = vec![];
     bindings.write(&mut text);
     if !args.check {
-        return write_whole(&path, |path| Ok(std::fs::write(path, &text)?));
+        return write_whole(&path, &text);
     }
     if std::fs::read(&path).with_context(|| path.display().to_string())? != text {
         bail!("{} is not what the source gives: run `cargo xtask header`", path.display());

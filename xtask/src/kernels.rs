@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let ptx = compile()?;
-    write_whole(&path(), |path| Ok(std::fs::write(path, &ptx)?))?;
+    write_whole(&path(), ptx.as_bytes())?;
     assemble(&path())?;
     println!("kernels/waft.ptx: {} bytes, {}", ptx.len(), maker(&ptx));
     Ok(())

@@ -1,8 +1,11 @@
-//! waft's command line: a thin layer over `waft-host`.
+//! What belongs to the repository: tests, firmware, sizes, kernels. The product's commands, those of the binary `waft`, are
+//! here too.
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use waft_host::cli as args;
 
-mod args;
 #[cfg(feature = "cuda")]
 mod bench;
 mod boards;
@@ -10,19 +13,12 @@ mod build;
 mod c;
 mod counts;
 mod emulate;
-mod export;
 mod firmware;
 mod header;
-mod inspect;
 mod kernels;
 mod measure;
-mod parity;
-mod predict;
-mod quality;
 mod repository;
-mod sample;
 mod setup;
-mod sign;
 mod size;
 mod test;
 
@@ -36,39 +32,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    ExportWeights(export::Args),
-    Sample(sample::Args),
-    Predict(predict::Args),
-    Inspect(inspect::Args),
+    #[command(flatten)]
+    Product(args::Command),
     Kernels(kernels::Args),
-    Parity(parity::Args),
     #[cfg(feature = "cuda")]
     Bench(bench::Args),
-    Quality(quality::Args),
-    Merge(quality::MergeArgs),
     Firmware(firmware::Args),
     Size(size::Args),
-    Sign(sign::Args),
     Header(header::Args),
     Test(test::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::ExportWeights(args) => export::run(&args),
-        Command::Sample(args) => sample::run(&args),
-        Command::Predict(args) => predict::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
+fn main() -> ExitCode {
+    args::main(|cli: Cli| match cli.command {
+        Command::Product(command) => command.run(),
         Command::Kernels(args) => kernels::run(&args),
-        Command::Parity(args) => parity::run(&args),
         #[cfg(feature = "cuda")]
         Command::Bench(args) => bench::run(&args),
-        Command::Quality(args) => quality::run(&args),
-        Command::Merge(args) => quality::merge(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),
-        Command::Sign(args) => sign::run(&args),
         Command::Header(args) => header::run(&args),
         Command::Test(args) => test::run(&args),
-    }
+    })
 }

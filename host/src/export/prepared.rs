@@ -23,6 +23,8 @@ pub(super) struct Prepared {
     pub name: String,
     pub provenance: String,
     pub unconditional_class: Option<usize>,
+    /// What to know about the result.
+    pub notes: Vec<String>,
 }
 
 impl Prepared {
@@ -49,6 +51,14 @@ impl Prepared {
             Sampler::DpmSolver => Solver::DpmSolver,
         };
         let config = checkpoint.scheduler()?;
+        let mut notes = vec![];
+        if Solver::of(config).is_none_or(|own| std::mem::discriminant(&own) != std::mem::discriminant(&solver)) {
+            let name = &config.class_name;
+            notes.push(format!(
+                "the checkpoint's scheduler is {name}; its noise levels are sampled with {}",
+                solver.name()
+            ));
+        }
         let lists = steps.iter().map(|steps| match steps {
             Steps::Count(count) => solver.steps(config, *count),
             Steps::At(timesteps) => solver.steps_at(config, timesteps),
@@ -61,7 +71,7 @@ impl Prepared {
         let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();
         let provenance = defaults.provenance.clone().unwrap_or_default();
         let provenance = format!("{provenance}\nexported by waft-host {}", env!("CARGO_PKG_VERSION"));
-        Ok(Self { graph, network, lists, name, provenance: provenance.trim().into(), unconditional_class })
+        Ok(Self { graph, network, lists, name, provenance: provenance.trim().into(), unconditional_class, notes })
     }
 
     /// A model that predicts at the given timesteps and does not step.
@@ -71,7 +81,7 @@ impl Prepared {
         let still = |timestep| Step { timestep, next_x: 1.0, ..Step::default() };
         let lists = vec![StepList::new(&graph, timesteps.iter().copied().map(still).collect())];
         let (name, provenance) = (String::new(), String::new());
-        Ok(Self { graph, network, lists, name, provenance, unconditional_class: None })
+        Ok(Self { graph, network, lists, name, provenance, unconditional_class: None, notes: vec![] })
     }
 
     /// What an emitter starts from, with the operations of `network`: the prepared one, or that with windows.

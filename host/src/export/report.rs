@@ -30,6 +30,8 @@ pub struct ExportReport {
     pub steps: usize,
     /// Steps of all lists.
     pub step_lists: Vec<usize>,
+    /// What to know about the result.
+    pub notes: Vec<String>,
     /// Error of every activation against `f32` on the same samples.
     pub tensors: Vec<TensorError>,
 }
@@ -62,6 +64,7 @@ impl ExportReport {
             precision: precision_name(model.precision()),
             steps: step_lists.first().copied().unwrap_or(0),
             step_lists,
+            notes: prepared.notes.clone(),
             tensors,
         })
     }

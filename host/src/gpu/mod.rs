@@ -8,7 +8,6 @@ pub mod cuda;
 pub mod host;
 
 use thiserror::Error;
-use waft::arithmetic::Step;
 use waft::format::{Op, Precision, Schedule};
 use waft::{Guidance, Model, RequestError, Samples};
 use waft_kernels::{
@@ -17,7 +16,7 @@ use waft_kernels::{
 };
 
 use crate::progress::Progress;
-use crate::sample::{Batch, Picture, to_fixed, to_floats};
+use crate::sample::{Batch, Picture, has_noise, to_fixed, to_floats};
 
 /// Why the GPU backend did not do what was asked for.
 #[derive(Debug, Error)]
@@ -320,14 +319,6 @@ pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> S
     }
 }
 
-/// Whether any step of a list asks for noise.
-fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
-    match model.precision() {
-        Precision::I8 => model.fixed_steps(schedule).any(|step| Step::<i32>::has_noise(&step)),
-        Precision::F16 | Precision::F32 => model.float_steps(schedule).any(|step| Step::<f32>::has_noise(&step)),
-    }
-}
-
 /// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` precision the same bytes. `most` bounds the
 /// pictures that are drawn at once.
 ///
@@ -353,6 +344,11 @@ pub fn draw(
         && latents.len() != len * batch.count
     {
         return Err(GpuError::Unfit(format!("{} latents for {} pictures of {len}", latents.len(), batch.count)));
+    }
+    if batch.noise.is_some() {
+        return Err(GpuError::Unfit(
+            "the GPU backend draws the noise of steps from seeds; give noise to the CPU".into(),
+        ));
     }
     if batch.latents.is_some() && has_noise(model, &schedule) {
         return Err(GpuError::Unfit(

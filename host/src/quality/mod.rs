@@ -154,6 +154,10 @@ fn files(model: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
         return Err(FindError::Unknown { name: model.into(), known: known.join(", ") }.into());
     }
     let folder = shipped::models_folder().join(model);
+    if !folder.join("checkpoint").is_dir() {
+        let asked = "its checkpoint and judge".into();
+        return Err(FindError::NoSources { name: model.into(), asked }.into());
+    }
     let kinds = ["i8", "i4", "f16"].map(|kind| folder.join(format!("{model}-{kind}.waft")));
     Ok((kinds.into_iter().filter(|path| path.is_file()).collect(), folder))
 }

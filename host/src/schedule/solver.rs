@@ -14,6 +14,15 @@ pub enum Solver {
 }
 
 impl Solver {
+    /// Its name in messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ddim(_) => "DDIM",
+            Self::Ddpm => "DDPM",
+            Self::DpmSolver => "DPM-Solver++",
+        }
+    }
+
     /// The solver of the scheduler that a checkpoint was saved with, if there is one. Every solver takes over
     /// configurations of other schedulers too.
     pub fn of(config: &SchedulerConfig) -> Option<Self> {

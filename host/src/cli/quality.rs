@@ -1,49 +1,52 @@
 //! `quality`.
 
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use serde_json::{Map, Value, json};
 use waft::Guidance;
-use waft_host::gpu::Device;
-use waft_host::quality::metrics::Estimate;
-use waft_host::quality::shard::{self, Shard};
-use waft_host::quality::{Figures, Options, Quality, Setup, report};
 
-use crate::args::{Backend, Bar, check_report, print_json, write_whole};
+use super::args::{Backend, Bar, check_extension, guidance, model_files};
+use super::output::{self, print_json, write_whole};
+use super::print_notes;
+use crate::gpu::Device;
+use crate::quality::metrics::Estimate;
+use crate::quality::shard::{self, Shard};
+use crate::quality::{Figures, Options, Quality, Setup, report};
+use crate::shipped;
 
 /// Measures what quantization costs: Fréchet distance, Inception Score, precision, recall, class accuracy, PSNR, SSIM.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// Name of a shipped model, all of whose files are measured, or a .waft file.
-    #[arg(long)]
+    #[arg(long, value_name = "MODEL")]
     model: String,
     /// Checkpoint that the f32 pictures come from [default: the folder `checkpoint` beside the file].
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
     /// Classifier whose features pictures are compared by, as models/judge.py writes it [default: judge.safetensors beside
     /// the file, or pixels].
-    #[arg(long)]
+    #[arg(long, value_name = "F.safetensors")]
     judge: Option<PathBuf>,
     /// Folder of real pictures, PNG files of the model's size [default: the judge's training data].
     #[arg(long, value_name = "DIR")]
     real: Option<PathBuf>,
     /// Pictures of each model, 16 to 1000000 [default: 2000, or fewer of large models, at least 500].
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     count: Option<usize>,
-    /// Steps [default: the first list of the model].
-    #[arg(long)]
+    /// Steps, 1 to 1000, one of the counts that the model carries [default: its first].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
-    /// Classifier-free guidance.
-    #[arg(long, default_value_t = 1.0)]
+    /// Classifier-free guidance, -1000 to 1000.
+    #[arg(long, value_name = "G", default_value_t = 1.0, value_parser = guidance)]
     guidance: f32,
-    /// Seed of the first picture; the others count up from it.
-    #[arg(long, default_value_t = 20_000)]
+    /// Seed of the first picture, 0 to 2^64 - 1; the others count up from it.
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
     seed: u64,
     /// What draws the pictures [default: a GPU if there is one].
     #[arg(long, value_enum)]
     backend: Option<Backend>,
-    /// Draw one part of the pictures, `i/n` with `i` from 0, into the file that --out names, for `cargo xtask merge`.
+    /// Draw one part of the pictures, `i/n` with `i` from 0, into the file that --out names, for `merge`.
     #[arg(long, value_name = "i/n", requires = "out", conflicts_with_all = ["report", "json"])]
     shard: Option<Shard>,
     /// File of the shard.
@@ -66,7 +69,7 @@ struct Output {
 
 /// Puts the shards of an evaluation together and prints what `quality` prints for the whole.
 #[derive(clap::Args)]
-pub(crate) struct MergeArgs {
+pub struct MergeArgs {
     /// All files of `quality --shard`.
     #[arg(required = true)]
     shards: Vec<PathBuf>,
@@ -75,18 +78,19 @@ pub(crate) struct MergeArgs {
 }
 
 /// Runs `merge`.
-pub(crate) fn merge(args: &MergeArgs) -> anyhow::Result<()> {
-    check_report(args.output.report.as_deref())?;
+pub(super) fn merge(args: &MergeArgs) -> anyhow::Result<()> {
+    check_extension("--report", args.output.report.as_deref(), &["html"])?;
+    if let Some(report) = &args.output.report {
+        let shards: Vec<output::Named<'_>> = args.shards.iter().map(|path| ("SHARDS", path.as_path())).collect();
+        output::check(&shards, &[("--report", report)])?;
+    }
     let (model, quality) = shard::merge(&args.shards, &Bar::default())?;
     args.output.show(&model, &quality)
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    if !(-1000.0..=1000.0).contains(&args.guidance) {
-        bail!("--guidance {}: between -1000 and 1000", args.guidance);
-    }
-    check_report(args.output.report.as_deref())?;
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    check_files(args)?;
     let options = Options {
         checkpoint: args.checkpoint.clone(),
         judge: args.judge.clone(),
@@ -99,7 +103,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut device: Option<Box<dyn Device>> = match args.backend {
         Some(Backend::Cpu) => None,
         Some(Backend::Cuda) => Some(Backend::Cuda.open()?),
-        None => Backend::Cuda.open().ok(),
+        None => match Backend::Cuda.open() {
+            Ok(device) => Some(device),
+            Err(error) => {
+                print_notes([format!("drawing on the CPU: {error:#}").as_str()]);
+                None
+            }
+        },
     };
     let device = device.as_mut().map(|device| &mut **device as &mut dyn Device);
     let setup = Setup::new(&args.model, &options, &Bar::default())?;
@@ -107,9 +117,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let range = shard.range(setup.count);
         let pictures = setup.draw(range.clone(), device, &Bar::default())?;
         let bytes = shard::encode(&args.model, &options, &setup, range.start, &pictures)?;
-        write_whole(path, |path| Ok(std::fs::write(path, bytes)?))?;
-        println!("{}: pictures {} to {} of {}", path.display(), range.start, range.end, setup.count);
-        return Ok(());
+        write_whole(path, &bytes)?;
+        let text = format!("{}: pictures {} to {} of {}\n", path.display(), range.start, range.end, setup.count);
+        return output::print(&text);
     }
     let pictures = setup.draw(0..setup.count, device, &Bar::default())?;
     args.output.show(&args.model, &setup.evaluate(pictures)?)
@@ -119,7 +129,7 @@ impl Output {
     fn show(&self, model: &str, quality: &Quality) -> anyhow::Result<()> {
         if let Some(path) = &self.report {
             let page = report::html(quality, model)?;
-            write_whole(path, |path: &Path| Ok(std::fs::write(path, page)?))?;
+            write_whole(path, page.as_bytes())?;
         }
         let Some((default, _)) = quality.files.first() else { return Ok(()) };
         if self.json {
@@ -146,19 +156,42 @@ impl Output {
                 "files": files,
             }));
         }
-        println!("{model}: {} pictures, {} steps, compared by {}", quality.count, quality.steps, quality.features);
-        println!("values with their 95 % intervals over resampled pictures");
-        print_figures(&quality.reference);
-        quality.files.iter().for_each(|(figures, _)| print_figures(figures));
-        Ok(())
+        let mut text = format!(
+            "{model}: {} pictures, {} steps, compared by {}\nvalues with their 95 % intervals over resampled pictures\n",
+            quality.count, quality.steps, quality.features
+        );
+        for figures in std::iter::once(&quality.reference).chain(quality.files.iter().map(|(figures, _)| figures)) {
+            write_figures(&mut text, figures)?;
+        }
+        output::print(&text)
     }
 }
 
-fn print_figures(figures: &Figures) {
-    println!(
+fn check_files(args: &Args) -> anyhow::Result<()> {
+    check_extension("--report", args.output.report.as_deref(), &["html"])?;
+    check_extension("--out", args.out.as_deref(), &["safetensors"])?;
+    let model = model_files(&args.model);
+    let mut inputs: Vec<output::Named<'_>> = model.iter().map(|path| ("--model", path.as_path())).collect();
+    let folder = match Path::new(&args.model).is_file() {
+        true => Path::new(&args.model).with_file_name(""),
+        false => shipped::models_folder().join(&args.model),
+    };
+    let [judge, checkpoint] = ["judge.safetensors", "checkpoint"].map(|name| folder.join(name));
+    inputs.push(("--judge", args.judge.as_deref().unwrap_or(&judge)));
+    inputs.push(("--checkpoint", args.checkpoint.as_deref().unwrap_or(&checkpoint)));
+    inputs.extend(args.real.as_deref().map(|path| ("--real", path)));
+    let outputs = [("--report", &args.output.report), ("--out", &args.out)];
+    let outputs: Vec<output::Named<'_>> =
+        outputs.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect();
+    output::check(&inputs, &outputs)
+}
+
+fn write_figures(text: &mut String, figures: &Figures) -> fmt::Result {
+    writeln!(
+        text,
         "\n{} ({}): {} bytes of flash, {} of arena",
         figures.name, figures.arithmetic, figures.flash_bytes, figures.arena_bytes
-    );
+    )?;
     for (name, estimate) in [
         ("Fréchet distance", Some(figures.fid)),
         ("  above f32", Some(figures.fid_above_f32)),
@@ -170,7 +203,8 @@ fn print_figures(figures: &Figures) {
         ("mean SSIM", figures.ssim_mean),
     ] {
         if let Some(Estimate { value, interval: [low, high] }) = estimate {
-            println!("  {name:<18} {value:>10.4}  [{low:.4}, {high:.4}]");
+            writeln!(text, "  {name:<18} {value:>10.4}  [{low:.4}, {high:.4}]")?;
         }
     }
+    Ok(())
 }

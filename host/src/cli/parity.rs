@@ -1,33 +1,35 @@
 //! `parity`.
 
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde_json::json;
 use waft::{Guidance, Model, Precision, Request};
-use waft_host::parity::{self, ImageParity, OpParity, report};
-use waft_host::sample::{Batch, classes_in_turn};
-use waft_host::shipped;
 
-use crate::args::{self, Backend, Bar, check_report, print_json, write_whole};
+use super::args::{self, Backend, Bar, check_extension, model_files};
+use super::output::{self, print_json, write_whole};
+use crate::parity::{self, ImageParity, OpParity, report};
+use crate::sample::{Batch, classes_in_turn};
+use crate::shipped;
 
 /// Holds the GPU's kernels against the runtime: every operation on real and adversarial inputs, then whole pictures.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// What runs the kernels: `cpu` executes every body over its whole grid, and needs no GPU.
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
-    /// Name of a shipped model, or a .waft file.
-    #[arg(long, default_value = "digits")]
+    /// Name of a shipped model (digits, emoji), or a .waft file.
+    #[arg(long, value_name = "MODEL", default_value = "digits")]
     model: String,
     /// Precision of a shipped model [default: all].
     #[arg(long, value_enum)]
     precision: Option<args::Precision>,
-    /// Pictures of the i8 precision; of float precisions a quarter [default: 32 on the CPU, 10000 on a GPU].
-    #[arg(long)]
+    /// Pictures of the i8 precision, 1 to 1000000; of float precisions a quarter [default: 32 on the CPU, 10000 on a GPU].
+    #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// Most pictures at once [default: what fits].
-    #[arg(long)]
+    /// Most pictures at once, 1 or more [default: what fits].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
     /// A page with the errors of every operation.
     #[arg(long, value_name = "F.html")]
@@ -38,8 +40,12 @@ pub(crate) struct Args {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    check_report(args.report.as_deref())?;
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    check_extension("--report", args.report.as_deref(), &["html"])?;
+    if let Some(report) = &args.report {
+        let [model, weights] = model_files(&args.model);
+        output::check(&[("--model", &model), ("--model's weights", &weights)], &[("--report", report)])?;
+    }
     let images = args.images.unwrap_or(if args.backend == Backend::Cpu { 32 } else { 10_000 });
     if !(1..=1_000_000).contains(&images) {
         bail!("--images {images}: 1 to 1000000 pictures");
@@ -80,7 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.report {
         let page = report::html(&args.model, &device.name(), &ops, &pictures);
-        write_whole(path, |path| Ok(std::fs::write(path, page)?))?;
+        write_whole(path, page.as_bytes())?;
     }
     // Integers are identical or wrong; floats stay within their bounds.
     let integer: Vec<&ImageParity> = pictures.iter().filter(|pictures| pictures.what.starts_with("i8")).collect();
@@ -100,13 +106,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "pictures": pictures,
         }))?;
     } else {
-        println!("{:<40} {:>10} {:>10} {:>12}", "operation", "elements", "mismatches", "max error");
+        let mut text = format!("{:<40} {:>10} {:>10} {:>12}\n", "operation", "elements", "mismatches", "max error");
         for op in &ops {
-            println!("{:<40} {:>10} {:>10} {:>12.3e}", op.op, op.elements, op.mismatches, op.max_abs_err);
+            writeln!(text, "{:<40} {:>10} {:>10} {:>12.3e}", op.op, op.elements, op.mismatches, op.max_abs_err)?;
         }
         for ImageParity { what, images, different, max_byte_err, .. } in &pictures {
-            println!("{what}: {images} pictures, {different} differ, by at most {max_byte_err}");
+            writeln!(text, "{what}: {images} pictures, {different} differ, by at most {max_byte_err}")?;
         }
+        output::print(&text)?;
     }
     if let Some((op, first)) = ops.iter().find_map(|op| op.first.as_ref().map(|first| (op, first))) {
         bail!(
@@ -130,7 +137,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 fn commit() -> Option<String> {
     let output = std::process::Command::new("git")
         .args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
-        .current_dir(crate::repository::root())
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .output()
         .ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())

@@ -4,31 +4,41 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use waft::{Model, Session};
-use waft_host::checkpoint::Checkpoint;
-use waft_host::sample::{AlignedBytes, arena, set_input, to_floats};
-use waft_host::tensors::{self, to_chw, to_hwc};
+use waft::{Model, Precision, Session};
 
-use crate::args::{print_json, write_whole};
+use super::args::{CheckpointArgs, check_extension, model_files};
+use super::output::{self, print_json, write_whole};
+use crate::export::{precision_name, predictor};
+use crate::sample::{AlignedBytes, arena, fits_fixed, set_input, to_floats};
+use crate::shipped;
+use crate::tensors::{self, to_chw, to_hwc};
 
 /// Runs one network call on given tensors: how the importer is held against diffusers.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// Checkpoint folder (runs the f32 precision at any timestep), or .waft file (runs its precision at its own timesteps).
     model: PathBuf,
-    /// Tensors `sample` (N, C, H, W) f32, `timestep` (N) i64 or f32, and `class_labels` (N) i64 where there are classes.
-    #[arg(long)]
+    /// Tensors `sample` (N, C, H, W) f32, `timestep` (N) i64 or f32, and `class_labels` (N) i64 where there are classes; all
+    /// numbers finite.
+    #[arg(long, value_name = "F.safetensors")]
     input: PathBuf,
     /// Gets tensor `out` (N, C, H, W) f32.
-    #[arg(long)]
+    #[arg(long, value_name = "F.safetensors")]
     out: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    reading: CheckpointArgs,
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    check_extension("--out", Some(&args.out), &["safetensors"])?;
+    let [model, weights] = model_files(&args.model.to_string_lossy());
+    let inputs =
+        [("MODEL", model.as_path()), ("MODEL's weights", weights.as_path()), ("--input", args.input.as_path())];
+    output::check(&inputs, &[("--out", &args.out)])?;
     let input = tensors::read(&args.input)?;
     let (shape, sample) = input.f32("sample")?;
     let timesteps = input.integers("timestep")?;
@@ -40,9 +50,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     let is_checkpoint = args.model.is_dir();
     let bytes: AlignedBytes = if is_checkpoint {
-        waft_host::export::predictor(&Checkpoint::open(&args.model)?, &timesteps)?
+        predictor(&args.reading.open(&args.model)?, &timesteps)?
     } else {
-        waft_host::shipped::read(&args.model)?
+        shipped::read(&args.model)?
     };
     let model = Model::from_bytes(bytes.as_slice())?;
     let input_shape = model.image_shape();
@@ -50,10 +60,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if shape != [count, channels, rows, cols] {
         bail!("{}: sample has shape {shape:?}, expected (N, {channels}, {rows}, {cols})", args.input.display());
     }
+    if let Some(value) = sample.iter().find(|value| model.precision() == Precision::I8 && !fits_fixed(**value)) {
+        bail!("{}: sample holds {value}; the i8 precision takes numbers between -2048 and 2048", args.input.display());
+    }
     let output = model.tensor(model.header().prediction).context("the model has no output")?;
     let output_shape = [rows, cols, usize::from(output.channels)];
     let samples = to_hwc(&sample, input_shape);
-    let weights = waft_host::shipped::weights(&args.model.to_string_lossy(), &model)?;
+    let weights = shipped::weights(&args.model.to_string_lossy(), &model)?;
     let mut memory = arena(&model);
     let mut outputs = vec![];
     for (call, sample) in samples.chunks_exact(rows * cols * channels).enumerate() {
@@ -69,18 +82,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         outputs.extend(to_floats(prediction.output()));
     }
     let values = to_chw(&outputs, output_shape);
-    write_whole(&args.out, |path| Ok(tensors::write(path, "out", &[count, output_shape[2], rows, cols], &values)?))?;
+    write_whole(&args.out, &tensors::encode("out", &[count, output_shape[2], rows, cols], &values)?)?;
+    let precision = precision_name(model.precision());
     if args.json {
-        print_json(&json!({ "calls": count, "precision": waft_host::export::precision_name(model.precision()) }))?;
+        return print_json(&json!({ "calls": count, "precision": precision }));
     }
-    Ok(())
+    output::print(&format!("{}: {count} calls in precision {precision}\n", args.out.display()))
 }
 
 /// The list and step of a .waft file that visits a timestep.
 fn find_step(model: &Model<'_>, timestep: i64) -> anyhow::Result<(u16, u32)> {
     let mut known = vec![];
     for index in 0..model.schedules() {
-        let list = waft_host::shipped::timesteps(model, index);
+        let list = shipped::timesteps(model, index);
         if let Some(step) = list.iter().position(|&t| i64::from(t) == timestep) {
             return Ok((index, step as u32));
         }

@@ -1,18 +1,22 @@
 //! `inspect`.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use serde_json::json;
 use waft::Model;
 use waft::format::{NONE, Op, Upsample};
-use waft_host::report::{Memory, memory_map};
-use waft_host::shipped;
 
-use crate::args::{print_json, write_whole};
+use super::args::{check_extension, model_files};
+use super::output::{self, print_json, write_whole};
+use crate::export::precision_name;
+use crate::report::{self, Memory, memory_map};
+use crate::shipped;
+use crate::text::visible;
 
 /// Shows what is in a .waft file.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// The file, or the name of a shipped model.
     model: String,
     /// Draws the memory map, time against address.
@@ -24,14 +28,19 @@ pub(crate) struct Args {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    check_extension("--svg", args.svg.as_deref(), &["svg"])?;
+    if let Some(svg) = &args.svg {
+        let [model, weights] = model_files(&args.model);
+        output::check(&[("MODEL", &model), ("MODEL's weights", &weights)], &[("--svg", svg)])?;
+    }
     let bytes = shipped::find(&args.model, None, None, &())?;
     let model = Model::from_bytes(bytes.as_slice())?;
     let header = model.header();
-    let memory: Vec<Memory> = waft_host::report::memory(&model);
+    let memory: Vec<Memory> = report::memory(&model);
     if let Some(path) = &args.svg {
         let svg = memory_map(&model, &memory);
-        write_whole(path, |path| Ok(std::fs::write(path, &svg)?))?;
+        write_whole(path, svg.as_bytes())?;
     }
     let ops: Vec<(String, Op)> =
         (0..model.ops()).filter_map(|i| model.op(i)).map(|op| (describe(&model, &op), op)).collect();
@@ -40,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return print_json(&json!({
             "name": model.name(),
             "provenance": model.provenance(),
-            "precision": waft_host::export::precision_name(model.precision()),
+            "precision": precision_name(model.precision()),
             "flash_bytes": header.file_bytes,
             "arena_bytes": header.arena_bytes,
             "arena_lower_bound_bytes": header.arena_lower_bound,
@@ -59,24 +68,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }));
     }
     let [h, w, c] = model.image_shape();
-    println!("{} ({})", model.name(), waft_host::export::precision_name(model.precision()));
+    let mut text = format!("{} ({})\n", visible(model.name()), precision_name(model.precision()));
     for line in model.provenance().lines() {
-        println!("  {line}");
+        writeln!(text, "  {}", visible(line))?;
     }
-    println!("  image {h}×{w}×{c}, classes {}, {} parameters", model.classes(), header.params);
-    println!(
+    writeln!(text, "  image {h}×{w}×{c}, classes {}, {} parameters", model.classes(), header.params)?;
+    writeln!(
+        text,
         "  flash {} bytes, arena {} bytes (lower bound {})",
         header.file_bytes, header.arena_bytes, header.arena_lower_bound
-    );
-    println!("  {} MACs a call", header.macs);
+    )?;
+    writeln!(text, "  {} MACs a call", header.macs)?;
     for list in &lists {
-        println!("  {} steps: {list:?}", list.len());
+        writeln!(text, "  {} steps: {list:?}", list.len())?;
     }
-    println!();
-    for (index, (text, _)) in ops.iter().enumerate() {
-        println!("{index:>4}  {text}");
+    text.push('\n');
+    for (index, (description, _)) in ops.iter().enumerate() {
+        writeln!(text, "{index:>4}  {description}")?;
     }
-    Ok(())
+    output::print(&text)
 }
 
 fn kind(op: &Op) -> &'static str {

@@ -1,0 +1,154 @@
+//! What several commands share.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::ensure;
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::print_notes;
+use crate::checkpoint::{self, Checkpoint};
+use crate::gpu::Device;
+use crate::gpu::host::Host;
+use crate::progress::Progress;
+
+/// How a model computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// Integers only.
+    I8,
+    /// Half precision.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+impl From<Precision> for waft::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::I8 => waft::Precision::I8,
+            Precision::F16 => waft::Precision::F16,
+            Precision::F32 => waft::Precision::F32,
+        }
+    }
+}
+
+/// What runs the kernels of the GPU backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// This machine's processor.
+    Cpu,
+    /// A CUDA GPU, the first that the driver lists (`CUDA_VISIBLE_DEVICES` chooses).
+    Cuda,
+}
+
+impl Backend {
+    /// As on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// If there is none, or this build has no part for it.
+    pub fn open(self) -> anyhow::Result<Box<dyn Device>> {
+        match self {
+            Self::Cpu => Ok(Box::new(Host::default())),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Ok(Box::new(crate::gpu::cuda::Cuda::open(0)?)),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda => anyhow::bail!("this build has no CUDA: build it with the feature `cuda`"),
+        }
+    }
+}
+
+/// Progress bars on stderr, one for each stage; nothing if that is not a terminal.
+pub struct Bar(Mutex<ProgressBar>);
+
+impl Default for Bar {
+    fn default() -> Self {
+        Self(Mutex::new(ProgressBar::hidden()))
+    }
+}
+
+impl Bar {
+    fn bar(&self) -> MutexGuard<'_, ProgressBar> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, stage: &'static str, total: u64) {
+        if std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}").expect("a valid template");
+            *self.bar() = ProgressBar::new(total).with_style(style).with_message(stage);
+        }
+    }
+
+    fn advance(&self, units: u64) {
+        self.bar().inc(units);
+    }
+
+    fn end(&self) {
+        self.bar().finish_and_clear();
+    }
+}
+
+/// Refuses a file name without one of the extensions that a command writes, before any work.
+pub(super) fn check_extension(option: &str, path: Option<&Path>, known: &[&str]) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+    ensure!(known.contains(&extension.as_str()), "{option} {}: end it in .{}", path.display(), known.join(" or ."));
+    Ok(())
+}
+
+/// Parses classifier-free guidance.
+pub(super) fn guidance(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(guidance) if (-1000.0..=1000.0).contains(&guidance) => Ok(guidance),
+        _ => Err("guidance is a number between -1000 and 1000".into()),
+    }
+}
+
+/// The files that a model is read from: itself, and its weights' own file.
+pub(super) fn model_files(model: &str) -> [PathBuf; 2] {
+    [PathBuf::from(model), Path::new(model).with_extension("weights")]
+}
+
+/// Which files of a checkpoint are read.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Reading the checkpoint")]
+pub(super) struct CheckpointArgs {
+    /// The scheduler's configuration, or its folder [default: where diffusers puts it].
+    #[arg(long, value_name = "PATH")]
+    scheduler_config: Option<PathBuf>,
+    /// Variant of the weights, as fp16 [default: the plain ones, or the only variant there is].
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Height and width to draw, for a configuration whose sample_size is null [default: the configuration's].
+    #[arg(long, value_name = "H,W", value_delimiter = ',', num_args = 1..=2)]
+    size: Option<Vec<usize>>,
+}
+
+impl CheckpointArgs {
+    /// Opens a checkpoint, and tells what was chosen on the way.
+    pub(super) fn open(&self, path: &Path) -> anyhow::Result<Checkpoint> {
+        let size = match self.size.as_deref() {
+            None => None,
+            Some(&[side]) => Some([side, side]),
+            Some(&[height, width]) => Some([height, width]),
+            Some(other) => anyhow::bail!("--size {other:?}: give one side, or height and width"),
+        };
+        let (scheduler_config, variant) = (self.scheduler_config.clone(), self.variant.clone());
+        let checkpoint = Checkpoint::open_with(path, &checkpoint::Options { scheduler_config, variant, size })?;
+        let notes: Vec<String> = checkpoint.notes().iter().map(ToString::to_string).collect();
+        print_notes(notes.iter().map(String::as_str));
+        Ok(checkpoint)
+    }
+}

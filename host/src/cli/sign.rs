@@ -1,0 +1,73 @@
+//! `sign`: puts an Ed25519 signature at the end of a model file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use ed25519_dalek::{Signer, SigningKey};
+use serde_json::json;
+use waft::Model;
+
+use super::output::{self, print_json, write_whole};
+use crate::sample::AlignedBytes;
+
+/// Signs a .waft file, so that devices that know the public key accept nothing else.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The .waft file.
+    model: PathBuf,
+    /// File with the secret key, 64 hexadecimal digits; keep it out of repositories.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Make a new key first, readable by its owner only; nothing is overwritten by it.
+    #[arg(long)]
+    new_key: bool,
+    /// The signed file.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    check_files(args)?;
+    let file = std::fs::read(&args.model).with_context(|| args.model.display().to_string())?;
+    Model::from_bytes(AlignedBytes::copy_of(&file).as_slice())
+        .with_context(|| format!("{} is not a model", args.model.display()))?;
+    if args.new_key {
+        create(&args.key)?;
+        // Only now can a second name of the key's file be seen.
+        check_files(args)?;
+    }
+    let key = read(&args.key)?;
+    let signature = key.sign(&file).to_bytes();
+    write_whole(&args.out, &[file.as_slice(), &signature].concat())?;
+    let public = hex::encode(key.verifying_key().as_bytes());
+    if args.json {
+        return print_json(&json!({ "public_key": public, "signature": hex::encode(signature) }));
+    }
+    output::print(&format!("{} signed; public key for Model::from_signed_bytes:\n{public}\n", args.out.display()))
+}
+
+/// The key is an input, and an output too where it is to be made.
+fn check_files(args: &Args) -> anyhow::Result<()> {
+    output::check(&[("MODEL", &args.model), ("--key", &args.key)], &[("--out", &args.out)])?;
+    output::distinct(("--key", &args.key), ("--out", &args.out))
+}
+
+fn create(path: &Path) -> anyhow::Result<()> {
+    let mut secret = [0u8; ed25519_dalek::SECRET_KEY_LENGTH];
+    getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    output::create_secret(path, &format!("{}\n", hex::encode(secret)))
+        .with_context(|| format!("cannot create the key {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<SigningKey> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the key {}; --new-key makes one", path.display()))?;
+    let mut secret = [0u8; ed25519_dalek::SECRET_KEY_LENGTH];
+    hex::decode_to_slice(text.trim(), &mut secret)
+        .with_context(|| format!("{}: a key is 64 hexadecimal digits", path.display()))?;
+    Ok(SigningKey::from_bytes(&secret))
+}

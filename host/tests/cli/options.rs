@@ -1,0 +1,135 @@
+//! Options that contradict each other, the precision or the model, and values out of range, are refused by name.
+
+use std::path::Path;
+
+use crate::{export, failure, golden, json, text};
+
+fn refused(arguments: &[&str], names: &[&str]) {
+    let message = failure(arguments);
+    for name in names {
+        assert!(message.contains(name), "{arguments:?} must name {name}: {message}");
+    }
+}
+
+#[test]
+fn options_of_integers_are_refused_in_float_precisions() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("x.waft");
+    for (option, value) in [
+        ("--weights", "i4"),
+        ("--weights", "i8"),
+        ("--calib", "4"),
+        ("--residual", "i16"),
+        ("--rounding", "nearest"),
+        ("--ranges", "minmax"),
+        ("--bias-correction", "false"),
+        ("--step-scales", "true"),
+        ("--shortcuts", "joint"),
+        ("--output-correction", "true"),
+        ("--budget-ram", "10000"),
+        ("--budget-flash", "10000"),
+    ] {
+        for precision in ["f16", "f32"] {
+            let heads = golden("heads");
+            let arguments = ["export-weights", &heads, "--out", text(&out), "--precision", precision, option, value];
+            refused(&arguments, &[option, "i8"]);
+        }
+    }
+    let heads = golden("heads");
+    let export = ["export-weights", &heads, "--out", text(&out)];
+    refused(&[&export[..], &["--calib", "0"]].concat(), &["--calib"]);
+    refused(&[&export[..], &["--stream", "0"]].concat(), &["--stream"]);
+    refused(&[&export[..], &["--budget-ram", "9", "--residual", "i8"]].concat(), &["--budget-ram", "--residual"]);
+    refused(&[&export[..], &["--guidance", "nan"]].concat(), &["--guidance", "-1000 and 1000"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn contradictions_of_a_request_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_string();
+    let (latents, png) = (path("l.safetensors"), path("a.png"));
+    waft_host::tensors::write(Path::new(&latents), "latents", &[1, 1, 8, 8], &[0.5; 64]).expect("writes");
+    let digits = ["sample", "--model", "digits"];
+    let sample = |extra: &[&str], names: &[&str]| refused(&[&digits[..], extra].concat(), names);
+    sample(&["--latents", &latents, "--count", "2"], &["--latents", "--count"]);
+    sample(&["--guidance", "2"], &["--class"]);
+    sample(&["--trajectory"], &["--out"]);
+    sample(&["--trajectory", "--out", &path("a.safetensors")], &["--trajectory", ".png"]);
+    sample(&["--trajectory", "--out", &path("a.gif")], &["--trajectory", ".png"]);
+    sample(&["--noise", &latents], &["--noise", "eta"]);
+    sample(&["--seed", "-1"], &["--seed", "-1"]);
+    sample(&["--class", "3", "--guidance", "1001"], &["--guidance", "-1000 and 1000"]);
+    refused(&["parity", "--images", "0"], &["--images"]);
+    refused(&["parity", "--batch", "0"], &["--batch"]);
+
+    // A model without classes.
+    let velocity = path("v.waft");
+    json(&["export-weights", &golden("velocity"), "--precision", "f32", "--steps", "2", "--out", &velocity, "--json"]);
+    refused(&["sample", "--model", &velocity, "--class", "1", "--guidance", "2"], &["no classes"]);
+    assert!(!Path::new(&png).exists());
+}
+
+#[test]
+fn negative_numbers_are_values() {
+    let draw = |guidance: &str| {
+        json(&["sample", "--model", "digits", "--class", "3", "--guidance", guidance, "--json"])["digest"].clone()
+    };
+    assert_ne!(draw("-2"), draw("1"));
+    assert_eq!(draw("-2"), draw("-2.0"));
+}
+
+#[test]
+fn noise_of_the_steps_can_be_given() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_string();
+    let model = path("m.waft");
+    export(Path::new(&model), &["--eta", "1"]);
+    let write = |name: &str, tensor: &str, shape: &[usize], value: &dyn Fn(usize) -> f32| {
+        let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+        waft_host::tensors::write(Path::new(&path(name)), tensor, shape, &values).expect("writes");
+        path(name)
+    };
+    let (rows, cols) = (8, 12);
+    let wave = |i: usize| (i as f32 * 0.37).sin();
+    let latents = write("l.safetensors", "latents", &[2, 1, rows, cols], &wave);
+    let noise = write("n.safetensors", "noise", &[3, 2, 1, rows, cols], &wave);
+    let sample = ["sample", "--model", &model, "--json"];
+    let given = ["--latents", &latents, "--noise", &noise];
+    let draw = |extra: &[&str]| json(&[&sample[..], extra].concat())["digest"].clone();
+    let all = draw(&given);
+    // Each part has its say, and the seed draws what is not given.
+    assert_ne!(all, draw(&["--latents", &latents]));
+    assert_ne!(all, draw(&["--noise", &noise]));
+    assert_ne!(draw(&["--latents", &latents]), draw(&["--latents", &latents, "--seed", "1"]));
+    assert_ne!(draw(&["--noise", &noise]), draw(&["--noise", &noise, "--seed", "1"]));
+    let refusal = |extra: &[&str], names: &[&str]| refused(&[&sample[..], extra].concat(), names);
+    refusal(&[&given[..], &["--seed", "1"]].concat(), &["--seed"]);
+
+    // The same pictures in the other order give the same pictures: noise follows its picture.
+    let area = rows * cols;
+    let swap = |i: usize| wave(i / (2 * area) * (2 * area) + (i + area) % (2 * area));
+    let (l, n) = (path("l2.safetensors"), path("n2.safetensors"));
+    write("l2.safetensors", "latents", &[2, 1, rows, cols], &swap);
+    write("n2.safetensors", "noise", &[3, 2, 1, rows, cols], &swap);
+    let samples = |latents: &str, noise: &str, out: &str| {
+        draw(&["--latents", latents, "--noise", noise, "--out", out]);
+        waft_host::tensors::read(Path::new(out)).expect("reads").f32("sample").expect("sample").1
+    };
+    let (first, second) = (samples(&latents, &noise, &path("a.safetensors")), samples(&l, &n, &path("b.safetensors")));
+    assert!(first[..area] == second[area..] && first[area..] == second[..area]);
+
+    let short = write("s.safetensors", "noise", &[2, 2, 1, rows, cols], &wave);
+    refusal(&["--noise", &short], &["[2, 2, 1, 8, 12]", "(3, N, 1, 8, 12)"]);
+    let one = write("o.safetensors", "noise", &[3, 1, 1, rows, cols], &wave);
+    refusal(&["--latents", &latents, "--noise", &one], &["--latents holds 2", "--noise 1"]);
+    let infinite =
+        write("i.safetensors", "noise", &[3, 2, 1, rows, cols], &|i| if i == 7 { f32::INFINITY } else { 0.0 });
+    refusal(&["--noise", &infinite], &["noise", "inf", "finite"]);
+    let nan = write("nan.safetensors", "latents", &[2, 1, rows, cols], &|i| if i == 7 { f32::NAN } else { 0.0 });
+    refusal(&["--latents", &nan], &["latents", "NaN", "finite"]);
+    let large = write("large.safetensors", "latents", &[2, 1, rows, cols], &|_| 1e6);
+    refusal(&["--latents", &large], &["-2048 and 2048"]);
+    let input = write("p.safetensors", "sample", &[1, 1, rows, cols], &|_| f32::NAN);
+    refused(&["predict", &model, "--input", &input, "--out", &path("out.safetensors")], &["sample", "NaN"]);
+}

@@ -1,0 +1,233 @@
+//! Nothing is replaced by accident, nothing is half-written, nothing stays behind.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{export, failure, golden, json, text, waft};
+
+/// The files of a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+/// A folder with a model `m.waft`.
+fn folder_with_model() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = folder.path().join("m.waft");
+    export(&model, &[]);
+    (folder, model)
+}
+
+#[test]
+fn inputs_are_not_replaced_whatever_they_are_called() {
+    let (folder, model) = folder_with_model();
+    let before = fs::read(&model).expect("written");
+    let path = |name: &str| folder.path().join(name);
+    symlink("m.waft", path("link.svg")).expect("links");
+    fs::hard_link(&model, path("hard.svg")).expect("links");
+    fs::create_dir(path("sub")).expect("a folder");
+    for name in ["link.svg", "hard.svg", "sub/../link.svg"] {
+        let refused = failure(&["inspect", text(&model), "--svg", text(&path(name))]);
+        assert!(refused.contains("--svg") && refused.contains("an input"), "{name}: {refused}");
+    }
+    let latents = path("l.safetensors");
+    waft_host::tensors::write(&latents, "latents", &[1, 1, 8, 12], &[0.0; 96]).expect("writes");
+    let sample = ["sample", "--model", text(&model), "--latents", text(&latents), "--out", text(&latents)];
+    assert!(failure(&sample).contains("--latents, an input"));
+
+    // A file of the checkpoint, but not a model that lies beside it.
+    let checkpoint = path("checkpoint");
+    fs::create_dir(&checkpoint).expect("a folder");
+    for file in fs::read_dir(golden("heads")).expect("a folder") {
+        let file = file.expect("an entry").path();
+        fs::copy(&file, checkpoint.join(file.file_name().expect("a name"))).expect("copies");
+    }
+    let config = checkpoint.join("config.json");
+    let export = |out: &Path| waft(&["export-weights", text(&checkpoint), "--precision", "f32", "--out", text(out)]);
+    let refused = String::from_utf8(export(&config).stderr).expect("text");
+    assert!(refused.contains("CHECKPOINT, an input"), "{refused}");
+    let inside = checkpoint.join("m.waft");
+    assert!(export(&inside).status.success() && export(&inside).status.success());
+    assert_eq!(fs::read(&model).expect("still there"), before);
+}
+
+#[test]
+fn two_outputs_have_two_names() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("a.weights");
+    let refused = failure(&["export-weights", &golden("heads"), "--stream", "4096", "--out", text(&out)]);
+    assert!(refused.contains("--out") && refused.contains("same file"), "{refused}");
+    // The weights would go through a link onto the model.
+    symlink("b.waft", folder.path().join("b.weights")).expect("links");
+    let out = folder.path().join("b.waft");
+    let refused = failure(&["export-weights", &golden("heads"), "--stream", "4096", "--out", text(&out)]);
+    assert!(refused.contains("same file"), "{refused}");
+    assert_eq!(names(folder.path()), ["b.weights"]);
+}
+
+#[test]
+fn links_stay_and_permissions_stay() {
+    let (folder, model) = folder_with_model();
+    let path = |name: &str| folder.path().join(name);
+    let draw = |out: &Path| json(&["inspect", text(&model), "--svg", text(out), "--json"]);
+    fs::write(path("target.svg"), "old").expect("writes");
+    fs::set_permissions(path("target.svg"), fs::Permissions::from_mode(0o640)).expect("changes");
+    symlink("target.svg", path("link.svg")).expect("links");
+    symlink("new.svg", path("dangling.svg")).expect("links");
+    symlink("circle.svg", path("circle.svg")).expect("links");
+    draw(&path("link.svg"));
+    draw(&path("dangling.svg"));
+    for (link, target) in [("link.svg", "target.svg"), ("dangling.svg", "new.svg")] {
+        assert!(fs::symlink_metadata(path(link)).expect("exists").is_symlink(), "{link} is no link any more");
+        assert!(fs::read_to_string(path(target)).expect("written").starts_with("<svg"));
+    }
+    let mode = |name: &str| fs::metadata(path(name)).expect("exists").permissions().mode() & 0o777;
+    assert_eq!(mode("target.svg"), 0o640);
+    // A new file has what a file made any other way has.
+    fs::write(path("plain"), "").expect("writes");
+    assert_eq!(mode("new.svg"), mode("plain"));
+    failure(&["inspect", text(&model), "--svg", text(&path("circle.svg"))]);
+    fs::set_permissions(path("target.svg"), fs::Permissions::from_mode(0o444)).expect("changes");
+    assert!(failure(&["inspect", text(&model), "--svg", text(&path("link.svg"))]).contains("write-protected"));
+}
+
+#[test]
+fn special_files_are_written_to_or_refused() {
+    let (folder, model) = folder_with_model();
+    let path = |name: &str| folder.path().join(name);
+    let pipe = path("pipe.svg");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read_to_string(pipe).expect("reads")
+    });
+    json(&["inspect", text(&model), "--svg", text(&pipe), "--json"]);
+    assert!(reader.join().expect("ends").starts_with("<svg"));
+    assert!(fs::metadata(&pipe).expect("exists").file_type().is_fifo());
+
+    symlink("/dev/null", path("null.svg")).expect("links");
+    json(&["inspect", text(&model), "--svg", text(&path("null.svg")), "--json"]);
+    assert!(fs::metadata("/dev/null").expect("exists").file_type().is_char_device());
+
+    fs::create_dir(path("folder.svg")).expect("a folder");
+    assert!(failure(&["inspect", text(&model), "--svg", text(&path("folder.svg"))]).contains("that is a folder"));
+    let refused = failure(&["export-weights", &golden("heads"), "--precision", "f32", "--out", "/dev/stdout"]);
+    assert!(refused.contains("standard output"), "{refused}");
+    let refused = failure(&["inspect", text(&model), "--svg", text(&path("nowhere/a.svg"))]);
+    assert!(refused.contains("nowhere"), "{refused}");
+}
+
+#[test]
+fn keys_are_secret_and_stay() {
+    let (folder, model) = folder_with_model();
+    let path = |name: &str| folder.path().join(name);
+    let key = path("waft.key");
+    let sign = |key: &Path, out: &Path, new: bool| {
+        let arguments = ["sign", text(&model), "--key", text(key), "--out", text(out)];
+        waft(&[&arguments[..], if new { &["--new-key"] } else { &[] }].concat())
+    };
+    for name in ["waft.key", "./waft.key", "sub/../waft.key"] {
+        fs::create_dir_all(path("sub")).expect("a folder");
+        assert!(!sign(&key, &path(name), true).status.success() && !key.exists(), "{name}");
+    }
+    assert!(sign(&key, &path("signed"), true).status.success());
+    let secret = fs::read(&key).expect("written");
+    assert_eq!(fs::metadata(&key).expect("exists").permissions().mode() & 0o777, 0o600);
+    symlink("waft.key", path("link")).expect("links");
+    fs::hard_link(&key, path("hard")).expect("links");
+    for name in ["waft.key", "link", "hard"] {
+        assert!(!sign(&key, &path(name), false).status.success(), "{name}");
+    }
+    // Another key as the output, a key of an existing name, and one through a link without a target.
+    assert!(sign(&path("other.key"), &path("signed"), true).status.success());
+    let refused = String::from_utf8(sign(&path("other.key"), &key, false).stderr).expect("text");
+    assert!(refused.contains("a secret key"), "{refused}");
+    assert!(!sign(&model, &path("signed2"), true).status.success());
+    symlink("absent", path("dangling.key")).expect("links");
+    assert!(!sign(&path("dangling.key"), &path("signed2"), true).status.success());
+    assert_eq!(fs::read(&key).expect("still there"), secret);
+    assert!(!path("absent").exists() && !path("signed2").exists());
+    assert!(names(folder.path()).iter().all(|name| !name.ends_with(".part")));
+}
+
+/// A signal between the first temporary file and the last rename: a full pipe holds the second output up.
+#[test]
+fn nothing_stays_behind_after_a_signal() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let out = folder.path().join("m.waft");
+        assert!(Command::new("mkfifo").arg(&out).status().expect("mkfifo").success());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_waft"))
+            .args(["export-weights", &golden("heads"), "--precision", "f32", "--stream", "8192", "--out", text(&out)])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("starts");
+        // Nobody reads the pipe: the weights lie in their temporary file, and the program waits.
+        while !names(folder.path()).iter().any(|name| name.ends_with(".part")) {
+            assert!(child.try_wait().expect("a state").is_none(), "ended early");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().expect("kill").success());
+        assert_eq!(child.wait().expect("ends").code(), Some(code));
+        assert_eq!(names(folder.path()), ["m.waft"]);
+    }
+}
+
+#[test]
+fn closed_and_full_outputs_are_no_panic() {
+    let run = |arguments: &[&str], stdout: Stdio| {
+        let child =
+            Command::new(env!("CARGO_BIN_EXE_waft")).args(arguments).stdout(stdout).stderr(Stdio::piped()).spawn();
+        child.expect("starts").wait_with_output().expect("ends")
+    };
+    for arguments in
+        [&["inspect", "digits"][..], &["inspect", "digits", "--json"], &["sample", "--help"], &["--version"]]
+    {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("opens");
+        let output = run(arguments, full.into());
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert!(message.contains("standard output") && !message.contains("panicked"), "{message}");
+
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = run(arguments, writer.into());
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &[][..]), "{arguments:?}");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let full = folder.path().join("full.svg");
+    symlink("/dev/full", &full).expect("links");
+    assert!(failure(&["inspect", "digits", "--svg", text(&full)]).contains("cannot write"));
+}
+
+#[test]
+fn names_cannot_steer_the_terminal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = folder.path().join("m.waft");
+    let name = "a\u{1b}[2J\u{9b}31m\nforged </text><script>";
+    export(&model, &["--name", name]);
+    let svg = folder.path().join("\u{1b}]0;title\u{7}.svg");
+    for arguments in [
+        &["inspect", text(&model), "--svg", text(&svg)][..],
+        &["inspect", text(&model), "--json"],
+        &["inspect", "\u{1b}[31m"],
+        &["inspect", "digits", "--\u{1b}[31m"],
+    ] {
+        let output = waft(arguments);
+        for stream in [output.stdout, output.stderr] {
+            let shown = String::from_utf8(stream).expect("text");
+            assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{arguments:?}: {shown:?}");
+            assert!(!shown.lines().any(|line| line.starts_with("forged")), "{shown}");
+        }
+    }
+    assert_eq!(json(&["inspect", text(&model), "--json"])["name"], name, "JSON escapes, and loses nothing");
+    let svg = fs::read_to_string(svg).expect("written");
+    assert!(!svg.contains("<script") && !svg.contains('\u{1b}'), "{svg}");
+}
