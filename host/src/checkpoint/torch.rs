@@ -77,8 +77,8 @@ fn state_dict<'p>(pickle: &'p Pickle, notes: &mut Vec<Note>) -> Result<Vec<(&'p 
             if !keys.is_empty() {
                 notes.push(Note::NotTensors { keys });
             }
-            let tensor = |(key, value)| match value {
-                &Value::Tensor(ref tensor) => Some((key, &**tensor)),
+            let tensor = |(key, value): (&'p str, &'p Value)| match value {
+                Value::Tensor(tensor) => Some((key, &**tensor)),
                 _ => None,
             };
             return Ok(named.into_iter().filter_map(tensor).collect());
