@@ -63,10 +63,13 @@ fn contradictions_of_a_request_are_refused() {
     refused(&["parity", "--images", "0"], &["--images"]);
     refused(&["parity", "--batch", "0"], &["--batch"]);
 
-    // A model without classes.
-    let velocity = path("v.waft");
+    // A model without classes, and one with classes but none that means "no class".
+    let (heads, velocity) = (path("h.waft"), path("v.waft"));
+    export(Path::new(&heads), &[]);
     json(&["export-weights", &golden("velocity"), "--precision", "f32", "--steps", "2", "--out", &velocity, "--json"]);
-    refused(&["sample", "--model", &velocity, "--class", "1", "--guidance", "2"], &["no classes"]);
+    let guided = ["--class", "1", "--guidance", "2"];
+    refused(&[&["sample", "--model", &heads], &guided[..]].concat(), &["--class", "no classes"]);
+    refused(&[&["sample", "--model", &velocity], &guided[..]].concat(), &["guidance"]);
     assert!(!Path::new(&png).exists());
 }
 

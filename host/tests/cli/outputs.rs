@@ -164,7 +164,7 @@ fn nothing_stays_behind_after_a_signal() {
         let out = folder.path().join("m.waft");
         assert!(Command::new("mkfifo").arg(&out).status().expect("mkfifo").success());
         let mut child = Command::new(env!("CARGO_BIN_EXE_waft"))
-            .args(["export-weights", &golden("heads"), "--precision", "f32", "--stream", "8192", "--out", text(&out)])
+            .args(["export-weights", &golden("heads"), "--precision", "f32", "--stream", "65536", "--out", text(&out)])
             .stdout(Stdio::null())
             .spawn()
             .expect("starts");
