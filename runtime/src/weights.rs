@@ -1,7 +1,7 @@
 //! Weights that are not addressable memory: read piece by piece into a window of the arena while the model runs.
 
 use crate::error::RunError;
-use crate::format::{Chunks, Conv2d, crc32, u32_at};
+use crate::format::{Chunks, Conv2d, crc32};
 use crate::ops::{Context, conv2d};
 
 /// Bytes that one step reads at most, and the granularity of reading: offsets and lengths are multiples of 16.
@@ -167,6 +167,51 @@ impl<R: embedded_io::Read> WeightSource for Line<R> {
     }
 }
 
+/// The window that the weights of a convolution pass through, and what a slice needs of them.
+pub(crate) struct Window<'a> {
+    /// Chunks of the weights.
+    chunks: Chunks,
+    /// The last chunk that the slice needs.
+    needed: u32,
+    /// Chunks that the window holds.
+    buffers: u32,
+    /// First byte of the window in the arena.
+    offset: u64,
+    /// First byte of the weights in their file.
+    weights: u64,
+    /// The CRC-32 of each chunk.
+    checks: &'a [u32],
+}
+
+impl<'a> Window<'a> {
+    pub(crate) fn bind(context: &Context<'a>, op: &Conv2d, slice: u32) -> Option<Self> {
+        let window = context.tensor(op.window)?;
+        let outputs = context.tensor(op.output)?.channels;
+        let inputs = context.tensor(op.scratch)?.channels;
+        let chunks = op.chunks(outputs.into(), inputs.into())?;
+        Some(Self {
+            needed: conv2d::chunk(context, op, slice)? as u32,
+            buffers: chunks.buffers(window.bytes.into()) as u32,
+            offset: window.offset.into(),
+            weights: op.weights.into(),
+            checks: context.data(op.checks, chunks.count as usize)?,
+            chunks,
+        })
+    }
+
+    /// Bytes of a chunk.
+    fn size(&self, chunk: u32) -> u32 {
+        let last = u64::from(chunk) + 1 == self.chunks.count;
+        (if last { self.chunks.last_bytes } else { self.chunks.bytes }) as u32
+    }
+
+    /// The first byte of a chunk's place in the arena, and of the chunk in the weights' file.
+    fn place(&self, chunk: u32) -> [u64; 2] {
+        let buffer = chunk.checked_rem(self.buffers).unwrap_or(0);
+        [self.offset + u64::from(buffer) * self.chunks.bytes, self.weights + u64::from(chunk) * self.chunks.bytes]
+    }
+}
+
 /// How far the weights of the current operation have come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Loading {
@@ -179,46 +224,37 @@ pub(crate) struct Loading {
 }
 
 impl Loading {
-    /// Reads one more piece if the window has room for it; whether the chunk that `slice` needs is complete.
+    /// Reads one more piece if the window has room for it; whether the chunk that the slice of operation `op` needs is
+    /// complete.
     pub(crate) fn advance<W: WeightSource>(
         &mut self,
-        context: &Context<'_>,
-        index: u16,
-        op: &Conv2d,
-        slice: u32,
+        op: u16,
+        window: &Window<'_>,
         arena: &mut [u8],
         source: &mut W,
     ) -> Result<bool, RunError> {
-        let corrupt = RunError::Corrupt { op: index };
-        let needed = conv2d::chunk(context, op, slice).ok_or(corrupt)? as u32;
-        let window = context.tensor(op.window).ok_or(corrupt)?;
-        let outputs = context.tensor(op.output).ok_or(corrupt)?.channels;
-        let inputs = context.tensor(op.scratch).ok_or(corrupt)?.channels;
-        let chunks: Chunks = op.chunks(outputs.into(), inputs.into()).ok_or(corrupt)?;
-        let buffers = chunks.buffers(window.bytes.into()) as u32;
-        if u64::from(self.ready) < chunks.count && self.ready < needed.saturating_add(buffers) {
-            let last = u64::from(self.ready) + 1 == chunks.count;
-            let size = if last { chunks.last_bytes } else { chunks.bytes } as u32;
-            let start = u64::from(window.offset) + u64::from(self.ready % buffers.max(1)) * chunks.bytes;
-            let start = start as usize + self.loaded as usize;
+        // Chunks are read in ascending order; there is a check for each.
+        if self.ready < window.needed.saturating_add(window.buffers)
+            && let Some(&check) = window.checks.get(self.ready as usize)
+        {
+            let size = window.size(self.ready);
+            let [place, offset] = window.place(self.ready).map(|start| start + u64::from(self.loaded));
+            let (place, offset) = (place as usize, offset as u32);
             let len = (size.saturating_sub(self.loaded) as usize).min(PIECE);
-            let into = arena.get_mut(start..start + len).ok_or(corrupt)?;
-            let offset = u64::from(op.weights) + u64::from(self.ready) * chunks.bytes + u64::from(self.loaded);
-            let offset = offset as u32;
+            let into = arena.get_mut(place..place + len).ok_or(RunError::Corrupt { op })?;
             let read = source.read(offset, into).map_err(|_| RunError::WeightsUnreadable { offset })?;
-            let read = read.min(len);
-            self.crc = !crc32(!self.crc, into.get(..read).ok_or(corrupt)?);
-            self.loaded += read as u32;
+            let arrived = into.get(..read).unwrap_or(into);
+            self.crc = !crc32(!self.crc, arrived);
+            self.loaded += arrived.len() as u32;
             if self.loaded >= size {
-                let check = context.model.data(op.checks as usize + 4 * self.ready as usize, 4);
-                let intact = u32_at(check, 0) == self.crc;
+                let intact = check == self.crc;
                 (self.loaded, self.crc) = (0, 0);
                 if !intact {
-                    return Err(RunError::WeightsDamaged { op: index, chunk: self.ready });
+                    return Err(RunError::WeightsDamaged { op, chunk: self.ready });
                 }
                 self.ready += 1;
             }
         }
-        Ok(self.ready > needed)
+        Ok(self.ready > window.needed)
     }
 }

@@ -1,14 +1,14 @@
 //! How inner products are computed: the room for kernels.
 //!
 //! What an operation *is* (geometry, gather, requantization, residual) stands in `ops`; the loops in which it spends its
-//! time are kernels, and stand here. [`reference`] has all of them in portable Rust. A file beside it has those that an
+//! time are kernels, and stand here. `reference` has all of them in portable Rust. A file beside it has those that an
 //! instruction family does better; `build.rs` sets the `cfg` of the family's name for the targets that have it, and that
 //! is the only place where one is chosen. All implementations of a kernel give the same bits: integer sums wrap, float
 //! sums are added in the order that the reference states.
 //!
 //! # A kernel for a core
 //! 1. Write `arch/<family>.rs` with functions of the reference's names and signatures, as many as are worth it.
-//! 2. Name the family in the list of [`kernels`] behind each of them, and declare its module below.
+//! 2. Name the family in the list `kernels` behind each of them, and declare its module below.
 //! 3. Say in `build.rs` which targets have it.
 //!
 //! The list is where dispatch and the tests come from: each implementation that this machine can run is held against

@@ -37,7 +37,7 @@ pub use op::{OP_BYTES, Op, OpKind};
 #[doc(hidden)]
 pub use record::Field;
 pub use record::Record;
-pub(crate) use record::{bytes_at, slice_at, u32_at};
+pub(crate) use record::{bytes_at, slice_at};
 pub use schedule::{FixedStep, FloatStep, STEP_BYTES, Schedule, StepScales};
 pub use tensor::{Element, Tensor};
 pub(crate) use validate::validate;

@@ -133,11 +133,6 @@ pub(crate) const fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N]
     [0; N]
 }
 
-/// The word at `at`; zero if it is not inside.
-pub(crate) const fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes_at(bytes, at))
-}
-
 /// `bytes[at..at + len]`, empty if that is not inside.
 pub(crate) const fn slice_at(bytes: &[u8], at: usize, len: usize) -> &[u8] {
     if let Some((_, tail)) = bytes.split_at_checked(at)

@@ -4,7 +4,7 @@ use crate::error::RunError;
 use crate::format::{NONE, Op};
 use crate::ops::{self, Context};
 use crate::precision::Arithmetic;
-use crate::weights::{Loading, WeightSource};
+use crate::weights::{Loading, WeightSource, Window};
 
 /// Position in the operations of one network call.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,11 +41,13 @@ impl Walk {
         let corrupt = RunError::Corrupt { op: self.op };
         let op: Op = context.model.op(self.op).ok_or(corrupt)?;
         if W::STREAMS
-            && let Op::Conv2d(op) = &op
-            && op.window != NONE
-            && !self.loading.advance(context, self.op, op, self.slice, arena, weights)?
+            && let Op::Conv2d(conv) = &op
+            && conv.window != NONE
         {
-            return Ok(Advance::Waits);
+            let window = Window::bind(context, conv, self.slice).ok_or(corrupt)?;
+            if !self.loading.advance(self.op, &window, arena, weights)? {
+                return Ok(Advance::Waits);
+            }
         }
         ops::run::<P>(context, &op, self.slice, arena).ok_or(corrupt)?;
         self.slice += 1;
