@@ -56,8 +56,7 @@ const fn validate_fixed(file: File<'_>, index: u16, step: &FixedStep) -> Check {
 
 const fn validate_float(file: File<'_>, index: u16, step: &FloatStep) -> Check {
     ensure!(is_zero(step.reserved) && is_zero(step.reserved_middle), Schedule, index);
-    // Also false for NaN.
-    ensure!(step.clip >= 0.0, Schedule, index);
+    ensure!(!step.clip.is_nan() && !step.clip.is_sign_negative(), Schedule, index);
     let [a, b] = step.x0;
     let [p, q, r, s] = step.next;
     let [u, v] = step.history;
