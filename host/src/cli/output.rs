@@ -259,7 +259,7 @@ pub(super) fn create_secret(path: &Path, text: &str) -> anyhow::Result<()> {
 /// Prints a report on standard output; control characters in it become visible.
 ///
 /// # Errors
-/// [`Closed`] if nobody reads it, or what the system says.
+/// If nobody reads it, or what the system says.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     print_raw(visible_lines(text).as_bytes())
 }
@@ -272,7 +272,7 @@ pub(super) fn print_styled(help: &clap::Error) -> anyhow::Result<()> {
 /// Prints one JSON object on standard output; control characters that JSON allows are escaped too.
 ///
 /// # Errors
-/// [`Closed`] if nobody reads it, or what the system says.
+/// If nobody reads it, or what the system says.
 pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut text = String::new();
     // They occur in strings only, and none lies outside the basic plane.

@@ -54,6 +54,7 @@ macro_rules! record {
 
         impl $name {
             /// The record at byte `at` of `bytes`; all zeros if it is not inside, which validation excludes.
+            #[inline(always)]
             pub const fn read(bytes: &[u8], at: usize) -> Self {
                 bytemuck::must_cast::<[u8; size_of::<Self>()], Self>($crate::format::bytes_at(bytes, at))
             }
@@ -124,6 +125,7 @@ macro_rules! coded_fields {
 pub(crate) use coded_fields;
 
 /// `N` bytes at `at`; zeros if they are not inside.
+#[inline(always)]
 pub(crate) const fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     if let Some((_, tail)) = bytes.split_at_checked(at)
         && let Some(found) = tail.first_chunk::<N>()
