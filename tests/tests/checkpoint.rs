@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tempfile::TempDir;
+use waft::format::Precision;
 use waft_host::checkpoint::{Checkpoint, CheckpointError, Note, Options};
 use waft_host::export::{ExportOptions, export, predictor};
 use waft_host::import::{ImportError, import, import_for_sampling};
@@ -80,14 +81,15 @@ fn two_schedulers_that_differ_are_told() {
 }
 
 #[test]
-fn without_a_scheduler_nothing_is_exported_until_one_is_given() {
+fn a_missing_scheduler_is_told_and_one_that_is_given_is_taken() {
     let folder = temporary();
     let unet = folder.path().join("checkpoint-500/unet");
     model(&unet);
     for path in [&unet, &folder.path().join("checkpoint-500")] {
         let opened = Checkpoint::open(path).expect("opens");
-        let error = export(&opened, &ExportOptions::default(), &()).expect_err("refused").to_string();
-        assert!(error.contains("none is assumed") && error.contains("give the scheduler"), "{error}");
+        let options = ExportOptions { precision: Precision::F32, steps: vec![2], ..ExportOptions::default() };
+        let notes = export(&opened, &options, &()).expect("exports").report.notes.join("\n");
+        assert!(notes.contains("took the defaults") && notes.contains("give the scheduler"), "{notes}");
         predictor(&opened, &[3]).expect("a single call needs no scheduler");
     }
     let given = folder.path().join("elsewhere").join("my.json");

@@ -84,7 +84,7 @@ pub enum CheckpointError {
     /// There is no scheduler's configuration.
     #[error(
         "{folder}: no scheduler_config.json beside the model, in its pipeline's folder or in `scheduler`; the noise \
-         schedule of the training decides what is drawn, so none is assumed: give the scheduler's configuration{}",
+         schedule of the training decides what is drawn: give the scheduler's configuration{}",
         near.as_ref().map_or(String::new(), |path| format!(" ({} may be it)", path.display()))
     )]
     NoScheduler {

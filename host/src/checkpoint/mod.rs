@@ -149,7 +149,7 @@ impl Checkpoint {
     /// The noise schedule.
     ///
     /// # Errors
-    /// If there is none: no default is right for a model that was trained with another.
+    /// If there is none. A default is right only for a model that was trained with it; the exporter takes one, and says so.
     pub fn scheduler(&self) -> Result<&SchedulerConfig, CheckpointError> {
         match &self.scheduler {
             Some(scheduler) => Ok(&scheduler.config),

@@ -57,15 +57,15 @@ pub(super) fn measure(
 }
 
 /// One network call.
-struct Call<'a> {
-    x: &'a [f32],
-    step: u32,
-    class: Option<u16>,
+pub(super) struct Call<'a> {
+    pub x: &'a [f32],
+    pub step: u32,
+    pub class: Option<u16>,
 }
 
 impl Call<'_> {
     /// Real values of each operation's result; empty for what has no real scale.
-    fn results(&self, network: &Network, file: &File) -> Result<TiVec<OpId, Vec<f64>>, ExportError> {
+    pub(super) fn results(&self, network: &Network, file: &File) -> Result<TiVec<OpId, Vec<f64>>, ExportError> {
         let model = file.model()?;
         let mut memory = sample::arena(&model);
         let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())

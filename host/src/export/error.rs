@@ -95,6 +95,25 @@ pub enum ExportError {
         /// Its shape.
         shape: Shape,
     },
+    /// A number that is not finite in a run of the file.
+    #[error(
+        "{operation}: numbers leave the range of {precision} in step {step}, where {}",
+        if .largest.is_finite() {
+            format!("f32 has up to {largest:.3e} (f16 ends at 6.55e4); export in another precision, or scale these weights down")
+        } else {
+            "f32 is not finite either; the checkpoint is damaged, or it diverges with this scheduler".to_string()
+        }
+    )]
+    NotFinite {
+        /// How the file computes.
+        precision: &'static str,
+        /// Number of the step, from 1.
+        step: usize,
+        /// The first operation whose result is not finite.
+        operation: String,
+        /// The largest magnitude of that result in `f32`.
+        largest: f64,
+    },
     /// The file that was written does not validate: too large a model, or a defect of the exporter.
     #[error("the plan does not fit the format ({0}); reduce the model, or report it if it is small")]
     Format(#[from] ModelError),

@@ -16,6 +16,7 @@ mod file;
 mod options;
 mod prepared;
 mod quantized;
+mod range;
 mod report;
 mod weights;
 
@@ -82,6 +83,8 @@ pub fn export(
     options.check()?;
     let prepared = Prepared::new(checkpoint, options)?;
     let reference = prepared.emit(Precision::F32, None)?;
+    let mut notes = prepared.notes.clone();
+    notes.extend(range::check(&prepared.network, &reference, &reference)?);
     let decided = match options.precision {
         Precision::F16 | Precision::F32 => Decided::Float(Box::new(prepared), options.precision),
         Precision::I8 => {
@@ -95,11 +98,14 @@ pub fn export(
     };
     let file = decided.emit(options.stream)?;
     let prepared = decided.prepared();
+    if options.precision == Precision::F16 {
+        range::check(&prepared.network, &reference, &file)?;
+    }
     let tensors = match options.precision {
         Precision::F32 => vec![],
         Precision::F16 | Precision::I8 => accuracy::measure(&prepared.network, &reference, &file, progress)?,
     };
-    let report = ExportReport::new(&file, prepared, tensors)?;
+    let report = ExportReport { notes, ..ExportReport::new(&file, prepared, tensors)? };
     let network = prepared.network.clone();
     Ok(Export { bytes: file.bytes, weights: options.stream.map(|_| file.weights), report, network })
 }

@@ -6,13 +6,13 @@ use waft::format::{Element, Precision, WeightLayout};
 use super::file::{File, Layout};
 use super::options::{Sampler, Steps};
 use super::{ExportError, ExportOptions};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::emit::{self, Source, StepList};
 use crate::graph::Graph;
 use crate::import::{import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::rewrite;
-use crate::schedule::{Ddim, ScheduleError, Solver, Step, history};
+use crate::schedule::{Ddim, ScheduleError, SchedulerConfig, Solver, Step, history};
 use crate::write::Writer;
 
 /// A network ready to be emitted.
@@ -50,8 +50,18 @@ impl Prepared {
             Sampler::Ddpm => Solver::Ddpm,
             Sampler::DpmSolver => Solver::DpmSolver,
         };
-        let config = checkpoint.scheduler()?;
         let mut notes = vec![];
+        let default;
+        let config = match checkpoint.scheduler() {
+            Err(error @ CheckpointError::NoScheduler { .. }) => {
+                notes.push(format!(
+                    "{error}; took the defaults of diffusers' DDIMScheduler (linear betas from 0.0001 to 0.02, 1000 timesteps)"
+                ));
+                default = SchedulerConfig::default();
+                &default
+            }
+            found => found?,
+        };
         if Solver::of(config).is_none_or(|own| std::mem::discriminant(&own) != std::mem::discriminant(&solver)) {
             let name = &config.class_name;
             notes.push(format!(

@@ -64,7 +64,7 @@ impl ExportReport {
             precision: precision_name(model.precision()),
             steps: step_lists.first().copied().unwrap_or(0),
             step_lists,
-            notes: prepared.notes.clone(),
+            notes: vec![],
             tensors,
         })
     }

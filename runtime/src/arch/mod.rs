@@ -32,6 +32,7 @@ mod dsp;
 mod tests;
 
 /// Output channels that share each activation that is loaded; also those whose four-bit weights stand side by side.
+#[cfg(feature = "i8")]
 pub(crate) const QUAD: usize = crate::format::WeightLayout::Groups4.group();
 
 /// Pixels whose float sums are computed together, so that each weight is converted once for all of them.

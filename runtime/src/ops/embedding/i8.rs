@@ -26,7 +26,7 @@ pub fn activated(op: &Embed, time: i16, class: i16) -> i16 {
 pub(crate) fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()> {
     let all = context.tensor(op.output)?.len();
     let outputs = Outputs::<i16, i16, i32>::bind(context, op, slice, arena)?;
-    let requant: &[[i32; 2]] = context.data(op.requant, all)?.get(outputs.range.clone())?;
+    let requant: &[[i32; 2]] = context.data(op.requant, all)?.get(super::outputs_of(slice, all))?;
     let rows = outputs.rows().zip(outputs.bias).zip(requant);
     for (output, ((weights, &bias), &requant)) in outputs.output.iter_mut().zip(rows) {
         *output = projected(dot_i16(weights, outputs.source), requant, bias);

@@ -50,8 +50,6 @@ struct Outputs<'a, W, X, Y> {
     /// One row for each output.
     weights: &'a [W],
     bias: &'a [Y],
-    /// The outputs' place among all.
-    range: core::ops::Range<usize>,
     output: &'a mut [Y],
 }
 
@@ -59,15 +57,13 @@ impl<'a, W: Pod, X: Pod, Y: Pod> Outputs<'a, W, X, Y> {
     fn bind(context: &Context<'a>, op: &Linear, slice: u32, arena: &'a mut [u8]) -> Option<Self> {
         let (source, output) = (context.tensor(op.source)?, context.tensor(op.output)?);
         let (inputs, outputs) = (source.len(), output.len());
-        let start = slice as usize * LINEAR_BLOCK;
-        let range = start..outputs.min(start + LINEAR_BLOCK);
+        let range = outputs_of(slice, outputs);
         let [source, output] = arena.get_disjoint_mut([source.range(), output.range()]).ok()?;
         Some(Self {
             source: view(source)?,
             weights: context.data(op.weights, outputs * inputs)?.get(range.start * inputs..range.end * inputs)?,
             bias: context.data(op.bias, outputs)?.get(range.clone())?,
-            output: view_mut(output)?.get_mut(range.clone())?,
-            range,
+            output: view_mut(output)?.get_mut(range)?,
         })
     }
 
@@ -75,6 +71,12 @@ impl<'a, W: Pod, X: Pod, Y: Pod> Outputs<'a, W, X, Y> {
     fn rows(&self) -> impl Iterator<Item = &'a [W]> + use<'a, W, X, Y> {
         self.weights.chunks_exact(self.source.len().max(1))
     }
+}
+
+/// The outputs that a slice computes, of `outputs` in all.
+fn outputs_of(slice: u32, outputs: usize) -> core::ops::Range<usize> {
+    let start = slice as usize * LINEAR_BLOCK;
+    start..outputs.min(start + LINEAR_BLOCK)
 }
 
 /// Number of slices of a linear map.

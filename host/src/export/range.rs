@@ -1,0 +1,72 @@
+//! Numbers that leave their range: found by drawing one image before the file is handed over.
+
+use waft::{Request, Session};
+
+use super::accuracy::Call;
+use super::file::File;
+use super::{ExportError, precision_name};
+use crate::network::Network;
+use crate::sample;
+
+/// A sample beyond this has left the range of images altogether.
+const DIVERGED: f32 = 10.0;
+
+/// Draws an image with `file`; what to know about it, for people.
+///
+/// # Errors
+/// If a number of the run is not finite: where it first occurs, and how large it is in `reference`, the `f32` model.
+pub(super) fn check(network: &Network, reference: &File, file: &File) -> Result<Vec<String>, ExportError> {
+    let model = file.model()?;
+    let class = (model.classes() > 0).then_some(0);
+    let request = class.map_or(Request::new(), |class| Request::new().class(class));
+    let mut memory = sample::arena(&model);
+    let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
+        .expect("the exporter's own model runs");
+    let run = session.sample(request).expect("the exporter's own request is valid");
+    let samples = sample::finish(run, true).expect("seeds do not run out").trajectory;
+    let Some(step) = samples.iter().skip(1).position(|sample| !sample.iter().all(|x| x.is_finite())) else {
+        return Ok(notes(samples.last().map_or(&[], Vec::as_slice)));
+    };
+    let call = Call { x: &samples[step], step: step as u32, class };
+    let found = call.results(network, file)?;
+    let expected = call.results(network, reference)?;
+    let first = found.iter_enumerated().find(|(_, values)| !values.iter().all(|x| x.is_finite()));
+    let (operation, largest) = match first {
+        Some((op, _)) => {
+            let largest = expected[op].iter().fold(0f64, |largest, x| largest.max(x.abs()));
+            (network.ops[op].0.clone(), if largest.is_finite() { largest } else { f64::INFINITY })
+        }
+        None => ("the sampler".into(), f64::INFINITY),
+    };
+    Err(ExportError::NotFinite { precision: precision_name(model.precision()), step: step + 1, operation, largest })
+}
+
+fn notes(image: &[f32]) -> Vec<String> {
+    let largest = image.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    let mut notes = vec![];
+    if largest > DIVERGED {
+        notes.push(format!(
+            "an image drawn for a test reaches {largest:.0}, where images end at 1: the scheduler's configuration may not be \
+             the one of the training, or its first timestep has too little signal for this sampler"
+        ));
+    } else if image.iter().all(|x| x.abs() >= 1.0) {
+        notes.push(
+            "every pixel of an image drawn for a test is saturated: the checkpoint may be untrained, or the scheduler's \
+             configuration not the one of the training"
+                .into(),
+        );
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_are_none_are_noticed() {
+        assert_eq!(notes(&[-1.0, 0.5, 1.0]), [""; 0]);
+        assert!(notes(&[-1.0, 1.0, 1.25])[0].contains("saturated"));
+        assert!(notes(&[-0.5, 2000.0])[0].contains("reaches 2000"));
+    }
+}
