@@ -7,8 +7,8 @@
     python models/distill.py models/digits/checkpoint --steps 1 --out models/digits-1step/checkpoint
     cargo xtask export-weights models/digits-1step/checkpoint --out digits-1step-i8.waft
 
-The student has the teacher's network and is sampled by plain DDIM on a fixed list of timesteps, so the exporter takes it
-as it takes any other checkpoint. The list is diffusers' leading spacing with an offset: `i * (T // n) + offset`.
+The student has the teacher's network and is sampled by plain DDIM on a fixed list of timesteps, so the exporter takes
+it as it takes any other checkpoint. The list is diffusers' leading spacing with an offset: `i * (T // n) + offset`.
 
 1. Timesteps. Without --offset, the teacher draws with every twentieth of the possible offsets; the one whose pictures
    are nearest to a fine trajectory's wins (energy distance, Szekely and Rizzo, 2013; no classifier and no data needed).
@@ -23,7 +23,7 @@ as it takes any other checkpoint. The list is diffusers' leading spacing with an
 Options: --guidance folds classifier-free guidance into the student, which then needs one call where the teacher needs
 two; --steps 1,2,4 trains one student for several counts, in turns, and saves a folder for each. The class that means
 "no class" is not trained and not saved, so a student cannot be guided. A run that was stopped goes on with the same
-command. On two cores a digits student takes about ten minutes, most of it the pairs, which students can share (--state).
+command. Students can share their pairs (--state). On two idle cores a digits student takes less than ten minutes.
 """
 
 import argparse
@@ -165,7 +165,8 @@ def read(path: Path, settings: dict) -> dict | None:
         return None
     state = torch.load(path, weights_only=True)
     if state["settings"] != settings:
-        raise SystemExit(f"{path} is of a run with other settings, {state['settings']}: remove it, or give another --state")
+        other = state["settings"]
+        raise SystemExit(f"{path} is of a run with other settings, {other}: remove it, or give another --state")
     return state
 
 
@@ -313,8 +314,8 @@ def numbers(text: str) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="the teacher: a folder that save_pretrained wrote, with its scheduler")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the student; of several counts, a folder of each")
+    parser.add_argument("checkpoint", type=Path, help="the teacher: a folder of save_pretrained, with its scheduler")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the student; of several counts, of their folders")
     parser.add_argument("--steps", type=numbers, required=True, help="network calls, or several counts with commas")
     parser.add_argument("--offset", type=numbers, help="offset of each count's timesteps [default: searched]")
     parser.add_argument("--guidance", type=float, default=1.0, help="folded into the student")
@@ -325,7 +326,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=130)
     parser.add_argument("--learning-rate", type=float, help="[default: 2e-3 for one step, 1e-3 for others]")
     parser.add_argument("--average", type=float, default=0.998, help="decay of the moving average")
-    parser.add_argument("--recompute", action="store_true", help="less memory, a third more time: recompute activations")
+    parser.add_argument("--recompute", action="store_true", help="recompute activations: less memory, more time")
     parser.add_argument("--half", action="store_true", help="save float16 weights, in files of half the size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
@@ -346,7 +347,8 @@ def main() -> None:
     for steps, offset in zip(args.steps, args.offset or []):
         if not 0 <= offset < train_timesteps // steps:
             parser.error(f"--offset {offset}: 0 to {train_timesteps // steps - 1} in {steps} steps")
-    digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in teacher.model.state_dict().values())).hexdigest()
+    weights = teacher.model.state_dict().values()
+    digest = hashlib.sha256(b"".join(value.cpu().numpy().tobytes() for value in weights)).hexdigest()
 
     offsets = args.offset or [search(teacher, steps, args.fine, args.seed) for steps in args.steps]
     lists = [teacher.timesteps(steps, offset) for steps, offset in zip(args.steps, offsets)]
