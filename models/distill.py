@@ -75,6 +75,8 @@ class Teacher:
         self.none = self.defaults.get("unconditional_class")
         classes = self.model.config.num_class_embeds or 0
         self.classes = [c for c in range(classes) if c != self.none]
+        if len(self.classes) > BLOCK:
+            raise SystemExit(f"{folder}: {len(self.classes)} classes; raise BLOCK, {BLOCK}, to at least as many")
         if guidance != 1 and self.none is None:
             raise SystemExit(f"{folder}/waft.json names no unconditional_class, which --guidance needs")
         size = self.model.config.sample_size
