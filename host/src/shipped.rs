@@ -113,9 +113,18 @@ pub fn names() -> Vec<String> {
     names
 }
 
+/// The student of a shipped model that draws in that many steps, if there is one (see `models/distill.py`): how its files
+/// begin, `NAME-Nstep`, and the folder of its checkpoint, `Nstep` in the model's.
+pub fn student(name: &str, steps: Option<usize>) -> Option<(String, PathBuf)> {
+    let steps = steps?;
+    let (stem, folder) = (format!("{name}-{steps}step"), models_folder().join(name).join(format!("{steps}step")));
+    let inside = embedded().iter().any(|(file, _)| file.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('-')));
+    (inside || folder.is_dir()).then_some((stem, folder))
+}
+
 /// A file of a shipped model, from inside this program or from the folder.
-fn shipped_file(name: &str, precision: Precision) -> Result<Option<AlignedBytes>, FindError> {
-    let file = format!("{name}-{}.waft", precision_name(precision));
+fn shipped_file(name: &str, stem: &str, precision: Precision) -> Result<Option<AlignedBytes>, FindError> {
+    let file = format!("{stem}-{}.waft", precision_name(precision));
     if let Some((_, bytes)) = embedded().iter().find(|(known, _)| *known == file) {
         return Ok(Some(AlignedBytes::copy_of(bytes)));
     }
@@ -134,8 +143,8 @@ pub fn read(path: &Path) -> Result<AlignedBytes, FindError> {
     Ok(bytes)
 }
 
-/// A model by path or name. Of a shipped model, a precision or step count that no shipped file has is exported from its
-/// checkpoint on the spot.
+/// A model by path or name. Of a shipped model, a step count that one of its students was made for stands for the student;
+/// a precision or step count that no shipped file has is exported from the checkpoint on the spot.
 ///
 /// # Errors
 /// If there is none, or it cannot be exported.
@@ -163,7 +172,9 @@ pub fn find(
         return Err(FindError::Unknown { name: name.into(), known: names().join(", ") });
     }
     let precision = precision.unwrap_or(Precision::I8);
-    if let Some(bytes) = shipped_file(name, precision)? {
+    let original = || (name.to_string(), models_folder().join(name).join("checkpoint"));
+    let (stem, folder) = student(name, steps).unwrap_or_else(original);
+    if let Some(bytes) = shipped_file(name, &stem, precision)? {
         let has = |model: &Model<'_>, n: usize| {
             (0..model.schedules()).any(|i| model.schedule(i).is_some_and(|s| s.steps as usize == n))
         };
@@ -173,7 +184,6 @@ pub fn find(
             return Ok(bytes);
         }
     }
-    let folder = models_folder().join(name).join("checkpoint");
     if !folder.is_dir() {
         let steps = steps.map_or_else(String::new, |steps| format!(" and {steps} steps"));
         let asked = format!("precision {}{steps}", precision_name(precision));

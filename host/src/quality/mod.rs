@@ -144,7 +144,7 @@ pub struct Quality {
 }
 
 /// The files that a name or path stands for, the default one first, and their folder.
-fn files(model: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
+fn files(model: &str, stem: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
     let path = Path::new(model);
     if path.is_file() {
         return Ok((vec![path.into()], path.parent().unwrap_or(Path::new(".")).into()));
@@ -158,7 +158,7 @@ fn files(model: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
         let asked = "its checkpoint and judge".into();
         return Err(FindError::NoSources { name: model.into(), asked }.into());
     }
-    let kinds = ["i8", "i4", "f16"].map(|kind| folder.join(format!("{model}-{kind}.waft")));
+    let kinds = ["i8", "i4", "f16"].map(|kind| folder.join(format!("{stem}-{kind}.waft")));
     Ok((kinds.into_iter().filter(|path| path.is_file()).collect(), folder))
 }
 
@@ -204,7 +204,8 @@ impl Setup {
     /// # Errors
     /// If something is missing or does not fit.
     pub fn new(model: &str, options: &Options, progress: &dyn Progress) -> Result<Self, QualityError> {
-        let (paths, folder) = files(model)?;
+        let student = shipped::student(model, options.steps.map(|steps| steps as usize));
+        let (paths, folder) = files(model, student.as_ref().map_or(model, |(stem, _)| stem))?;
         let mut loaded = vec![];
         for path in paths {
             let bytes = shipped::read(&path)?;
@@ -261,7 +262,8 @@ impl Setup {
             None => format!("{} means of pixels", real.dim),
         };
 
-        let checkpoint = options.checkpoint.clone().unwrap_or_else(|| folder.join("checkpoint"));
+        let checkpoint = options.checkpoint.clone().or(student.map(|(_, checkpoint)| checkpoint));
+        let checkpoint = checkpoint.unwrap_or_else(|| folder.join("checkpoint"));
         let checkpoint = Checkpoint::open(checkpoint)?;
         let float =
             ExportOptions { precision: Precision::F32, steps: vec![steps as usize], ..ExportOptions::default() };
