@@ -56,7 +56,10 @@ fn clean_samples_of_earlier_steps_are_kept() {
                 let x0 = step.clean(x, m[i]);
                 let expected = step.next(x, m[i], 0.0, x0, *history);
                 let found = f64::from(samples[k + 1][i]);
-                assert!((found - expected).abs() <= bound * largest, "{precision:?}, step {k}, {found}, not {expected}");
+                assert!(
+                    (found - expected).abs() <= bound * largest,
+                    "{precision:?}, step {k}, {found}, not {expected}"
+                );
                 *history = [x0, history[0]];
             }
         }
@@ -72,6 +75,9 @@ fn the_gpu_backend_keeps_them_too() {
         let found = images(&mut Host::default(), &model, &batch, None, &()).expect("draws");
         assert_eq!((found.images, found.different), (3, 0), "{precision:?}");
         let drawn = draw(&model, &batch, &()).expect("draws");
-        assert!(drawn.iter().all(|image| image.bytes.iter().any(|&byte| byte != image.bytes[0])), "an image, not a blank");
+        assert!(
+            drawn.iter().all(|image| image.bytes.iter().any(|&byte| byte != image.bytes[0])),
+            "an image, not a blank"
+        );
     }
 }

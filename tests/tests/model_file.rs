@@ -205,7 +205,10 @@ fn reserved_bytes_are_zeros() {
     fn reserved<R: Record>() -> impl Iterator<Item = usize> {
         let fields = R::FIELDS.windows(2).map(|pair| (pair[0], pair[1].at));
         let last = R::FIELDS.last().map(|field| (*field, R::BYTES));
-        fields.chain(last).filter(|(field, _)| field.name.starts_with("reserved")).flat_map(|(field, end)| field.at..end)
+        fields
+            .chain(last)
+            .filter(|(field, _)| field.name.starts_with("reserved"))
+            .flat_map(|(field, end)| field.at..end)
     }
     reserved::<Header>().for_each(|at| refused(at, "header"));
     reserved::<Tensor>().for_each(|at| refused(tensor_at(0) + at, "tensor"));
