@@ -3,6 +3,7 @@
 pub mod classifier;
 pub mod oracle;
 pub mod ptx;
+pub mod small;
 
 use std::path::{Path, PathBuf};
 

@@ -3,43 +3,16 @@
 use std::mem::offset_of;
 
 use waft::format::{
-    Attention, Conv2d, Element, Embed, FixedStep, FloatStep, GroupNorm, Header, Linear, NONE, OP_BYTES, Op, Precision,
-    Record, STEP_BYTES, Schedule, StepScales, Tensor, seal,
+    Attention, Conv2d, Embed, GroupNorm, Header, Linear, OP_BYTES, Op, Precision, STEP_BYTES, Schedule, StepScales,
+    Tensor, seal,
 };
-use waft::{Arena, Field, Model, ModelError, Request, RequestError, RunError, Session, SessionError};
-use waft_host::export::{ExportOptions, Recipe, ResidualWidth, Sampler};
+use waft::{Arena, Model, ModelError, Request, RequestError, RunError, Session, SessionError};
+use waft_host::export::ExportOptions;
 use waft_host::sample::AlignedBytes;
-use waft_tests::{digits, exported, golden, random_checkpoint};
+use waft_tests::small::{small, small_stepwise};
+use waft_tests::{digits, exported, golden};
 
 const CHECKSUM: usize = offset_of!(Header, checksum);
-
-/// The smallest network that has every operation, in the `i8` precision.
-fn small() -> AlignedBytes {
-    small_with(&ExportOptions::default())
-}
-
-/// The same with scales of each step.
-fn small_stepwise() -> AlignedBytes {
-    let recipe = Recipe { step_scales: true, ..Recipe::default() };
-    small_with(&ExportOptions { recipe, residual: ResidualWidth::Narrow, ..Default::default() })
-}
-
-fn small_with(options: &ExportOptions) -> AlignedBytes {
-    small_of_size(2, options)
-}
-
-fn small_of_size(size: usize, options: &ExportOptions) -> AlignedBytes {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = serde_json::json!({
-        "_class_name": "UNet2DModel", "sample_size": size, "in_channels": 1, "out_channels": 1,
-        "block_out_channels": [4], "layers_per_block": 1, "norm_num_groups": 2, "attention_head_dim": 2,
-        "down_block_types": ["AttnDownBlock2D"], "up_block_types": ["UpBlock2D"], "mid_block_type": null,
-        "num_class_embeds": 2, "time_embedding_dim": 8,
-    });
-    random_checkpoint(folder.path(), &config);
-    std::fs::write(folder.path().join("waft.json"), r#"{"unconditional_class": 1}"#).expect("writes");
-    exported(folder.path(), &ExportOptions { steps: vec![2], calibration_images: 2, ..options.clone() }).bytes
-}
 
 /// Runs a model that validates; whatever it computes, it must end.
 fn exercise(bytes: &[u8]) {
@@ -127,180 +100,6 @@ fn forged(file: &AlignedBytes, at: usize, value: u32) -> Result<(), ModelError> 
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     seal(bytes);
     Model::from_bytes(bytes).map(|_| ())
-}
-
-/// Changes a record and mends the checksum.
-fn changed<R: bytemuck::Pod>(file: &AlignedBytes, at: usize, change: impl FnOnce(&mut R)) -> Result<(), ModelError> {
-    let mut copy = file.clone();
-    let bytes = copy.as_mut_slice();
-    let mut record: R = bytemuck::pod_read_unaligned(&bytes[at..at + size_of::<R>()]);
-    change(&mut record);
-    bytes[at..at + size_of::<R>()].copy_from_slice(bytemuck::bytes_of(&record));
-    seal(bytes);
-    Model::from_bytes(bytes).map(|_| ())
-}
-
-/// Places of the records of operations and of tensors.
-fn places(model: &Model<'_>) -> (impl Fn(u16) -> usize, impl Fn(u16) -> usize) {
-    let header = *model.header();
-    let op = move |index: u16| header.ops_at as usize + usize::from(index) * OP_BYTES;
-    let tensor = move |id: u16| header.tensors_at as usize + usize::from(id) * size_of::<Tensor>();
-    (op, tensor)
-}
-
-fn is_malformed(result: Result<(), ModelError>, expected: Field) -> bool {
-    matches!(result, Err(ModelError::Malformed { field, .. }) if field == expected)
-}
-
-/// With 16 fractional bits the square of a mean around such a zero would not fit 64 bits.
-#[test]
-fn zero_points_out_of_range_are_refused() {
-    let mut seen = [false; 2];
-    for file in [small_with(&ExportOptions { residual: ResidualWidth::Narrow, ..Default::default() }), small()] {
-        let model = Model::from_bytes(file.as_slice()).expect("a model");
-        let (op_at, _) = places(&model);
-        for index in 0..model.ops() {
-            let Some(Op::GroupNorm(op)) = model.op(index) else { continue };
-            let wide = model.tensor(op.sources[0]).expect("exists").element() == Element::I16;
-            let zero = |zero| changed(&file, op_at(index), |op: &mut GroupNorm| op.zero[0] = zero);
-            let (good, bad): (&[i32], &[i32]) =
-                if wide { (&[0], &[1, -1, 1 << 15, -(1 << 15)]) } else { (&[-128, 0, 127], &[-129, 128, 1 << 15]) };
-            assert!(good.iter().all(|&z| zero(z).is_ok()) && bad.iter().all(|&z| is_malformed(zero(z), Field::Op)));
-            seen[usize::from(wide)] = true;
-        }
-    }
-    assert_eq!(seen, [true; 2]);
-}
-
-/// A tensor lives from the operation that writes it: no image depends on what the arena held.
-#[test]
-fn tensors_that_nobody_writes_are_refused() {
-    let file = small();
-    let model = Model::from_bytes(file.as_slice()).expect("a model");
-    let header = *model.header();
-    let (_, tensor_at) = places(&model);
-    let mut refused = 0;
-    for id in (0..header.tensors).filter(|&id| id != header.sample && id != header.unconditional) {
-        let first = model.tensor(id).expect("exists").first;
-        if first > 0 {
-            let result = changed(&file, tensor_at(id), |tensor: &mut Tensor| tensor.first = first - 1);
-            assert!(is_malformed(result, Field::Lifetime), "tensor {id}: {result:?}");
-            refused += 1;
-        }
-    }
-    assert!(refused > 10, "{refused}");
-}
-
-#[test]
-fn reserved_bytes_are_zeros() {
-    let file = small();
-    let model = Model::from_bytes(file.as_slice()).expect("a model");
-    let (op_at, tensor_at) = places(&model);
-    let refused = |at: usize, what: &str| {
-        let mut copy = file.clone();
-        assert_eq!(std::mem::replace(&mut copy.as_mut_slice()[at], 1), 0, "{what}");
-        seal(copy.as_mut_slice());
-        assert!(matches!(Model::from_bytes(copy.as_slice()), Err(ModelError::Malformed { .. })), "{what}");
-    };
-    fn reserved<R: Record>() -> impl Iterator<Item = usize> {
-        let fields = R::FIELDS.windows(2).map(|pair| (pair[0], pair[1].at));
-        let last = R::FIELDS.last().map(|field| (*field, R::BYTES));
-        fields
-            .chain(last)
-            .filter(|(field, _)| field.name.starts_with("reserved"))
-            .flat_map(|(field, end)| field.at..end)
-    }
-    reserved::<Header>().for_each(|at| refused(at, "header"));
-    reserved::<Tensor>().for_each(|at| refused(tensor_at(0) + at, "tensor"));
-    reserved::<Schedule>().for_each(|at| refused(model.header().schedules_at as usize + at, "schedule"));
-    for index in 0..model.ops() {
-        let bytes: Vec<usize> = match model.op(index).expect("exists") {
-            Op::Conv2d(_) => reserved::<Conv2d>().collect(),
-            Op::GroupNorm(_) => reserved::<GroupNorm>().collect(),
-            Op::Attention(_) => reserved::<Attention>().collect(),
-            Op::Embed(_) => reserved::<Embed>().collect(),
-            Op::Linear(_) => reserved::<Linear>().collect(),
-        };
-        bytes.into_iter().for_each(|at| refused(op_at(index) + at, "operation"));
-    }
-}
-
-/// Both are read at once, and one slice of memory is lent once.
-#[test]
-fn a_bias_that_is_the_residual_is_refused() {
-    let file = small_of_size(1, &ExportOptions { precision: Precision::F32, ..Default::default() });
-    let model = Model::from_bytes(file.as_slice()).expect("a model");
-    let (op_at, tensor_at) = places(&model);
-    let mut seen = 0;
-    for index in 0..model.ops() {
-        let Some(Op::Conv2d(op)) = model.op(index) else { continue };
-        if op.bias_tensor == NONE {
-            continue;
-        }
-        // Of one pixel, a bias has the shape of the output.
-        let shape = model.tensor(op.output).expect("exists");
-        let mut copy = file.clone();
-        let at = tensor_at(op.bias_tensor);
-        let mut bias: Tensor = bytemuck::pod_read_unaligned(&copy.as_slice()[at..at + size_of::<Tensor>()]);
-        (bias.rows, bias.columns, bias.channels) = (shape.rows, shape.columns, shape.channels);
-        copy.as_mut_slice()[at..at + size_of::<Tensor>()].copy_from_slice(bytemuck::bytes_of(&bias));
-        let result = changed(&copy, op_at(index), |op: &mut Conv2d| op.residual = op.bias_tensor);
-        assert!(is_malformed(result, Field::Operand), "{result:?}");
-        seen += 1;
-    }
-    assert!(seen > 0);
-}
-
-#[test]
-fn coefficients_that_are_not_numbers_are_refused() {
-    let file = small_with(&ExportOptions { precision: Precision::F32, ..Default::default() });
-    let model = Model::from_bytes(file.as_slice()).expect("a model");
-    let at = model.schedule(0).expect("exists").rows as usize;
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let results = [
-            changed(&file, at, |step: &mut FloatStep| step.x0[1] = bad),
-            changed(&file, at, |step: &mut FloatStep| step.next[3] = bad),
-            changed(&file, at, |step: &mut FloatStep| step.history[0] = bad),
-        ];
-        assert!(results.into_iter().all(|result| is_malformed(result, Field::Schedule)), "{bad}");
-    }
-    for bad in [f32::NAN, -1.0] {
-        assert!(is_malformed(changed(&file, at, |step: &mut FloatStep| step.clip = bad), Field::Schedule), "{bad}");
-    }
-    assert!(changed(&file, at, |step: &mut FloatStep| step.clip = f32::INFINITY).is_ok(), "no clip");
-}
-
-/// The first step has no history, the second none of two steps ago, and a model without history has none at all.
-#[test]
-fn history_that_does_not_exist_is_refused() {
-    let options = |precision| ExportOptions {
-        precision,
-        sampler: Sampler::DpmSolver,
-        timesteps: vec![vec![700, 500, 300, 100]],
-        ..Default::default()
-    };
-    let export = |options: &ExportOptions| {
-        let options = ExportOptions { calibration_images: 1, ..options.clone() };
-        exported(&digits(), &options).bytes
-    };
-    let file = export(&options(Precision::F32));
-    let model = Model::from_bytes(file.as_slice()).expect("a model");
-    let header = *model.header();
-    assert!(header.history[0] != NONE && header.history[1] == NONE, "order 2 looks back once");
-    let at = |step: usize| model.schedule(0).expect("exists").rows as usize + step * STEP_BYTES;
-    let set = |step: usize, k: usize| changed(&file, at(step), |step: &mut FloatStep| step.history[k] = 0.5);
-    assert!(is_malformed(set(0, 0), Field::Schedule) && set(1, 0).is_ok());
-    assert!(is_malformed(set(2, 1), Field::Schedule), "there is no tensor for it");
-    assert!(changed(&file, 0, |header: &mut Header| header.history = [NONE; 2]).is_err());
-    assert!(changed(&file, 0, |header: &mut Header| header.history[1] = header.history[0]).is_err());
-    assert!(changed(&file, 0, |header: &mut Header| header.history[0] = header.sample).is_err());
-    assert!(changed(&file, 0, |header: &mut Header| header.history[0] = header.prediction).is_err());
-
-    let file = export(&options(Precision::I8));
-    let model = Model::from_bytes(file.as_slice()).expect("a model");
-    let at = |step: usize| model.schedule(0).expect("exists").rows as usize + step * STEP_BYTES;
-    let set = |step: usize, k: usize| changed(&file, at(step), |step: &mut FixedStep| step.history[k] = 1 << 20);
-    assert!(is_malformed(set(0, 0), Field::Schedule) && set(1, 0).is_ok() && is_malformed(set(2, 1), Field::Schedule));
 }
 
 #[test]

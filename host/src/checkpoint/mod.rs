@@ -5,6 +5,7 @@
 //! or what `torch.save` writes of a state dictionary. They are memory-mapped, and converted to `f32` when they are asked
 //! for. What was chosen on the way, or found and not used, is told in [`Checkpoint::notes`].
 
+mod entry;
 mod error;
 mod folder;
 mod note;

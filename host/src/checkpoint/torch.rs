@@ -8,8 +8,8 @@ use safetensors::Dtype;
 use zip::ZipArchive;
 
 use super::Note;
+use super::entry::Entry;
 use super::pickle::{Pickle, PickleError, Tensor, Value};
-use super::weights::Entry;
 
 /// Why an archive is refused.
 pub(super) enum TorchError {

@@ -2,10 +2,9 @@
 
 use typed_index_collections::{TiSlice, TiVec};
 use waft::Model;
-use waft::format::{Element, Precision, WeightLayout};
+use waft::format::{Element, WeightLayout};
 
 use super::ExportError;
-use super::prepared::Prepared;
 use crate::emit::Emitted;
 use crate::network::{Network, OpId, TensorId};
 use crate::plan::{Plan, plan};
@@ -26,6 +25,19 @@ pub(super) struct File {
 }
 
 impl File {
+    /// Writes and validates the file.
+    pub(super) fn write(writer: Writer, fields: &Fields, emitted: &Emitted) -> Result<Self, ExportError> {
+        if writer.len() as u64 > MOST_BYTES {
+            let advice = "export in a smaller precision";
+            let value = writer.len() as u64;
+            return Err(ExportError::TooLarge { what: "bytes of the file", value, limit: MOST_BYTES, advice });
+        }
+        let (bytes, weights) = writer.finish(fields, &emitted.tensors, &emitted.ops, &emitted.schedules);
+        let file = Self { bytes: AlignedBytes::copy_of(&bytes), weights };
+        file.model()?;
+        Ok(file)
+    }
+
     /// The file as a model.
     pub(super) fn model(&self) -> Result<Model<'_>, ExportError> {
         Ok(Model::from_bytes(self.bytes.as_slice())?)
@@ -69,41 +81,5 @@ impl Layout {
             return Err(ExportError::Dimension { tensor: tensor.name.clone(), shape: tensor.shape });
         }
         Ok(Self { network, elements, plan })
-    }
-}
-
-impl Prepared {
-    /// Writes and validates the file.
-    pub(super) fn finish(
-        &self,
-        writer: Writer,
-        precision: Precision,
-        layout: &Layout,
-        emitted: &Emitted,
-    ) -> Result<File, ExportError> {
-        let network = &self.network;
-        let fields = Fields {
-            precision,
-            arena: [layout.plan.arena_bytes, layout.plan.lower_bound_bytes],
-            classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
-            unconditional_class: self.unconditional_class,
-            tensors: [network.sample, network.prediction],
-            unconditional: network.unconditional,
-            history: network.history,
-            name: self.name.clone(),
-            provenance: self.provenance.clone(),
-            conditioning: network.conditioning,
-            macs: network.macs(),
-            params: self.graph.params,
-        };
-        if writer.len() as u64 > MOST_BYTES {
-            let advice = "export in a smaller precision";
-            let value = writer.len() as u64;
-            return Err(ExportError::TooLarge { what: "bytes of the file", value, limit: MOST_BYTES, advice });
-        }
-        let (bytes, weights) = writer.finish(&fields, &emitted.tensors, &emitted.ops, &emitted.schedules);
-        let file = File { bytes: AlignedBytes::copy_of(&bytes), weights };
-        file.model()?;
-        Ok(file)
     }
 }

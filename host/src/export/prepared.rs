@@ -7,13 +7,13 @@ use super::file::{File, Layout};
 use super::options::{Sampler, Steps};
 use super::{ExportError, ExportOptions};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::emit::{self, Source, StepList};
+use crate::emit::{self, Emitted, Source, StepList};
 use crate::graph::Graph;
 use crate::import::{import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::rewrite;
 use crate::schedule::{Ddim, ScheduleError, SchedulerConfig, Solver, Step, history};
-use crate::write::Writer;
+use crate::write::{Fields, Writer};
 
 /// A network ready to be emitted.
 pub(super) struct Prepared {
@@ -110,5 +110,31 @@ impl Prepared {
         let source = self.source(&layout.network);
         let emitted = emit::float::emit(&source, precision, &layout.plan, &layout.elements, &mut writer);
         self.finish(writer, precision, &layout, &emitted)
+    }
+
+    /// Writes and validates the file.
+    pub(super) fn finish(
+        &self,
+        writer: Writer,
+        precision: Precision,
+        layout: &Layout,
+        emitted: &Emitted,
+    ) -> Result<File, ExportError> {
+        let network = &self.network;
+        let fields = Fields {
+            precision,
+            arena: [layout.plan.arena_bytes, layout.plan.lower_bound_bytes],
+            classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
+            unconditional_class: self.unconditional_class,
+            tensors: [network.sample, network.prediction],
+            unconditional: network.unconditional,
+            history: network.history,
+            name: self.name.clone(),
+            provenance: self.provenance.clone(),
+            conditioning: network.conditioning,
+            macs: network.macs(),
+            params: self.graph.params,
+        };
+        File::write(writer, &fields, emitted)
     }
 }

@@ -4,85 +4,9 @@ use super::super::ImportError;
 use super::super::attention::Attention;
 use super::super::builder::Builder;
 use super::super::resample::Resample;
-use super::config::{Config, Resampler};
+use super::config::Config;
+use super::kind::Resampler;
 use crate::graph::TensorId;
-
-/// A block on the way down.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum DownBlock {
-    Down,
-    AttnDown,
-    ResnetDown,
-}
-
-/// A block on the way up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum UpBlock {
-    Up,
-    AttnUp,
-    ResnetUp,
-}
-
-/// Old versions of diffusers wrote this before the name of a block.
-const OLD_PREFIX: &str = "UNetRes";
-
-impl DownBlock {
-    pub(super) const SUPPORTED: &str = "DownBlock2D, AttnDownBlock2D, ResnetDownsampleBlock2D";
-
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name.strip_prefix(OLD_PREFIX).unwrap_or(name) {
-            "DownBlock2D" => Self::Down,
-            "AttnDownBlock2D" => Self::AttnDown,
-            "ResnetDownsampleBlock2D" => Self::ResnetDown,
-            _ => return None,
-        })
-    }
-
-    fn has_attention(self) -> bool {
-        match self {
-            Self::AttnDown => true,
-            Self::Down | Self::ResnetDown => false,
-        }
-    }
-
-    /// How it ends; diffusers reads `downsample_type` for blocks with attention only.
-    fn resampler(self, config: &Config) -> Resampler {
-        match self {
-            Self::Down => Resampler::Conv,
-            Self::AttnDown => config.downsample_type,
-            Self::ResnetDown => Resampler::Resnet,
-        }
-    }
-}
-
-impl UpBlock {
-    pub(super) const SUPPORTED: &str = "UpBlock2D, AttnUpBlock2D, ResnetUpsampleBlock2D";
-
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name.strip_prefix(OLD_PREFIX).unwrap_or(name) {
-            "UpBlock2D" => Self::Up,
-            "AttnUpBlock2D" => Self::AttnUp,
-            "ResnetUpsampleBlock2D" => Self::ResnetUp,
-            _ => return None,
-        })
-    }
-
-    fn has_attention(self) -> bool {
-        match self {
-            Self::AttnUp => true,
-            Self::Up | Self::ResnetUp => false,
-        }
-    }
-
-    /// How it ends; diffusers reads `upsample_type` for blocks with attention only.
-    fn resampler(self, config: &Config) -> Resampler {
-        match self {
-            Self::Up => Resampler::Conv,
-            Self::AttnUp => config.upsample_type,
-            Self::ResnetUp => Resampler::Resnet,
-        }
-    }
-}
 
 impl Builder<'_> {
     /// A block on the way down; each of its results is kept for the way up.
@@ -100,7 +24,7 @@ impl Builder<'_> {
         }
         if index + 1 < config.channels.len() {
             let name = format!("{path}.downsamplers.0");
-            x = match kind.resampler(config) {
+            x = match kind.resampler(config.downsample_type) {
                 Resampler::Conv => self.downsample(&name, x, config.downsample_padding)?,
                 Resampler::Resnet => self.resampling_resnet(&name, x, Resample::Mean)?,
             };
@@ -141,7 +65,7 @@ impl Builder<'_> {
         }
         if index + 1 < blocks {
             let name = format!("{path}.upsamplers.0");
-            x = match kind.resampler(config) {
+            x = match kind.resampler(config.upsample_type) {
                 Resampler::Conv => self.upsample(&name, x)?,
                 Resampler::Resnet => self.resampling_resnet(&name, x, Resample::Nearest)?,
             };

@@ -4,16 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::ImportError;
 use super::super::config::{Fields, refuse};
-use super::blocks::{DownBlock, UpBlock};
-
-/// How a block changes the size of its map.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resampler {
-    /// A convolution.
-    Conv,
-    /// A residual block.
-    Resnet,
-}
+use super::kind::{DownBlock, Resampler, UpBlock};
 
 /// The fields that change the network, with diffusers' defaults.
 pub(super) struct Config {

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod config;
+mod kind;
 
 use config::Config;
 

@@ -1,5 +1,4 @@
-use super::ops::{joined, readable};
-use super::{Check, File, check, ensure, require};
+use super::{Check, File, check, ensure, joined, readable, require};
 use crate::format::{ALIGN, Bias, Conv2d, Element, Gather, NONE, Precision, StepScales, Tensor, WeightLayout};
 
 pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {

@@ -7,7 +7,7 @@ mod overlap;
 mod schedules;
 mod tensors;
 
-use super::{ALIGN, Element, Header, Precision, checksum};
+use super::{ALIGN, Element, Header, NONE, Precision, checksum};
 use crate::error::ModelError;
 
 /// Returns the error from the enclosing function unless the condition holds.
@@ -142,6 +142,37 @@ const fn is_zero<const N: usize>(reserved: [u8; N]) -> bool {
     while i < N {
         if reserved[i] != 0 {
             return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+/// Rows, columns and channels of one or two sources that are joined along the channels.
+const fn joined(file: File<'_>, index: u16, sources: [u16; 2]) -> Result<[usize; 3], ModelError> {
+    let first = require!(file.tensor(sources[0]), Operand, index);
+    let mut channels = first.channels as usize;
+    if sources[1] != NONE {
+        let second = require!(file.tensor(sources[1]), Operand, index);
+        ensure!(first.rows == second.rows && first.columns == second.columns, Operand, index);
+        channels += second.channels as usize;
+    }
+    Ok([first.rows as usize, first.columns as usize, channels])
+}
+
+/// Whether every source has an element type that the operation reads; `sample`: whether the sample is one.
+const fn readable(file: File<'_>, sources: [u16; 2], sample: bool) -> bool {
+    let mut i = 0;
+    while i < 2 {
+        if sources[i] != NONE {
+            let element = match file.tensor(sources[i]) {
+                Some(t) => t.element(),
+                None => return false,
+            };
+            let raw_sample = sample && sources[i] == file.header.sample && element.is(file.wide());
+            if !file.is_activation(element) && !raw_sample {
+                return false;
+            }
         }
         i += 1;
     }

@@ -1,5 +1,4 @@
-use super::{Check, File, check, conv2d, ensure, is_zero, require};
-use crate::error::ModelError;
+use super::{Check, File, check, conv2d, ensure, is_zero, joined, readable, require};
 use crate::format::{Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
@@ -54,37 +53,6 @@ const fn validate_operands(file: File<'_>, index: u16, op: &Op) -> Check {
         i += 1;
     }
     Ok(())
-}
-
-/// Rows, columns and channels of one or two sources that are joined along the channels.
-pub(super) const fn joined(file: File<'_>, index: u16, sources: [u16; 2]) -> Result<[usize; 3], ModelError> {
-    let first = require!(file.tensor(sources[0]), Operand, index);
-    let mut channels = first.channels as usize;
-    if sources[1] != NONE {
-        let second = require!(file.tensor(sources[1]), Operand, index);
-        ensure!(first.rows == second.rows && first.columns == second.columns, Operand, index);
-        channels += second.channels as usize;
-    }
-    Ok([first.rows as usize, first.columns as usize, channels])
-}
-
-/// Whether every source has an element type that the operation reads; `sample`: whether the sample is one.
-pub(super) const fn readable(file: File<'_>, sources: [u16; 2], sample: bool) -> bool {
-    let mut i = 0;
-    while i < 2 {
-        if sources[i] != NONE {
-            let element = match file.tensor(sources[i]) {
-                Some(t) => t.element(),
-                None => return false,
-            };
-            let raw_sample = sample && sources[i] == file.header.sample && element.is(file.wide());
-            if !file.is_activation(element) && !raw_sample {
-                return false;
-            }
-        }
-        i += 1;
-    }
-    true
 }
 
 const fn validate_group_norm(file: File<'_>, index: u16, op: &GroupNorm) -> Check {

@@ -1,7 +1,6 @@
 //! No two tensors that are alive together share memory, but where an operation may write over what it has read.
 
-use super::ops::joined;
-use super::{Check, File, ensure, require};
+use super::{Check, File, ensure, joined, require};
 use crate::format::{Conv2d, Op, Tensor};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
