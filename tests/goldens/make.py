@@ -177,7 +177,7 @@ def main() -> None:
         scheduler = DDIMScheduler(prediction_type=prediction, timestep_spacing="trailing")
         scheduler.save_config(folder)
         classes = [0, 4, 2] if model.config.num_class_embeds else None
-        save_file(calls(model, [0, 999, 421], classes, seed=10 + index), HERE / f"{name}_eps.safetensors")
+        save_file(calls(model, [0, 999, 421], classes, seed=10 + index), HERE / f"{name}_predict.safetensors")
 
     # diffusers' v-prediction through DDIM, without and with the clipped sample fed back.
     model, scheduler = random_model("velocity"), DDIMScheduler.from_pretrained(HERE / "velocity")
@@ -194,7 +194,7 @@ def main() -> None:
 
     digits = UNet2DModel.from_pretrained(DIGITS).eval()
     timesteps, classes = [0, 1, 99, 500, 998, 999], [0, 9, 10, 3, 10, 7]
-    save_file(calls(digits, timesteps, classes, seed=30), HERE / "digits_eps.safetensors")
+    save_file(calls(digits, timesteps, classes, seed=30), HERE / "digits_predict.safetensors")
 
     latents = torch.randn((4, 1, 8, 8), generator=torch.Generator().manual_seed(31))
     classes = torch.arange(4)

@@ -34,7 +34,7 @@ fn predict(bytes: &AlignedBytes, input: &Tensors) -> Vec<f32> {
 }
 
 fn check_calls(checkpoint: &Path, name: &str) {
-    let input = tensors::read(&golden(&format!("{name}_eps.safetensors"))).expect("golden");
+    let input = tensors::read(&golden(&format!("{name}_predict.safetensors"))).expect("golden");
     let timesteps = input.integers("timestep").expect("integers");
     let opened = Checkpoint::open(checkpoint).expect("a checkpoint");
     let found = predict(&predictor(&opened, &timesteps).expect("imports"), &input);

@@ -106,7 +106,7 @@ fn given_noise_is_taken() {
 }
 
 #[test]
-fn what_a_session_refuses_the_twin_refuses() {
+fn what_a_session_refuses_the_gpu_backend_refuses() {
     let export = exported(&golden("cifar_small"), &options(Precision::I8));
     let model = model(&export.bytes);
     let plain = batch(&model, 1);

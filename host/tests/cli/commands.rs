@@ -85,10 +85,10 @@ fn latents_replace_the_seed() {
 }
 
 #[test]
-fn eps_agrees_with_diffusers_and_refuses_what_does_not_fit() {
+fn predict_agrees_with_diffusers_and_refuses_what_does_not_fit() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("out.safetensors");
-    let input = golden("velocity_eps.safetensors");
+    let input = golden("velocity_predict.safetensors");
     assert!(waft(&["predict", &golden("velocity"), "--input", &input, "--out", text(&out)]).status.success());
     let found = waft_host::tensors::read(&out).expect("safetensors").f32("out").expect("out");
     let expected = waft_host::tensors::read(Path::new(&input)).expect("safetensors").f32("out").expect("out");
