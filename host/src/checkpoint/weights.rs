@@ -159,13 +159,15 @@ fn parse(bytes: &[u8], path: &Path, notes: &mut Vec<Note>) -> Result<Vec<(String
     if bytes.starts_with(super::LARGE_FILE_POINTER) {
         return Err(CheckpointError::LargeFilePointer { path: path.into() });
     }
-    if bytes.starts_with(b"PK\x03\x04") {
+    // The text of a safetensors header follows its length, whose own bytes may look like the beginning of anything.
+    let has_header = bytes.get(8) == Some(&b'{');
+    if !has_header && bytes.starts_with(b"PK\x03\x04") {
         return torch::read(bytes, notes).map_err(|error| match error {
             TorchError::Archive(what) => refuse(what),
             TorchError::Pickle(error) => CheckpointError::Pickle { path: path.into(), error },
         });
     }
-    if let [0x80, 1..=5, ..] = bytes {
+    if !has_header && matches!(bytes, [0x80, 1..=5, ..]) {
         let what = "a pickle without an archive, as PyTorch before 1.6 wrote: load it in PyTorch and save it again";
         return Err(refuse(what.into()));
     }
@@ -182,4 +184,35 @@ fn parse(bytes: &[u8], path: &Path, notes: &mut Vec<Note>) -> Result<Vec<(String
         (key.to_string(), Entry { file: 0, dtype, shape, start, strides: None })
     };
     Ok(tensors.iter().map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A safetensors file whose header has `len` bytes.
+    fn with_header(len: usize) -> Vec<u8> {
+        let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let mut bytes = (len as u64).to_le_bytes().to_vec();
+        bytes.extend(header.bytes().chain(std::iter::repeat(b' ')).take(len));
+        bytes.extend(1.5f32.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn headers_of_any_length_are_recognized() {
+        // 0x0280 and 0x0380 begin as a pickle of protocol 2 and 3 does.
+        for len in [0x80, 0x0180, 0x0280, 0x0380, 0x0480, 0x0580, 0x100] {
+            let tensors = parse(&with_header(len), Path::new("w"), &mut vec![]).expect("safetensors");
+            assert_eq!(tensors[0].0, "a", "{len}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_named_for_what_they_are() {
+        let refusal = |bytes: &[u8]| parse(bytes, Path::new("w"), &mut vec![]).expect_err("refused").to_string();
+        assert!(refusal(&[0x80, 2, b'}', b'.']).contains("before 1.6"));
+        assert!(refusal(&[]).contains("empty"));
+        assert!(refusal(b"garbage that is long enough").contains("neither safetensors"));
+    }
 }
