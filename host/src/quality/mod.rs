@@ -315,7 +315,7 @@ impl Setup {
         let mut pictures = pictures.into_iter();
         let reference_pictures = pictures.next().unwrap_or_default();
         let reference_features = judged.features(&reference_pictures);
-        let figures = judged.figures("f32".into(), &reference, 0, &reference_features, &reference_features, None)?;
+        let figures = judged.figures("f32".into(), (&reference, 0), &reference_features, &reference_features, None)?;
         let shape = judged.shape;
         let mut quality =
             Quality { count, steps, guidance, features, shape, reference: figures, reference_pictures, files: vec![] };
@@ -323,7 +323,7 @@ impl Setup {
             let found = judged.features(&pictures);
             let pairs = Some((pictures.as_slice(), quality.reference_pictures.as_slice()));
             let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            let figures = judged.figures(name, &bytes, weights.len() as u64, &found, &reference_features, pairs)?;
+            let figures = judged.figures(name, (&bytes, weights.len() as u64), &found, &reference_features, pairs)?;
             quality.files.push((figures, pictures));
         }
         Ok(quality)
@@ -355,8 +355,7 @@ impl Judged {
     fn figures(
         &self,
         name: String,
-        bytes: &AlignedBytes,
-        weights: u64,
+        (bytes, weights): (&AlignedBytes, u64),
         (features, probabilities): &Seen,
         (reference, _): &Seen,
         pairs: Option<(&[Picture], &[Picture])>,
