@@ -176,7 +176,8 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
     }
 }
 
-/// One or two sources that are joined along the channels, with the first channel of each.
+/// One or two sources that are joined along the channels, with the first channel of each: a list of fixed capacity, as how
+/// many there are is known only from the record.
 pub(crate) fn sources(context: &Context<'_>, ids: [u16; 2]) -> Option<heapless::Vec<Source, 2>> {
     let mut found = heapless::Vec::new();
     let mut channel = 0;
