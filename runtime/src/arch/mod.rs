@@ -24,7 +24,7 @@
 #[cfg_attr(dsp, allow(dead_code, reason = "compiled for every target, called where no family has the kernel"))]
 mod reference;
 
-#[cfg(any(dsp, test))]
+#[cfg(all(feature = "i8", any(dsp, test)))]
 #[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
 mod dsp;
 
