@@ -101,7 +101,7 @@ fn compute<O: Float, E: Float>(layer: &Layer<'_>, tile: &Tile, operands: Operand
     let last = geometry.output_columns.saturating_sub(1);
     let row = geometry.output_channels.max(1);
     let mut kept = residual.map(|residual| residual.chunks_exact(row));
-    for (block, output) in output.chunks_mut(PIXELS * row).enumerate() {
+    for (block, output) in output.chunks_mut((PIXELS * row).max(1)).enumerate() {
         let mut sums = [[0f32; CHANNEL_BLOCK]; PIXELS];
         for sum in &mut sums {
             for (sum, &bias) in sum.iter_mut().zip(bias) {
