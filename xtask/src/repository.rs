@@ -17,7 +17,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs cargo in the repository's folder.
+/// Runs cargo in the repository's folder, without the files of incremental builds: they are larger than all the others.
 pub(crate) fn cargo<S: AsRef<str>>(arguments: &[S]) -> anyhow::Result<()> {
-    run(Command::new("cargo").args(arguments.iter().map(AsRef::as_ref)))
+    run(Command::new("cargo").env("CARGO_INCREMENTAL", "0").args(arguments.iter().map(AsRef::as_ref)))
 }
