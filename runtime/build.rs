@@ -14,13 +14,21 @@ impl Target {
     fn has_dsp(&self) -> bool {
         self.triple.starts_with("thumbv7em") || self.triple.starts_with("thumbv8m.main") && !self.flags.contains("-dsp")
     }
+
+    /// Cores whose products have 32 bits: Armv6-M, Armv8-M Baseline.
+    fn lacks_long_multiply(&self) -> bool {
+        self.triple.starts_with("thumbv6m") || self.triple.starts_with("thumbv8m.base")
+    }
 }
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name| env::var(name).unwrap_or_default();
     let target = Target { triple: variable("TARGET"), flags: variable("CARGO_ENCODED_RUSTFLAGS") };
-    println!("cargo::rustc-check-cfg=cfg(dsp)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, no_long_multiply)");
+    if target.lacks_long_multiply() {
+        println!("cargo::rustc-cfg=no_long_multiply");
+    }
     if target.has_dsp() {
         println!("cargo::rustc-cfg=dsp");
     }

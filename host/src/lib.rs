@@ -22,6 +22,7 @@ pub mod image;
 pub mod import;
 pub mod network;
 pub mod parity;
+pub mod patches;
 pub mod plan;
 pub mod progress;
 pub mod quality;

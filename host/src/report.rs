@@ -36,6 +36,7 @@ fn role(model: &Model<'_>, id: u16) -> &'static str {
     for index in 0..model.ops() {
         match model.op(index) {
             Some(Op::Conv2d(op)) if op.scratch == id => return "ring",
+            Some(Op::Conv2d(op)) if op.patches == id => return "patches",
             Some(Op::Conv2d(op)) if op.output == id => return "activation",
             Some(Op::GroupNorm(op)) if op.output == id => return "map",
             Some(Op::Attention(op)) if op.scratch == id => return "scores",

@@ -30,8 +30,74 @@ pub const fn requantize(value: i32, multiplier: i32, shift: i32) -> i32 {
     let shift = if shift < -31 { -31 } else { shift };
     let shift = if shift > 30 { 30 } else { shift };
     let right = (31 - shift) as u32;
+    if right > 32 {
+        // The rounding constant has no low word, and the product has at most 62 bits: the high word decides.
+        return (multiply_high(value, multiplier) + (1 << (right - 33))) >> (right - 32);
+    }
     let product = value as i64 * multiplier as i64;
     saturate_i32((product + (1 << (right - 1))) >> right)
+}
+
+/// [`requantize`] of each value: what depends on the multiplier alone is done once.
+#[inline(never)]
+pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
+    let right = (31 - shift.clamp(-31, 30)) as u32;
+    let product = |value: i32| i64::from(value) * i64::from(multiplier);
+    if right > 32 {
+        // See `requantize`.
+        let (rounding, right) = (1 << (right - 33), right - 32);
+        values.iter_mut().for_each(|value| *value = (multiply_high(*value, multiplier) + rounding) >> right);
+    } else {
+        let rounding = 1i64 << (right - 1);
+        values.iter_mut().for_each(|value| *value = saturating_shift(product(*value) + rounding, right));
+    }
+}
+
+/// The high word of the product.
+#[inline(always)]
+const fn multiply_high(a: i32, b: i32) -> i32 {
+    if cfg!(no_long_multiply) { multiply_high_by_halves(a, b) } else { ((a as i64 * b as i64) >> 32) as i32 }
+}
+
+/// The same from products of halves, for processors whose products have 32 bits.
+#[inline(always)]
+const fn multiply_high_by_halves(a: i32, b: i32) -> i32 {
+    let (a_high, a_low, b_high, b_low) = (a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF);
+    let low = (a_low as u32 * b_low as u32) >> 16;
+    // No sum leaves 32 bits: a product of halves is at most 2³¹ − 2¹⁶ from zero.
+    let middle = a_high * b_low + low as i32;
+    let other = a_low * b_high + (middle & 0xFFFF);
+    a_high * b_high + (middle >> 16) + (other >> 16)
+}
+
+/// `value·factor`, shifted right by `right` bits, 4 to 30, and rounded half up, plus `summand`, saturated.
+#[inline(always)]
+pub const fn affine(value: i32, factor: i32, right: u32, summand: i32) -> i32 {
+    let right = right & 31;
+    let product = value as i64 * factor as i64 + (1 << right >> 1);
+    let (high, low) = ((product >> 32) as i32, product as u32);
+    // Shifts of words, where 64 bits would take branches; two for one, so that 32 is none too many.
+    let shifted = (low >> right | (high as u32) << 1 << (31 - right)) as i32;
+    if high >> right == shifted >> 31 {
+        shifted.saturating_add(summand)
+    } else {
+        saturate_i32((product >> right) + summand as i64)
+    }
+}
+
+/// The nearest `i32` of `value >> right`, for 1 ≤ `right` ≤ 32: shifts of words, where 64 bits would take branches.
+#[inline(always)]
+const fn saturating_shift(value: i64, right: u32) -> i32 {
+    let (high, low) = ((value >> 32) as i32, value as u32);
+    // Two shifts, so that 32 is none too many.
+    let result = ((low >> (right - 1) >> 1) | (high as u32) << (32 - right)) as i32;
+    if high >> (right - 1) >> 1 == result >> 31 {
+        result
+    } else if high < 0 {
+        i32::MIN
+    } else {
+        i32::MAX
+    }
 }
 
 /// The nearest `i32`.
@@ -87,21 +153,24 @@ pub const fn round_shift(value: i64, shift: u32) -> i64 {
 /// over [0, 16) in steps of 1/16 with linear interpolation serves the whole line. The absolute error is below
 /// 2.6·10⁻⁴ (h²/8·max|g″| = 1/4096, and the table's rounding).
 #[inline(always)]
-pub fn silu(x: i32) -> i32 {
+pub const fn silu(x: i32) -> i32 {
     const LIMIT: i32 = (1 << 27) - 1;
-    let x = x.clamp(-LIMIT, LIMIT);
     let magnitude = x.unsigned_abs();
     let index = (magnitude >> 8) as usize;
-    let tail = match (SILU_TAIL.get(index), SILU_TAIL.get(index + 1)) {
-        (Some(&low), Some(&high)) => {
-            let fraction = (magnitude & 255) as i32;
-            let (low, high) = (i32::from(low), i32::from(high));
-            low + (((high - low) * fraction + 128) >> 8)
-        }
-        _ => 0,
-    };
-    let positive = if x > 0 { x << (SILU_BITS - NORM_BITS) } else { 0 };
-    positive - tail
+    if index + 1 >= SILU_TAIL.len() {
+        // Beyond the table nothing is left of the tail.
+        return if x > LIMIT {
+            LIMIT << (SILU_BITS - NORM_BITS)
+        } else if x > 0 {
+            x << (SILU_BITS - NORM_BITS)
+        } else {
+            0
+        };
+    }
+    let (low, high) = (SILU_TAIL[index] as i32, SILU_TAIL[index + 1] as i32);
+    let fraction = (magnitude & 255) as i32;
+    let positive = (x & !(x >> 31)) << (SILU_BITS - NORM_BITS);
+    positive - (low + (((high - low) * fraction + 128) >> 8))
 }
 
 /// `2^(bits − t/256)` rounded, for `t ≥ 0` in 8 fractional bits and `bits ≤ 15`: the unnormalized softmax weight of
@@ -149,4 +218,22 @@ pub const fn rsqrt_q16(v: u64) -> (u32, i32) {
     let mantissa = ((1u64 << 62) / if root == 0 { 1 } else { root }) as u32;
     // 1/√(v/2¹⁶) = 2⁸·2^(even/2)/root = mantissa·2^(8 + even/2 − 62).
     (mantissa, 54 - (even / 2) as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::multiply_high_by_halves;
+    use crate::noise::philox;
+
+    #[test]
+    fn products_of_halves_are_exact() {
+        let edges = [i32::MIN, i32::MIN + 1, -65_537, -65_536, -65_535, -1, 0, 1, 65_535, 65_536, 65_537, i32::MAX];
+        let random = (0..2000).flat_map(|i| philox([i, 0], [0; 4])).map(|word| word as i32);
+        for a in edges.into_iter().chain(random) {
+            for b in edges.into_iter().chain([a, !a, a.wrapping_mul(0x9E37_79B1u32 as i32)]) {
+                let expected = ((i64::from(a) * i64::from(b)) >> 32) as i32;
+                assert_eq!(multiply_high_by_halves(a, b), expected, "{a} {b}");
+            }
+        }
+    }
 }

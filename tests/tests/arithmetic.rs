@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use waft::Noise;
-use waft::fixed::{exp2_neg, isqrt, requantize, round_shift, rsqrt_q16, saturate_i8, saturate_i16, saturate_i32, silu};
+use waft::fixed::{
+    affine, exp2_neg, isqrt, requantize, requantize_each, round_shift, rsqrt_q16, saturate_i8, saturate_i16,
+    saturate_i32, silu,
+};
 use waft::noise::{Seed, gaussian};
 use waft_tests::oracle;
 
@@ -16,9 +19,29 @@ fn requantize_at_the_edges() {
             for shift in [i32::MIN, -64, -32, -31, -30, -1, 0, 1, 29, 30, 31, i32::MAX] {
                 let expected = oracle::requantize(value.into(), multiplier, shift);
                 assert_eq!(i64::from(requantize(value, multiplier, shift)), expected, "{value} {multiplier} {shift}");
+                let mut each = [value; 3];
+                requantize_each(&mut each, multiplier, shift);
+                assert_eq!(each.map(i64::from), [expected; 3], "{value} {multiplier} {shift}");
+            }
+            for shift in [4, 5, 16, 29, 30] {
+                for summand in EDGES {
+                    let expected = affine_in_i128(value, multiplier, shift, summand);
+                    assert_eq!(
+                        affine(value, multiplier, shift, summand),
+                        expected,
+                        "{value} {multiplier} {shift} {summand}"
+                    );
+                }
             }
         }
     }
+}
+
+/// The nearest `i32` of `⌊value·factor/2^right + 1/2⌋ + summand`.
+fn affine_in_i128(value: i32, factor: i32, right: u32, summand: i32) -> i32 {
+    let product = i128::from(value) * i128::from(factor);
+    let sum = ((product + (1i128 << (right - 1))) >> right) + i128::from(summand);
+    sum.clamp(i32::MIN.into(), i32::MAX.into()) as i32
 }
 
 proptest! {
@@ -28,6 +51,17 @@ proptest! {
     fn requantize_rounds_once(value: i32, multiplier: i32, shift in -40i32..40) {
         let expected = oracle::requantize(value.into(), multiplier, shift);
         prop_assert_eq!(i64::from(requantize(value, multiplier, shift)), expected);
+        let mut each = [value];
+        requantize_each(&mut each, multiplier, shift);
+        prop_assert_eq!(i64::from(each[0]), expected);
+    }
+
+    #[test]
+    fn affine_rounds_once_and_saturates(value: i32, factor: i32, right in 4u32..=30, summand: i32) {
+        prop_assert_eq!(affine(value, factor, right, summand), affine_in_i128(value, factor, right, summand));
+        // As normalizations have them.
+        let (value, factor) = (value >> 16, factor >> 8);
+        prop_assert_eq!(affine(value, factor, right, summand), affine_in_i128(value, factor, right, summand));
     }
 
     #[test]

@@ -53,6 +53,11 @@ pub(crate) fn image(board: &Board, model: &[u8], weights: &[u8]) -> anyhow::Resu
     compile(board, model, weights, &[])
 }
 
+/// Builds the firmware that counts the instructions of each operation.
+pub(crate) fn profiling_image(board: &Board, model: &[u8]) -> anyhow::Result<PathBuf> {
+    compile(board, model, &[], &["profile"])
+}
+
 /// Whether no panic path survives: whether an image whose panic handler cannot be linked links.
 pub(crate) fn is_panic_free(board: &Board, model: &[u8], weights: &[u8]) -> anyhow::Result<bool> {
     match compile(board, model, weights, &["prove-panic-free"]) {

@@ -67,6 +67,14 @@ impl Printed {
         Ok(u64::from_str_radix(self.value(key)?, 16)?)
     }
 
+    /// The numbers of all keys that begin with `prefix`, with what follows it.
+    pub(crate) fn numbers<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, anyhow::Result<u64>)> {
+        let lines = self.0.lines().filter_map(|line| line.split_once('='));
+        lines.filter_map(move |(key, value)| {
+            Some((key.strip_prefix(prefix)?, u64::from_str_radix(value, 16).map_err(Into::into)))
+        })
+    }
+
     /// SHA-256 of the image's bytes.
     pub(crate) fn digest(&self) -> anyhow::Result<String> {
         let pairs = self.value("image")?.as_bytes().chunks(2);

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use waft_host::cli as args;
 
-#[cfg(feature = "cuda")]
 mod bench;
 mod boards;
 mod build;
@@ -35,7 +34,6 @@ enum Command {
     #[command(flatten)]
     Product(args::Command),
     Kernels(kernels::Args),
-    #[cfg(feature = "cuda")]
     Bench(bench::Args),
     Firmware(firmware::Args),
     Size(size::Args),
@@ -47,7 +45,6 @@ fn main() -> ExitCode {
     args::main(|cli: Cli| match cli.command {
         Command::Product(command) => command.run(),
         Command::Kernels(args) => kernels::run(&args),
-        #[cfg(feature = "cuda")]
         Command::Bench(args) => bench::run(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),

@@ -1,7 +1,9 @@
 //! Measuring the firmware: what it draws, how long it takes and what it needs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use serde::Serialize;
 use waft::Model;
 
@@ -82,4 +84,33 @@ impl Firmware {
             panic_free: self.panic_free,
         })
     }
+}
+
+/// What one operation of a network did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operation {
+    /// Instructions over the whole run; none where the machine has no exact counter.
+    pub(crate) instructions: Option<u64>,
+    /// Checksum of its result when it was last complete.
+    pub(crate) checksum: u32,
+}
+
+/// What each operation of a model does on a board, by index.
+pub(crate) fn profile(
+    board: &'static Board,
+    model: &[u8],
+    request: &Request,
+) -> anyhow::Result<BTreeMap<u16, Operation>> {
+    if let Some(emulator) = board.emulator() {
+        setup::tool(emulator)?;
+    }
+    let printed = Printed::by(board, &build::profiling_image(board, model)?, request)?;
+    let index = |key: &str| u16::from_str_radix(key, 16).context("an operation's index");
+    printed
+        .numbers("op")
+        .map(|(key, ticks)| {
+            let checksum = printed.number(&format!("crc{key}"))? as u32;
+            Ok((index(key)?, Operation { instructions: board.instructions(ticks?), checksum }))
+        })
+        .collect()
 }

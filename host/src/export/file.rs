@@ -7,6 +7,7 @@ use waft::format::{Element, WeightLayout};
 use super::ExportError;
 use crate::emit::Emitted;
 use crate::network::{Network, OpId, TensorId};
+use crate::patches::{default_limit, with_patches};
 use crate::plan::{Plan, plan};
 use crate::sample::AlignedBytes;
 use crate::stream::with_windows;
@@ -44,6 +45,17 @@ impl File {
     }
 }
 
+/// How large an arena may be with patches.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Room {
+    /// There are none.
+    None,
+    /// As they may enlarge it by default.
+    Default,
+    /// At most this many bytes.
+    Bytes(u64),
+}
+
 /// A network with the place of everything that it needs in the arena.
 pub(super) struct Layout {
     pub network: Network,
@@ -52,6 +64,20 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    /// The same with patches. Where weights are streamed, memory comes first: then they get what is free.
+    pub(super) fn with_patches(self, layouts: &TiSlice<OpId, WeightLayout>, room: Room) -> Result<Self, ExportError> {
+        let Self { network, mut elements, plan } = self;
+        let streams = network.convs().any(|(_, conv)| conv.window.is_some());
+        let limit = match room {
+            Room::None => return Self { network, elements, plan }.within_limits(),
+            _ if streams => plan.arena_bytes,
+            Room::Bytes(bytes) => bytes.max(plan.arena_bytes),
+            Room::Default => default_limit(plan.arena_bytes),
+        };
+        let (network, plan) = with_patches(&network, &mut elements, layouts, limit.min(MOST_ARENA));
+        Self { network, elements, plan }.within_limits()
+    }
+
     /// Plans the arena. With `stream`, weights of the given layouts pass through windows of at most that many bytes.
     pub(super) fn new(
         network: &Network,
@@ -66,6 +92,12 @@ impl Layout {
         };
         elements.resize(network.tensors.len(), Element::I8);
         let plan = plan(&network, &elements);
+        Self { network, elements, plan }.within_limits()
+    }
+
+    /// Itself, if the format can hold it.
+    fn within_limits(self) -> Result<Self, ExportError> {
+        let Self { network, plan, .. } = &self;
         let advice = "reduce the model";
         for (what, value, limit) in [
             ("bytes of the arena", plan.arena_bytes, MOST_ARENA),
@@ -80,6 +112,6 @@ impl Layout {
         if let Some(tensor) = network.tensors.iter().find(|tensor| is_long(tensor.shape)) {
             return Err(ExportError::Dimension { tensor: tensor.name.clone(), shape: tensor.shape });
         }
-        Ok(Self { network, elements, plan })
+        Ok(self)
     }
 }

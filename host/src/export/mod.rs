@@ -30,6 +30,7 @@ use self::prepared::Prepared;
 use self::quantized::Quantized;
 pub use self::report::{ExportReport, TensorError};
 use crate::checkpoint::Checkpoint;
+use crate::graph::Graph;
 use crate::network::Network;
 use crate::progress::Progress;
 pub use crate::recipe::{Ranges, Recipe, Rounding, Shortcuts};
@@ -81,7 +82,20 @@ pub fn export(
     progress: &dyn Progress,
 ) -> Result<Export, ExportError> {
     options.check()?;
-    let prepared = Prepared::new(checkpoint, options)?;
+    finish(Prepared::new(checkpoint, options)?, options, progress)
+}
+
+/// Exports a graph that was made by other means than a checkpoint, with one list of DDIM's default steps.
+///
+/// # Errors
+/// If the graph has what the device cannot do, or the options ask for what a graph does not have.
+pub fn export_graph(graph: Graph, options: &ExportOptions, progress: &dyn Progress) -> Result<Export, ExportError> {
+    options.check()?;
+    finish(Prepared::of_graph(graph, options)?, options, progress)
+}
+
+/// From the first stage to the file.
+fn finish(prepared: Prepared, options: &ExportOptions, progress: &dyn Progress) -> Result<Export, ExportError> {
     let reference = prepared.emit(Precision::F32, None)?;
     let mut notes = prepared.notes.clone();
     notes.extend(range::check(&prepared.network, &reference, &reference)?);

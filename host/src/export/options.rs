@@ -84,6 +84,9 @@ pub struct ExportOptions {
     pub output_correction: bool,
     /// Most bytes of the arena in the `i8` precision: activations get 16 bits as long as they fit. `None`: as `residual` says.
     pub budget_ram: Option<u64>,
+    /// Let convolutions of the `i8` precision unfold their input where the arena has room for it, or grows by a third at most:
+    /// a matter of speed alone.
+    pub patches: bool,
     /// Most bytes of the file in the `i8` precision: weights of convolutions get four bits until it fits, those first that
     /// lose least by it. `None`: as `weights` says.
     pub budget_flash: Option<u64>,
@@ -110,6 +113,7 @@ impl Default for ExportOptions {
             recipe: Recipe::default(),
             output_correction: false,
             budget_ram: None,
+            patches: true,
             budget_flash: None,
             name: None,
             stream: None,

@@ -84,6 +84,17 @@ impl Prepared {
         Ok(Self { graph, network, lists, name, provenance: provenance.trim().into(), unconditional_class, notes })
     }
 
+    /// A graph with one list of as many of DDIM's default steps as the options' first count.
+    pub(super) fn of_graph(graph: Graph, options: &ExportOptions) -> Result<Self, ExportError> {
+        let network = rewrite(&graph, false)?;
+        let steps = Solver::Ddim(Ddim { eta: options.eta, use_clipped_model_output: false })
+            .steps(&SchedulerConfig::default(), options.steps.first().copied().unwrap_or(1))?;
+        let lists = vec![StepList::new(&graph, steps)];
+        let name = options.name.clone().unwrap_or_default();
+        let provenance = format!("exported by waft-host {}", env!("CARGO_PKG_VERSION"));
+        Ok(Self { graph, network, lists, name, provenance, unconditional_class: None, notes: vec![] })
+    }
+
     /// A model that predicts at the given timesteps and does not step.
     pub(super) fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<Self, ExportError> {
         let graph = import(checkpoint)?;

@@ -5,7 +5,7 @@ use waft::Model;
 use waft::format::{Precision, WeightLayout};
 
 use super::calibrated::Calibrated;
-use super::file::{File, Layout};
+use super::file::{File, Layout, Room};
 use super::prepared::Prepared;
 use super::{ExportError, ExportOptions, weights};
 use crate::calibrate::output_gains;
@@ -20,6 +20,8 @@ use crate::write::Writer;
 pub(super) struct Quantized {
     pub calibrated: Calibrated,
     pub convs: QuantizedConvs,
+    /// The most bytes of the arena with patches.
+    room: Room,
 }
 
 impl Quantized {
@@ -29,18 +31,23 @@ impl Quantized {
         options: &ExportOptions,
         progress: &dyn Progress,
     ) -> Result<Self, ExportError> {
+        let room = match options.budget_ram {
+            _ if !options.patches => Room::None,
+            None => Room::Default,
+            Some(bytes) => Room::Bytes(bytes),
+        };
         let network = &calibrated.prepared.network;
         let Some(budget) = options.budget_flash else {
             let convs = round(&calibrated, &weight_widths(network, options.weights), progress);
-            return Ok(Self { calibrated, convs });
+            return Ok(Self { calibrated, convs, room });
         };
         let convs = round(&calibrated, &weight_widths(network, WeightWidth::Eight), progress);
-        let eight = Self { calibrated, convs };
+        let eight = Self { calibrated, convs, room };
         let bytes = eight.emit(None)?.bytes.as_slice().len() as u64;
         if bytes <= budget {
             return Ok(eight);
         }
-        let Self { calibrated, convs } = eight;
+        let Self { calibrated, convs, .. } = eight;
         let network = &calibrated.prepared.network;
         let four = round(&calibrated, &weight_widths(network, WeightWidth::Four), progress);
         let widths = weights::within(network, &calibrated.seen, &four, [bytes, budget])?;
@@ -49,7 +56,7 @@ impl Quantized {
             WeightWidth::Four => four,
         };
         let convs = widths.into_iter().zip(convs).zip(four).map(pick).collect();
-        Ok(Self { calibrated, convs })
+        Ok(Self { calibrated, convs, room })
     }
 
     pub(super) fn prepared(&self) -> &Prepared {
@@ -80,6 +87,7 @@ impl Quantized {
             .map(|conv| conv.as_ref().map_or(WeightLayout::Rows8, |conv| conv.width.layout()))
             .collect();
         let layout = Layout::new(&prepared.network, elements, &layouts, stream)?;
+        let layout = layout.with_patches(&layouts, self.room)?;
         let mut writer = Writer::default();
         let from = self.calibrated.quantization(&layout.network);
         let emitted = emit::i8::emit(from, &self.convs, &layout.plan, &layout.elements, &mut writer);

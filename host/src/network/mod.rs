@@ -92,6 +92,8 @@ pub enum Role {
     Scores,
     /// A convolution's ring of rows.
     Ring,
+    /// The unfolded input of a convolution at four pixels.
+    Patches,
     /// What streamed weights pass through.
     Window,
 }

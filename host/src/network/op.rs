@@ -172,6 +172,8 @@ pub struct Conv2d {
     pub residual: Option<(TensorId, f32)>,
     /// The ring.
     pub ring: TensorId,
+    /// The patches of four pixels, if there is room for them.
+    pub patches: Option<TensorId>,
     /// How the weights are streamed, if they are.
     pub window: Option<Window>,
     /// The result.
@@ -201,7 +203,8 @@ impl Operation for Conv2d {
     }
 
     fn scratch(&self) -> Vec<TensorId> {
-        self.window.map(|window| window.tensor).into_iter().chain([self.ring]).collect()
+        let window = self.window.map(|window| window.tensor);
+        [Some(self.ring), self.patches, window].into_iter().flatten().collect()
     }
 
     fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {

@@ -234,10 +234,10 @@ fn name(model: &Model<'_>, index: u16, op: &Op, output: &Tensor) -> String {
 fn provoke(model: &Model<'_>, op: &Op, kind: Kind, index: u16, arena: &mut [u8]) {
     let (scratch, inputs) = match op {
         Op::Conv2d(op) => {
-            ([op.scratch, op.window], [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor])
+            ([op.scratch, op.patches, op.window], [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor])
         }
-        Op::Attention(op) => ([op.scratch, NONE], [op.query, op.key_value, NONE, NONE, NONE]),
-        _ => ([NONE; 2], [op.operands()[0], op.operands()[1], NONE, NONE, NONE]),
+        Op::Attention(op) => ([op.scratch, NONE, NONE], [op.query, op.key_value, NONE, NONE, NONE]),
+        _ => ([NONE; 3], [op.operands()[0], op.operands()[1], NONE, NONE, NONE]),
     };
     for (place, id) in inputs.into_iter().enumerate() {
         let Some(tensor) = model.tensor(id).filter(|_| !scratch.contains(&id)) else { continue };

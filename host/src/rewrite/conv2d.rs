@@ -47,6 +47,7 @@ impl Rewriter<'_> {
             projection,
             residual: residual.map(|id| (id, scale)),
             ring,
+            patches: None,
             window: None,
             output,
         };

@@ -21,7 +21,7 @@ mod residual;
 mod scale;
 mod shortcuts;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::{HashMap, HashSet};
 

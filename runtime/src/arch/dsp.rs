@@ -4,7 +4,8 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
-use super::QUAD;
+use super::patches::{GROUP, Group, unfold};
+use super::{PIXELS, QUAD};
 
 /// Activations and weights that are taken at once.
 const STEP: usize = 4;
@@ -68,6 +69,143 @@ fn dot4<T: Copy + Into<i32>>(
         }
     }
     [sum_a, sum_b, sum_c, sum_d]
+}
+
+/// See [`reference::unfold_i8`](super::reference::unfold_i8).
+#[inline(never)]
+pub(crate) fn unfold_i8(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]) {
+    unfold(patches, tap, runs, |four| {
+        let word = bytemuck::cast(four);
+        bytemuck::cast([even_bytes(word), odd_bytes(word)])
+    });
+}
+
+/// See [`reference::unfold_i16`](super::reference::unfold_i16).
+#[inline(never)]
+pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXELS]) {
+    unfold(patches, tap, runs, |four| {
+        let [low, high]: [u32; 2] = bytemuck::cast(four);
+        bytemuck::cast([low & 0xFFFF | high << 16, low >> 16 | high & 0xFFFF_0000])
+    });
+}
+
+/// See [`reference::dot_patches`](super::reference::dot_patches).
+#[inline(always)]
+pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize) {
+    sums.iter_mut().zip(weights.chunks(taps.max(1))).for_each(|(sums, weights)| dot_channel(sums, patches, weights));
+}
+
+/// The sums of one channel.
+#[inline(never)]
+fn dot_channel(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[i8]) {
+    let (whole, rest) = weights.as_chunks::<GROUP>();
+    let groups = whole.len().min(patches.len());
+    dot_groups(sums, patches, whole, groups);
+    if let (Some(group), false) = (patches.get(groups), rest.is_empty()) {
+        let mut last = [0; GROUP];
+        last.iter_mut().zip(rest).for_each(|(weight, &value)| *weight = value);
+        let word = bytemuck::cast(last);
+        let (even, odd) = (even_bytes(word), odd_bytes(word));
+        for (sum, &pixel) in sums.iter_mut().zip(group) {
+            let [first, second]: [u32; 2] = bytemuck::cast(pixel);
+            *sum = multiply_add(multiply_add(*sum, first, even), second, odd);
+        }
+    }
+}
+
+/// The sums over the first `groups` groups, which patches and weights have.
+#[cfg(dsp)]
+fn dot_groups(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[[i8; GROUP]], groups: usize) {
+    /// Groups that the unrolled loop takes at once.
+    const UNROLLED: usize = 4;
+    let (patches, weights) = (patches.as_ptr(), weights.as_ptr());
+    // Two words of weights are loaded by one instruction, which asks for their alignment.
+    let unrolled = if weights.addr().is_multiple_of(4) { groups - groups % UNROLLED } else { 0 };
+    // SAFETY: there are `groups` groups of both, a group of patches is 32 bytes, one of weights four; the loops end where
+    // they are told, after a whole number of rounds.
+    unsafe {
+        multiply_groups(patches, weights, patches.add(unrolled), sums, patches.add(groups));
+    }
+}
+
+/// Writes the sums of products from `patches` to `end`. Up to `unrolled`, a multiple of four groups further, weights are
+/// aligned to words.
+///
+/// 16 products of a group take 13 instructions: 4 loads of two pixels' activations each would be 2 words, so a load brings
+/// four words; the weights' word is spread by two `sxtb16`; 8 `smlad` add two products each. Two groups share the load of
+/// their weights.
+#[cfg(dsp)]
+#[unsafe(naked)]
+unsafe extern "C" fn multiply_groups(
+    patches: *const Group,
+    weights: *const [i8; GROUP],
+    unrolled: *const Group,
+    sums: *mut [i32; PIXELS],
+    end: *const Group,
+) {
+    core::arch::naked_asm!(
+        ".cpu cortex-m4",
+        // One group: its weights are in a register, spread into that and r12.
+        ".macro waft_group word",
+        "ldmia r0!, {{r6-r9}}",
+        "sxtb16 r12, \\word",
+        "sxtb16 \\word, \\word, ror #8",
+        "smlad r2, r6, r12, r2",
+        "smlad r2, r7, \\word, r2",
+        "smlad r3, r8, r12, r3",
+        "smlad r3, r9, \\word, r3",
+        "ldmia r0!, {{r6-r9}}",
+        "smlad r4, r6, r12, r4",
+        "smlad r4, r7, \\word, r4",
+        "smlad r5, r8, r12, r5",
+        "smlad r5, r9, \\word, r5",
+        ".endm",
+        "push {{r3-r11, lr}}",
+        "mov lr, r2",
+        "movs r2, #0",
+        "movs r3, #0",
+        "movs r4, #0",
+        "movs r5, #0",
+        "cmp r0, lr",
+        "beq 2f",
+        ".p2align 2",
+        "1:",
+        ".rept 2",
+        "ldmia r1!, {{r10, r11}}",
+        "waft_group r10",
+        "waft_group r11",
+        ".endr",
+        "cmp r0, lr",
+        "bne 1b",
+        "2:",
+        "ldr lr, [sp, #40]",
+        "cmp r0, lr",
+        "beq 4f",
+        "3:",
+        "ldr r10, [r1], #4",
+        "waft_group r10",
+        "cmp r0, lr",
+        "bne 3b",
+        "4:",
+        "ldr r0, [sp]",
+        "stmia r0, {{r2-r5}}",
+        "pop {{r3-r11, pc}}",
+        ".purgem waft_group",
+    )
+}
+
+/// The same loop over the modelled instructions.
+#[cfg(not(dsp))]
+fn dot_groups(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[[i8; GROUP]], groups: usize) {
+    *sums = [0; PIXELS];
+    for (group, &weights) in patches.iter().zip(weights).take(groups) {
+        let word = bytemuck::cast(weights);
+        let (even, odd) = (even_bytes(word), odd_bytes(word));
+        for (sum, &pixel) in sums.iter_mut().zip(group) {
+            let [first, second]: [u32; 2] = bytemuck::cast(pixel);
+            *sum = multiply_add(multiply_add(*sum, first, even), second, odd);
+        }
+    }
 }
 
 /// Bytes 0 and 2, sign-extended to halves.

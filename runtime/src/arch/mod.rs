@@ -24,6 +24,9 @@
 #[cfg_attr(dsp, allow(dead_code, reason = "compiled for every target, called where no family has the kernel"))]
 mod reference;
 
+#[cfg(feature = "i8")]
+pub(crate) mod patches;
+
 #[cfg(all(feature = "i8", any(dsp, test)))]
 #[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
 mod dsp;
@@ -35,9 +38,8 @@ mod tests;
 #[cfg(feature = "i8")]
 pub(crate) const QUAD: usize = crate::format::WeightLayout::Groups4.group();
 
-/// Pixels whose float sums are computed together, so that each weight is converted once for all of them.
-#[cfg(any(feature = "f16", feature = "f32"))]
-pub(crate) const PIXELS: usize = 4;
+/// Output pixels whose sums are computed together, so that each weight is loaded or converted once for all of them.
+pub(crate) const PIXELS: usize = crate::format::PATCH_PIXELS;
 
 /// The list: each kernel once, the features with which an operation calls it, and the families that have one of their own.
 /// Hands the list to a macro.
@@ -46,6 +48,9 @@ macro_rules! kernels {
         $use! {
             dot4_i8 (feature = "i8"): dsp;
             dot4_i16 (feature = "i8"): dsp;
+            unfold_i8 (feature = "i8"): dsp;
+            unfold_i16 (feature = "i8"): dsp;
+            dot_patches (feature = "i8"): dsp;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
             dot_i8 (all(feature = "i8", feature = "attention")):;

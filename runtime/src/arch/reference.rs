@@ -2,10 +2,11 @@
 //!
 //! Operands of one kernel have the same length; what is longer is cut to the shortest.
 
-#[cfg(any(feature = "f16", feature = "f32"))]
 use super::PIXELS;
 #[cfg(feature = "i8")]
 use super::QUAD;
+#[cfg(feature = "i8")]
+use super::patches::{GROUP, Group, unfold};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -71,6 +72,71 @@ fn dot4_packed<T: Copy + Into<i32>>(
         sum_b = sum_b.wrapping_add(x.wrapping_mul(packed << 24 >> 28));
         sum_c = sum_c.wrapping_add(x.wrapping_mul(packed << 20 >> 28));
         sum_d = sum_d.wrapping_add(x.wrapping_mul(packed << 16 >> 28));
+    }
+    [sum_a, sum_b, sum_c, sum_d]
+}
+
+/// Writes a row of the kernel's taps at each pixel, as the taps from number `tap` on, see [`patches`](super::patches).
+#[cfg(feature = "i8")]
+#[inline(never)]
+pub(crate) fn unfold_i8(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]) {
+    unfold(patches, tap, runs, |[a, b, c, d]| [a, c, b, d].map(i16::from));
+}
+
+/// The same for `i16` activations.
+#[cfg(feature = "i8")]
+#[inline(never)]
+pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXELS]) {
+    unfold(patches, tap, runs, |[a, b, c, d]| [a, c, b, d]);
+}
+
+/// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for as many output channels as there are sums, modulo
+/// 2³². Patches hold the activations; each channel has as many weights as there are taps, and they follow one another.
+#[cfg(feature = "i8")]
+#[inline]
+pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize) {
+    for (sums, weights) in sums.iter_mut().zip(weights.chunks(taps.max(1))) {
+        *sums = dot_channel(patches, weights);
+    }
+}
+
+/// The sums of one channel.
+// Sums have names: where code is to be small, the compiler keeps an array in memory.
+#[cfg(feature = "i8")]
+#[inline(never)]
+fn dot_channel(patches: &[Group], weights: &[i8]) -> [i32; PIXELS] {
+    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = [0i32; PIXELS];
+    let (whole, rest) = weights.as_chunks();
+    let mut groups = patches.iter();
+    let mut add = |[a, b, c, d]: &Group, &[first, second, third, fourth]: &[i8; GROUP]| {
+        let weight = first.into();
+        sum_a = sum_a.wrapping_add(i32::from(a[0]).wrapping_mul(weight));
+        sum_b = sum_b.wrapping_add(i32::from(b[0]).wrapping_mul(weight));
+        sum_c = sum_c.wrapping_add(i32::from(c[0]).wrapping_mul(weight));
+        sum_d = sum_d.wrapping_add(i32::from(d[0]).wrapping_mul(weight));
+        let weight = second.into();
+        sum_a = sum_a.wrapping_add(i32::from(a[2]).wrapping_mul(weight));
+        sum_b = sum_b.wrapping_add(i32::from(b[2]).wrapping_mul(weight));
+        sum_c = sum_c.wrapping_add(i32::from(c[2]).wrapping_mul(weight));
+        sum_d = sum_d.wrapping_add(i32::from(d[2]).wrapping_mul(weight));
+        let weight = third.into();
+        sum_a = sum_a.wrapping_add(i32::from(a[1]).wrapping_mul(weight));
+        sum_b = sum_b.wrapping_add(i32::from(b[1]).wrapping_mul(weight));
+        sum_c = sum_c.wrapping_add(i32::from(c[1]).wrapping_mul(weight));
+        sum_d = sum_d.wrapping_add(i32::from(d[1]).wrapping_mul(weight));
+        let weight = fourth.into();
+        sum_a = sum_a.wrapping_add(i32::from(a[3]).wrapping_mul(weight));
+        sum_b = sum_b.wrapping_add(i32::from(b[3]).wrapping_mul(weight));
+        sum_c = sum_c.wrapping_add(i32::from(c[3]).wrapping_mul(weight));
+        sum_d = sum_d.wrapping_add(i32::from(d[3]).wrapping_mul(weight));
+    };
+    for (weights, group) in whole.iter().zip(&mut groups) {
+        add(group, weights);
+    }
+    if let (Some(group), false) = (groups.next(), rest.is_empty()) {
+        let mut last = [0; GROUP];
+        last.iter_mut().zip(rest).for_each(|(weight, &value)| *weight = value);
+        add(group, &last);
     }
     [sum_a, sum_b, sum_c, sum_d]
 }

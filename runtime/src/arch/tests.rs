@@ -112,6 +112,66 @@ mod cases {
         dot4(i16s, kernel);
     }
 
+    /// Runs of every length come in one, two or three rows, as those of a kernel do.
+    fn patches<T: Copy + Into<i64>>(
+        activations: impl Fn(usize, usize, u32) -> Vec<T>,
+        unfold: impl Fn(&mut [patches::Group], usize, [&[T]; PIXELS]),
+    ) {
+        for (run, rows) in (1..40).flat_map(|run| [1, 2, 3].map(|rows| (run, rows))) {
+            for fill in 0..FILLS {
+                let taps = run * rows;
+                let pixels: [Vec<T>; PIXELS] = core::array::from_fn(|p| activations(taps, fill, p as u32));
+                let mut unfolded = std::vec![[[99; patches::GROUP]; PIXELS]; taps.div_ceil(patches::GROUP)];
+                for row in 0..rows {
+                    unfold(&mut unfolded, row * run, core::array::from_fn(|p| &pixels[p][row * run..][..run]));
+                }
+                patches::fill(&mut unfolded, taps);
+                for (p, pixel) in pixels.iter().enumerate() {
+                    for tap in 0..unfolded.len() * patches::GROUP {
+                        let expected = pixel.get(tap).map_or(0, |&value| value.into());
+                        let place = [0, 2, 1, 3][tap % 4];
+                        let found = unfolded[tap / 4][p][place];
+                        assert_eq!(
+                            i64::from(found),
+                            expected,
+                            "{rows} rows of {run}, fill {fill}, pixel {p}, tap {tap}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn unfold_i8(kernel: impl Fn(&mut [patches::Group], usize, [&[i8]; PIXELS])) {
+        patches(i8s, kernel);
+    }
+
+    pub(super) fn unfold_i16(kernel: impl Fn(&mut [patches::Group], usize, [&[i16]; PIXELS])) {
+        patches(i16s, kernel);
+    }
+
+    pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize)) {
+        for taps in LENGTHS {
+            for fill in 0..FILLS {
+                let pixels: [Vec<i16>; PIXELS] = core::array::from_fn(|p| i16s(taps, fill, p as u32));
+                let mut unfolded = std::vec![[[0; patches::GROUP]; PIXELS]; taps.div_ceil(patches::GROUP)];
+                super::super::reference::unfold_i16(&mut unfolded, 0, core::array::from_fn(|p| pixels[p].as_slice()));
+                // Rows of odd lengths lie at odd addresses.
+                for channels in 1..9 {
+                    let weights = i8s(channels * taps, fill, 9);
+                    let row = |c: usize| &weights[c * taps..][..taps];
+                    let expected: Vec<[i32; PIXELS]> =
+                        (0..channels).map(|c| core::array::from_fn(|p| wrapped(0, &pixels[p], row(c)))).collect();
+                    let mut sums = std::vec![[77; PIXELS]; channels];
+                    kernel(&mut sums, &unfolded, &weights, taps);
+                    if taps > 0 {
+                        assert_eq!(sums, expected, "{channels} channels of {taps} taps, fill {fill}");
+                    }
+                }
+            }
+        }
+    }
+
     fn dot4_packed<T: Copy + Into<i64>>(
         activations: impl Fn(usize, usize, u32) -> Vec<T>,
         kernel: impl Fn([i32; QUAD], &[T], &[u16]) -> [i32; QUAD],

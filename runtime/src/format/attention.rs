@@ -34,6 +34,6 @@ record! {
         /// factor of the scores in f16 and f32
         pub scale: f32,
         /// zeros
-        pub reserved_end: [u8; 72],
+        pub reserved_end: [u8; 80],
     }
 }

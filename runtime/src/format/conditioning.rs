@@ -20,7 +20,7 @@ record! {
         /// right shift from 15 fractional bits to the output's, at most 15
         pub output_shift: u32,
         /// zeros
-        pub reserved_end: [u8; 92],
+        pub reserved_end: [u8; 100],
     }
 }
 
@@ -42,6 +42,6 @@ record! {
         /// offset of (multiplier, shift) per output; 0 in f16 and f32
         pub requant: u32,
         /// zeros
-        pub reserved_end: [u8; 92],
+        pub reserved_end: [u8; 100],
     }
 }

@@ -1,8 +1,8 @@
 //! The record of a convolution.
 
-use super::NONE;
 use super::record::{coded_fields, codes, record};
 use super::weight_layout::{Chunks, WeightLayout};
+use super::{NONE, PATCH_GROUP};
 
 codes! {
     /// What a convolution does to an input element on its way into the ring of rows that the kernel reads.
@@ -114,6 +114,11 @@ record! {
         /// offset of the `i32` sum of each output channel's weights, where each step has scales of its own: i8, rings of 8
         /// bits, gathers through a map; 0: every step has the scales of this record
         pub weight_sums: u32,
+        /// tensor: patches of [`PATCH_PIXELS`](super::PATCH_PIXELS) output pixels, see [`Conv2d::patch_groups`], or
+        /// [`NONE`](super::NONE): the kernel reads the ring as it is
+        pub patches: u16,
+        /// zeros
+        pub reserved_end: [u8; 6],
     }
 }
 
@@ -149,6 +154,12 @@ impl Conv2d {
     /// Weights of one output channel, for `inputs` input channels.
     pub const fn taps(&self, inputs: u64) -> u64 {
         self.kernel[0] as u64 * self.kernel[1] as u64 * inputs
+    }
+
+    /// Groups of [`PATCH_GROUP`](super::PATCH_GROUP) taps in a patch: columns of the tensor of patches, whose pixels are of
+    /// `i32`, two for each output pixel.
+    pub const fn patch_groups(&self, inputs: u64) -> u64 {
+        self.taps(inputs).div_ceil(PATCH_GROUP as u64)
     }
 
     /// How external weights are cut, for `outputs` and `inputs` channels; `None` if they are in the model file.

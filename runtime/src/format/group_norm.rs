@@ -30,6 +30,6 @@ record! {
         /// fractional bits of A beyond those of the result, 4 to 30
         pub affine_shift: u32,
         /// zeros
-        pub reserved_end: [u8; 60],
+        pub reserved_end: [u8; 68],
     }
 }

@@ -46,13 +46,17 @@ pub use weight_layout::{Chunks, WeightLayout};
 /// First bytes of every file.
 pub const MAGIC: [u8; 4] = *b"WAFT";
 /// Version of the format that this crate reads and its exporter writes.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// Stands for "no tensor" or "no class".
 pub const NONE: u16 = 0xFFFF;
 /// Sections, tensors and the arena itself are aligned to this many bytes.
 pub const ALIGN: usize = 16;
-/// Output channels that one slice of a convolution computes.
+/// Output channels that a convolution computes together.
 pub const CHANNEL_BLOCK: usize = 8;
+/// Output pixels whose activations a convolution's patches hold.
+pub const PATCH_PIXELS: usize = 4;
+/// Taps that stand together in a patch.
+pub const PATCH_GROUP: usize = 4;
 /// Outputs that one slice of a linear operation computes.
 pub const LINEAR_BLOCK: usize = 32;
 

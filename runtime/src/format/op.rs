@@ -77,22 +77,23 @@ impl Op {
     }
 
     /// The tensors it reads and its scratch; [`NONE`] where there is none.
-    pub const fn operands(&self) -> [u16; 7] {
+    pub const fn operands(&self) -> [u16; 8] {
         match self {
             Op::Conv2d(op) => {
-                [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor, op.scratch, op.window]
+                let scratch = [op.scratch, op.patches, op.window];
+                [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor, scratch[0], scratch[1], scratch[2]]
             }
-            Op::GroupNorm(op) => [op.sources[0], op.sources[1], NONE, NONE, NONE, NONE, NONE],
-            Op::Attention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE],
-            Op::Embed(_) => [NONE; 7],
-            Op::Linear(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE],
+            Op::GroupNorm(op) => [op.sources[0], op.sources[1], NONE, NONE, NONE, NONE, NONE, NONE],
+            Op::Attention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE, NONE],
+            Op::Embed(_) => [NONE; 8],
+            Op::Linear(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
         }
     }
 
     /// Whether an operand is scratch: written before it is read, within the operation.
     pub(crate) const fn is_scratch(&self, id: u16) -> bool {
         match self {
-            Op::Conv2d(op) => id == op.scratch || id == op.window,
+            Op::Conv2d(op) => id == op.scratch || id == op.patches || id == op.window,
             Op::Attention(op) => id == op.scratch,
             _ => false,
         }

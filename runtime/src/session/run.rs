@@ -180,6 +180,15 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
         }
     }
 
+    /// The operation that the next [`step`](Self::step) works on, if it is one of the network's.
+    #[doc(hidden)]
+    pub fn operation(&self) -> Option<u16> {
+        match self.stage {
+            Stage::Network { walk, .. } => Some(walk.op),
+            _ => None,
+        }
+    }
+
     /// A tensor's bytes as the plan stands now, for calibration and parity tests.
     #[doc(hidden)]
     pub fn tensor_bytes(&self, id: u16) -> Option<&[u8]> {

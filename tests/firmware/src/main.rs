@@ -6,6 +6,8 @@
 #![no_main]
 
 mod board;
+#[cfg(feature = "profile")]
+mod profile;
 mod stack;
 
 use core::hint::black_box;
@@ -92,10 +94,23 @@ fn draw(request: Request) -> Option<()> {
     // The session lives in a frame of its own, so that the depth below counts it.
     let mut session = session(memory).ok()?;
     let mut run = session.sample(black_box(request)).ok()?;
+    #[cfg(feature = "profile")]
+    let mut profile = profile::Profile::default();
     loop {
+        #[cfg(feature = "profile")]
+        let operation = run.operation();
         let before = board::instructions();
         let more = run.step().ok()?.is_some();
-        longest = longest.max(board::instructions().wrapping_sub(before));
+        let spent = board::instructions().wrapping_sub(before);
+        longest = longest.max(spent);
+        #[cfg(feature = "profile")]
+        {
+            profile.add(operation, spent);
+            if let Some(index) = operation.filter(|_| run.operation() != operation) {
+                let output = MODEL.op(index)?.output();
+                profile.complete(index, run.tensor_bytes(output)?);
+            }
+        }
         if !more {
             break;
         }
@@ -111,6 +126,8 @@ fn draw(request: Request) -> Option<()> {
     print_value("ticks=", total);
     print_value("longest_ticks=", longest);
     print_value("stack=", depth);
+    #[cfg(feature = "profile")]
+    profile.print();
     Some(())
 }
 

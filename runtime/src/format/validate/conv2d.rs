@@ -1,8 +1,10 @@
-use super::{Check, File, check, ensure, joined, readable, require};
-use crate::format::{ALIGN, Bias, Conv2d, Element, Gather, NONE, Precision, StepScales, Tensor, WeightLayout};
+use super::{Check, File, check, ensure, is_zero, joined, readable, require};
+use crate::format::{
+    ALIGN, Bias, Conv2d, Element, Gather, NONE, PATCH_PIXELS, Precision, StepScales, Tensor, WeightLayout,
+};
 
 pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
-    ensure!(op.has_known_codes(), Op, index);
+    ensure!(op.has_known_codes() && is_zero(op.reserved_end), Op, index);
     let [rows, columns, channels] = check!(joined(file, index, op.sources));
     let output = require!(file.tensor(op.output), Operand, index);
     check!(validate_geometry(op, [rows, columns], &output, index));
@@ -26,6 +28,14 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
     ensure!(ring_fits && ring.rows == op.kernel[0] as u16, Operand, index);
     ensure!(ring.columns as usize == op.ring_width(columns, output.columns as usize), Operand, index);
     ensure!(ring.channels as usize == channels, Operand, index);
+
+    if op.patches != NONE {
+        let patches = require!(file.tensor(op.patches), Operand, index);
+        ensure!(file.is_i8() && matches!(op.layout(), WeightLayout::Rows8), Op, index);
+        ensure!(patches.element().is(Element::I32) && patches.rows == 1, Operand, index);
+        ensure!(patches.columns as u64 == op.patch_groups(channels as u64), Operand, index);
+        ensure!(patches.channels as usize == 2 * PATCH_PIXELS, Operand, index);
+    }
 
     match op.gather() {
         Gather::Raw => ensure!(op.norm == NONE, Op, index),

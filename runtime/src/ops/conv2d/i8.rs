@@ -5,9 +5,10 @@
 use bytemuck::Pod;
 
 use super::{Bound, Gathered, Layer, Tile};
-use crate::arch::{self, QUAD};
+use crate::arch::patches::{self, Group};
+use crate::arch::{self, PIXELS, QUAD};
 use crate::fixed::{
-    NORM_BITS, RESIDUAL_BITS, SILU_BITS, requantize, round_shift, saturate_i8, saturate_i16, saturate_i32, silu,
+    NORM_BITS, RESIDUAL_BITS, SILU_BITS, affine, requantize, requantize_each, saturate_i8, saturate_i16, silu,
 };
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, StepScales, WeightLayout};
 use crate::ops::{Context, Source, sources, tail, view, view_mut};
@@ -20,7 +21,10 @@ trait Activation: Pod + Into<i32> {
     /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³².
     fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD];
 
-    /// The same for four-bit weights, those of the four channels side by side.
+    /// Writes a row of the kernel's taps at each pixel into patches, as the taps from number `tap` on.
+    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]);
+
+    /// [`dot4`](Self::dot4) for four-bit weights, those of the four channels side by side.
     #[cfg(feature = "i4")]
     fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD];
 }
@@ -32,6 +36,10 @@ impl Activation for i8 {
 
     fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
         arch::dot4_i8(sums, activations, weights)
+    }
+
+    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]) {
+        arch::unfold_i8(patches, tap, runs);
     }
 
     #[cfg(feature = "i4")]
@@ -49,6 +57,10 @@ impl Activation for i16 {
         arch::dot4_i16(sums, activations, weights)
     }
 
+    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]) {
+        arch::unfold_i16(patches, tap, runs);
+    }
+
     #[cfg(feature = "i4")]
     fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
         arch::dot4_packed_i16(sums, activations, weights)
@@ -57,10 +69,7 @@ impl Activation for i16 {
 
 /// What a ring's scales ask of accumulators. A type, so that a firmware without scales of steps is none the larger.
 trait Scales: Copy {
-    /// Whether accumulators start at their biases; else at zero.
-    const BIAS_FIRST: bool;
-
-    /// An accumulator in the units of its bias, which it contains.
+    /// An accumulator in the units of its bias, with the bias.
     fn complete(self, op: &Conv2d, accumulator: i32, sum: i32, bias: i32) -> i32;
 }
 
@@ -69,10 +78,8 @@ trait Scales: Copy {
 struct OfRecord;
 
 impl Scales for OfRecord {
-    const BIAS_FIRST: bool = true;
-
-    fn complete(self, _op: &Conv2d, accumulator: i32, _sum: i32, _bias: i32) -> i32 {
-        accumulator
+    fn complete(self, _op: &Conv2d, accumulator: i32, _sum: i32, bias: i32) -> i32 {
+        accumulator.wrapping_add(bias)
     }
 }
 
@@ -81,8 +88,6 @@ impl Scales for OfRecord {
 struct OfStep([i32; 2]);
 
 impl Scales for OfStep {
-    const BIAS_FIRST: bool = false;
-
     fn complete(self, op: &Conv2d, accumulator: i32, sum: i32, bias: i32) -> i32 {
         rescaled(op.ring_zero, accumulator, sum, self.0, bias)
     }
@@ -137,21 +142,59 @@ pub fn raw_map(op: &Conv2d, source: usize) -> [i32; 3] {
 /// One value on its way into the ring, to be saturated to the ring's width: by the raw map of its source, or by the map of
 /// its channel.
 #[inline(always)]
-pub fn gathered(op: &Conv2d, [zero, multiplier, shift]: [i32; 3], value: i32, [a, b]: [i32; 2]) -> i32 {
+pub fn gathered(op: &Conv2d, raw: [i32; 3], value: i32, map: [i32; 2]) -> i32 {
     match op.gather() {
-        Gather::Raw if multiplier == 0 => value,
-        Gather::Raw => requantize(value.saturating_sub(zero), multiplier, shift).saturating_add(op.ring_zero),
-        Gather::Affine | Gather::AffineSilu => {
-            let product = i64::from(value) * i64::from(a);
-            let normalized = saturate_i32(round_shift(product, op.affine_shift) + i64::from(b));
-            let value = if op.gather() == Gather::AffineSilu {
-                silu(normalized)
-            } else {
-                normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS)
-            };
-            requantize(value, op.multiplier[0], op.shift[0]).saturating_add(op.ring_zero)
+        Gather::Raw => rescaled_input(op, raw, value),
+        Gather::Affine => activated(op, unactivated(normalized(op, value, map))),
+        Gather::AffineSilu => activated(op, silu(normalized(op, value, map))),
+    }
+}
+
+/// A raw value in the units of the ring; as it is where the multiplier is zero.
+#[inline(always)]
+fn rescaled_input(op: &Conv2d, [zero, multiplier, shift]: [i32; 3], value: i32) -> i32 {
+    if multiplier == 0 {
+        return value;
+    }
+    requantize(value.saturating_sub(zero), multiplier, shift).saturating_add(op.ring_zero)
+}
+
+/// A value behind its channel's map, with [`NORM_BITS`] fractional bits.
+#[inline(always)]
+fn normalized(op: &Conv2d, value: i32, [a, b]: [i32; 2]) -> i32 {
+    affine(value, a, op.affine_shift, b)
+}
+
+/// A normalized value with [`SILU_BITS`] fractional bits.
+#[inline(always)]
+fn unactivated(value: i32) -> i32 {
+    value.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS)
+}
+
+/// A value with [`SILU_BITS`] fractional bits in the units of the ring.
+#[inline(always)]
+fn activated(op: &Conv2d, value: i32) -> i32 {
+    requantize(value, op.multiplier[0], op.shift[0]).saturating_add(op.ring_zero)
+}
+
+/// [`gathered`] of neighbouring channels, in place.
+fn gather_each(op: &Conv2d, [zero, multiplier, shift]: [i32; 3], values: &mut [i32], maps: &[[i32; 2]]) {
+    match op.gather() {
+        Gather::Raw if multiplier == 0 => return,
+        Gather::Raw => {
+            values.iter_mut().for_each(|value| *value = value.saturating_sub(zero));
+            requantize_each(values, multiplier, shift);
+        }
+        Gather::Affine => {
+            values.iter_mut().zip(maps).for_each(|(value, &map)| *value = unactivated(normalized(op, *value, map)));
+            requantize_each(values, op.multiplier[0], op.shift[0]);
+        }
+        Gather::AffineSilu => {
+            values.iter_mut().zip(maps).for_each(|(value, &map)| *value = silu(normalized(op, *value, map)));
+            requantize_each(values, op.multiplier[0], op.shift[0]);
         }
     }
+    values.iter_mut().for_each(|value| *value = value.saturating_add(op.ring_zero));
 }
 
 /// An accumulator that started at zero over a ring with the step's own scales, in the units of its bias; `sum` is that of
@@ -164,17 +207,38 @@ pub fn rescaled(ring_zero: i32, accumulator: i32, sum: i32, [multiplier, shift]:
 
 /// One result, to be saturated to the output's width, from its accumulator and what the residual holds there.
 #[inline(always)]
-pub fn finished(op: &Conv2d, accumulator: i32, [multiplier, shift]: [i32; 2], kept: Option<i32>) -> i32 {
+pub fn finished(op: &Conv2d, accumulator: i32, requant: [i32; 2], kept: Option<i32>) -> i32 {
     let value = match kept {
-        None => requantize(accumulator, multiplier, shift),
-        Some(kept) => {
-            let kept = requantize(kept.saturating_sub(op.residual_zero), op.residual_multiplier, op.residual_shift);
-            let value = requantize(accumulator, multiplier, shift.saturating_add(RESIDUAL_BITS as i32));
-            round_shift(i64::from(value) + i64::from(kept), RESIDUAL_BITS) as i32
-        }
+        None => scaled(accumulator, requant, 0),
+        Some(kept) => added(op, scaled(accumulator, requant, RESIDUAL_BITS), kept),
     };
     value.saturating_add(op.output_zero)
 }
+
+/// An accumulator in the units of the output, with some more fractional bits.
+#[inline(always)]
+fn scaled(accumulator: i32, [multiplier, shift]: [i32; 2], bits: u32) -> i32 {
+    requantize(accumulator, multiplier, shift.saturating_add(bits as i32))
+}
+
+/// The sum of a result with [`RESIDUAL_BITS`] more bits and what the residual holds.
+#[inline(always)]
+fn added(op: &Conv2d, value: i32, kept: i32) -> i32 {
+    let kept = requantize(kept.saturating_sub(op.residual_zero), op.residual_multiplier, op.residual_shift);
+    sum(value, kept)
+}
+
+/// The sum of two values with [`RESIDUAL_BITS`] more bits than the output, rounded half up: high and low bits apart, as the
+/// sum itself may have 33.
+#[inline(always)]
+fn sum(value: i32, kept: i32) -> i32 {
+    const MASK: i32 = (1 << RESIDUAL_BITS) - 1;
+    let carry = ((value & MASK) + (kept & MASK) + (1 << (RESIDUAL_BITS - 1))) >> RESIDUAL_BITS;
+    (value >> RESIDUAL_BITS) + (kept >> RESIDUAL_BITS) + carry
+}
+
+/// Channels that are brought into the ring together.
+const GATHERED: usize = 16;
 
 /// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
 fn gather_pixels<R: Activation>(
@@ -187,16 +251,21 @@ fn gather_pixels<R: Activation>(
     let Layer { op, geometry, .. } = layer;
     let channels = usize::from(source.tensor.channels);
     let raw = raw_map(op, source.index());
-    let mut from = 0;
+    let mut at = 0;
     for target in
         slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(source.tensor.columns.into())
     {
-        let mut maps = norm.iter();
-        for (at, target) in (from..from + channels).zip(target.iter_mut().skip(source.channel)) {
-            let map = maps.next().copied().unwrap_or_default();
-            *target = R::saturate(gathered(op, raw, input.get(at), map));
+        let targets = target.get_mut(source.channel..source.channel + channels).unwrap_or_default();
+        for (first, target) in (0..).step_by(GATHERED).zip(targets.chunks_mut(GATHERED)) {
+            let mut values = [0; GATHERED];
+            let (values, _) = values.split_at_mut(target.len());
+            input.read(at + first, values);
+            gather_each(op, raw, values, tail(norm, first));
+            for (target, &value) in target.iter_mut().zip(&*values) {
+                *target = R::saturate(value);
+            }
         }
-        from += channels;
+        at += channels;
         if let Some((pixel, double)) = target.split_at_mut_checked(geometry.channels) {
             for (copy, &value) in double.iter_mut().zip(&*pixel) {
                 *copy = value;
@@ -222,22 +291,29 @@ impl<'a> Values<'a> {
         })
     }
 
-    /// Element `at`, which exists: whoever binds values knows how many they are.
-    fn get(&self, at: usize) -> i32 {
-        let value = match self {
-            Values::I8(values) => values.get(at).map(|&v| v.into()),
-            Values::I16(values) => values.get(at).map(|&v| v.into()),
-            Values::I32(values) => values.get(at).copied(),
-        };
-        value.unwrap_or_default()
+    /// The elements from `at` on, which exist: whoever binds values knows how many they are.
+    fn read(&self, at: usize, into: &mut [i32]) {
+        fn copy<T: Copy + Into<i32>>(values: &[T], at: usize, into: &mut [i32]) {
+            into.iter_mut().zip(tail(values, at)).for_each(|(into, &value)| *into = value.into());
+        }
+        match self {
+            Values::I8(values) => copy(values, at, into),
+            Values::I16(values) => copy(values, at, into),
+            Values::I32(values) => copy(values, at, into),
+        }
     }
 
-    /// Replaces element `at`, which exists, by the nearest value of its type.
-    fn set(&mut self, at: usize, value: i32) {
+    /// Replaces the elements from `at` on, which exist, by the nearest values of their type.
+    #[inline]
+    fn write(&mut self, at: usize, from: impl Iterator<Item = i32>) {
+        fn copy<T>(values: &mut [T], at: usize, from: impl Iterator<Item = i32>, nearest: impl Fn(i32) -> T) {
+            let values = values.get_mut(at..).unwrap_or_default();
+            values.iter_mut().zip(from).for_each(|(value, from)| *value = nearest(from));
+        }
         match self {
-            Values::I8(values) => values.get_mut(at).into_iter().for_each(|v| *v = saturate_i8(value)),
-            Values::I16(values) => values.get_mut(at).into_iter().for_each(|v| *v = saturate_i16(value)),
-            Values::I32(values) => values.get_mut(at).into_iter().for_each(|v| *v = value),
+            Values::I8(values) => copy(values, at, from, saturate_i8),
+            Values::I16(values) => copy(values, at, from, saturate_i16),
+            Values::I32(values) => copy(values, at, from, |value| value),
         }
     }
 }
@@ -245,6 +321,8 @@ impl<'a> Values<'a> {
 /// What the computation of one tile reads and writes.
 struct Operands<'a, R> {
     ring: &'a [R],
+    /// Room for the patches of four pixels; empty if there is none.
+    patches: &'a mut [Group],
     weights: Weights<'a>,
     bias: &'a [i32],
     /// Sums of each channel's weights; empty if the record's scales hold.
@@ -283,6 +361,7 @@ impl<'a, R: Activation> Operands<'a, R> {
         };
         Some(Self {
             ring: view(bound.ring)?,
+            patches: view_mut(bound.patches)?,
             weights,
             bias: layer.bias(tile, bound.bias)?,
             sums,
@@ -293,34 +372,98 @@ impl<'a, R: Activation> Operands<'a, R> {
     }
 }
 
-/// One row of up to eight output channels.
+/// The channels of a tile in one row.
 fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, operands: Operands<'_, R>) {
-    let Layer { op, geometry, .. } = layer;
-    let Operands { ring, weights, bias, sums, requant, residual, mut output } = operands;
-    let mut at = tile.channel;
-    for x in 0..geometry.output_columns {
-        let mut accumulators = [0i32; CHANNEL_BLOCK];
-        if S::BIAS_FIRST {
-            for (accumulator, &bias) in accumulators.iter_mut().zip(bias) {
-                *accumulator = bias;
+    let Layer { geometry, .. } = layer;
+    let Operands { ring, patches, weights, bias, sums, requant, residual, mut output } = operands;
+    let last = geometry.output_columns.saturating_sub(1);
+    for x in (0..geometry.output_columns).step_by(PIXELS) {
+        // Past the last pixel the last one is computed again; its sums are not stored.
+        let pixels = core::array::from_fn(|pixel| (x + pixel).min(last));
+        if !patches.is_empty() {
+            for ky in 0..geometry.kernel[0] {
+                let runs = pixels.map(|x| geometry.patch(ring, [tile.y, x], ky));
+                R::unfold(patches, ky * geometry.run(), runs);
+            }
+            patches::fill(patches, geometry.taps());
+        }
+        for first in (0..tile.count).step_by(CHANNEL_BLOCK) {
+            let count = (tile.count - first).min(CHANNEL_BLOCK);
+            let block = weights.of_channels(first, count, geometry.taps());
+            let mut accumulators = [[0; PIXELS]; CHANNEL_BLOCK];
+            if patches.is_empty() {
+                for (pixel, x) in pixels.into_iter().enumerate() {
+                    let run = |ky| geometry.patch(ring, [tile.y, x], ky);
+                    block.multiply((0..geometry.kernel[0]).map(run), geometry.taps(), pixel, &mut accumulators);
+                }
+            } else {
+                block.multiply_patches(patches, geometry.taps(), &mut accumulators);
+            }
+            let block = Block {
+                op: layer.op,
+                scales,
+                bias: tail(bias, first),
+                sums: tail(sums, first),
+                requant: tail(requant, first),
+            };
+            let accumulators = accumulators.get_mut(..count).unwrap_or_default();
+            block.scale(accumulators);
+            for (pixel, x) in (x..=last).take(PIXELS).enumerate() {
+                let at = x * geometry.output_channels + tile.channel + first;
+                block.store(accumulators, pixel, residual.as_ref(), &mut output, at);
             }
         }
-        for ky in 0..geometry.kernel[0] {
-            let activations = geometry.patch(ring, [tile.y, x], ky);
-            multiply(&mut accumulators, activations, weights.from(ky * geometry.run()), geometry.taps(), tile.count);
-        }
-        for ((accumulator, &sum), &bias) in accumulators.iter_mut().zip(sums).zip(bias) {
-            *accumulator = scales.complete(op, *accumulator, sum, bias);
-        }
-        for ((&accumulator, &requant), at) in accumulators.iter().zip(requant).zip(at..) {
-            let kept = (op.residual != NONE).then(|| residual.as_ref().unwrap_or(&output).get(at));
-            output.set(at, finished(op, accumulator, requant, kept));
-        }
-        at += geometry.output_channels;
     }
 }
 
-/// The weights of up to eight output channels.
+/// What turns the accumulators of some output channels into results.
+struct Block<'a, S> {
+    op: &'a Conv2d,
+    scales: S,
+    bias: &'a [i32],
+    sums: &'a [i32],
+    requant: &'a [[i32; 2]],
+}
+
+impl<S: Scales> Block<'_, S> {
+    /// Brings accumulators into the units of the output, with more bits if a residual is to be added.
+    fn scale(&self, accumulators: &mut [[i32; PIXELS]]) {
+        let bits = if self.op.residual == NONE { 0 } else { RESIDUAL_BITS };
+        let mut sums = self.sums.iter();
+        for ((accumulators, &bias), &requant) in accumulators.iter_mut().zip(self.bias).zip(self.requant) {
+            let sum = sums.next().copied().unwrap_or_default();
+            for accumulator in accumulators.iter_mut() {
+                *accumulator = self.scales.complete(self.op, *accumulator, sum, bias);
+            }
+            let [multiplier, shift] = requant;
+            requantize_each(accumulators, multiplier, shift.saturating_add(bits as i32));
+        }
+    }
+
+    /// The results of one pixel go to `at`; a residual without values of its own is what stands there.
+    fn store(
+        &self,
+        scaled: &[[i32; PIXELS]],
+        pixel: usize,
+        residual: Option<&Values<'_>>,
+        output: &mut Values<'_>,
+        at: usize,
+    ) {
+        let op = self.op;
+        let values = scaled.iter().map(|pixels| pixels.get(pixel).copied().unwrap_or_default());
+        if op.residual == NONE {
+            output.write(at, values.map(|value| value.saturating_add(op.output_zero)));
+        } else {
+            let mut kept = [0; CHANNEL_BLOCK];
+            residual.unwrap_or(output).read(at, &mut kept);
+            kept.iter_mut().for_each(|kept| *kept = kept.saturating_sub(op.residual_zero));
+            requantize_each(&mut kept, op.residual_multiplier, op.residual_shift);
+            output.write(at, values.zip(kept).map(|(value, kept)| sum(value, kept).saturating_add(op.output_zero)));
+        }
+    }
+}
+
+/// The weights of some output channels.
 #[derive(Clone, Copy)]
 enum Weights<'a> {
     /// One row for each channel.
@@ -331,44 +474,68 @@ enum Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// All rows, shortened to start at the given element of the first.
-    fn from(self, at: usize) -> Self {
+    /// Those of `count` channels from `first` on, a multiple of four, each with `taps` weights.
+    fn of_channels(self, first: usize, count: usize, taps: usize) -> Self {
         match self {
-            Weights::I8(weights) => Weights::I8(tail(weights, at)),
+            Weights::I8(weights) => Weights::I8(weights.get(first * taps..(first + count) * taps).unwrap_or_default()),
             #[cfg(feature = "i4")]
-            Weights::I4(weights) => Weights::I4(tail(weights, at)),
+            Weights::I4(weights) => {
+                let groups = first / QUAD..(first + count).div_ceil(QUAD);
+                Weights::I4(weights.get(groups.start * taps..groups.end * taps).unwrap_or_default())
+            }
         }
     }
-}
 
-/// `accumulators[c] += Σ activations[k]·weights[c][k]`, wrapping, for `count` channels whose rows are `taps` apart.
-#[inline]
-fn multiply<R: Activation>(
-    accumulators: &mut [i32; CHANNEL_BLOCK],
-    activations: &[R],
-    weights: Weights<'_>,
-    taps: usize,
-    count: usize,
-) {
-    let quads = accumulators.as_chunks_mut().0.iter_mut().take(count.div_ceil(QUAD));
-    match weights {
-        Weights::I8(weights) => {
-            let mut rows = weights.chunks(taps.max(1));
-            for quad in quads {
-                // Past the last channel the last row is computed again; its sums are not stored.
-                let mut last = &[] as &[i8];
-                let rows = [(); QUAD].map(|()| {
-                    last = rows.next().unwrap_or(last);
-                    last
-                });
-                *quad = R::dot4(*quad, activations, rows);
+    /// `Σ activations[k]·weights[c][k]` of each channel at one pixel, wrapping; `runs` are the activations of each row of the
+    /// kernel.
+    #[inline]
+    fn multiply<'r, R: Activation>(
+        self,
+        runs: impl Iterator<Item = &'r [R]>,
+        taps: usize,
+        pixel: usize,
+        accumulators: &mut [[i32; PIXELS]; CHANNEL_BLOCK],
+    ) {
+        let mut sums = [[0; QUAD]; CHANNEL_BLOCK / QUAD];
+        let mut at = 0;
+        for activations in runs {
+            match self {
+                Weights::I8(weights) => {
+                    for (quad, weights) in sums.iter_mut().zip(weights.chunks((QUAD * taps).max(1))) {
+                        // Past the last channel the last row is computed again; its sums are not stored.
+                        let mut rows = weights.chunks(taps.max(1));
+                        let mut last = &[] as &[i8];
+                        let rows = [(); QUAD].map(|()| {
+                            last = rows.next().map_or(last, |row| tail(row, at));
+                            last
+                        });
+                        *quad = R::dot4(*quad, activations, rows);
+                    }
+                }
+                #[cfg(feature = "i4")]
+                Weights::I4(weights) => {
+                    for (quad, row) in sums.iter_mut().zip(weights.chunks(taps.max(1))) {
+                        *quad = R::dot4_packed(*quad, activations, tail(row, at));
+                    }
+                }
             }
+            at += activations.len();
         }
-        #[cfg(feature = "i4")]
-        Weights::I4(weights) => {
-            for (quad, row) in quads.zip(weights.chunks(taps.max(1))) {
-                *quad = R::dot4_packed(*quad, activations, row);
-            }
+        for (accumulators, &sum) in accumulators.iter_mut().zip(sums.as_flattened()) {
+            accumulators.get_mut(pixel).into_iter().for_each(|accumulator| *accumulator = sum);
+        }
+    }
+
+    /// The same at each pixel of the patches.
+    #[inline]
+    fn multiply_patches(self, patches: &[Group], taps: usize, accumulators: &mut [[i32; PIXELS]; CHANNEL_BLOCK]) {
+        // Patches go with rows of eight bits.
+        #[cfg_attr(
+            not(feature = "i4"),
+            expect(irrefutable_let_patterns, reason = "the only layout without the feature")
+        )]
+        if let Weights::I8(weights) = self {
+            arch::dot_patches(accumulators, patches, weights, taps);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Convolution with its input transformation.
 //!
-//! The input is never unfolded. A ring holds the last `kh` rows of the padded, transformed input, each of
+//! A ring holds the last `kh` rows of the padded, transformed input, each of
 //! `ring_width·channels` elements, so that the patch under the kernel is `kh` runs of `kw·channels` neighbours. Row `r`
-//! of the padded input lies in slot `r mod kh`. A slice computes eight channels of one output row; the first slice of a
-//! row brings the rows into the ring that the row before did not need. Slices go through the channels of a row, then to the
-//! next row. Streamed weights cut the channels into chunks; then slices go through all rows of a chunk, and each chunk
-//! gathers the input again.
+//! of the padded input lies in slot `r mod kh`. A slice computes some blocks of eight channels of one output row; the first
+//! slice of a row brings the rows into the ring that the row before did not need. Slices go through the channels of a row,
+//! then to the next row. Streamed weights cut the channels into chunks; then slices go through all rows of a chunk, and each
+//! chunk gathers the input again.
+//!
+//! Where the plan has room for the patches of four pixels, these are unfolded once for all channels of a slice.
 
 use core::ops::Range;
 
@@ -34,9 +36,14 @@ struct Geometry {
     /// 1 if rows and columns are doubled, else 0.
     doubling: usize,
     output_rows: usize,
-    /// Blocks of eight output channels that are computed together: all, or those of a chunk of streamed weights.
+    /// Blocks of eight output channels whose weights are there at once: all, or those of a chunk of streamed weights.
     chunk_blocks: usize,
+    /// Blocks that a slice computes, at most.
+    slice_blocks: usize,
 }
+
+/// Multiply-accumulates of a slice that computes several blocks of channels, at most.
+const SLICE_MACS: usize = 1 << 18;
 
 /// What one slice computes.
 #[derive(Clone, Copy, Debug)]
@@ -69,11 +76,11 @@ impl Tile {
 }
 
 impl Geometry {
-    fn new(context: &Context<'_>, op: &Conv2d) -> Option<Self> {
-        let source = context.tensor(op.sources[0])?;
-        let output = context.tensor(op.output)?;
-        let ring = context.tensor(op.scratch)?;
-        Some(Self {
+    fn new(model: &Model<'_>, op: &Conv2d) -> Option<Self> {
+        let source = model.tensor(op.sources[0])?;
+        let output = model.tensor(op.output)?;
+        let ring = model.tensor(op.scratch)?;
+        let mut geometry = Self {
             rows: source.rows.into(),
             channels: ring.channels.into(),
             output_columns: output.columns.into(),
@@ -89,7 +96,14 @@ impl Geometry {
             } else {
                 op.chunk_blocks.into()
             },
-        })
+            slice_blocks: 1,
+        };
+        if op.patches != NONE {
+            let block = geometry.output_columns * geometry.taps() * CHANNEL_BLOCK;
+            let most = SLICE_MACS.checked_div(block).unwrap_or(1);
+            geometry.slice_blocks = most.clamp(1, geometry.chunk_blocks.max(1));
+        }
+        Some(geometry)
     }
 
     /// Rows of the padded input that output row `y` needs and the row before did not.
@@ -138,14 +152,38 @@ impl Geometry {
 
     /// What a slice computes.
     fn tile(&self, slice: u32) -> Tile {
-        let blocks = self.output_channels.div_ceil(CHANNEL_BLOCK);
-        let chunk = (slice as usize).checked_div(self.chunk_blocks.saturating_mul(self.output_rows)).unwrap_or(0);
+        let per_chunk = self.slices_of(self.chunk_blocks);
+        let chunk = (slice as usize).checked_div(per_chunk).unwrap_or(0);
         let first = chunk * self.chunk_blocks;
-        let width = self.chunk_blocks.min(blocks.saturating_sub(first)).max(1);
-        let within = slice as usize - first * self.output_rows;
-        let channel = (first + within % width) * CHANNEL_BLOCK;
-        let count = self.output_channels.saturating_sub(channel).min(CHANNEL_BLOCK);
-        Tile { y: within / width, channel, count, chunk, chunk_channel: first * CHANNEL_BLOCK }
+        let width = self.chunk_blocks.min(self.blocks().saturating_sub(first)).max(1);
+        let per_row = width.div_ceil(self.slice_blocks);
+        let within = slice as usize - chunk * per_chunk;
+        let block = within % per_row * self.slice_blocks;
+        let channel = (first + block) * CHANNEL_BLOCK;
+        let count = self.slice_blocks.min(width - block) * CHANNEL_BLOCK;
+        Tile {
+            y: within / per_row,
+            channel,
+            count: self.output_channels.saturating_sub(channel).min(count),
+            chunk,
+            chunk_channel: first * CHANNEL_BLOCK,
+        }
+    }
+
+    /// Blocks of eight output channels, the last of which may have fewer.
+    fn blocks(&self) -> usize {
+        self.output_channels.div_ceil(CHANNEL_BLOCK)
+    }
+
+    /// Slices of a chunk of some blocks.
+    fn slices_of(&self, blocks: usize) -> usize {
+        self.output_rows * blocks.div_ceil(self.slice_blocks)
+    }
+
+    /// Number of slices.
+    fn slices(&self) -> usize {
+        let whole = self.blocks().checked_div(self.chunk_blocks).unwrap_or(0);
+        whole * self.slices_of(self.chunk_blocks) + self.slices_of(self.blocks() - whole * self.chunk_blocks)
     }
 }
 
@@ -190,6 +228,8 @@ struct Bound<'a> {
     bias: &'a [u8],
     /// What the weights come from if they are streamed.
     window: &'a [u8],
+    /// Room for the patches of four pixels; empty if there is none.
+    patches: &'a mut [u8],
     /// The row of the residual; empty if there is none or it is the output's.
     residual: &'a mut [u8],
     /// The row of the output.
@@ -208,15 +248,15 @@ impl<'a> Bound<'a> {
         // A residual at the output's place is read through the output.
         let residual = context.tensor(op.residual).filter(|residual| residual.offset != output.offset);
         let residual = residual.map_or(0..0, |residual| row(&residual));
-        let [ring_bytes, bias, window, residual, output] = arena
-            .get_disjoint_mut([ring.range(), place(op.bias_tensor), place(op.window), residual, row(output)])
-            .ok()?;
+        let places = [ring.range(), place(op.bias_tensor), place(op.window), place(op.patches), residual, row(output)];
+        let [ring_bytes, bias, window, patches, residual, output] = arena.get_disjoint_mut(places).ok()?;
         let reach = geometry.output_columns.saturating_sub(1) * geometry.advance() + geometry.run();
         let slots = geometry.kernel[0] * geometry.ring_row_len() * ring.element().bytes();
         (reach <= geometry.ring_row_len() && slots <= ring_bytes.len()).then_some(Self {
             ring: ring_bytes,
             bias,
             window,
+            patches,
             residual,
             output,
         })
@@ -236,7 +276,7 @@ struct Layer<'a> {
 impl<'a> Layer<'a> {
     fn new(context: &'a Context<'a>, op: &'a Conv2d) -> Option<Self> {
         let (output, ring) = (context.tensor(op.output)?, context.tensor(op.scratch)?);
-        Some(Self { context, op, output, ring, geometry: Geometry::new(context, op)? })
+        Some(Self { context, op, output, ring, geometry: Geometry::new(context.model, op)? })
     }
 
     /// Place in the arena of the slot of a row of the padded input.
@@ -281,11 +321,10 @@ impl<'a> Layer<'a> {
 
 /// The chunk of streamed weights that a slice needs.
 pub(crate) fn chunk(context: &Context<'_>, op: &Conv2d, slice: u32) -> Option<usize> {
-    Some(Geometry::new(context, op)?.tile(slice).chunk)
+    Some(Geometry::new(context.model, op)?.tile(slice).chunk)
 }
 
 /// Number of slices.
 pub(super) fn slices(model: &Model<'_>, op: &Conv2d) -> Option<u32> {
-    let output = model.tensor(op.output)?;
-    Some(u32::from(output.rows) * u32::from(output.channels).div_ceil(CHANNEL_BLOCK as u32))
+    Some(Geometry::new(model, op)?.slices() as u32)
 }

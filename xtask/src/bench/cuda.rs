@@ -1,4 +1,4 @@
-//! `bench`.
+//! `bench cuda`.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,23 +15,11 @@ use waft_host::shipped;
 
 use crate::args::{Bar, print_json};
 
-/// Measures speed beside a peer, in the same run.
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(clap::Subcommand)]
-enum What {
-    Cuda(CudaArgs),
-}
-
 /// The GPU backend beside PyTorch's half precision on the same GPU: pictures a second.
 ///
 /// The peer needs a python3 with torch and diffusers (`--python` names another); without, its figures are null.
 #[derive(clap::Args)]
-struct CudaArgs {
+pub(super) struct Args {
     /// Name of a shipped model, or a .waft file whose checkpoint lies beside it in `checkpoint`.
     #[arg(long)]
     model: String,
@@ -52,14 +40,7 @@ struct CudaArgs {
 /// Batches that are tried.
 const BATCHES: [u32; 4] = [256, 1024, 4096, 8192];
 
-/// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    match &args.what {
-        What::Cuda(args) => cuda(args),
-    }
-}
-
-fn cuda(args: &CudaArgs) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.batch == Some(0) || args.repeat == 0 {
         bail!("--batch and --repeat: at least 1");
     }
@@ -121,7 +102,7 @@ fn cuda(args: &CudaArgs) -> anyhow::Result<()> {
 }
 
 /// Runs the peer's script and reads its one JSON object.
-fn peer(args: &CudaArgs, batches: &[u32], steps: u32) -> anyhow::Result<Value> {
+fn peer(args: &Args, batches: &[u32], steps: u32) -> anyhow::Result<Value> {
     let beside = PathBuf::from(&args.model).parent().map(|folder| folder.join("checkpoint")).unwrap_or_default();
     let checkpoint =
         if beside.is_dir() { beside } else { shipped::models_folder().join(&args.model).join("checkpoint") };
@@ -136,7 +117,7 @@ fn peer(args: &CudaArgs, batches: &[u32], steps: u32) -> anyhow::Result<Value> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {}", args.python.display()))?;
-    child.stdin.take().context("no standard input")?.write_all(include_bytes!("../bench_cuda.py"))?;
+    child.stdin.take().context("no standard input")?.write_all(include_bytes!("../../bench_cuda.py"))?;
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)

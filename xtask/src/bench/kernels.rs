@@ -1,0 +1,176 @@
+//! `bench kernels`: instructions of single layers on a core, beside CMSIS-NN.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+use waft::format::{Conv2d, NONE, Op, chunk_checksum};
+use waft::{Model, Request as HostRequest, Session};
+use waft_host::export::{ExportOptions, ResidualWidth, export_graph};
+use waft_host::progress::Progress;
+use waft_host::sample::AlignedBytes;
+
+use super::layers::{LAYERS, Layer, OPERATION};
+use crate::args::{Bar, print_json};
+use crate::boards::{self, Board};
+use crate::emulate::Request;
+use crate::measure::profile;
+
+/// Instructions of single layers on a core under QEMU, beside CMSIS-NN's best.
+///
+/// A layer runs in a network of its own as the exporter makes it: gather, products, requantization, 8-bit activations and
+/// weights. Where its output differs from the host's, there is no figure but an error.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Target triple, with `/core` where several cores share it.
+    #[arg(long, default_value = "thumbv7em-none-eabihf")]
+    target: String,
+    /// Measure these layers only, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    layers: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Scratch that the first figure of a layer may take.
+const SCRATCH_BYTES: u64 = 20 * 1024;
+
+/// CMSIS-NN 7.0: the fewest instructions of twelve configurations of gcc 12.2 and clang 22, by layer and core.
+const PEER: &str = include_str!("cmsis_nn.json");
+
+/// One way to compute a layer.
+#[derive(Clone, Debug, Serialize)]
+struct Variant {
+    variant: &'static str,
+    instructions: u64,
+    scratch_bytes: u64,
+    /// Bytes of the stored weights as a multiple of those of eight bits.
+    flash_factor: f64,
+}
+
+/// What a layer takes.
+#[derive(Debug, Serialize)]
+struct Measured {
+    layer: &'static str,
+    macs: usize,
+    /// What the exporter chooses with weights as they are and little scratch.
+    instructions: u64,
+    scratch_bytes: u64,
+    flash_factor: f64,
+    /// Instructions as a multiple of CMSIS-NN's, on the cores that it was measured on.
+    ratio_to_cmsis_nn: Option<f64>,
+    variants: Vec<Variant>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let board = match boards::find(&args.target)?.as_slice() {
+        [board] => *board,
+        _ => anyhow::bail!("--target {}: one target at a time", args.target),
+    };
+    let known = |name: &String| LAYERS.iter().any(|layer| layer.name == name);
+    if let Some(name) = args.layers.iter().find(|name| !known(name)) {
+        let names: Vec<&str> = LAYERS.iter().map(|layer| layer.name).collect();
+        anyhow::bail!("--layers {name}: layers are {}", names.join(", "));
+    }
+    let peer: BTreeMap<String, BTreeMap<String, u64>> = serde_json::from_str(PEER).context("cmsis_nn.json")?;
+    let chosen: Vec<&Layer> = LAYERS
+        .iter()
+        .filter(|layer| args.layers.is_empty() || args.layers.iter().any(|name| name == layer.name))
+        .collect();
+    let bar = Bar::default();
+    bar.begin("layers", chosen.len() as u64);
+    let mut measured = vec![];
+    for layer in chosen {
+        let cmsis_nn = peer.get(layer.name).and_then(|cores| cores.get(board.core.trim_start_matches("Cortex-")));
+        measured.push(measure(layer, board, cmsis_nn.copied()).with_context(|| layer.name)?);
+        bar.advance(1);
+    }
+    bar.end();
+    if args.json {
+        return print_json(&serde_json::json!({ "target": board.name, "layers": measured }));
+    }
+    println!(
+        "{:<22} {:>11} {:>13} {:>7} {:>9} {:>12}  variant",
+        "layer", "MACs", "instructions", "a MAC", "scratch", "CMSIS-NN ×"
+    );
+    for layer in &measured {
+        for variant in &layer.variants {
+            let per_mac = variant.instructions as f64 / layer.macs as f64;
+            let ratio = layer.ratio_to_cmsis_nn.map_or_else(
+                || "-".into(),
+                |ratio| format!("{:.2}", ratio * variant.instructions as f64 / layer.instructions as f64),
+            );
+            println!(
+                "{:<22} {:>11} {:>13} {per_mac:>7.2} {:>9} {ratio:>12}  {}",
+                layer.layer, layer.macs, variant.instructions, variant.scratch_bytes, variant.variant
+            );
+        }
+    }
+    Ok(())
+}
+
+fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
+    let mut variants: Vec<Variant> = vec![];
+    for patches in [true, false] {
+        let residual = ResidualWidth::Narrow;
+        let options = ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, ..Default::default() };
+        let export = export_graph(layer.graph(), &options, &())?;
+        let measured = variant(board, export.bytes.as_slice())?;
+        // Where patches are not worth it, both are the same.
+        if variants.iter().all(|variant| variant.variant != measured.variant) {
+            variants.push(measured);
+        }
+    }
+    let best = variants.iter().filter(|variant| variant.scratch_bytes <= SCRATCH_BYTES).min_by_key(|v| v.instructions);
+    let best = best.context("no variant with little scratch")?.clone();
+    Ok(Measured {
+        layer: layer.name,
+        macs: layer.macs(),
+        instructions: best.instructions,
+        scratch_bytes: best.scratch_bytes,
+        flash_factor: best.flash_factor,
+        ratio_to_cmsis_nn: cmsis_nn.map(|cmsis_nn| best.instructions as f64 / cmsis_nn as f64),
+        variants,
+    })
+}
+
+/// The layer's record.
+fn record(model: &Model<'_>) -> anyhow::Result<Conv2d> {
+    match model.op(OPERATION) {
+        Some(Op::Conv2d(op)) => Ok(op),
+        op => anyhow::bail!("operation {OPERATION} is {op:?}"),
+    }
+}
+
+/// Measures the layer of a model, and compares its output with the host's.
+fn variant(board: &'static Board, model: &[u8]) -> anyhow::Result<Variant> {
+    let parsed = Model::from_bytes(model)?;
+    let op = record(&parsed)?;
+    let variant = if op.patches == NONE { "ring" } else { "patches" };
+    let request = Request::default();
+    let measured = profile(board, model, &request)?;
+    let operation = measured.get(&OPERATION).context("the firmware did not count the layer")?;
+    let expected = on_host(&parsed)?;
+    ensure!(operation.checksum == expected, "{variant}: the output differs from the host's");
+    let scratch = [op.scratch, op.patches].into_iter().filter_map(|id| parsed.tensor(id));
+    Ok(Variant {
+        variant,
+        instructions: operation.instructions.context("this machine has no exact counter")?,
+        scratch_bytes: scratch.map(|tensor| u64::from(tensor.bytes)).sum(),
+        flash_factor: 1.0,
+    })
+}
+
+/// The checksum of the layer's output on this machine.
+fn on_host(model: &Model<'_>) -> anyhow::Result<u32> {
+    let mut arena = AlignedBytes::zeroed(model.arena_bytes());
+    let mut session = Session::new(model, arena.as_mut_slice())?;
+    let mut run = session.sample(HostRequest::new())?;
+    while run.operation() != Some(OPERATION + 1) {
+        ensure!(run.step()?.is_some(), "the run ended before the layer did");
+    }
+    let output = record(model)?.output;
+    Ok(chunk_checksum(run.tensor_bytes(output).context("the layer has an output")?))
+}

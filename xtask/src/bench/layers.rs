@@ -1,0 +1,108 @@
+//! The layers of `bench kernels`: each in a network of its own, so that what runs is what the exporter and the runtime make
+//! of it.
+
+use waft::noise::philox;
+use waft_host::graph::{Conv2d, Graph, Linear, Op, Shape, TensorId, TimeEmbedding};
+
+/// A convolution, or a dense layer as one of a single pixel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layer {
+    /// What the peer's table calls it.
+    pub(super) name: &'static str,
+    /// Side of the kernel and of the square input.
+    kernel: usize,
+    side: usize,
+    stride: usize,
+    /// Input and output channels.
+    channels: [usize; 2],
+}
+
+const fn layer(name: &'static str, kernel: usize, stride: usize, channels: [usize; 2], side: usize) -> Layer {
+    Layer { name, kernel, side, stride, channels }
+}
+
+/// Those that CMSIS-NN was measured on.
+pub(super) const LAYERS: [Layer; 14] = [
+    layer("conv3x3_1x16_8x8", 3, 1, [1, 16], 8),
+    layer("conv3x3_16x16_8x8", 3, 1, [16, 16], 8),
+    layer("conv3x3_32x32_8x8", 3, 1, [32, 32], 8),
+    layer("conv3x3_64x64_4x4", 3, 1, [64, 64], 4),
+    layer("conv3x3_3x32_32x32", 3, 1, [3, 32], 32),
+    layer("conv3x3_32x32_32x32", 3, 1, [32, 32], 32),
+    layer("conv3x3_64x64_16x16", 3, 1, [64, 64], 16),
+    layer("conv3x3_128x128_8x8", 3, 1, [128, 128], 8),
+    layer("conv3x3_128x64_16x16", 3, 1, [128, 64], 16),
+    layer("conv3x3s2_32x32_32x32", 3, 2, [32, 32], 32),
+    layer("conv1x1_64x64_16x16", 1, 1, [64, 64], 16),
+    layer("conv1x1_128x128_8x8", 1, 1, [128, 128], 8),
+    layer("fc_pc_64x256", 1, 1, [64, 256], 1),
+    layer("fc_pc_256x256", 1, 1, [256, 256], 1),
+];
+
+/// The operation of the network that is the layer: a convolution before it makes its input, one behind it the prediction.
+pub(super) const OPERATION: u16 = 1;
+
+/// Numbers in [−1, 1) without a pattern.
+fn random(len: usize, seed: u32) -> Vec<f32> {
+    let words = (0..len as u32).map(|i| philox([seed, 0x6265_6E63], [i, 0, 0, 0])[0] as i32);
+    words.map(|word| word as f32 / 2f32.powi(31)).collect()
+}
+
+/// A convolution with random weights whose results have about the spread of its input.
+fn conv(kernel: usize, stride: usize, [inputs, outputs]: [usize; 2], seed: u32) -> Op {
+    let taps = kernel * kernel * inputs;
+    let gain = (3.0 / taps as f32).sqrt();
+    // Zeros at both sides of an odd kernel; with a stride, below and to the right.
+    let padding = match (kernel, stride) {
+        (1, _) => [0; 4],
+        (_, 1) => [1; 4],
+        _ => [0, 0, 1, 1],
+    };
+    Op::Conv2d(Conv2d {
+        kernel: [kernel; 2],
+        stride,
+        padding,
+        inputs,
+        outputs,
+        weight: random(taps * outputs, seed).iter().map(|weight| gain * weight).collect(),
+        bias: random(outputs, seed + 1),
+    })
+}
+
+impl Layer {
+    /// Multiply-accumulates, those with padding included.
+    pub(super) const fn macs(&self) -> usize {
+        let side = self.side / self.stride;
+        side * side * self.channels[0] * self.channels[1] * self.kernel * self.kernel
+    }
+
+    /// Its network.
+    pub(super) fn graph(&self) -> Graph {
+        let linear = || Linear { inputs: 2, outputs: 2, weight: vec![0.0; 4], bias: vec![0.0; 2] };
+        let time = TimeEmbedding {
+            channels: 2,
+            flip_sin_to_cos: false,
+            freq_shift: 0.0,
+            linear_1: linear(),
+            linear_2: linear(),
+        };
+        let mut graph = Graph {
+            tensors: vec![],
+            nodes: vec![],
+            input: TensorId(0),
+            output: TensorId(0),
+            time,
+            classes: None,
+            params: 0,
+        };
+        let [inputs, outputs] = self.channels;
+        graph.input = graph.tensor("sample", Shape::new(self.side, self.side, inputs));
+        let before = graph.node("before", conv(1, 1, [inputs, inputs], 1), &[graph.input]);
+        let mut layer = graph.node("layer", conv(self.kernel, self.stride, [inputs, outputs], 3), &[before]);
+        if self.stride == 2 {
+            layer = graph.node("enlarge", Op::Upsample, &[layer]);
+        }
+        graph.output = graph.node("behind", conv(1, 1, [outputs, inputs], 5), &[layer]);
+        graph
+    }
+}
