@@ -252,12 +252,12 @@ fn gather_pixels<R: Activation>(
     let channels = usize::from(source.tensor.channels);
     let raw = raw_map(op, source.index());
     let mut at = 0;
+    let mut values = [0; GATHERED];
     for target in
         slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(source.tensor.columns.into())
     {
         let targets = target.get_mut(source.channel..source.channel + channels).unwrap_or_default();
         for (first, target) in (0..).step_by(GATHERED).zip(targets.chunks_mut(GATHERED)) {
-            let mut values = [0; GATHERED];
             let (values, _) = values.split_at_mut(target.len());
             input.read(at + first, values);
             gather_each(op, raw, values, tail(norm, first));
@@ -377,6 +377,7 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
     let Layer { geometry, .. } = layer;
     let Operands { ring, patches, weights, bias, sums, requant, residual, mut output } = operands;
     let last = geometry.output_columns.saturating_sub(1);
+    let mut accumulators = [[0; PIXELS]; CHANNEL_BLOCK];
     for x in (0..geometry.output_columns).step_by(PIXELS) {
         // Past the last pixel the last one is computed again; its sums are not stored.
         let pixels = core::array::from_fn(|pixel| (x + pixel).min(last));
@@ -390,7 +391,6 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
         for first in (0..tile.count).step_by(CHANNEL_BLOCK) {
             let count = (tile.count - first).min(CHANNEL_BLOCK);
             let block = weights.of_channels(first, count, geometry.taps());
-            let mut accumulators = [[0; PIXELS]; CHANNEL_BLOCK];
             if patches.is_empty() {
                 for (pixel, x) in pixels.into_iter().enumerate() {
                     let run = |ky| geometry.patch(ring, [tile.y, x], ky);
