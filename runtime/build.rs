@@ -25,7 +25,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name| env::var(name).unwrap_or_default();
     let target = Target { triple: variable("TARGET"), flags: variable("CARGO_ENCODED_RUSTFLAGS") };
-    println!("cargo::rustc-check-cfg=cfg(dsp, riscv, no_long_multiply)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, armv6m, riscv, no_long_multiply)");
+    if target.triple.starts_with("thumbv6m") {
+        println!("cargo::rustc-cfg=armv6m");
+    }
     if target.triple.starts_with("riscv32") {
         println!("cargo::rustc-cfg=riscv");
     }

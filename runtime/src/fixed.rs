@@ -34,22 +34,20 @@ pub const fn requantize(value: i32, multiplier: i32, shift: i32) -> i32 {
         // The rounding constant has no low word, and the product has at most 62 bits: the high word decides.
         return (multiply_high(value, multiplier) + (1 << (right - 33))) >> (right - 32);
     }
-    let product = value as i64 * multiplier as i64;
-    saturate_i32((product + (1 << (right - 1))) >> right)
+    saturate_i32((multiply(value, multiplier) + (1 << (right - 1))) >> right)
 }
 
 /// [`requantize`] of each value: what depends on the multiplier alone is done once.
 #[inline(never)]
 pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
     let right = (31 - shift.clamp(-31, 30)) as u32;
-    let product = |value: i32| i64::from(value) * i64::from(multiplier);
     if right > 32 {
         // See `requantize`.
         let (rounding, right) = (1 << (right - 33), right - 32);
         values.iter_mut().for_each(|value| *value = (multiply_high(*value, multiplier) + rounding) >> right);
     } else {
         let rounding = 1i64 << (right - 1);
-        values.iter_mut().for_each(|value| *value = saturating_shift(product(*value) + rounding, right));
+        values.iter_mut().for_each(|value| *value = saturating_shift(multiply(*value, multiplier) + rounding, right));
     }
 }
 
@@ -59,7 +57,17 @@ const fn multiply_high(a: i32, b: i32) -> i32 {
     if cfg!(no_long_multiply) { multiply_high_by_halves(a, b) } else { ((a as i64 * b as i64) >> 32) as i32 }
 }
 
-/// The same from products of halves, for processors whose products have 32 bits.
+/// The product.
+#[inline(always)]
+const fn multiply(a: i32, b: i32) -> i64 {
+    if cfg!(no_long_multiply) {
+        (multiply_high(a, b) as i64) << 32 | a.wrapping_mul(b) as u32 as i64
+    } else {
+        a as i64 * b as i64
+    }
+}
+
+/// [`multiply_high`] from products of halves, for processors whose products have 32 bits.
 #[inline(always)]
 const fn multiply_high_by_halves(a: i32, b: i32) -> i32 {
     let (a_high, a_low, b_high, b_low) = (a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF);
@@ -74,7 +82,7 @@ const fn multiply_high_by_halves(a: i32, b: i32) -> i32 {
 #[inline(always)]
 pub const fn affine(value: i32, factor: i32, right: u32, summand: i32) -> i32 {
     let right = right & 31;
-    let product = value as i64 * factor as i64 + (1 << right >> 1);
+    let product = multiply(value, factor) + (1 << right >> 1);
     let (high, low) = ((product >> 32) as i32, product as u32);
     // Shifts of words, where 64 bits would take branches; two for one, so that 32 is none too many.
     let shifted = (low >> right | (high as u32) << 1 << (31 - right)) as i32;

@@ -31,6 +31,10 @@ pub(crate) mod patches;
 #[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
 mod dsp;
 
+#[cfg(all(feature = "i8", any(armv6m, test)))]
+#[cfg_attr(armv6m, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
+mod armv6m;
+
 #[cfg(all(feature = "i8", any(riscv, test)))]
 #[cfg_attr(riscv, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
 mod riscv;
@@ -54,7 +58,7 @@ macro_rules! kernels {
             dot4_i16 (feature = "i8"): dsp;
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
-            dot_patches (feature = "i8"): dsp, riscv;
+            dot_patches (feature = "i8"): dsp, armv6m, riscv;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
             dot_i8 (all(feature = "i8", feature = "attention")):;

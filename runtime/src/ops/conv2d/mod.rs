@@ -14,7 +14,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::{Context, Source, view};
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, NONE, Tensor};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, Tensor};
 use crate::model::Model;
 
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -98,7 +98,7 @@ impl Geometry {
             },
             slice_blocks: 1,
         };
-        if op.patches != NONE {
+        if !matches!(ring.element(), Element::F32) {
             let block = geometry.output_columns * geometry.taps() * CHANNEL_BLOCK;
             let most = SLICE_MACS.checked_div(block).unwrap_or(1);
             geometry.slice_blocks = most.clamp(1, geometry.chunk_blocks.max(1));
