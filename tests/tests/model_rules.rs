@@ -2,24 +2,13 @@
 
 use waft::format::{
     Attention, Conv2d, Element, Embed, FixedStep, FloatStep, GroupNorm, Header, Linear, NONE, OP_BYTES, Op, Precision,
-    Record, STEP_BYTES, Schedule, Tensor, seal,
+    Record, STEP_BYTES, Schedule, Tensor,
 };
 use waft::{Field, Model, ModelError};
 use waft_host::export::{ExportOptions, ResidualWidth, Sampler};
-use waft_host::sample::AlignedBytes;
+use waft_tests::forge::{changed, forge};
 use waft_tests::small::{small, small_of_size, small_with};
 use waft_tests::{digits, exported};
-
-/// Changes a record and mends the checksum.
-fn changed<R: bytemuck::Pod>(file: &AlignedBytes, at: usize, change: impl FnOnce(&mut R)) -> Result<(), ModelError> {
-    let mut copy = file.clone();
-    let bytes = copy.as_mut_slice();
-    let mut record: R = bytemuck::pod_read_unaligned(&bytes[at..at + size_of::<R>()]);
-    change(&mut record);
-    bytes[at..at + size_of::<R>()].copy_from_slice(bytemuck::bytes_of(&record));
-    seal(bytes);
-    Model::from_bytes(bytes).map(|_| ())
-}
 
 /// Places of the records of operations and of tensors.
 fn places(model: &Model<'_>) -> (impl Fn(u16) -> usize, impl Fn(u16) -> usize) {
@@ -78,10 +67,8 @@ fn reserved_bytes_are_zeros() {
     let model = Model::from_bytes(file.as_slice()).expect("a model");
     let (op_at, tensor_at) = places(&model);
     let refused = |at: usize, what: &str| {
-        let mut copy = file.clone();
-        assert_eq!(std::mem::replace(&mut copy.as_mut_slice()[at], 1), 0, "{what}");
-        seal(copy.as_mut_slice());
-        assert!(matches!(Model::from_bytes(copy.as_slice()), Err(ModelError::Malformed { .. })), "{what}");
+        let result = changed(&file, at, |byte: &mut u8| assert_eq!(std::mem::replace(byte, 1), 0, "{what}"));
+        assert!(matches!(result, Err(ModelError::Malformed { .. })), "{what}");
     };
     fn reserved<R: Record>() -> impl Iterator<Item = usize> {
         let fields = R::FIELDS.windows(2).map(|pair| (pair[0], pair[1].at));
@@ -120,11 +107,9 @@ fn a_bias_that_is_the_residual_is_refused() {
         }
         // Of one pixel, a bias has the shape of the output.
         let shape = model.tensor(op.output).expect("exists");
-        let mut copy = file.clone();
-        let at = tensor_at(op.bias_tensor);
-        let mut bias: Tensor = bytemuck::pod_read_unaligned(&copy.as_slice()[at..at + size_of::<Tensor>()]);
-        (bias.rows, bias.columns, bias.channels) = (shape.rows, shape.columns, shape.channels);
-        copy.as_mut_slice()[at..at + size_of::<Tensor>()].copy_from_slice(bytemuck::bytes_of(&bias));
+        let copy = forge(&file, tensor_at(op.bias_tensor), |bias: &mut Tensor| {
+            (bias.rows, bias.columns, bias.channels) = (shape.rows, shape.columns, shape.channels);
+        });
         let result = changed(&copy, op_at(index), |op: &mut Conv2d| op.residual = op.bias_tensor);
         assert!(is_malformed(result, Field::Operand), "{result:?}");
         seen += 1;
