@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Seeds of the corpora: the checkpoints beside this script, and the smallest models in every precision, resident and streamed.
+# Seeds of the corpora: the checkpoints beside this script, pickles behind an empty configuration, and the smallest models in
+# every precision, resident and streamed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p tests/fuzz/corpus/importer
 cp tests/fuzz/seeds/importer/* tests/fuzz/corpus/importer/
+for pickle in tests/goldens/pickles/*; do
+  { printf '{}\0\0' && cat "$pickle"; } >"tests/fuzz/corpus/importer/pickle-$(basename "$pickle")"
+done
 corpus=tests/fuzz/corpus/model
 mkdir -p "$corpus" target/tiny
 cargo run --quiet --release -p waft-tests --example tiny_checkpoint -- target/tiny
