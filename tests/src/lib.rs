@@ -2,6 +2,7 @@
 
 pub mod classifier;
 pub mod forge;
+pub mod many;
 pub mod oracle;
 pub mod ptx;
 pub mod small;
