@@ -177,3 +177,6 @@ const fn readable(file: File<'_>, sources: [u16; 2], sample: bool) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests;
