@@ -292,6 +292,7 @@ fn operations(precision: Precision) -> Vec<Op> {
         residual_gain: 1.0,
         input_gain: 1.0,
         window: NONE,
+        patches: NONE,
         chunk_blocks: 1,
         ..Conv2d::zeroed()
     };

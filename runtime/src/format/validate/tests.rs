@@ -276,6 +276,26 @@ fn convolutions() {
 }
 
 #[test]
+fn patches() {
+    // Of four taps: one group, of eight words.
+    let patched = |d: &mut Draft, shape: [u16; 3], element: Element| {
+        let id = d.add(shape, element, [7, 7]);
+        d.conv(ADD).patches = id;
+    };
+    accepted(I8, |d| patched(d, [1, 1, 8], Element::I32));
+    for shape in [[2, 1, 8], [1, 2, 8], [1, 1, 7], [1, 8, 1]] {
+        refused(I8, Field::Operand, |d| patched(d, shape, Element::I32));
+    }
+    refused(I8, Field::Operand, |d| patched(d, [1, 1, 8], Element::I16));
+    refused(F32, Field::Op, |d| patched(d, [1, 1, 8], Element::I32));
+    refused(I8, Field::Op, |d| {
+        patched(d, [1, 1, 8], Element::I32);
+        d.conv(ADD).layout = WeightLayout::Groups4.code();
+    });
+    bounds!(I8, Op, |d, v| d.conv(ADD).reserved_end[5] = v, [0], [1]);
+}
+
+#[test]
 fn parameters_lie_in_the_file() {
     for far in [PARAMETERS + 8, 16, 0, 0xFFFF_FFF0, 1 << 20] {
         refused(I8, Field::Offset, |d| d.conv(ADD).weights = far);
