@@ -275,6 +275,31 @@ fn convolutions() {
     bounds!(I8, Op, |d, v| with_rows(d, v), [1, 2, 3], [4]);
 }
 
+/// Only the sample is read as it is, and only the prediction written.
+#[test]
+fn maps_are_activations() {
+    refused(I8, Field::Operand, |d| {
+        d.resize(BIAS, [2, 2, 1], Element::I32);
+        d.tensor(BIAS).last = 5;
+        d.conv(TO_KEY_VALUE).sources = [BIAS, NONE];
+        d.resize(RINGS + 2, [1, 2, 1], Element::I8);
+    });
+    refused(I8, Field::Operand, |d| {
+        d.resize(BIAS, [2, 2, 1], Element::I32);
+        d.tensor(BIAS).last = 5;
+        d.conv(TO_KEY_VALUE).sources = [MAP, BIAS];
+        d.resize(RINGS + 2, [1, 2, 5], Element::I8);
+    });
+    // A result that nobody reads, so that only its own operation can object.
+    let unread = |d: &mut Draft, element: Element| {
+        d.conv(ADD).residual = NONE;
+        d.resize(SUM, [2, 2, 4], element);
+        d.conv(LAST).sources = [CONTEXT, NONE];
+        d.resize(RINGS + 4, [3, 4, 4], Element::I8);
+    };
+    bounds!(I8, Operand, |d, v| unread(d, v), [Element::I8, Element::I16], [Element::I32, Element::F16]);
+}
+
 #[test]
 fn patches() {
     // Of four taps: one group, of eight words.

@@ -5,5 +5,5 @@ static FILE: &waft::Aligned<[u8]> = &waft::Aligned(*include_bytes!(env!("WAFT_EM
 static MODEL: waft::Model<'static> = waft::Model::from_bytes_or_panic(&FILE.0);
 
 fn main() {
-    assert_eq!(MODEL.bytes().len(), 1_597_360);
+    assert!(MODEL.bytes().len() > 1_500_000);
 }
