@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn weights_of_four_bits_need_none() {
         let (network, mut elements, mut layouts, arena) = network();
-        layouts[OpId(1)] = WeightLayout::Groups4;
+        layouts[OpId::from(1usize)] = WeightLayout::Groups4;
         let (mixed, _) = with_patches(&network, &mut elements, &layouts, 2 * arena);
         assert_eq!(patched(&mixed), [true, false]);
     }

@@ -61,6 +61,23 @@ pub struct Plan {
     pub lower_bound_bytes: u64,
 }
 
+impl Plan {
+    /// The largest number of tensors that hold data during one operation.
+    pub fn most_alive(&self) -> usize {
+        let ends = self.placements.iter().map(|placement| placement.last + 1).max().unwrap_or(0);
+        let mut changes = vec![0isize; ends + 1];
+        for placement in &self.placements {
+            changes[placement.first] += 1;
+            changes[placement.last + 1] -= 1;
+        }
+        let alive = changes.iter().scan(0, |alive, change| {
+            *alive += change;
+            Some(*alive)
+        });
+        alive.max().map_or(0, isize::unsigned_abs)
+    }
+}
+
 /// Lifetimes, and which tensors share an address.
 struct Lives {
     bytes: TiVec<TensorId, u64>,

@@ -122,6 +122,22 @@ pub fn student(name: &str, steps: Option<usize>) -> Option<(String, PathBuf)> {
     (inside || folder.is_dir()).then_some((stem, folder))
 }
 
+/// The files and folders that a model is read from, which no output may replace: what is at a path, with its weights' own
+/// file, and of a shipped model its exported files, its checkpoint, and that of its student for so many steps.
+pub fn sources(name: &str, steps: Option<usize>) -> Vec<PathBuf> {
+    let path = PathBuf::from(name);
+    let is_shipped = !path.is_file() && names().iter().any(|known| known == name);
+    let mut sources = vec![path.with_extension("weights"), path];
+    if is_shipped {
+        let folder = models_folder().join(name);
+        let files = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        sources.extend(files.filter(|file| file.extension().is_some_and(|extension| extension == "waft")));
+        sources.push(folder.join("checkpoint"));
+        sources.extend(student(name, steps).map(|(_, checkpoint)| checkpoint));
+    }
+    sources
+}
+
 /// A file of a shipped model, from inside this program or from the folder.
 fn shipped_file(name: &str, stem: &str, precision: Precision) -> Result<Option<AlignedBytes>, FindError> {
     let file = format!("{stem}-{}.waft", precision_name(precision));

@@ -19,6 +19,8 @@ pub enum Field {
     Lifetime,
     /// Two tensors that are alive at the same time share memory.
     Overlap,
+    /// More tensors hold data at once than [`MAX_ALIVE`](crate::format::MAX_ALIVE).
+    Alive,
     /// An operation's kind or a field of it.
     Op,
     /// An operation names a tensor that does not exist or does not fit.

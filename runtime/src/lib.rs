@@ -59,6 +59,8 @@ mod arch;
 mod arena;
 #[doc(hidden)]
 pub mod arithmetic;
+#[cfg(test)]
+mod draft;
 mod error;
 pub mod fixed;
 #[cfg(any(feature = "f16", feature = "f32"))]

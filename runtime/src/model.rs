@@ -16,20 +16,25 @@ impl<'a> Model<'a> {
     /// # Errors
     /// A [`ModelError`] that names the first thing found wrong.
     pub const fn from_bytes(bytes: &'a [u8]) -> Result<Self, ModelError> {
-        match format::validate(bytes) {
+        Self::with_checksum(bytes, format::checksum(bytes))
+    }
+
+    const fn with_checksum(bytes: &'a [u8], found: u32) -> Result<Self, ModelError> {
+        match format::validate(bytes, found) {
             Ok(header) => Ok(Self { bytes, header }),
             Err(error) => Err(error),
         }
     }
 
-    /// The same, for a constant: an invalid model does not compile. Used by [`include_model!`](crate::include_model).
+    /// The same, for a constant: an invalid model does not compile. Used by [`include_model!`](crate::include_model). Not for a
+    /// program that runs: its tables for the checksum have eight kilobytes.
     ///
     /// # Panics
     /// If the bytes are not a model; in a constant, that is a compile error.
     // The error stands at the line that includes the model.
     #[track_caller]
     pub const fn from_bytes_or_panic(bytes: &'a [u8]) -> Self {
-        match Self::from_bytes(bytes) {
+        match Self::with_checksum(bytes, format::checksum_interpreted(bytes)) {
             Ok(model) => model,
             Err(ModelError::Truncated { .. }) => panic!("model file is truncated"),
             Err(ModelError::Magic) => panic!("not a .waft file"),
@@ -154,7 +159,8 @@ impl<'a> Model<'a> {
 #[derive(Debug)]
 pub struct Aligned<T: ?Sized>(pub T);
 
-/// Embeds a `.waft` file as a static [`Model`], validated while the firmware compiles.
+/// Embeds a `.waft` file as a static [`Model`], validated while the firmware compiles: all that [`Model::from_bytes`] checks,
+/// checksum included, in about two seconds for 1.6 MB.
 ///
 /// ```ignore
 /// waft::include_model!(pub DIGITS, "digits.waft");
@@ -164,7 +170,7 @@ pub struct Aligned<T: ?Sized>(pub T);
 macro_rules! include_model {
     ($(#[$attribute:meta])* $visibility:vis $name:ident, $path:expr) => {
         $(#[$attribute])*
-        // The checksum runs over the whole file in the compiler's interpreter.
+        // The whole check runs in the compiler's interpreter; what the lint allows is enough for about 16 MB.
         #[allow(long_running_const_eval)]
         $visibility static $name: $crate::Model<'static> = {
             static FILE: &$crate::Aligned<[u8]> = &$crate::Aligned(*include_bytes!($path));

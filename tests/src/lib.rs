@@ -1,6 +1,8 @@
 //! What waft's cross-crate tests share.
 
 pub mod classifier;
+pub mod forge;
+pub mod many;
 pub mod oracle;
 pub mod ptx;
 pub mod small;

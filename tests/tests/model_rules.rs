@@ -1,25 +1,17 @@
 //! Rules of the model file, each broken by a forger who mends the checksum.
 
+use rand::{RngExt, SeedableRng};
 use waft::format::{
-    Attention, Conv2d, Element, Embed, FixedStep, FloatStep, GroupNorm, Header, Linear, NONE, OP_BYTES, Op, Precision,
-    Record, STEP_BYTES, Schedule, Tensor, seal,
+    Attention, Conv2d, Element, Embed, FixedStep, FloatStep, GroupNorm, Header, Linear, MAX_ALIVE, NONE, OP_BYTES, Op,
+    Precision, Record, STEP_BYTES, Schedule, Tensor,
 };
 use waft::{Field, Model, ModelError};
 use waft_host::export::{ExportOptions, ResidualWidth, Sampler};
 use waft_host::sample::AlignedBytes;
+use waft_tests::forge::{changed, forge};
+use waft_tests::many::with_more_tensors;
 use waft_tests::small::{small, small_of_size, small_with};
 use waft_tests::{digits, exported};
-
-/// Changes a record and mends the checksum.
-fn changed<R: bytemuck::Pod>(file: &AlignedBytes, at: usize, change: impl FnOnce(&mut R)) -> Result<(), ModelError> {
-    let mut copy = file.clone();
-    let bytes = copy.as_mut_slice();
-    let mut record: R = bytemuck::pod_read_unaligned(&bytes[at..at + size_of::<R>()]);
-    change(&mut record);
-    bytes[at..at + size_of::<R>()].copy_from_slice(bytemuck::bytes_of(&record));
-    seal(bytes);
-    Model::from_bytes(bytes).map(|_| ())
-}
 
 /// Places of the records of operations and of tensors.
 fn places(model: &Model<'_>) -> (impl Fn(u16) -> usize, impl Fn(u16) -> usize) {
@@ -78,10 +70,8 @@ fn reserved_bytes_are_zeros() {
     let model = Model::from_bytes(file.as_slice()).expect("a model");
     let (op_at, tensor_at) = places(&model);
     let refused = |at: usize, what: &str| {
-        let mut copy = file.clone();
-        assert_eq!(std::mem::replace(&mut copy.as_mut_slice()[at], 1), 0, "{what}");
-        seal(copy.as_mut_slice());
-        assert!(matches!(Model::from_bytes(copy.as_slice()), Err(ModelError::Malformed { .. })), "{what}");
+        let result = changed(&file, at, |byte: &mut u8| assert_eq!(std::mem::replace(byte, 1), 0, "{what}"));
+        assert!(matches!(result, Err(ModelError::Malformed { .. })), "{what}");
     };
     fn reserved<R: Record>() -> impl Iterator<Item = usize> {
         let fields = R::FIELDS.windows(2).map(|pair| (pair[0], pair[1].at));
@@ -120,16 +110,87 @@ fn a_bias_that_is_the_residual_is_refused() {
         }
         // Of one pixel, a bias has the shape of the output.
         let shape = model.tensor(op.output).expect("exists");
-        let mut copy = file.clone();
-        let at = tensor_at(op.bias_tensor);
-        let mut bias: Tensor = bytemuck::pod_read_unaligned(&copy.as_slice()[at..at + size_of::<Tensor>()]);
-        (bias.rows, bias.columns, bias.channels) = (shape.rows, shape.columns, shape.channels);
-        copy.as_mut_slice()[at..at + size_of::<Tensor>()].copy_from_slice(bytemuck::bytes_of(&bias));
+        let copy = forge(&file, tensor_at(op.bias_tensor), |bias: &mut Tensor| {
+            (bias.rows, bias.columns, bias.channels) = (shape.rows, shape.columns, shape.channels);
+        });
         let result = changed(&copy, op_at(index), |op: &mut Conv2d| op.residual = op.bias_tensor);
         assert!(is_malformed(result, Field::Operand), "{result:?}");
         seen += 1;
     }
     assert!(seen > 0);
+}
+
+/// Any move of a tensor within the arena is refused if two tensors then share memory that nobody may write over, and accepted
+/// if none do that did not before.
+#[test]
+fn tensors_share_memory_only_in_place() {
+    let mut random = rand_pcg::Pcg32::seed_from_u64(7);
+    let mut seen = [0; 2];
+    for file in [small(), small_with(&ExportOptions { precision: Precision::F32, ..Default::default() })] {
+        let model = Model::from_bytes(file.as_slice()).expect("a model");
+        let (_, tensor_at) = places(&model);
+        let tensors: Vec<Tensor> = (0..model.tensors()).filter_map(|id| model.tensor(id)).collect();
+        let pairs = |tensors: &[Tensor]| -> Vec<(usize, usize)> {
+            let share = |a: &Tensor, b: &Tensor| {
+                a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes && a.first <= b.last && b.first <= a.last
+            };
+            let all = (0..tensors.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+            all.filter(|&(a, b)| share(&tensors[a], &tensors[b])).collect()
+        };
+        let replaces = |dying: usize, result: usize| {
+            let (dying_at, op) = (tensors[dying].last, model.op(tensors[result].first));
+            let reads = |op: Op| op.output() == result as u16 && op.operands().contains(&(dying as u16));
+            dying_at == tensors[result].first && op.is_some_and(reads)
+        };
+        let before = pairs(&tensors);
+        assert!(!before.is_empty(), "nothing is written in place");
+        // Attention's result stays where its query lies.
+        let moves = |id: &usize| {
+            let mut ops = (0..model.ops()).filter_map(|index| model.op(index));
+            !ops.any(|op| matches!(op, Op::Attention(op) if [op.query, op.output].contains(&(*id as u16))))
+        };
+        let movable: Vec<usize> = (0..tensors.len()).filter(moves).collect();
+        for _ in 0..4000 {
+            let id = movable[random.random_range(0..movable.len())];
+            let mut moved = tensors.clone();
+            let places = (model.header().arena_bytes - moved[id].bytes) / 16;
+            moved[id].offset = 16 * random.random_range(0..=places);
+            let result = changed(&file, tensor_at(id as u16), |tensor: &mut Tensor| *tensor = moved[id]);
+            let after = pairs(&moved);
+            let is_kept = |pair: &(usize, usize)| before.contains(pair) && pair.0 != id && pair.1 != id;
+            if after.iter().any(|&(a, b)| !replaces(a, b) && !replaces(b, a)) {
+                assert!(is_malformed(result, Field::Overlap), "tensor {id} at {}: {result:?}", moved[id].offset);
+                seen[0] += 1;
+            } else if after.iter().all(is_kept) {
+                assert!(result.is_ok(), "tensor {id} at {}: {result:?}", moved[id].offset);
+                seen[1] += 1;
+            }
+        }
+    }
+    assert!(seen.iter().all(|&seen| seen > 500), "{seen:?}");
+}
+
+/// Beyond so many the walk over the operations has no place to remember them.
+#[test]
+fn more_tensors_alive_than_can_be_checked_are_refused() {
+    let file = small();
+    let model = Model::from_bytes(file.as_slice()).expect("a model");
+    let check = |more| Model::from_bytes(&with_more_tensors(&model, more, true)).map(|_| ());
+    let most = (0..).find(|&more| check(more).is_err()).expect("a limit");
+    assert!(is_malformed(check(most), Field::Alive) && is_malformed(check(3000), Field::Alive));
+    assert!((MAX_ALIVE - 30..MAX_ALIVE).contains(&usize::from(most)), "{most} beside the model's own");
+    // One after the other any number will do, and overlaps are still found.
+    let many = with_more_tensors(&model, 3000, false);
+    let model = Model::from_bytes(&many).expect("valid");
+    let many = AlignedBytes::copy_of(&many);
+    let (_, tensor_at) = places(&model);
+    for id in model.tensors() - 3000..model.tensors() {
+        let sample = model.tensor(model.header().sample).expect("exists").offset;
+        if id % 100 == 0 {
+            let result = changed(&many, tensor_at(id), |tensor: &mut Tensor| tensor.offset = sample);
+            assert!(is_malformed(result, Field::Overlap), "{result:?}");
+        }
+    }
 }
 
 #[test]

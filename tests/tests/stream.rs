@@ -2,11 +2,12 @@
 
 use std::mem::offset_of;
 
-use waft::format::{Conv2d, Header, OP_BYTES, Op, Precision, seal};
+use waft::format::{Conv2d, Header, OP_BYTES, Op, Precision};
 use waft::weights::{File, Flash, Line, PIECE};
 use waft::{Model, Request, RunError, Session, SessionError, WeightSource};
 use waft_host::export::{Export, ExportError, ExportOptions};
-use waft_host::sample::{AlignedBytes, arena};
+use waft_host::sample::arena;
+use waft_tests::forge::changed;
 use waft_tests::{digits, exported, golden, model};
 
 fn options(precision: Precision, stream: Option<u64>) -> ExportOptions {
@@ -279,25 +280,17 @@ fn forged_windows_are_refused() {
     let streamed = exported(&golden("heads"), &options(Precision::I8, Some(4096)));
     let original = model(&streamed.bytes);
     let header = *original.header();
-    let forged = |at: usize, value: &[u8]| {
-        let mut copy: AlignedBytes = streamed.bytes.clone();
-        let bytes = copy.as_mut_slice();
-        bytes[at..at + value.len()].copy_from_slice(value);
-        seal(bytes);
-        Model::from_bytes(copy.as_slice()).is_ok()
-    };
+    let accepted = |at: usize, value: u32| changed(&streamed.bytes, at, |field: &mut u32| *field = value).is_ok();
+    let accepted_half = |at: usize, value: u16| changed(&streamed.bytes, at, |field: &mut u16| *field = value).is_ok();
     let total = offset_of!(Header, weights_bytes);
-    assert!(!forged(total, &0u32.to_le_bytes()) && !forged(total, &(header.weights_bytes - 1).to_le_bytes()));
+    assert!(!accepted(total, 0) && !accepted(total, header.weights_bytes - 1));
     for index in (0..original.ops()).filter(|&index| matches!(original.op(index), Some(Op::Conv2d(_)))) {
         let at = header.ops_at as usize + usize::from(index) * OP_BYTES;
         for window in [0xFFFEu16, 0, header.sample] {
-            assert!(
-                !forged(at + offset_of!(Conv2d, window), &window.to_le_bytes()),
-                "window {window} of operation {index}"
-            );
+            assert!(!accepted_half(at + offset_of!(Conv2d, window), window), "window {window} of operation {index}");
         }
         for blocks in [0u16, 0xFFFF] {
-            let refused = !forged(at + offset_of!(Conv2d, chunk_blocks), &blocks.to_le_bytes());
+            let refused = !accepted_half(at + offset_of!(Conv2d, chunk_blocks), blocks);
             // More blocks than there are mean one chunk, which is right where there is one.
             let Some(Op::Conv2d(op)) = original.op(index) else { unreachable!("filtered above") };
             let outputs = original.tensor(op.output).expect("exists").channels;
@@ -305,16 +298,10 @@ fn forged_windows_are_refused() {
             assert!(refused || (blocks == 0xFFFF && single), "{blocks} blocks in operation {index}");
         }
         for offset in [8u32, 0xFFFF_FFF0, header.file_bytes] {
-            assert!(
-                !forged(at + offset_of!(Conv2d, checks), &offset.to_le_bytes()),
-                "checks of operation {index} at {offset}"
-            );
+            assert!(!accepted(at + offset_of!(Conv2d, checks), offset), "checks of operation {index} at {offset}");
         }
         for offset in [8u32, 0xFFFF_FFF0, header.weights_bytes] {
-            assert!(
-                !forged(at + offset_of!(Conv2d, weights), &offset.to_le_bytes()),
-                "weights of operation {index} at {offset}"
-            );
+            assert!(!accepted(at + offset_of!(Conv2d, weights), offset), "weights of operation {index} at {offset}");
         }
     }
 }

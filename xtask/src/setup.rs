@@ -83,6 +83,19 @@ pub(crate) fn has_oldest() -> bool {
     may_install() && succeeds(Command::new("rustup").args(install)) && found()
 }
 
+/// Whether rustup's nightly has Miri, `cargo +nightly miri`, with the library's sources, or could install them.
+pub(crate) fn has_miri() -> bool {
+    let found = || nightly().is_some() && output("cargo", &["+nightly", "miri", "--version"]).is_some();
+    if found() {
+        return true;
+    }
+    let install = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "miri,rust-src"];
+    if may_install() {
+        eprintln!("set-up: rustup {}", install.join(" "));
+    }
+    may_install() && succeeds(Command::new("rustup").args(install)) && found()
+}
+
 /// A toolchain for a bare-metal target.
 pub(crate) fn toolchain(target: &str) -> anyhow::Result<Toolchain> {
     let native = || {

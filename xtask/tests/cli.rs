@@ -29,6 +29,17 @@ fn every_command_explains_itself() {
     }
 }
 
+/// The README's picture: the same line as `shipped_models_are_inside_the_program` of `host/tests/cli` has from `waft`.
+#[test]
+fn the_products_commands_are_the_same() {
+    let request =
+        ["sample", "--model", "digits", "--class", "7", "--seed", "1", "--count", "16", "--steps", "10", "--json"];
+    let output = xtask(&request);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let line = r#"{"channels":1,"count":16,"digest":"1238b2679f55e8572590afe7792ee375dfbd10113beccf6763e157196d1edec3","height":8,"precision":"i8","width":8}"#;
+    assert_eq!(String::from_utf8(output.stdout).expect("text"), format!("{line}\n"));
+}
+
 #[test]
 fn targets_that_do_not_exist_are_refused() {
     let output = xtask(&["firmware", "--target", "z80-unknown-none", "--model", "digits"]);

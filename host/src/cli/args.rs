@@ -116,11 +116,6 @@ pub(super) fn guidance(text: &str) -> Result<f32, String> {
     }
 }
 
-/// The files that a model is read from: itself, and its weights' own file.
-pub(super) fn model_files(model: &str) -> [PathBuf; 2] {
-    [PathBuf::from(model), Path::new(model).with_extension("weights")]
-}
-
 /// Which files of a checkpoint are read.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Reading the checkpoint")]

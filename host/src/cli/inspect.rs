@@ -7,7 +7,7 @@ use serde_json::json;
 use waft::Model;
 use waft::format::{NONE, Op, Upsample};
 
-use super::args::{check_extension, model_files};
+use super::args::check_extension;
 use super::output::{self, print_json, write_whole};
 use crate::export::precision_name;
 use crate::report::{self, Memory, memory_map};
@@ -31,8 +31,8 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_extension("--svg", args.svg.as_deref(), &["svg"])?;
     if let Some(svg) = &args.svg {
-        let [model, weights] = model_files(&args.model);
-        output::check(&[("MODEL", &model), ("MODEL's weights", &weights)], &[("--svg", svg)])?;
+        let model = shipped::sources(&args.model, None);
+        output::check(&output::all("MODEL", &model), &[("--svg", svg)])?;
     }
     let bytes = shipped::find(&args.model, None, None, &())?;
     let model = Model::from_bytes(bytes.as_slice())?;

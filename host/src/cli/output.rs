@@ -20,6 +20,11 @@ pub(super) struct Closed;
 /// A path with the option or argument that names it.
 pub(super) type Named<'a> = (&'a str, &'a Path);
 
+/// Several paths that one option or argument stands for.
+pub(super) fn all<'a>(option: &'a str, paths: &'a [PathBuf]) -> Vec<Named<'a>> {
+    paths.iter().map(|path| (option, path.as_path())).collect()
+}
+
 /// Depth to which a folder that is an input is searched for files.
 const INPUT_DEPTH: usize = 3;
 

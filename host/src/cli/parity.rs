@@ -7,7 +7,7 @@ use anyhow::bail;
 use serde_json::json;
 use waft::{Guidance, Model, Precision, Request};
 
-use super::args::{self, Backend, Bar, check_extension, model_files};
+use super::args::{self, Backend, Bar, check_extension};
 use super::output::{self, print_json, write_whole};
 use crate::parity::{self, ImageParity, OpParity, report};
 use crate::sample::{Batch, classes_in_turn};
@@ -43,8 +43,8 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_extension("--report", args.report.as_deref(), &["html"])?;
     if let Some(report) = &args.report {
-        let [model, weights] = model_files(&args.model);
-        output::check(&[("--model", &model), ("--model's weights", &weights)], &[("--report", report)])?;
+        let model = shipped::sources(&args.model, None);
+        output::check(&output::all("--model", &model), &[("--report", report)])?;
     }
     let images = args.images.unwrap_or(if args.backend == Backend::Cpu { 32 } else { 10_000 });
     if !(1..=1_000_000).contains(&images) {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use waft::{Model, Precision, Session};
 
-use super::args::{CheckpointArgs, check_extension, model_files};
+use super::args::{CheckpointArgs, check_extension};
 use super::output::{self, print_json, write_whole};
 use crate::export::{precision_name, predictor};
 use crate::sample::{AlignedBytes, arena, fits_fixed, set_input, to_floats};
@@ -35,9 +35,9 @@ pub struct Args {
 /// Runs the command.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_extension("--out", Some(&args.out), &["safetensors"])?;
-    let [model, weights] = model_files(&args.model.to_string_lossy());
-    let inputs =
-        [("MODEL", model.as_path()), ("MODEL's weights", weights.as_path()), ("--input", args.input.as_path())];
+    let model = shipped::sources(&args.model.to_string_lossy(), None);
+    let mut inputs = output::all("MODEL", &model);
+    inputs.push(("--input", &args.input));
     output::check(&inputs, &[("--out", &args.out)])?;
     let input = tensors::read(&args.input)?;
     let (shape, sample) = input.f32("sample")?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use waft::Guidance;
 
-use super::args::{Backend, Bar, check_extension, guidance, model_files};
+use super::args::{Backend, Bar, check_extension, guidance};
 use super::output::{self, print_json, write_whole};
 use super::print_notes;
 use crate::gpu::Device;
@@ -81,8 +81,7 @@ pub struct MergeArgs {
 pub(super) fn merge(args: &MergeArgs) -> anyhow::Result<()> {
     check_extension("--report", args.output.report.as_deref(), &["html"])?;
     if let Some(report) = &args.output.report {
-        let shards: Vec<output::Named<'_>> = args.shards.iter().map(|path| ("SHARDS", path.as_path())).collect();
-        output::check(&shards, &[("--report", report)])?;
+        output::check(&output::all("SHARDS", &args.shards), &[("--report", report)])?;
     }
     let (model, quality) = shard::merge(&args.shards, &Bar::default())?;
     args.output.show(&model, &quality)
@@ -170,8 +169,8 @@ impl Output {
 fn check_files(args: &Args) -> anyhow::Result<()> {
     check_extension("--report", args.output.report.as_deref(), &["html"])?;
     check_extension("--out", args.out.as_deref(), &["safetensors"])?;
-    let model = model_files(&args.model);
-    let mut inputs: Vec<output::Named<'_>> = model.iter().map(|path| ("--model", path.as_path())).collect();
+    let model = shipped::sources(&args.model, args.steps.map(|steps| steps as usize));
+    let mut inputs = output::all("--model", &model);
     let folder = match Path::new(&args.model).is_file() {
         true => Path::new(&args.model).with_file_name(""),
         false => shipped::models_folder().join(&args.model),

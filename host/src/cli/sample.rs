@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use serde_json::json;
 use waft::{Guidance, Model, Request};
 
-use super::args::{Bar, Precision, check_extension, guidance, model_files};
+use super::args::{Bar, Precision, check_extension, guidance};
 use super::output::{self, print_json, write_whole};
 use crate::export::precision_name;
 use crate::image::{Canvas, encode_gif, to_bytes};
@@ -126,8 +126,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn check_files(args: &Args) -> anyhow::Result<()> {
-    let model = model_files(&args.model);
-    let mut inputs: Vec<output::Named<'_>> = model.iter().map(|path| ("--model", path.as_path())).collect();
+    let model = shipped::sources(&args.model, args.steps.map(|steps| steps as usize));
+    let mut inputs = output::all("--model", &model);
     inputs.extend(args.latents.as_deref().map(|path| ("--latents", path)));
     inputs.extend(args.noise.as_deref().map(|path| ("--noise", path)));
     let outputs: Vec<output::Named<'_>> = args.out.as_deref().map(|path| ("--out", path)).into_iter().collect();

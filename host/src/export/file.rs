@@ -2,7 +2,7 @@
 
 use typed_index_collections::{TiSlice, TiVec};
 use waft::Model;
-use waft::format::{Element, WeightLayout};
+use waft::format::{Element, MAX_ALIVE, WeightLayout};
 
 use super::ExportError;
 use crate::emit::Emitted;
@@ -102,6 +102,7 @@ impl Layout {
         for (what, value, limit) in [
             ("bytes of the arena", plan.arena_bytes, MOST_ARENA),
             ("the number of tensors", network.tensors.len() as u64, MOST_INDICES),
+            ("the number of tensors that hold data at once", plan.most_alive() as u64, MAX_ALIVE as u64),
             ("the number of operations", network.ops.len() as u64, MOST_INDICES),
         ] {
             if value > limit {

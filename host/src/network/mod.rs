@@ -11,13 +11,39 @@ use crate::graph::Shape;
 use crate::schedule::MAX_HISTORY;
 pub use op::{Attention, Conv2d, Embed, GroupNorm, Linear, Op, Operation, Window};
 
-/// Index of a tensor, in [`Network::tensors`] and in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TensorId(usize);
+/// Declares an index type, made from and turned into numbers.
+macro_rules! ids {
+    ($( $(#[$attribute:meta])* $name:ident; )*) => {$(
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(usize);
 
-/// Index of an operation, in [`Network::ops`] and in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OpId(usize);
+        impl From<usize> for $name {
+            fn from(index: usize) -> Self {
+                Self(index)
+            }
+        }
+
+        impl From<$name> for usize {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl From<u16> for $name {
+            fn from(index: u16) -> Self {
+                Self(index.into())
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// Index of a tensor, in [`Network::tensors`] and in the file.
+    TensorId;
+    /// Index of an operation, in [`Network::ops`] and in the file.
+    OpId;
+}
 
 impl TensorId {
     /// The index as the file has it.
@@ -26,42 +52,6 @@ impl TensorId {
     /// If the network has more tensors than a file can: the exporter refuses these before it asks.
     pub fn in_file(self) -> u16 {
         u16::try_from(self.0).expect("the exporter refuses networks with more tensors than a file can have")
-    }
-}
-
-impl From<usize> for TensorId {
-    fn from(index: usize) -> Self {
-        Self(index)
-    }
-}
-
-impl From<TensorId> for usize {
-    fn from(id: TensorId) -> Self {
-        id.0
-    }
-}
-
-impl From<u16> for TensorId {
-    fn from(index: u16) -> Self {
-        Self(index.into())
-    }
-}
-
-impl From<usize> for OpId {
-    fn from(index: usize) -> Self {
-        Self(index)
-    }
-}
-
-impl From<OpId> for usize {
-    fn from(id: OpId) -> Self {
-        id.0
-    }
-}
-
-impl From<u16> for OpId {
-    fn from(index: u16) -> Self {
-        Self(index.into())
     }
 }
 

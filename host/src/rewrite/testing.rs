@@ -4,7 +4,7 @@ use crate::graph::{Conv2d, Graph, GroupNorm, Linear, Op, Shape, TensorId, TimeEm
 use crate::network::{self, Network};
 
 /// A graph of one square input, without nodes. Its conditioning vector has two elements.
-pub(super) fn graph(side: usize, channels: usize) -> Graph {
+pub(crate) fn graph(side: usize, channels: usize) -> Graph {
     let mut graph = Graph {
         tensors: vec![],
         nodes: vec![],
@@ -30,7 +30,7 @@ pub(super) fn linear(inputs: usize, outputs: usize) -> Linear {
 }
 
 /// A 3×3 convolution that keeps height and width; its weights are 1, its biases 0.5.
-pub(super) fn conv(inputs: usize, outputs: usize) -> Op {
+pub(crate) fn conv(inputs: usize, outputs: usize) -> Op {
     Op::Conv2d(Conv2d {
         kernel: [3, 3],
         stride: 1,

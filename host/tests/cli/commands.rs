@@ -247,21 +247,8 @@ fn shipped_models_are_inside_the_program() {
         ["sample", "--model", "digits", "--class", "7", "--seed", "1", "--count", "16", "--steps", "10", "--json"];
     let output =
         Command::new(env!("CARGO_BIN_EXE_waft")).args(request).current_dir(folder.path()).output().expect("runs");
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(report["digest"], "1238b2679f55e8572590afe7792ee375dfbd10113beccf6763e157196d1edec3");
+    // `xtask/tests/cli.rs` expects the same line of the repository's spelling.
+    let line = r#"{"channels":1,"count":16,"digest":"1238b2679f55e8572590afe7792ee375dfbd10113beccf6763e157196d1edec3","height":8,"precision":"i8","width":8}"#;
+    assert_eq!(String::from_utf8(output.stdout).expect("text"), format!("{line}\n"));
     assert!(json(&["inspect", "emoji", "--json"])["params"].as_u64().is_some_and(|n| n > 1_000_000));
-}
-
-/// `cargo xtask` has the same commands: the same code, the same digest.
-#[test]
-fn both_spellings_draw_the_same() {
-    let request = ["sample", "--model", "digits", "--class", "3", "--seed", "5", "--count", "2", "--json"];
-    let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--package", "xtask", "--"])
-        .args(request)
-        .current_dir(root())
-        .output()
-        .expect("runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.stdout, waft(&request).stdout);
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{export, failure, golden, json, text, waft};
+use crate::{export, failure, golden, json, root, text, waft};
 
 /// The files of a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
@@ -55,6 +55,54 @@ fn inputs_are_not_replaced_whatever_they_are_called() {
     let inside = checkpoint.join("m.waft");
     assert!(export(&inside).status.success() && export(&inside).status.success());
     assert_eq!(fs::read(&model).expect("still there"), before);
+}
+
+/// What a shipped model is exported from and compared with is an input too, and so are the files that its name stands for.
+#[test]
+fn shipped_models_are_not_replaced() {
+    let digits = root().join("models/digits");
+    let links = tempfile::tempdir().expect("a temporary folder");
+    let weights = "diffusion_pytorch_model.safetensors";
+    let sample = &["sample", "--model", "digits", "--count", "1", "--precision", "f32"][..];
+    let quality = &["quality", "--model", "digits", "--count", "16", "--backend", "cpu", "--shard", "0/1"][..];
+    let parity = &["parity", "--images", "1"][..];
+    for (arguments, option, input, steps) in [
+        (sample, "--out", format!("checkpoint/{weights}"), None),
+        (sample, "--out", format!("4step/{weights}"), Some("4")),
+        (quality, "--out", format!("checkpoint/{weights}"), None),
+        (quality, "--out", format!("4step/{weights}"), Some("4")),
+        (quality, "--out", "judge.safetensors".into(), None),
+        // An output of another extension, behind which the input lies.
+        (sample, "--out", "digits-i8.waft".into(), None),
+        (quality, "--out", "digits-4step-i8.waft".into(), Some("4")),
+        (parity, "--report", "checkpoint/config.json".into(), None),
+        (&["inspect", "digits"], "--svg", "digits-i8.waft".into(), None),
+    ] {
+        let input = digits.join(input);
+        let before = fs::read(&input).expect("in the repository");
+        let link = links.path().join(match option {
+            "--svg" => "link.svg",
+            "--report" => "link.html",
+            _ => "link.safetensors",
+        });
+        symlink(&input, &link).expect("links");
+        let steps: Vec<&str> = steps.into_iter().flat_map(|steps| ["--steps", steps]).collect();
+        for out in [&link, &input] {
+            // Where the extension alone refuses the file itself, the link is left.
+            if out.extension() == link.extension() {
+                let refused = failure(&[arguments, &steps, &[option, text(out)]].concat());
+                assert!(refused.contains(option) && refused.contains("an input"), "{arguments:?}: {refused}");
+            }
+        }
+        assert!(fs::read(&input).expect("still there") == before, "{} was replaced", input.display());
+        fs::remove_file(&link).expect("removes");
+    }
+    let checkpoint = digits.join("checkpoint");
+    let input = links.path().join("in.safetensors");
+    fs::write(&input, "").expect("writes");
+    let out = checkpoint.join(weights);
+    let refused = failure(&["predict", text(&checkpoint), "--input", text(&input), "--out", text(&out)]);
+    assert!(refused.contains("that is MODEL, an input"), "{refused}");
 }
 
 #[test]

@@ -27,8 +27,8 @@ mod validate;
 mod weight_layout;
 
 pub use attention::Attention;
-pub(crate) use checksum::crc32;
 pub use checksum::{checksum, chunk_checksum, seal};
+pub(crate) use checksum::{checksum_interpreted, crc32};
 pub use conditioning::{Embed, Linear};
 pub use conv2d::{Bias, Conv2d, Gather, Upsample};
 pub use group_norm::GroupNorm;
@@ -51,6 +51,8 @@ pub const VERSION: u16 = 6;
 pub const NONE: u16 = 0xFFFF;
 /// Sections, tensors and the arena itself are aligned to this many bytes.
 pub const ALIGN: usize = 16;
+/// Most tensors that may hold data at once.
+pub const MAX_ALIVE: usize = 256;
 /// Output channels that a convolution computes together.
 pub const CHANNEL_BLOCK: usize = 8;
 /// Output pixels whose activations a convolution's patches hold.

@@ -90,12 +90,18 @@ impl Op {
         }
     }
 
-    /// Whether an operand is scratch: written before it is read, within the operation.
-    pub(crate) const fn is_scratch(&self, id: u16) -> bool {
+    /// Its scratch: written before it is read, within the operation; [`NONE`] where there is none.
+    pub(crate) const fn scratch(&self) -> [u16; 3] {
         match self {
-            Op::Conv2d(op) => id == op.scratch || id == op.patches || id == op.window,
-            Op::Attention(op) => id == op.scratch,
-            _ => false,
+            Op::Conv2d(op) => [op.scratch, op.patches, op.window],
+            Op::Attention(op) => [op.scratch, NONE, NONE],
+            _ => [NONE; 3],
         }
+    }
+
+    /// Whether an operand is scratch.
+    pub(crate) const fn is_scratch(&self, id: u16) -> bool {
+        let [first, second, third] = self.scratch();
+        id != NONE && (id == first || id == second || id == third)
     }
 }

@@ -156,3 +156,6 @@ impl<'a, W: WeightSource> Session<'a, W> {
         Samples::view(self.model.precision(), self.tensor_bytes(id)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

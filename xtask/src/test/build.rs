@@ -50,6 +50,34 @@ pub(super) fn oldest(missing: &mut Vec<String>) -> anyhow::Result<()> {
     run(command.env("CARGO_TARGET_DIR", root().join("target").join("oldest")))
 }
 
+/// Miri finds no undefined behaviour in the core's unit tests, whole runs included, and the core refuses big-endian targets.
+pub(super) fn miri(missing: &mut Vec<String>) -> anyhow::Result<()> {
+    if !setup::has_miri() {
+        missing.push("miri: `rustup +nightly component add miri rust-src` gives what runs it".into());
+        return Ok(());
+    }
+    run(&mut under_miri())?;
+    run(under_miri().args(["--target", "i686-unknown-linux-gnu"]))?;
+    let mut big_endian = under_miri();
+    big_endian.args(["--target", "s390x-unknown-linux-gnu"]).current_dir(root());
+    let output = big_endian.output().context("cannot run cargo")?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    let refused = !output.status.success() && message.contains("big-endian targets are not supported");
+    ensure!(refused, "a big-endian target is not refused:\n{message}");
+    Ok(())
+}
+
+fn under_miri() -> Command {
+    let mut command = Command::new("cargo");
+    command.args(["+nightly", "miri", "test", "--quiet", "-p", "waft", "--lib"]);
+    for name in ["RUSTC", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    // The tests read the documentation that they compare.
+    command.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("CARGO_TARGET_DIR", root().join("target").join("miri"));
+    command
+}
+
 /// The packages as they would be published: they build from their own files alone, and the models are small.
 pub(super) fn packages() -> anyhow::Result<()> {
     let mut arguments = vec!["publish", "--dry-run", "--allow-dirty", "--quiet"];

@@ -42,6 +42,8 @@ enum Part {
     Packages,
     /// The tests of all crates, with overflow checks in the core.
     Tests,
+    /// The core's unit tests in Miri, with addresses of 64 and of 32 bits; a big-endian target is refused.
+    Miri,
     /// The tests of the GPU backend: on a GPU, if there is one.
     Cuda,
     /// The same over a driver that executes kernels on the host.
@@ -75,6 +77,7 @@ impl Part {
             Self::Oldest => build::oldest(missing),
             Self::Packages => build::packages(),
             Self::Tests => build::tests(),
+            Self::Miri => build::miri(missing),
             Self::Cuda => gpu::cuda(missing),
             Self::Driver => gpu::driver(),
             Self::Kernels => gpu::kernels(missing),

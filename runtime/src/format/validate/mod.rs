@@ -7,7 +7,7 @@ mod overlap;
 mod schedules;
 mod tensors;
 
-use super::{ALIGN, Element, Header, NONE, Precision, checksum};
+use super::{ALIGN, Element, Header, NONE, Precision};
 use crate::error::ModelError;
 
 /// Returns the error from the enclosing function unless the condition holds.
@@ -58,8 +58,8 @@ struct File<'a> {
     bytes: &'a [u8],
 }
 
-/// Checks everything that the operations rely on.
-pub(crate) const fn validate(bytes: &[u8]) -> Result<Header, ModelError> {
+/// Checks everything that the operations rely on, and that the file has the checksum `found`.
+pub(crate) const fn validate(bytes: &[u8], found: u32) -> Result<Header, ModelError> {
     if bytes.len() < size_of::<Header>() {
         return Err(ModelError::Truncated { expected: size_of::<Header>(), found: bytes.len() });
     }
@@ -77,7 +77,6 @@ pub(crate) const fn validate(bytes: &[u8]) -> Result<Header, ModelError> {
         return Err(ModelError::Truncated { expected: header.file_bytes as usize, found: bytes.len() });
     }
     ensure!(bytes.len() == header.file_bytes as usize, Header, 0);
-    let found = checksum(bytes);
     if found != header.checksum {
         return Err(ModelError::Checksum { expected: header.checksum, found });
     }
@@ -178,3 +177,6 @@ const fn readable(file: File<'_>, sources: [u16; 2], sample: bool) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,31 +1,127 @@
 //! No two tensors that are alive together share memory, but where an operation may write over what it has read.
+//!
+//! The walk over the operations meets each tensor where its life begins, and compares it with its neighbours in address
+//! only: n log n, in the compiler's interpreter too.
 
-use super::{Check, File, ensure, joined, require};
-use crate::format::{Conv2d, Op, Tensor};
+use super::{Check, File, check, ensure, joined, require};
+use crate::format::{Conv2d, MAX_ALIVE, NONE, Op, Tensor};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
-    let mut i = 0;
-    while i < file.header.tensors {
-        let a = require!(file.tensor(i), Tensor, i);
-        let mut j = i + 1;
-        while j < file.header.tensors {
-            let b = require!(file.tensor(j), Tensor, j);
-            let share = a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
-            if share && a.first <= b.last && b.first <= a.last {
-                let in_place = if a.last == b.first {
-                    may_overwrite(file, a.last, i, j)
-                } else if b.last == a.first {
-                    may_overwrite(file, b.last, j, i)
-                } else {
-                    false
-                };
-                ensure!(in_place, Overlap, j);
-            }
-            j += 1;
-        }
-        i += 1;
+    let header = file.header;
+    let mut memory = Memory { ids: [NONE; MAX_ALIVE], len: 0 };
+    let [newer, older] = header.history;
+    let mut index = 0;
+    check!(memory.add_all(file, index, &[header.sample, header.unconditional, newer, older]));
+    // Every other tensor is the scratch or the result of the operation with which its life begins.
+    while index < header.ops {
+        let op = require!(header.op(file.bytes, index), Op, index);
+        check!(memory.add_all(file, index, &op.scratch()));
+        check!(memory.add(file, index, op.output()));
+        index += 1;
     }
     Ok(())
+}
+
+/// Tensors by ascending address, none of which shares memory with another. Some may be dead: they leave when their memory or
+/// their place in the list is wanted.
+struct Memory {
+    ids: [u16; MAX_ALIVE],
+    len: usize,
+}
+
+impl Memory {
+    const fn add_all(&mut self, file: File<'_>, index: u16, ids: &[u16]) -> Check {
+        let mut rest = ids;
+        while let [id, tail @ ..] = rest {
+            if *id != NONE {
+                check!(self.add(file, index, *id));
+            }
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Adds a tensor whose life begins with operation `index`. The result comes last: what it replaces is not looked at again.
+    const fn add(&mut self, file: File<'_>, index: u16, id: u16) -> Check {
+        if self.len == MAX_ALIVE {
+            self.bury(file, index);
+        }
+        let tensor = require!(file.tensor(id), Tensor, id);
+        let first = self.first_behind(file, tensor.offset);
+        let mut end = first;
+        while end < self.len {
+            let other = require!(file.tensor(self.id(end)), Tensor, id);
+            if other.offset >= tensor.offset + tensor.bytes {
+                break;
+            }
+            let replaced = other.last == index && may_overwrite(file, index, self.id(end), id);
+            ensure!(other.last < index || replaced, Overlap, id);
+            end += 1;
+        }
+        ensure!(self.len - (end - first) < MAX_ALIVE, Alive, id);
+        self.replace(first, end, id);
+        Ok(())
+    }
+
+    const fn id(&self, at: usize) -> u16 {
+        if at < MAX_ALIVE { self.ids[at] } else { NONE }
+    }
+
+    const fn set(&mut self, at: usize, id: u16) {
+        if at < MAX_ALIVE {
+            self.ids[at] = id;
+        }
+    }
+
+    /// The place of the first tensor that ends behind an address, by bisection.
+    const fn first_behind(&self, file: File<'_>, address: u32) -> usize {
+        let (mut low, mut high) = (0, self.len);
+        while low < high {
+            let middle = low.midpoint(high);
+            match file.tensor(self.id(middle)) {
+                Some(tensor) if tensor.offset + tensor.bytes <= address => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    /// Puts one tensor in the place of those from `first` to before `end`.
+    const fn replace(&mut self, first: usize, end: usize, id: u16) {
+        let len = self.len + 1 - (end - first);
+        if end == first {
+            let mut at = self.len;
+            while at > first {
+                self.set(at, self.id(at - 1));
+                at -= 1;
+            }
+        } else {
+            let mut at = first + 1;
+            while at < len {
+                self.set(at, self.id(at + (end - first) - 1));
+                at += 1;
+            }
+        }
+        self.set(first, id);
+        self.len = len;
+    }
+
+    /// Removes what is dead when operation `index` begins.
+    const fn bury(&mut self, file: File<'_>, index: u16) {
+        let mut alive = 0;
+        let mut at = 0;
+        while at < self.len {
+            let id = self.id(at);
+            if let Some(tensor) = file.tensor(id)
+                && tensor.last >= index
+            {
+                self.set(alive, id);
+                alive += 1;
+            }
+            at += 1;
+        }
+        self.len = alive;
+    }
 }
 
 /// Whether operation `index` may write its result `output` over its operand `dying`, which nobody reads later.

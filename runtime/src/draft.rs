@@ -1,0 +1,364 @@
+//! A small model by hand, for this crate's own tests: every kind of operation, results written over operands, guidance and
+//! history, in any precision. A test changes what it likes and seals it.
+
+extern crate std;
+
+use std::vec::Vec;
+
+use bytemuck::Zeroable;
+
+use crate::format::{
+    ALIGN, Attention, Bias, Conv2d, Element, Embed, FixedStep, FloatStep, Gather, GroupNorm, Header, Linear, MAGIC,
+    NONE, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, VERSION, WeightLayout, seal,
+};
+
+/// Where parameters lie: all of them in the same bytes, which mean small numbers in every type.
+pub(crate) const PARAMETERS: u32 = size_of::<Header>() as u32;
+const PARAMETER_BYTES: usize = 2048;
+/// Steps of the only schedule.
+pub(crate) const STEPS: usize = 3;
+
+/// Tensors by number.
+pub(crate) const SAMPLE: u16 = 0;
+pub(crate) const PREDICTION: u16 = 1;
+pub(crate) const CONDITIONING: u16 = 2;
+pub(crate) const BIAS: u16 = 3;
+pub(crate) const MAP: u16 = 4;
+pub(crate) const NORM: u16 = 5;
+pub(crate) const QUERY: u16 = 6;
+pub(crate) const KEY_VALUE: u16 = 7;
+pub(crate) const CONTEXT: u16 = 8;
+pub(crate) const SCORES: u16 = 9;
+pub(crate) const SUM: u16 = 10;
+/// The rings of operations 2, 4, 5, 7 and 8.
+pub(crate) const RINGS: u16 = 11;
+/// What the sampler keeps comes last.
+pub(crate) const UNCONDITIONAL: u16 = 16;
+pub(crate) const NEWER: u16 = 17;
+pub(crate) const OLDER: u16 = 18;
+
+/// Operations by number.
+pub(crate) const EMBED: usize = 0;
+pub(crate) const LINEAR: usize = 1;
+pub(crate) const FIRST: usize = 2;
+pub(crate) const GROUP_NORM: usize = 3;
+pub(crate) const TO_QUERY: usize = 4;
+pub(crate) const TO_KEY_VALUE: usize = 5;
+pub(crate) const ATTENTION: usize = 6;
+pub(crate) const ADD: usize = 7;
+pub(crate) const LAST: usize = 8;
+
+/// The parts of a file.
+#[derive(Clone)]
+pub(crate) struct Draft {
+    pub(crate) header: Header,
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) schedule: Schedule,
+    pub(crate) fixed: Vec<FixedStep>,
+    pub(crate) float: Vec<FloatStep>,
+}
+
+/// A file in memory that is aligned as a session wants it.
+pub(crate) struct File {
+    words: Vec<u128>,
+    len: usize,
+}
+
+impl File {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+impl Draft {
+    pub(crate) fn new(precision: Precision) -> Self {
+        let (activation, wide, conditioning) = match precision {
+            Precision::I8 => (Element::I8, Element::I32, Element::I16),
+            Precision::F16 => (Element::F16, Element::F32, Element::F32),
+            Precision::F32 => (Element::F32, Element::F32, Element::F32),
+        };
+        let ring = if precision == Precision::I8 { Element::I8 } else { Element::F32 };
+        let mut draft = Self {
+            header: Header {
+                magic: MAGIC,
+                version: VERSION,
+                precision: precision.code(),
+                classes: 3,
+                unconditional_class: 2,
+                sample: SAMPLE,
+                prediction: PREDICTION,
+                unconditional: UNCONDITIONAL,
+                history: [NEWER, OLDER],
+                conditioning: 4,
+                schedules: 1,
+                ..Header::zeroed()
+            },
+            tensors: Vec::new(),
+            ops: Vec::new(),
+            schedule: Schedule { steps: STEPS as u32, bias_bytes: 16, ..Schedule::zeroed() },
+            fixed: Vec::new(),
+            float: Vec::new(),
+        };
+        let end = 9;
+        let map = [2, 2, 4];
+        for (shape, element, life) in [
+            ([2, 2, 1], wide, [0, end]),
+            ([2, 2, 1], wide, [8, end]),
+            ([1, 1, 4], conditioning, [0, 1]),
+            ([1, 1, 4], wide, [1, 2]),
+            (map, activation, [2, 7]),
+            ([1, 4, 2], wide, [3, 4]),
+            (map, activation, [4, 6]),
+            ([2, 2, 8], activation, [5, 6]),
+            (map, activation, [6, 8]),
+            ([1, 1, 4], wide, [6, 6]),
+            (map, activation, [7, 8]),
+            // The kernels of the first and the last are 3×3 over two columns and a margin.
+            ([3, 4, 1], if precision == Precision::I8 { Element::I16 } else { ring }, [2, 2]),
+            ([1, 2, 4], ring, [4, 4]),
+            ([1, 2, 4], ring, [5, 5]),
+            ([1, 2, 4], ring, [7, 7]),
+            ([3, 4, 8], ring, [8, 8]),
+            ([2, 2, 1], wide, [0, end]),
+            ([2, 2, 1], wide, [0, end]),
+            ([2, 2, 1], wide, [0, end]),
+        ] {
+            draft.add(shape, element, life);
+        }
+        draft.tensors[usize::from(CONTEXT)].offset = draft.tensors[usize::from(QUERY)].offset;
+        draft.tensors[usize::from(SUM)].offset = draft.tensors[usize::from(MAP)].offset;
+        draft.ops = operations(precision);
+        for i in 0..STEPS as i32 {
+            let history = [i32::from(i > 0), i32::from(i > 1)];
+            draft.fixed.push(FixedStep {
+                timestep: 900 - i,
+                clip: 1 << 20,
+                // Parameters of large integers make a large model output.
+                x0: [1 << 20, -1],
+                x0_shift: 20,
+                next: [1 << 19, 1 << 18, 1, 1 << 16],
+                next_shift: 20,
+                history: history.map(|one| one << 17),
+            });
+            draft.float.push(FloatStep {
+                timestep: 900 - i,
+                clip: 1.0,
+                x0: [1.0, -1.0 / 1024.0],
+                next: [0.5, 0.25, 1.0 / 1024.0, 0.0625],
+                history: history.map(|one| one as f32 / 8.0),
+                ..FloatStep::zeroed()
+            });
+        }
+        draft
+    }
+
+    /// A tensor behind all others in the arena.
+    pub(crate) fn add(
+        &mut self,
+        [rows, columns, channels]: [u16; 3],
+        element: Element,
+        [first, last]: [u16; 2],
+    ) -> u16 {
+        let mut tensor = Tensor {
+            offset: self.header.arena_bytes,
+            rows,
+            columns,
+            channels,
+            element: element.code(),
+            first,
+            last,
+            ..Tensor::zeroed()
+        };
+        tensor.bytes = (tensor.len() * element.bytes()) as u32;
+        self.header.arena_bytes += tensor.bytes.next_multiple_of(ALIGN as u32);
+        self.tensors.push(tensor);
+        self.tensors.len() as u16 - 1
+    }
+
+    /// Another shape or element, in memory of its own.
+    pub(crate) fn resize(&mut self, id: u16, shape: [u16; 3], element: Element) {
+        let Tensor { first, last, .. } = *self.tensor(id);
+        self.add(shape, element, [first, last]);
+        *self.tensor(id) = self.tensors.pop().expect("added");
+    }
+
+    /// Drops what the sampler keeps from tensor `id` on: the older sample, both, or those and the unconditional output.
+    pub(crate) fn keep_before(&mut self, id: u16) {
+        self.tensors.truncate(id.into());
+        let header = &mut self.header;
+        let [newer, older] = &mut header.history;
+        for kept in [&mut header.unconditional, newer, older] {
+            *kept = if *kept < id { *kept } else { NONE };
+        }
+        let looks_back = self.header.history.map(|kept| kept != NONE);
+        for step in &mut self.fixed {
+            step.history = core::array::from_fn(|k| if looks_back[k] { step.history[k] } else { 0 });
+        }
+        for step in &mut self.float {
+            step.history = core::array::from_fn(|k| if looks_back[k] { step.history[k] } else { 0.0 });
+        }
+    }
+
+    pub(crate) fn tensor(&mut self, id: u16) -> &mut Tensor {
+        &mut self.tensors[usize::from(id)]
+    }
+
+    pub(crate) fn conv(&mut self, index: usize) -> &mut Conv2d {
+        let Op::Conv2d(op) = &mut self.ops[index] else { panic!("operation {index} is no convolution") };
+        op
+    }
+
+    pub(crate) fn group_norm(&mut self) -> &mut GroupNorm {
+        let Op::GroupNorm(op) = &mut self.ops[GROUP_NORM] else { panic!("moved") };
+        op
+    }
+
+    pub(crate) fn attention(&mut self) -> &mut Attention {
+        let Op::Attention(op) = &mut self.ops[ATTENTION] else { panic!("moved") };
+        op
+    }
+
+    pub(crate) fn embed(&mut self) -> &mut Embed {
+        let Op::Embed(op) = &mut self.ops[EMBED] else { panic!("moved") };
+        op
+    }
+
+    pub(crate) fn linear(&mut self) -> &mut Linear {
+        let Op::Linear(op) = &mut self.ops[LINEAR] else { panic!("moved") };
+        op
+    }
+
+    /// The file: offsets that are 0 are filled in, and counts, lengths and the checksum.
+    pub(crate) fn file(&self) -> File {
+        let (mut header, mut schedule) = (self.header, self.schedule);
+        let mut bytes = std::vec![0; size_of::<Header>()];
+        // Half precision: 1 each; single: 0.0078; two's complement: 0, 60, 15360.
+        bytes.extend([0x00, 0x3C].repeat(PARAMETER_BYTES / 2));
+        let mut append = |records: &[u8]| {
+            bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
+            bytes.extend(records);
+            (bytes.len() - records.len()) as u32
+        };
+        let place = |field: &mut u32, at: u32| *field = if *field == 0 { at } else { *field };
+        place(&mut header.tensors_at, append(bytemuck::cast_slice(&self.tensors)));
+        place(&mut header.ops_at, append(&self.ops.iter().flat_map(|op| op.bytes()).copied().collect::<Vec<u8>>()));
+        let steps: &[u8] = match header.precision() {
+            Precision::I8 => bytemuck::cast_slice(&self.fixed),
+            Precision::F16 | Precision::F32 => bytemuck::cast_slice(&self.float),
+        };
+        assert_eq!(steps.len(), STEPS * STEP_BYTES);
+        place(&mut schedule.rows, append(steps));
+        place(&mut schedule.embeddings, PARAMETERS);
+        place(&mut schedule.biases, PARAMETERS);
+        place(&mut header.schedules_at, append(bytemuck::bytes_of(&schedule)));
+        for (field, text) in [(&mut header.name, "by hand"), (&mut header.provenance, "the core's tests")] {
+            let at = append(text.as_bytes());
+            *field = if field[1] == 0 { [at, text.len() as u32] } else { *field };
+        }
+        header.tensors = if header.tensors == 0 { self.tensors.len() as u16 } else { header.tensors };
+        header.ops = if header.ops == 0 { self.ops.len() as u16 } else { header.ops };
+        header.file_bytes = bytes.len() as u32;
+        bytes[..size_of::<Header>()].copy_from_slice(bytemuck::bytes_of(&header));
+        seal(&mut bytes);
+        let mut words = std::vec![0u128; bytes.len().div_ceil(16)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
+        File { words, len: bytes.len() }
+    }
+}
+
+fn operations(precision: Precision) -> Vec<Op> {
+    let layout = match precision {
+        Precision::I8 => WeightLayout::Rows8,
+        Precision::F16 => WeightLayout::Groups16,
+        Precision::F32 => WeightLayout::Groups32,
+    };
+    let conv = Conv2d {
+        kind: OpKind::Conv2d.code(),
+        layout: layout.code(),
+        sources: [MAP, NONE],
+        residual: NONE,
+        norm: NONE,
+        kernel: [1, 1],
+        stride: 1,
+        bias: Bias::Constant.code(),
+        bias_tensor: NONE,
+        weights: PARAMETERS,
+        bias_at: PARAMETERS,
+        requant: PARAMETERS,
+        multiplier: [1 << 30; 2],
+        residual_multiplier: 1 << 30,
+        affine_shift: 10,
+        residual_gain: 1.0,
+        input_gain: 1.0,
+        window: NONE,
+        patches: NONE,
+        chunk_blocks: 1,
+        ..Conv2d::zeroed()
+    };
+    let wide = |op: Conv2d| Conv2d { kernel: [3, 3], padding: [1, 1], ..op };
+    std::vec![
+        Op::Embed(Embed {
+            kind: OpKind::Embed.code(),
+            output: CONDITIONING,
+            table: PARAMETERS,
+            input_shift: 1,
+            output_shift: 1,
+            ..Embed::zeroed()
+        }),
+        Op::Linear(Linear {
+            kind: OpKind::Linear.code(),
+            source: CONDITIONING,
+            output: BIAS,
+            weights: PARAMETERS,
+            bias: PARAMETERS,
+            requant: PARAMETERS,
+            ..Linear::zeroed()
+        }),
+        Op::Conv2d(Conv2d {
+            sources: [SAMPLE, NONE],
+            output: MAP,
+            scratch: RINGS,
+            bias: Bias::Tensor.code(),
+            bias_tensor: BIAS,
+            ..wide(conv)
+        }),
+        Op::GroupNorm(GroupNorm {
+            kind: OpKind::GroupNorm.code(),
+            sources: [MAP, NONE],
+            output: NORM,
+            groups: 2,
+            gamma: PARAMETERS,
+            beta: PARAMETERS,
+            ratio: [1 << 15; 2],
+            epsilon: 1e-5,
+            epsilon_q16: 1,
+            affine_shift: 10,
+            ..GroupNorm::zeroed()
+        }),
+        Op::Conv2d(Conv2d { gather: Gather::AffineSilu.code(), norm: NORM, output: QUERY, scratch: RINGS + 1, ..conv }),
+        Op::Conv2d(Conv2d { output: KEY_VALUE, scratch: RINGS + 2, ..conv }),
+        Op::Attention(Attention {
+            kind: OpKind::Attention.code(),
+            query: QUERY,
+            key_value: KEY_VALUE,
+            output: CONTEXT,
+            scratch: SCORES,
+            heads: 2,
+            score_multiplier: 1 << 30,
+            value_multiplier: 1 << 30,
+            weight_bits: 8,
+            scale: 0.5,
+            ..Attention::zeroed()
+        }),
+        Op::Conv2d(Conv2d { sources: [CONTEXT, NONE], residual: MAP, output: SUM, scratch: RINGS + 3, ..conv }),
+        Op::Conv2d(Conv2d {
+            sources: [SUM, CONTEXT],
+            output: PREDICTION,
+            scratch: RINGS + 4,
+            bias: Bias::Step.code(),
+            bias_at: 0,
+            ..wide(conv)
+        }),
+    ]
+}

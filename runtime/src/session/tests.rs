@@ -1,0 +1,42 @@
+//! Whole runs of a small model in memory that nothing else may touch: what Miri watches.
+
+extern crate std;
+
+use std::vec::Vec;
+
+use super::*;
+use crate::draft::Draft;
+use crate::format::Precision;
+use crate::{Guidance, Model};
+
+/// The picture, with what lies behind the arena untouched.
+fn draw(draft: &Draft, request: Request, fill: u8) -> Vec<u8> {
+    let file = draft.file();
+    let model = Model::from_bytes(file.bytes()).expect("valid");
+    let mut words = std::vec![u128::from_le_bytes([fill; 16]); model.arena_bytes() / 16 + 1];
+    let mut session = Session::new(&model, bytemuck::cast_slice_mut(&mut words)).expect("fits");
+    let mut run = session.sample(request).expect("valid");
+    let slices = run.progress().slices;
+    let mut done = 0;
+    while let Some(progress) = run.step().expect("a valid model") {
+        done += 1;
+        assert!(progress.slice == done && progress.slices == slices, "{progress:?}");
+    }
+    let picture = run.image().expect("complete").data().to_vec();
+    assert_eq!(words.last(), Some(&u128::from_le_bytes([fill; 16])), "written behind the arena");
+    picture
+}
+
+#[test]
+fn runs_depend_on_the_request_alone() {
+    for &precision in Precision::ALL {
+        let draft = Draft::new(precision);
+        let request = Request::new().class(1).seed(5);
+        let picture = draw(&draft, request, 0x00);
+        assert_eq!(picture.len(), 4);
+        assert_eq!(draw(&draft, request, 0xFF), picture, "{precision:?}: the memory shows");
+        assert_ne!(draw(&draft, request.seed(6), 0x00), picture, "{precision:?}: the seed does not show");
+        let guided = request.guidance(Guidance::from_ratio(3, 1));
+        assert_eq!(draw(&draft, guided, 0xFF), draw(&draft, guided, 0x00), "{precision:?}, with guidance");
+    }
+}

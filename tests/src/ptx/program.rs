@@ -1,0 +1,220 @@
+//! The text of PTX as lists of instructions.
+
+use std::collections::HashMap;
+
+use super::value::Type;
+
+/// Where each memory starts: far apart, so that no address of one reaches another.
+pub(super) const SPACE: u64 = 1 << 40;
+const GLOBALS: u64 = 5 * SPACE;
+const LOCAL: u64 = 6 * SPACE;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operand {
+    Register(usize),
+    Value(u64),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Code {
+    /// Number of the parameter.
+    Parameter(usize),
+    /// Offset, number of values.
+    Load(i64, usize),
+    Store(i64),
+    /// `mov`, `cvta`.
+    Move,
+    /// The upper half of a double word.
+    High,
+    Arithmetic(&'static str),
+    Compare(String),
+    Select,
+    /// To, from, rounding towards zero.
+    Convert(Type, Type),
+    Branch(usize),
+    /// Whether the lane is named, not the bits in which its number differs.
+    Exchange(bool),
+    /// Whether activations are unsigned.
+    Multiply(bool),
+    Exit,
+    Trap,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Instruction {
+    pub(super) line: usize,
+    pub(super) guard: Option<(usize, bool)>,
+    pub(super) code: Code,
+    pub(super) ty: Type,
+    pub(super) targets: Vec<usize>,
+    pub(super) sources: Vec<Operand>,
+}
+
+pub(super) struct Entry {
+    pub(super) instructions: Vec<Instruction>,
+    pub(super) registers: Vec<u32>,
+    pub(super) local_bytes: usize,
+    pub(super) specials: [Option<usize>; 3],
+}
+
+const ARITHMETIC: [&str; 22] = [
+    "add", "sub", "mul.lo", "mul.wide", "mul.hi", "mul.rn", "mad.lo", "div", "rcp", "and", "or", "xor", "not", "neg",
+    "abs", "shl", "shr", "min", "max", "clz", "bfe", "prmt",
+];
+
+/// Parses entries and global tables.
+pub(super) fn parse(ptx: &str) -> (HashMap<String, Entry>, Vec<u8>) {
+    let mut globals: Vec<u8> = vec![];
+    let mut symbols: HashMap<String, u64> = HashMap::new();
+    let mut entries = HashMap::new();
+    let mut lines = ptx.lines().enumerate();
+    while let Some((_, line)) = lines.next() {
+        if let Some(rest) = line.strip_prefix(".global ") {
+            let (head, values) = rest.split_once('=').expect("tables have values");
+            let name = head.split_whitespace().last().and_then(|word| word.split('[').next()).expect("a name");
+            globals.resize(globals.len().next_multiple_of(16), 0);
+            symbols.insert(name.into(), GLOBALS + globals.len() as u64);
+            let values = values.trim().trim_start_matches('{').trim_end_matches(';').trim_end_matches('}');
+            globals.extend(values.split(',').map(|value| value.trim().parse::<u8>().expect("bytes")));
+        } else if let Some(rest) = line.strip_prefix(".visible .entry ") {
+            let name = rest.trim_end_matches('(').to_string();
+            let body: Vec<(usize, &str)> = lines
+                .by_ref()
+                .skip_while(|(_, line)| *line != "{")
+                .skip(1)
+                .take_while(|(_, line)| *line != "}")
+                .collect();
+            entries.insert(name, parse_body(&body, &symbols));
+        }
+    }
+    (entries, globals)
+}
+
+fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
+    let mut entry = Entry { instructions: vec![], registers: vec![], local_bytes: 0, specials: [None; 3] };
+    let mut names: HashMap<String, usize> = HashMap::new();
+    let mut widths: HashMap<String, u32> = HashMap::new();
+    let mut symbols = globals.clone();
+    let mut labels: HashMap<&str, usize> = HashMap::new();
+    let mut branches: Vec<(usize, &str)> = vec![];
+    for &(line, text) in body {
+        let text = text.trim();
+        if let Some(rest) = text.strip_prefix(".local ") {
+            let word = rest.split_whitespace().last().expect("a name");
+            let (name, size) = word.trim_end_matches("];").split_once('[').expect("an array");
+            entry.local_bytes = size.parse().expect("a size");
+            symbols.insert(name.into(), LOCAL);
+        } else if let Some(rest) = text.strip_prefix(".reg ") {
+            let mut words = rest.trim_end_matches(';').split_whitespace();
+            let ty = Type::parse(words.next().expect("a type").trim_start_matches('.')).expect("a type");
+            let name = words.next().expect("a name").split('<').next().expect("a prefix");
+            widths.insert(name.into(), ty.bits);
+        } else if let Some(label) = text.strip_suffix(':') {
+            labels.insert(label, entry.instructions.len());
+        } else if text.is_empty() || text.starts_with(".pragma") || text.starts_with("{ //") || text.starts_with("} //")
+        {
+            // Brackets of a call, and hints.
+        } else {
+            let text = text.strip_prefix("{ .reg .b32 tmp;").map_or(text, |rest| rest.trim_end_matches('}')).trim();
+            let (guard, text) = match text.strip_prefix('@') {
+                Some(rest) => {
+                    let (register, rest) = rest.split_once(char::is_whitespace).expect("an instruction");
+                    (Some(register), rest.trim())
+                }
+                None => (None, text),
+            };
+            let text = text.trim_end_matches(';').trim();
+            let (name, operands) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+            let mut register = |name: &str| {
+                *names.entry(name.to_string()).or_insert_with(|| {
+                    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
+                    let special = ["%tid.x", "%ctaid.x", "%ntid.x"].iter().position(|&special| special == name);
+                    let width = if special.is_some() { 32 } else { widths[prefix] };
+                    entry.registers.push(width);
+                    if let Some(special) = special {
+                        entry.specials[special] = Some(entry.registers.len() - 1);
+                    }
+                    entry.registers.len() - 1
+                })
+            };
+            let guard = guard.map(|guard| match guard.strip_prefix('!') {
+                Some(guard) => (register(guard), false),
+                None => (register(guard), true),
+            });
+            let name = name.trim_end_matches(';');
+            let words: Vec<&str> = name.split('.').collect();
+            let mut types = words.iter().filter_map(|word| Type::parse(word));
+            let operands: Vec<&str> =
+                operands.split([',', '{', '}']).map(str::trim).filter(|o| !o.is_empty()).collect();
+            let address = |operand: &str| {
+                let inner = operand.trim_start_matches('[').trim_end_matches(']');
+                match inner.split_once('+') {
+                    Some((base, offset)) => (base.to_string(), offset.parse::<i64>().expect("an offset")),
+                    None => (inner.to_string(), 0),
+                }
+            };
+            let mut operand = |text: &str| match text.strip_prefix("0f").or(text.strip_prefix("0x")) {
+                Some(hex) => Operand::Value(u64::from_str_radix(hex.trim_end_matches('U'), 16).expect("a number")),
+                None if text.starts_with('%') => Operand::Register(register(text)),
+                None => match text.parse::<i64>() {
+                    Ok(value) => Operand::Value(value as u64),
+                    Err(_) => Operand::Value(*symbols.get(text).unwrap_or_else(|| panic!("line {line}: {text}?"))),
+                },
+            };
+            let ty = types.next().unwrap_or(Type { signed: false, float: false, bits: 64 });
+            let arithmetic = || ARITHMETIC.into_iter().find(|known| name.starts_with(&format!("{known}.")));
+            let (code, targets, sources): (Code, &[&str], Vec<Operand>) = match words[0] {
+                "ld" if words[1] == "param" => {
+                    let number = operands[1].trim_end_matches(']').rsplit('_').next().expect("a number");
+                    (Code::Parameter(number.parse().expect("a number")), &operands[..1], vec![])
+                }
+                "ld" => {
+                    let (base, offset) = address(operands.last().expect("an address"));
+                    let count = operands.len() - 1;
+                    (Code::Load(offset, count), &operands[..count], vec![operand(&base)])
+                }
+                "st" => {
+                    let (base, offset) = address(operands[0]);
+                    (Code::Store(offset), &[], vec![operand(&base), operand(operands[1])])
+                }
+                "mov" if operands[0] == "tmp" => (Code::High, &operands[1..2], vec![operand(operands[2])]),
+                "mov" | "cvta" => (Code::Move, &operands[..1], vec![operand(operands[1])]),
+                "setp" => {
+                    let sources = vec![operand(operands[1]), operand(operands[2])];
+                    (Code::Compare(words[1].into()), &operands[..1], sources)
+                }
+                "selp" => (Code::Select, &operands[..1], operands[1..].iter().map(|text| operand(text)).collect()),
+                "cvt" => {
+                    let from = types.next().expect("a source type");
+                    (Code::Convert(ty, from), &operands[..1], vec![operand(operands[1])])
+                }
+                "bra" => {
+                    branches.push((entry.instructions.len(), operands[0]));
+                    (Code::Branch(0), &[], vec![])
+                }
+                "shfl" => (
+                    Code::Exchange(words[2] == "idx"),
+                    &operands[..1],
+                    vec![operand(operands[1]), operand(operands[2])],
+                ),
+                "mma" => {
+                    let sources = operands[2..].iter().map(|text| operand(text)).collect();
+                    (Code::Multiply(words.contains(&"u8")), &operands[..2], sources)
+                }
+                "ret" | "exit" => (Code::Exit, &[], vec![]),
+                "trap" | "call" => (Code::Trap, &[], vec![]),
+                _ => {
+                    let known = arithmetic().unwrap_or_else(|| panic!("line {line}: unknown instruction {name}"));
+                    let sources = operands[1..].iter().map(|text| operand(text)).collect();
+                    (Code::Arithmetic(known), &operands[..1], sources)
+                }
+            };
+            let targets = targets.iter().map(|name| register(name)).collect();
+            entry.instructions.push(Instruction { line, guard, code, ty, targets, sources });
+        }
+    }
+    for (at, label) in branches {
+        entry.instructions[at].code = Code::Branch(labels[label]);
+    }
+    entry
+}
