@@ -5,7 +5,8 @@ use waft::format::{
     Record, STEP_BYTES, Schedule, Tensor, seal,
 };
 use waft::{Field, Model, ModelError};
-use waft_host::export::{ExportOptions, ResidualWidth, Sampler};
+use waft_host::export::{ExportOptions, ResidualWidth};
+use waft_host::schedule::Solver;
 use waft_host::sample::AlignedBytes;
 use waft_tests::small::{small, small_of_size, small_with};
 use waft_tests::{digits, exported};
@@ -156,7 +157,7 @@ fn coefficients_that_are_not_numbers_are_refused() {
 fn history_that_does_not_exist_is_refused() {
     let options = |precision| ExportOptions {
         precision,
-        sampler: Sampler::DpmSolver,
+        solver: Some(Solver::DpmSolver),
         timesteps: vec![vec![700, 500, 300, 100]],
         ..Default::default()
     };

@@ -25,7 +25,7 @@ pub struct StepList {
 impl StepList {
     /// Computes the embeddings of the given steps.
     pub fn new(graph: &Graph, steps: Vec<Step>) -> Self {
-        let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep as f64)).collect();
+        let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep)).collect();
         Self { steps, embeddings }
     }
 }

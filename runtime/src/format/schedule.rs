@@ -25,7 +25,7 @@ record! {
     /// A step in i8: how the sample `x`, the model output `m`, noise `z` and the clean samples `h` of earlier steps become
     /// the next sample: `x0 = clamp(a·x + b·m, ±clip)`, `x' = p·x0 + q·x + r·m + s·z + u·h₁ + v·h₂`.
     pub struct FixedStep {
-        /// timestep
+        /// timestep, rounded
         pub timestep: i32,
         /// clip, in 20 fractional bits; `i32::MAX` for none
         pub clip: i32,
@@ -45,7 +45,7 @@ record! {
 record! {
     /// The same in f16 and f32, whose sampler works in single precision.
     pub struct FloatStep {
-        /// timestep
+        /// timestep, rounded
         pub timestep: i32,
         /// clip, infinity for none
         pub clip: f32,
