@@ -6,8 +6,8 @@ use waft::format::{
 };
 use waft::{Field, Model, ModelError};
 use waft_host::export::{ExportOptions, ResidualWidth};
-use waft_host::schedule::Solver;
 use waft_host::sample::AlignedBytes;
+use waft_host::schedule::Solver;
 use waft_tests::small::{small, small_of_size, small_with};
 use waft_tests::{digits, exported};
 

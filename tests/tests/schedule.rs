@@ -82,7 +82,11 @@ fn check(row: &Value, steps: &[Step], bound: f64) {
     assert_eq!(steps.len(), expected.len(), "{row}");
     for (step, expected) in steps.iter().zip(expected) {
         // Those that follow from logarithms are as good as the platform's.
-        assert!((step.timestep - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{}, not {expected} in {row}", step.timestep);
+        assert!(
+            (step.timestep - expected).abs() <= 1e-6 * expected.abs().max(1.0),
+            "{}, not {expected} in {row}",
+            step.timestep
+        );
     }
     let samples = trajectory(steps);
     for (index, (found, expected)) in samples.iter().zip(rows(row, "samples")).enumerate() {

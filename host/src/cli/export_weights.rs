@@ -8,9 +8,7 @@ use anyhow::{Context, ensure};
 use super::args::{Bar, CheckpointArgs, Precision, guidance};
 use super::output::{self, print_json, write_files};
 use super::print_notes;
-use crate::export::{
-    ExportOptions, ExportReport, Ranges, ResidualWidth, Rounding, Shortcuts, WeightWidth, export,
-};
+use crate::export::{ExportOptions, ExportReport, Ranges, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
 use crate::schedule::{Ddim, Solver};
 use crate::text::visible;
 

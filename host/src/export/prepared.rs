@@ -74,7 +74,10 @@ impl Prepared {
             if let StepRequest::Count(count) = request
                 && *count != length
             {
-                notes.push(format!("{count} steps of {} are {length} network calls, which is their list's length", solver.name()));
+                notes.push(format!(
+                    "{count} steps of {} are {length} network calls, which is their list's length",
+                    solver.name()
+                ));
             }
         }
         let mut network = rewrite(&graph, guided)?;

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::fields::Fields;
 use super::betas::{BetaDefaults, Shape};
+use super::fields::Fields;
 use super::{Betas, ScheduleError};
 
 /// What the network predicts.

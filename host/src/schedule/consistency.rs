@@ -32,7 +32,11 @@ pub(super) fn steps_at(config: &SchedulerConfig, entries: &[i64]) -> Result<Vec<
         let noise = if n > 1 { (sigmas[i + 1].clamp(low, high).powi(2) - low * low).sqrt() * amount } else { 0.0 };
         let step = Step {
             timestep: 250.0 * libm::log(exact[i] + 1e-44),
-            level: Level { signal: 1.0 / scale_now, noise: sigma / scale_now, start: if i == 0 { high / scale_now } else { 1.0 } },
+            level: Level {
+                signal: 1.0 / scale_now,
+                noise: sigma / scale_now,
+                start: if i == 0 { high / scale_now } else { 1.0 },
+            },
             x0_x: skip * scale_now,
             x0_m: (sigma - low) * data / scale_now,
             clip: clips.then_some(1.0),

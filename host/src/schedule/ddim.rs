@@ -40,7 +40,11 @@ impl Ddim {
                 };
                 let step = Step { timestep: timestep as f64, ..self.step(config, alpha, next) };
                 let advice = "without signal (alpha 0) use v_prediction, or a schedule without rescale_betas_zero_snr";
-                if step.is_finite() { Ok(step) } else { Err(ScheduleError::NotFinite { timestep: step.timestep, advice }) }
+                if step.is_finite() {
+                    Ok(step)
+                } else {
+                    Err(ScheduleError::NotFinite { timestep: step.timestep, advice })
+                }
             })
             .collect()
     }

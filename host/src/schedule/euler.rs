@@ -13,7 +13,8 @@ pub(super) enum Kind {
 
 pub(super) fn steps(config: &SchedulerConfig, kind: Kind, grid: &Grid) -> Result<Vec<Step>, ScheduleError> {
     if kind == Kind::Ancestral && config.prediction_type == PredictionType::Sample {
-        let expected = "diffusers' EulerAncestralDiscreteScheduler has epsilon and v_prediction; choose --scheduler euler";
+        let expected =
+            "diffusers' EulerAncestralDiscreteScheduler has epsilon and v_prediction; choose --scheduler euler";
         return Err(ScheduleError::field("prediction_type", "sample", expected));
     }
     let advice = "its noise level is 0, or the next one is higher; take fewer steps";
@@ -28,7 +29,11 @@ pub(super) fn steps(config: &SchedulerConfig, kind: Kind, grid: &Grid) -> Result
             }
         };
         let step = Step { noise: up / grid.scale(i + 1), ..step(config, grid, i, down) };
-        if step.is_finite() { Ok(Step { timestep, ..step }) } else { Err(ScheduleError::NotFinite { timestep, advice }) }
+        if step.is_finite() {
+            Ok(Step { timestep, ..step })
+        } else {
+            Err(ScheduleError::NotFinite { timestep, advice })
+        }
     };
     grid.timesteps.iter().enumerate().map(step).collect()
 }

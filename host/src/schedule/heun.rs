@@ -30,8 +30,7 @@ fn keeps_slope(config: &SchedulerConfig) -> bool {
 /// Whatever is kept, at noise level `i`.
 fn kept(config: &SchedulerConfig, grid: &Grid, i: usize) -> Step {
     let level = grid.level(i);
-    let (x0_x, x0_m) =
-        if keeps_slope(config) { (0.0, 1.0) } else { config.clean(level.signal, level.noise) };
+    let (x0_x, x0_m) = if keeps_slope(config) { (0.0, 1.0) } else { config.clean(level.signal, level.noise) };
     Step { level, x0_x, x0_m, clip: config.clip, ..Step::default() }
 }
 

@@ -27,7 +27,8 @@ pub(super) fn steps_at(config: &SchedulerConfig, timesteps: &[i64]) -> Result<Ve
         let (x0_x, x0_m) = config.clean(level.signal, level.noise);
         // Boundary conditions of a consistency function, for data of standard deviation ½.
         let (scaled, data) = (timestep * scaling, 0.5f64);
-        let (skip, out) = (data * data / (scaled * scaled + data * data), scaled / (scaled * scaled + data * data).sqrt());
+        let (skip, out) =
+            (data * data / (scaled * scaled + data * data), scaled / (scaled * scaled + data * data).sqrt());
         // The last step ends at the clean sample, the others at the noise level of the next.
         let (signal, noise) = match usize::try_from(next) {
             Ok(next) => (f64::from(alphas[next]).sqrt(), f64::from(1.0 - alphas[next]).sqrt()),

@@ -82,7 +82,11 @@ impl Grid {
     /// What the network's input at noise level `i` consists of.
     pub(super) fn level(&self, i: usize) -> Level {
         let scale = self.scale(i);
-        Level { signal: 1.0 / scale, noise: self.sigmas[i] / scale, start: if i == 0 { self.initial / scale } else { 1.0 } }
+        Level {
+            signal: 1.0 / scale,
+            noise: self.sigmas[i] / scale,
+            start: if i == 0 { self.initial / scale } else { 1.0 },
+        }
     }
 }
 

@@ -133,10 +133,21 @@ impl Solver {
     const fn reads(&self) -> &'static [&'static str] {
         match self {
             Self::Ddim(_) | Self::Ddpm | Self::Lcm | Self::EulerAncestral => &[],
-            Self::DpmSolver => &["final_sigmas_type", "use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas", "use_lu_lambdas"],
-            Self::UniPc => {
-                &["final_sigmas_type", "sigma_max", "sigma_min", "use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas"]
-            }
+            Self::DpmSolver => &[
+                "final_sigmas_type",
+                "use_beta_sigmas",
+                "use_exponential_sigmas",
+                "use_karras_sigmas",
+                "use_lu_lambdas",
+            ],
+            Self::UniPc => &[
+                "final_sigmas_type",
+                "sigma_max",
+                "sigma_min",
+                "use_beta_sigmas",
+                "use_exponential_sigmas",
+                "use_karras_sigmas",
+            ],
             Self::Euler => &[
                 "final_sigmas_type",
                 "interpolation_type",

@@ -222,9 +222,8 @@ fn correct(fields: &Fields, points: &[Point], i: usize, order: usize) -> Vec<f64
 /// Weights `w` with `Σ wₖ·pₖ^j = bⱼ` for `j` from 0, by elimination.
 fn solve(points: &[f64], right: &[f64]) -> Vec<f64> {
     let n = points.len();
-    let mut rows: Vec<Vec<f64>> = (0..n)
-        .map(|j| points.iter().map(|point| point.powi(j as i32)).chain([right[j]]).collect())
-        .collect();
+    let mut rows: Vec<Vec<f64>> =
+        (0..n).map(|j| points.iter().map(|point| point.powi(j as i32)).chain([right[j]]).collect()).collect();
     for pivot in 0..n {
         let row = rows[pivot].clone();
         for other in (0..n).filter(|&other| other != pivot) {

@@ -16,10 +16,31 @@ record! {
         pub biases: u32,
         /// bytes of the biases of one step; [`StepScales`] lie among them
         pub bias_bytes: u32,
+        /// offset of the [`Level`]s, one a step; 0: the list starts from noise alone
+        pub levels: u32,
+        /// factor of the noise that the list starts from, with 24 fractional bits; 0 counts as 1
+        pub start: i32,
         /// zeros
-        pub reserved: [u8; 12],
+        pub reserved: [u8; 4],
     }
 }
+
+record! {
+    /// What the sample before a step consists of, the forward process in closed form: `signal·x0 + noise·ε` for a clean
+    /// sample and standard Gaussian noise, whatever the precision.
+    pub struct Level {
+        /// factor of the clean sample, with 28 fractional bits
+        pub signal: i32,
+        /// factor of the noise, with 28 fractional bits
+        pub noise: i32,
+    }
+}
+
+/// Fractional bits of a [`Level`].
+pub const LEVEL_BITS: u32 = 28;
+
+/// Fractional bits of [`Schedule::start`].
+pub const START_BITS: u32 = 24;
 
 record! {
     /// A step in i8: how the sample `x`, the model output `m`, noise `z` and the clean samples `h` of earlier steps become
