@@ -13,6 +13,7 @@ use waft::{
 };
 
 use crate::progress::Progress;
+use crate::shipped::timesteps;
 
 /// Bytes whose address is a multiple of 16.
 #[derive(Clone, Debug)]
@@ -242,6 +243,18 @@ pub fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
         Precision::I8 => model.fixed_steps(schedule).any(|step| Step::<i32>::has_noise(&step)),
         Precision::F16 | Precision::F32 => model.float_steps(schedule).any(|step| Step::<f32>::has_noise(&step)),
     }
+}
+
+/// The first step of a list that a strength from 0 to 1 takes, as diffusers' image-to-image pipelines choose it; `None` if it
+/// takes none.
+pub fn first_step(model: &Model<'_>, schedule: &Schedule, strength: f64) -> Option<u32> {
+    let timesteps = timesteps(model, schedule);
+    // Heun's list visits each timestep but the first twice, in the second call of a step and the first of the next.
+    let (pairs, rest) = timesteps.get(1..)?.as_chunks::<2>();
+    let is_heun = !pairs.is_empty() && rest.is_empty() && pairs.iter().all(|[correct, predict]| correct == predict);
+    let (order, steps) = if is_heun { (2, pairs.len() as u32 + 1) } else { (1, schedule.steps) };
+    let taken = (f64::from(steps) * strength) as u32;
+    (taken > 0).then(|| (steps - taken.min(steps)) * order)
 }
 
 /// Whether a value is a number that the runtime's fixed point holds: between −2048 and 2048.

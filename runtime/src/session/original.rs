@@ -8,7 +8,8 @@ use crate::model::Model;
 /// A picture that exists, for image-to-image (Meng et al., 2022, SDEdit, arXiv:2108.01073) and inpainting.
 ///
 /// A run from it adds the noise of the request's seed, draw 0, up to the level of the request's
-/// [first step](Request::start), and takes the steps from there. With a mask, after each step the elements that are to be
+/// [first step](Request::start), and takes the steps from there; with a mask and from the first step of the list on it starts
+/// from noise alone. With a mask, after each step the elements that are to be
 /// kept become those of this picture again, with the same noise at the level that the step led to; at the end they are the
 /// picture's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -237,7 +237,8 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
             let value = self.noise.sample(0, index as u32).ok_or(RunError::NoiseExhausted { draw: 0 })?;
             let z = S::from_noise(value);
             *x = match self.original {
-                Some(original) if cfg!(feature = "original") => {
+                // From the first step on a mask alone keeps a part: diffusers starts from noise then.
+                Some(original) if cfg!(feature = "original") && (self.first > 0 || original.mask.is_none()) => {
                     noised(self.session.model, &self.schedule, self.first, &original, index, z)?
                 }
                 _ => z.started(self.schedule.start),
