@@ -11,7 +11,7 @@ use crate::graph::Graph;
 use crate::import::{import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::rewrite;
-use crate::schedule::{ScheduleError, SchedulerConfig, Solver, Step, StepRequest, history};
+use crate::schedule::{Ddim, ScheduleError, SchedulerConfig, Solver, Step, StepRequest, history};
 use crate::write::{Fields, Writer};
 
 /// A network ready to be emitted.
