@@ -8,11 +8,12 @@ use waft::fixed::SAMPLE_BITS;
 use waft::format::{Precision, Schedule};
 use waft::noise::{Given, Seed};
 use waft::{
-    Model, ModelError, Noise, Request, RequestError, Run, RunError, Samples, SamplesMut, Session, SessionError,
-    WeightSource,
+    Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples, SamplesMut, Session,
+    SessionError, WeightSource,
 };
 
 use crate::progress::Progress;
+use crate::shipped::timesteps;
 
 /// Bytes whose address is a multiple of 16.
 #[derive(Clone, Debug)]
@@ -95,6 +96,22 @@ pub enum SampleError {
     },
 }
 
+/// A picture to start from, see [`Original`].
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// Bytes in (row, column, channel) order.
+    pub image: Vec<u8>,
+    /// A byte a pixel: 128 or more is drawn anew, the rest is kept. `None`: the whole picture is only a start.
+    pub mask: Option<Vec<u8>>,
+}
+
+impl Source {
+    fn original(&self) -> Original<'_> {
+        let original = Original::new(&self.image);
+        self.mask.as_ref().map_or(original, |mask| original.mask(mask))
+    }
+}
+
 /// What to draw.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -112,6 +129,8 @@ pub struct Batch {
     /// Standard Gaussian noise of the steps instead of seeds: (step, picture, row, column, channel) order, with a place for
     /// each step of the list, those that take no noise included.
     pub noise: Option<Vec<f32>>,
+    /// A picture that all start from, at the request's first step.
+    pub original: Option<Source>,
     /// Whether to keep the sample after every step.
     pub trajectory: bool,
     /// The weights' own file, of a model that has one.
@@ -181,9 +200,7 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
 fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) -> Result<Picture, SampleError> {
     let mut session = Session::with_weights(model, arena, batch.weights.as_slice())?;
     let request = batch.request(index);
-    if batch.latents.is_none() && batch.noise.is_none() {
-        return finish(session.sample(request)?, batch.trajectory);
-    }
+    let original = batch.original.as_ref().map(Source::original);
     let len: usize = model.image_shape().iter().product();
     let noise = Mixed {
         seed: Seed::new(batch.seed.wrapping_add(index as u64)),
@@ -193,7 +210,10 @@ fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) ->
         }),
         len: len as u32,
     };
-    finish(session.sample_with(request, noise)?, batch.trajectory)
+    match original {
+        Some(original) => finish(session.sample_from_with(request, original, noise)?, batch.trajectory),
+        None => finish(session.sample_with(request, noise)?, batch.trajectory),
+    }
 }
 
 /// What is given, and the seed's numbers for the rest.
@@ -223,6 +243,18 @@ pub fn has_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
         Precision::I8 => model.fixed_steps(schedule).any(|step| Step::<i32>::has_noise(&step)),
         Precision::F16 | Precision::F32 => model.float_steps(schedule).any(|step| Step::<f32>::has_noise(&step)),
     }
+}
+
+/// The first step of a list that a strength from 0 to 1 takes, as diffusers' image-to-image pipelines choose it; `None` if it
+/// takes none.
+pub fn first_step(model: &Model<'_>, schedule: &Schedule, strength: f64) -> Option<u32> {
+    let timesteps = timesteps(model, schedule);
+    // Heun's list visits each timestep but the first twice, in the second call of a step and the first of the next.
+    let (pairs, rest) = timesteps.get(1..)?.as_chunks::<2>();
+    let is_heun = !pairs.is_empty() && rest.is_empty() && pairs.iter().all(|[correct, predict]| correct == predict);
+    let (order, steps) = if is_heun { (2, pairs.len() as u32 + 1) } else { (1, schedule.steps) };
+    let taken = (f64::from(steps) * strength) as u32;
+    (taken > 0).then(|| (steps - taken.min(steps)) * order)
 }
 
 /// Whether a value is a number that the runtime's fixed point holds: between −2048 and 2048.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use waft::format::Precision;
+use waft::format::{Precision, Schedule};
 use waft::{Model, ModelError};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -225,11 +225,10 @@ pub fn weights(name: &str, model: &Model<'_>) -> Result<Vec<u8>, FindError> {
     if found == expected { Ok(bytes) } else { Err(FindError::Weights { path, found, expected }) }
 }
 
-/// The timesteps of a model's step list.
-pub fn timesteps(model: &Model<'_>, schedule: u16) -> Vec<i32> {
-    let Some(list) = model.schedule(schedule) else { return vec![] };
+/// The timesteps of a model's step list, rounded.
+pub fn timesteps(model: &Model<'_>, list: &Schedule) -> Vec<i32> {
     match model.precision() {
-        Precision::I8 => model.fixed_steps(&list).map(|step| step.timestep).collect(),
-        Precision::F16 | Precision::F32 => model.float_steps(&list).map(|step| step.timestep).collect(),
+        Precision::I8 => model.fixed_steps(list).map(|step| step.timestep).collect(),
+        Precision::F16 | Precision::F32 => model.float_steps(list).map(|step| step.timestep).collect(),
     }
 }

@@ -1,7 +1,7 @@
 //! Writing the `.waft` file: sections, tables and the header, as [`waft::format`] specifies them.
 
 use waft::format::{
-    ALIGN, CHANNEL_BLOCK, FixedStep, FloatStep, Header, MAGIC, NONE, Op, Precision, Schedule, Tensor, VERSION,
+    ALIGN, CHANNEL_BLOCK, FixedStep, FloatStep, Header, Level, MAGIC, NONE, Op, Precision, Schedule, Tensor, VERSION,
     WeightLayout, chunk_checksum, seal,
 };
 
@@ -42,6 +42,10 @@ impl Steps {
 pub struct ScheduleEntry {
     /// The steps.
     pub steps: Steps,
+    /// What the sample before each consists of.
+    pub levels: Vec<Level>,
+    /// Factor of the initial noise, as the record has it.
+    pub start: i32,
     /// One row a step, or empty.
     pub embeddings: Vec<u8>,
     /// One row a step, or empty.
@@ -171,6 +175,8 @@ impl Writer {
                 embeddings: if schedule.embeddings.is_empty() { 0 } else { self.section(&schedule.embeddings) },
                 biases: if schedule.biases.is_empty() { 0 } else { self.section(&schedule.biases) },
                 bias_bytes: schedule.bias_bytes as u32,
+                levels: self.values(&schedule.levels),
+                start: schedule.start,
                 ..bytemuck::Zeroable::zeroed()
             });
         }

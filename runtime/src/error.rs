@@ -173,6 +173,28 @@ pub enum RequestError {
     GuidanceUnavailable,
     /// The model's output has other channels than its input: it can predict but not sample.
     NotASampler,
+    /// There is no such step to start with.
+    Start {
+        /// Step asked for, from 0.
+        asked: u32,
+        /// Steps of the list.
+        steps: u32,
+    },
+    /// A run that starts from noise alone takes all steps of its list.
+    StartNeedsOriginal,
+    /// The list's sampler looks back on two clean samples, which a later start does not have.
+    StartLooksBack,
+    /// The model carries no noise levels to start from a picture.
+    OriginalUnavailable,
+    /// The crate was built without the feature `original`.
+    OriginalDisabled,
+    /// The picture or its mask has another size.
+    OriginalSize {
+        /// Bytes of the picture and of its mask.
+        found: [usize; 2],
+        /// What the model draws.
+        expected: [usize; 2],
+    },
 }
 
 impl fmt::Display for RequestError {
@@ -185,6 +207,20 @@ impl fmt::Display for RequestError {
             Self::NotASampler => f.write_str("the model's output has other channels than its input; use predict"),
             Self::Unconditional => f.write_str("the model has no classes; leave the class out"),
             Self::ClassMissing => f.write_str("the model is class-conditional; name a class"),
+            Self::Start { asked, steps } => {
+                write!(f, "step {asked} does not exist to start with; the list has {steps}, from 0")
+            }
+            Self::StartNeedsOriginal => f.write_str("a start at a later step needs a picture to start from"),
+            Self::StartLooksBack => f.write_str(
+                "the sampler looks back on two steps and cannot start at a later one; export with another scheduler",
+            ),
+            Self::OriginalUnavailable => {
+                f.write_str("the model carries no noise levels to start from a picture; export it again")
+            }
+            Self::OriginalDisabled => f.write_str("built without pictures to start from; enable the feature original"),
+            Self::OriginalSize { found: [image, mask], expected: [pixels, places] } => {
+                write!(f, "the picture has {image} bytes, its mask {mask}; the model draws {pixels} in {places} pixels")
+            }
             Self::GuidanceUnavailable => {
                 f.write_str("the model was exported without guidance; leave it at 1 or export it again with guidance")
             }

@@ -37,7 +37,8 @@
 //!   carries no float code.
 //! - `i4`, `step-scales` (on by default): four-bit weights, and activation scales of each step, in the `i8` precision.
 //! - `attention`, `conditioning` (on by default): operations that not every model needs, self-attention and class
-//!   embeddings. A session of a model that needs one that is off is refused by its name.
+//!   embeddings; `history`: samplers that look back. A session of a model that needs one that is off is refused by its name.
+//! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
 //! - `micromath`: a faster, coarser exponential in the float precisions.
 //! - `defmt`: `Format` for the public types and log points at session level.
 //! - `rand_core`: noise from any generator of that trait.
@@ -88,5 +89,5 @@ pub use model::Aligned;
 pub use model::Model;
 pub use noise::Noise;
 pub use sampler::Guidance;
-pub use session::{Image, Prediction, Progress, Request, Run, Samples, SamplesMut, Session};
+pub use session::{Image, Original, Prediction, Progress, Request, Run, Samples, SamplesMut, Session};
 pub use weights::WeightSource;

@@ -11,7 +11,8 @@ use crate::tables::GAUSSIAN;
 pub trait Noise {
     /// Element `index` of draw `draw` in [`SAMPLE_BITS`](crate::fixed::SAMPLE_BITS) fractional bits; `None` if the
     /// source has no more, which ends the run with an error. A run asks for each element of a draw once, in ascending
-    /// order, draws in ascending order; draws of steps without noise are skipped.
+    /// order, draws in ascending order; draws of steps without noise are skipped. Where a mask keeps elements of an
+    /// [`Original`](crate::Original), their draw 0 is asked for again in each step.
     fn sample(&mut self, draw: u32, index: u32) -> Option<i32>;
 }
 

@@ -10,9 +10,9 @@
 use bytemuck::Pod;
 
 use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
-use crate::format::FixedStep;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::FloatStep;
+use crate::format::{FixedStep, LEVEL_BITS, Level, START_BITS};
 
 /// How far to go from the unconditional prediction towards the conditional one and beyond: 16 fractional bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,15 @@ pub trait Sample: Pod {
     /// A number of a [`Noise`](crate::Noise) source.
     fn from_noise(value: i32) -> Self;
 
+    /// Noise times [`Schedule::start`](crate::format::Schedule::start), what a list starts from.
+    fn started(self, start: i32) -> Self;
+
+    /// `signal·self + noise·z`: a clean sample with noise, at the level before some step.
+    fn noised(self, z: Self, level: Level) -> Self;
+
+    /// The value in [−1, 1] of a byte, rounded; the opposite of [`to_byte`](Self::to_byte).
+    fn from_byte(byte: u8) -> Self;
+
     /// `u + g·(c − u)` for the unconditional and the conditional model output.
     fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self;
 
@@ -111,6 +120,20 @@ impl Sample for i32 {
         value
     }
 
+    fn started(self, start: i32) -> Self {
+        if start == 0 { self } else { saturate_i32(round_shift(product(start, self), START_BITS)) }
+    }
+
+    fn noised(self, z: Self, level: Level) -> Self {
+        saturate_i32(round_shift(product(level.signal, self) + product(level.noise, z), LEVEL_BITS))
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        // At most 255·2²⁰ < 2²⁸; the half that rounds has the value's sign.
+        let scaled = (2 * i32::from(byte) - 255) << SAMPLE_BITS;
+        (scaled + if scaled < 0 { -127 } else { 127 }) / 255
+    }
+
     fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self {
         guide_fixed(unconditional, conditional, guidance)
     }
@@ -126,6 +149,19 @@ impl Sample for f32 {
 
     fn from_noise(value: i32) -> Self {
         to_float(value)
+    }
+
+    fn started(self, start: i32) -> Self {
+        if start == 0 { self } else { self * (start as f32 / (1 << START_BITS) as f32) }
+    }
+
+    fn noised(self, z: Self, level: Level) -> Self {
+        let [signal, noise] = [level.signal, level.noise].map(|factor| factor as f32 / (1 << LEVEL_BITS) as f32);
+        signal * self + noise * z
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        f32::from(byte) / 127.5 - 1.0
     }
 
     fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self {
@@ -333,8 +369,33 @@ mod tests {
         assert_eq!([i32::MIN, -ONE, 0, ONE, i32::MAX].map(Sample::to_byte), [0, 0, 128, 255, 255]);
         for byte in 0..=255 {
             let value = f64::from(byte) / 127.5 - 1.0;
-            assert_eq!(i32::from(((value * f64::from(ONE)).round() as i32).to_byte()), byte);
+            let bits = (value * f64::from(ONE)).round() as i32;
+            assert_eq!(i32::from(bits.to_byte()), byte);
+            assert_eq!(i32::from_byte(byte as u8), bits);
         }
+    }
+
+    #[test]
+    fn noise_is_added_in_closed_form() {
+        const ONE: f64 = (1 << SAMPLE_BITS) as f64;
+        let bits = |value: f64, bits: u32| (value * 2f64.powi(bits as i32)).round() as i32;
+        for (signal, noise) in [(0.0, 1.0), (0.6, 0.8), (1.0, 0.0), (2.0, -7.9)] {
+            let level = Level { signal: bits(signal, LEVEL_BITS), noise: bits(noise, LEVEL_BITS) };
+            for x0 in VALUES {
+                for z in VALUES {
+                    let found = f64::from(bits(x0, SAMPLE_BITS).noised(bits(z, SAMPLE_BITS), level)) / ONE;
+                    let expected = signal * x0 + noise * z;
+                    assert!((found - expected).abs() < 6.0 / ONE, "{signal} {noise} {x0} {z}: {found}, not {expected}");
+                    #[cfg(any(feature = "f16", feature = "f32"))]
+                    assert!((f64::from((x0 as f32).noised(z as f32, level)) - expected).abs() < 1e-5);
+                }
+            }
+        }
+        assert_eq!(i32::MAX.noised(i32::MAX, Level { signal: i32::MAX, noise: i32::MAX }), i32::MAX);
+        assert_eq!(i32::MIN.noised(i32::MIN, Level { signal: i32::MIN, noise: 0 }), i32::MAX);
+        assert_eq!(100.started(0), 100);
+        assert_eq!(100.started(3 << (START_BITS - 1)), 150);
+        assert_eq!(i32::MIN.started(i32::MAX), i32::MIN);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 # ///
 """Holds waft against live diffusers: networks and schedulers drawn at random from a seed.
 
-    python tests/diffusers/sweep.py [--networks 25] [--schedulers 25] [--seed 0]
+    python tests/diffusers/sweep.py [--networks 25] [--schedulers 44] [--seed 0]
 
 See README.md beside this script. Exits with 1 if anything differs by more than its bound.
 """
@@ -18,9 +18,23 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import (
+    CMStochasticIterativeScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+)
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -104,57 +118,119 @@ def check_network(binary: Path, config: dict, seed: int, folder: Path) -> float:
     return relative_error(load_file(folder / "out.safetensors")["out"], expected)
 
 
-def scheduler_config(rng: random.Random) -> tuple[dict, int]:
-    """Fields of DDIMScheduler over those of the digits checkpoint, and a number of steps with a usable list."""
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "ddpm": DDPMScheduler,
+    "dpm-solver++": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler-ancestral": EulerAncestralDiscreteScheduler,
+    "heun": HeunDiscreteScheduler,
+    "lcm": LCMScheduler,
+    "flow-match-euler": FlowMatchEulerDiscreteScheduler,
+    "edm-euler": EDMEulerScheduler,
+    "consistency": CMStochasticIterativeScheduler,
+}
+
+
+def scheduler_config(rng: random.Random, kind: str) -> tuple[str, dict, int, dict]:
+    """Fields of a scheduler, a number of steps with a usable list, and what its step takes besides."""
+    spaced = kind in ("ddim", "ddpm", "dpm-solver++", "unipc", "euler", "euler-ancestral", "heun")
     while True:
-        config = {
-            "timestep_spacing": rng.choice(("leading", "linspace", "trailing")),
-            "clip_sample": rng.choice((True, True, False, None)),
-            "clip_sample_range": rng.choice((1.0, 0.8, 1.5)),
-            "set_alpha_to_one": rng.choice((True, False, None)),
-            "thresholding": rng.random() < 0.2,
-            "beta_schedule": rng.choice(("squaredcos_cap_v2", "squaredcos_cap_v2", "linear", "scaled_linear")),
-        }
-        if config["timestep_spacing"] == "leading":
-            config["steps_offset"] = rng.choice((0, 1))
-        if config["beta_schedule"] == "squaredcos_cap_v2" and not config["clip_sample"]:
-            # The first clean sample is 20,000 times the rounding of the network's output, and pictures saturate.
-            config["thresholding"] = True
-        steps = rng.choice((rng.randint(1, 20), rng.randint(1, 120)))
-        scheduler = DDIMScheduler.from_config(DIGITS_SCHEDULER | config)
+        config, options = {"_class_name": SCHEDULERS[kind].__name__}, {}
+        if spaced or kind == "lcm":
+            # Unclipped, the first clean sample of a cosine schedule is 20,000 times the rounding of the network's output.
+            config["beta_schedule"] = rng.choice(("linear", "scaled_linear"))
+        if spaced:
+            config["timestep_spacing"] = rng.choice(("leading", "linspace", "trailing"))
+            if config["timestep_spacing"] == "leading":
+                config["steps_offset"] = rng.choice((0, 1))
+        if kind in ("ddim", "ddpm"):
+            config |= {"clip_sample": rng.choice((True, True, False, None)), "clip_sample_range": rng.choice((1.0, 0.8, 1.5))}
+            config["thresholding"] = rng.random() < 0.2
+            config["beta_schedule"] = rng.choice(("squaredcos_cap_v2", "linear", "scaled_linear"))
+            if config["beta_schedule"] == "squaredcos_cap_v2" and not config["clip_sample"]:
+                config["thresholding"] = True
+        if kind == "ddim":
+            config["set_alpha_to_one"] = rng.choice((True, False, None))
+            options = {"eta": rng.choice((0.0, 0.0, 0.5, 1.0)), "use_clipped_model_output": rng.random() < 0.5}
+        if kind == "ddpm":
+            config["variance_type"] = rng.choice(("fixed_small", "fixed_small_log", "fixed_large"))
+            config["beta_schedule"] = rng.choice((config["beta_schedule"], "sigmoid"))
+        if kind == "dpm-solver++":
+            config |= {
+                "solver_order": rng.choice((1, 2, 3)), "solver_type": rng.choice(("midpoint", "heun")),
+                "algorithm_type": rng.choice(("dpmsolver++", "sde-dpmsolver++")), "thresholding": rng.random() < 0.3,
+            }
+        if kind == "unipc":
+            config |= {"solver_order": rng.choice((1, 2)), "predict_x0": rng.random() < 0.7, "thresholding": rng.random() < 0.3}
+            config["solver_type"] = "bh2" if config["predict_x0"] else rng.choice(("bh1", "bh2"))
+            if not config["predict_x0"]:
+                config |= {"thresholding": False, "final_sigmas_type": "sigma_min"}
+        if kind in ("dpm-solver++", "unipc", "euler", "heun", "flow-match-euler"):
+            levels = rng.choice((None, None, "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"))
+            if levels and levels != "use_beta_sigmas" or kind != "dpm-solver++" and levels:
+                config[levels] = True
+        if kind in ("heun", "lcm"):
+            config |= {"clip_sample": rng.random() < 0.5, "clip_sample_range": rng.choice((1.0, 1.5))}
+        if kind == "flow-match-euler":
+            config |= {"shift": rng.choice((1.0, 3.0, 0.5)), "stochastic_sampling": rng.random() < 0.3}
+        if kind in ("edm-euler", "consistency"):
+            config |= {"sigma_max": rng.choice((80.0, 20.0)), "rho": rng.choice((7.0, 5.0))}
+        if kind == "edm-euler":
+            config["sigma_schedule"] = rng.choice(("karras", "exponential"))
+        steps = rng.choice((rng.randint(2, 20), rng.randint(2, 50)))
+        if kind == "consistency":
+            steps = min(steps, 40)
+        scheduler = SCHEDULERS[kind].from_config(config)
         scheduler.set_timesteps(steps)
         found = scheduler.timesteps.tolist()
-        if len(found) == steps and 0 <= min(found) and max(found) < 1000:
-            return config, steps
-
-
-DIGITS_SCHEDULER = json.loads((DIGITS / "scheduler_config.json").read_text())
+        calls = 2 * steps - 1 if kind == "heun" else steps
+        is_list = len(found) == calls and len(set(found[:2])) == len(found[:2])
+        if is_list and (not spaced or (min(found) >= 0 and max(found) < 1000)):
+            return kind, config, steps, options
 
 
 @torch.no_grad()
-def check_scheduler(binary: Path, model: UNet2DModel, config: dict, steps: int, seed: int, folder: Path) -> float:
-    """The relative error of two pictures that DDIM draws; infinite if the timesteps are not the same."""
+def check_scheduler(
+    binary: Path, model: UNet2DModel, row: tuple[str, dict, int, dict], seed: int, folder: Path
+) -> float:
+    """The relative error of two pictures; infinite if the timesteps are not the same."""
+    kind, config, steps, options = row
     checkpoint = folder / "checkpoint"
     shutil.copytree(DIGITS, checkpoint)
-    (checkpoint / "scheduler_config.json").write_text(json.dumps(DIGITS_SCHEDULER | config))
+    (checkpoint / "scheduler_config.json").write_text(json.dumps(config))
     generator = torch.Generator().manual_seed(seed)
-    latents, label = torch.randn((2, 1, 8, 8), generator=generator), seed % 10
-    save_file({"latents": latents}, folder / "latents.safetensors")
-    file, out = folder / "model.waft", folder / "out.safetensors"
-    clipped = seed % 2 == 1
-    waft(
-        binary, "export-weights", checkpoint, "--out", file, "--precision", "f32", "--steps", steps,
-        "--use-clipped-model-output", str(clipped).lower(),
-    )
-    waft(binary, "sample", "--model", file, "--class", label, "--latents", folder / "latents.safetensors", "--out", out)
-    scheduler = DDIMScheduler.from_config(DIGITS_SCHEDULER | config)
+    scheduler = SCHEDULERS[kind].from_config(config)
     scheduler.set_timesteps(steps)
-    if json.loads(waft(binary, "inspect", file, "--json"))["timesteps"] != [scheduler.timesteps.tolist()]:
+    timesteps = scheduler.timesteps
+    latents, label = torch.randn((2, 1, 8, 8), generator=generator), seed % 10
+    noise = torch.randn((len(timesteps), 2, 1, 8, 8), generator=generator)
+    save_file({"latents": latents}, folder / "latents.safetensors")
+    save_file({"noise": noise}, folder / "noise.safetensors")
+    file, out = folder / "model.waft", folder / "out.safetensors"
+    extra = []
+    if kind == "ddim":
+        extra = ["--eta", options["eta"], "--use-clipped-model-output", str(options["use_clipped_model_output"]).lower()]
+    waft(binary, "export-weights", checkpoint, "--out", file, "--precision", "f32", "--steps", steps, *extra)
+    told = json.loads(waft(binary, "inspect", file, "--json"))["timesteps"][0]
+    if len(told) != len(timesteps) or any(abs(a - b) > 0.5001 for a, b in zip(told, timesteps.tolist())):
         return float("inf")
-    sample = latents
-    for t in scheduler.timesteps:
-        output = model(sample, t, class_labels=torch.full((2,), label)).sample
-        sample = scheduler.step(output, t, sample, use_clipped_model_output=clipped).prev_sample
+    arguments = ["--class", label, "--latents", folder / "latents.safetensors", "--out", out]
+    try:
+        waft(binary, "sample", "--model", file, *arguments, "--noise", folder / "noise.safetensors")
+    except RuntimeError as refusal:
+        if "no step of the model takes noise" not in str(refusal):
+            raise
+        waft(binary, "sample", "--model", file, *arguments)
+    sample = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+    module = sys.modules[type(scheduler).__module__]
+    scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
+    for index, t in enumerate(timesteps):
+        output = model(scale(sample, t), t, class_labels=torch.full((2,), label)).sample
+        given = {"variance_noise": noise[index]} if kind in ("ddim", "dpm-solver++") else {}
+        with mock.patch.object(module, "randn_tensor", lambda *_, **__: noise[index], create=True):
+            sample = scheduler.step(output, t, sample, **given, **options).prev_sample.float()
     # waft writes pictures, from -1 to 1.
     return relative_error(load_file(out)["sample"], sample.clamp(-1, 1))
 
@@ -180,7 +256,7 @@ def sweep(kind: str, count: int, bound: float, draw, check) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", type=int, default=25)
-    parser.add_argument("--schedulers", type=int, default=25)
+    parser.add_argument("--schedulers", type=int, default=44)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--binary", type=Path, help="the command line of waft [default: builds xtask]")
     args = parser.parse_args()
@@ -194,16 +270,19 @@ def main() -> None:
     def draw_with(make):
         def draw(index: int):
             seed = 1000 * args.seed + index
-            return seed, make(random.Random(seed))
+            return seed, make(random.Random(seed), index)
         return draw
 
+    kinds = list(SCHEDULERS)
+
     good = sweep(
-        "network", args.networks, CALL_BOUND, draw_with(network_config),
+        "network", args.networks, CALL_BOUND, draw_with(lambda rng, _: network_config(rng)),
         lambda config, seed, folder: check_network(binary, config, seed, folder),
     )
     good &= sweep(
-        "scheduler", args.schedulers, TRAJECTORY_BOUND, draw_with(scheduler_config),
-        lambda config, seed, folder: check_scheduler(binary, digits, *config, seed, folder),
+        "scheduler", args.schedulers, TRAJECTORY_BOUND,
+        draw_with(lambda rng, index: scheduler_config(rng, kinds[index % len(kinds)])),
+        lambda row, seed, folder: check_scheduler(binary, digits, row, seed, folder),
     )
     sys.exit(0 if good else 1)
 

@@ -17,6 +17,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import original
 import schedule
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
@@ -215,6 +216,7 @@ def main() -> None:
 
     (HERE / "schedules.json").write_text(json.dumps(schedules(), separators=(",", ":")) + "\n")
     schedule.write()
+    original.write()
 
 
 if __name__ == "__main__":

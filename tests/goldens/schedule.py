@@ -15,16 +15,40 @@ import contextlib
 import hashlib
 import json
 import random
+import sys
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from diffusers.schedulers import scheduling_ddpm, scheduling_dpmsolver_multistep
+from diffusers import (
+    CMStochasticIterativeScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    UniPCMultistepScheduler,
+)
 
 HERE = Path(__file__).parent
-CLASSES = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler, "dpm_solver": DPMSolverMultistepScheduler}
+CLASSES = {
+    "ddim": DDIMScheduler,
+    "ddpm": DDPMScheduler,
+    "dpm-solver++": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler-ancestral": EulerAncestralDiscreteScheduler,
+    "heun": HeunDiscreteScheduler,
+    "lcm": LCMScheduler,
+    "flow-match-euler": FlowMatchEulerDiscreteScheduler,
+    "edm-euler": EDMEulerScheduler,
+    "consistency": CMStochasticIterativeScheduler,
+}
 ELEMENTS = 4
 
 
@@ -37,30 +61,44 @@ def numbers(start: int) -> torch.Tensor:
     return torch.tensor([number(start + i) for i in range(ELEMENTS)], dtype=torch.float64).reshape(1, 1, 2, 2)
 
 
+SPACED = ("ddim", "dpm-solver++", "unipc", "euler", "euler-ancestral", "heun")
+
+
 def timesteps() -> list[dict]:
     rows = []
-    for solver in ("ddim", "dpm_solver"):
+    for solver in SPACED:
         for train in (100, 1000, 4000):
             for spacing, offset in (("leading", 0), ("leading", 1), ("linspace", 0), ("trailing", 0)):
-                scheduler = CLASSES[solver](
-                    num_train_timesteps=train, timestep_spacing=spacing, steps_offset=offset
-                )
-                digest, refused, spelled = hashlib.sha256(), [], {}
-                for n in range(1, min(train, 1000) + 1):
-                    scheduler.set_timesteps(n)
-                    found = scheduler.timesteps.tolist()
-                    falls = all(a > b for a, b in zip(found, found[1:]))
-                    if len(found) != n or not falls or min(found) < 0 or max(found) >= train:
-                        refused.append(n)
-                        continue
-                    digest.update(f"{n}: {','.join(map(str, found))}\n".encode())
-                    if n in (3, 16):
-                        spelled[n] = found
-                rows.append({
-                    "solver": solver, "train": train, "spacing": spacing, "offset": offset,
-                    "counts": min(train, 1000), "refused": refused, "lists": spelled, "sha256": digest.hexdigest(),
-                })
+                config = {"num_train_timesteps": train, "timestep_spacing": spacing, "steps_offset": offset}
+                rows.append(timestep_row(solver, config, min(train, 1000), train))
+    for config in ({}, {"original_inference_steps": 100}, {"num_train_timesteps": 4000, "original_inference_steps": 999}):
+        rows.append(timestep_row("lcm", config, config.get("original_inference_steps", 50), 4000))
+    for config in ({}, {"shift": 3.0}, {"shift": 0.5, "num_train_timesteps": 100}, {"shift": 2.0, "shift_terminal": 0.02}):
+        rows.append(timestep_row("flow-match-euler", config, config.get("num_train_timesteps", 1000), 1 << 20))
     return rows
+
+
+def timestep_row(solver: str, config: dict, counts: int, train: int) -> dict:
+    """A digest over the lists of all counts, each timestep as the bits of a float32."""
+    scheduler = CLASSES[solver](**config)
+    digest, refused, spelled = hashlib.sha256(), [], {}
+    for n in range(1, counts + 1):
+        scheduler.set_timesteps(n)
+        found = scheduler.timesteps.tolist()
+        if solver == "heun":
+            found = found[:1] + found[1::2]
+        falls = all(a > b for a, b in zip(found, found[1:]))
+        if len(found) != n or not np.isfinite(found).all() or not falls or min(found) < 0 or max(found) >= train:
+            refused.append(n)
+            continue
+        bits = np.array(found, dtype=np.float32).view(np.uint32)
+        digest.update(f"{n}: {','.join(map(str, bits))}\n".encode())
+        if n in (3, 16):
+            spelled[n] = found
+    return {
+        "solver": solver, "config": json.dumps(config), "counts": counts, "refused": refused, "lists": spelled,
+        "sha256": digest.hexdigest(),
+    }
 
 
 class Doubles:
@@ -75,7 +113,7 @@ def in_double(scheduler):
     for name in ("alphas_cumprod", "final_alpha_cumprod", "one", "sigmas"):
         if isinstance(getattr(scheduler, name, None), torch.Tensor):
             setattr(scheduler, name, getattr(scheduler, name).double())
-    with mock.patch.object(scheduling_dpmsolver_multistep, "torch", Doubles()):
+    with mock.patch.object(sys.modules[type(scheduler).__module__], "torch", Doubles()):
         yield
 
 
@@ -85,18 +123,25 @@ def exact_root(x: torch.Tensor) -> torch.Tensor:
 
 
 def trajectory(solver: str, scheduler, options: dict) -> list[list[float]]:
-    sample, samples = 1.5 * numbers(0), []
+    """The network's input after each step but the last, then the picture."""
+    module, samples = sys.modules[type(scheduler).__module__], []
+    timesteps = list(scheduler.timesteps)
     with in_double(scheduler):
-        for index, t in enumerate(scheduler.timesteps):
+        sample = 1.5 * numbers(0) * getattr(scheduler, "init_noise_sigma", 1.0)
+        scaled = scale(scheduler, sample, timesteps[0])
+        for index, t in enumerate(timesteps):
             output, noise = (numbers(ELEMENTS * (1 + 2 * index + i)) for i in (0, 1))
-            if solver == "ddpm":
-                with mock.patch.object(scheduling_ddpm, "randn_tensor", lambda *_, **__: noise):
-                    sample = scheduler.step(output, t, sample).prev_sample
-            else:
-                sample = scheduler.step(output, t, sample, variance_noise=noise, **options).prev_sample
+            given = {"variance_noise": noise} if solver in ("ddim", "dpm-solver++") else {}
+            with mock.patch.object(module, "randn_tensor", lambda *_, **__: noise, create=True):
+                sample = scheduler.step(output, t, sample, **given, **options).prev_sample
             assert sample.dtype == torch.float64
-            samples.append([float(f"{value:.12g}") for value in sample.flatten().tolist()])
+            scaled = scale(scheduler, sample, timesteps[index + 1]) if index + 1 < len(timesteps) else sample
+            samples.append([float(f"{value:.12g}") for value in scaled.flatten().tolist()])
     return samples
+
+
+def scale(scheduler, sample: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return scheduler.scale_model_input(sample, t) if hasattr(scheduler, "scale_model_input") else sample
 
 
 def case(solver: str, config: dict, steps: int | list[int], options: dict | None = None, text: str | None = None) -> dict:
@@ -106,6 +151,8 @@ def case(solver: str, config: dict, steps: int | list[int], options: dict | None
             scheduler = CLASSES[solver].from_config(config)
         if isinstance(steps, int):
             scheduler.set_timesteps(steps)
+        elif isinstance(steps, dict):
+            scheduler.set_timesteps(sigmas=steps["sigmas"])
         else:
             scheduler.set_timesteps(timesteps=steps)
         row["timesteps"] = scheduler.timesteps.tolist()
@@ -122,7 +169,7 @@ def case(solver: str, config: dict, steps: int | list[int], options: dict | None
 def random_cases() -> list[dict]:
     rng, rows = random.Random(12), []
     for index in range(110):
-        solver = ("dpm_solver", "dpm_solver", "dpm_solver", "ddim", "ddpm")[index % 5]
+        solver = ("dpm-solver++", "dpm-solver++", "dpm-solver++", "ddim", "ddpm")[index % 5]
         config = {
             "num_train_timesteps": rng.choice((1000, 1000, 100)),
             "beta_schedule": rng.choice(("linear", "scaled_linear", "squaredcos_cap_v2")),
@@ -134,7 +181,7 @@ def random_cases() -> list[dict]:
         if config["timestep_spacing"] == "leading":
             config["steps_offset"] = rng.choice((0, 1))
         options = {}
-        if solver == "dpm_solver":
+        if solver == "dpm-solver++":
             config |= {
                 "solver_order": rng.choice((1, 2, 2, 3, 3)),
                 "solver_type": rng.choice(("midpoint", "heun")),
@@ -162,16 +209,110 @@ def random_cases() -> list[dict]:
         rows.append(case(solver, config, steps, options))
     # The file as save_config writes it, which is not quite JSON.
     scheduler = DPMSolverMultistepScheduler(solver_order=3, solver_type="heun")
-    rows.append(case("dpm_solver", dict(scheduler.config), 12, text=scheduler.to_json_string()))
+    rows.append(case("dpm-solver++", dict(scheduler.config), 12, text=scheduler.to_json_string()))
+    return rows
+
+
+def sigma_cases() -> list[dict]:
+    """Solvers that came later, with a generator of their own."""
+    rng, rows = random.Random(16), []
+    kinds = ("euler", "euler-ancestral", "heun", "lcm", "flow-match-euler", "edm-euler", "consistency", "unipc", "unipc")
+    for index in range(30 * len(kinds)):
+        solver = kinds[index % len(kinds)]
+        config = {"num_train_timesteps": rng.choice((1000, 1000, 100))}
+        levels = rng.choice((None, None, "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"))
+        spacing = rng.choice(("leading", "linspace", "trailing"))
+        if solver in ("euler", "euler-ancestral", "heun", "lcm", "unipc"):
+            config |= {
+                "beta_schedule": rng.choice(("linear", "scaled_linear", "squaredcos_cap_v2")),
+                "prediction_type": rng.choice(("epsilon", "epsilon", "sample", "v_prediction")),
+                "timestep_spacing": spacing,
+            }
+            if spacing == "leading":
+                config["steps_offset"] = rng.choice((0, 1))
+            if rng.random() < 0.2:
+                config |= {"beta_start": 0.0003, "beta_end": 0.03}
+            if solver != "heun":
+                config["rescale_betas_zero_snr"] = rng.random() < 0.2
+        if solver in ("euler", "heun", "unipc", "flow-match-euler") and levels:
+            config[levels] = True
+        if solver in ("euler", "unipc"):
+            config["final_sigmas_type"] = rng.choice(("zero", "zero", "sigma_min"))
+            if rng.random() < 0.2:
+                config |= {"sigma_min": 0.02, "sigma_max": 30.0}
+        if solver == "euler":
+            config["interpolation_type"] = rng.choice(("linear", "linear", "log_linear"))
+            config["timestep_type"] = rng.choice(("discrete", "discrete", "continuous"))
+        if solver in ("heun", "lcm"):
+            config |= {"clip_sample": rng.random() < 0.5, "clip_sample_range": rng.choice((1.0, 0.7))}
+        if solver == "heun" and rng.random() < 0.2:
+            config["beta_schedule"] = "exp"
+        if solver == "lcm":
+            if config["rescale_betas_zero_snr"] and config["prediction_type"] == "epsilon":
+                # Division by zero, whose infinities the clip would hide.
+                config["prediction_type"] = "v_prediction"
+            config |= {"original_inference_steps": rng.choice((20, 50)), "thresholding": rng.random() < 0.2}
+            config["timestep_scaling"] = rng.choice((10.0, 0.3))
+        if solver == "unipc":
+            config |= {
+                "solver_order": rng.choice((1, 2, 2, 2, 3)),
+                "solver_type": rng.choice(("bh1", "bh2", "bh2")),
+                "predict_x0": rng.random() < 0.7,
+                "lower_order_final": rng.random() < 0.7,
+                "thresholding": rng.random() < 0.3,
+                "disable_corrector": rng.choice(([], [], [0], [1, 2])),
+            }
+            if config["beta_schedule"] == "linear" and rng.random() < 0.3:
+                config.pop("beta_schedule")
+        if solver == "flow-match-euler":
+            config |= {
+                "shift": rng.choice((1.0, 3.0, 0.5)),
+                "stochastic_sampling": rng.random() < 0.4,
+                "invert_sigmas": rng.random() < 0.2,
+                "shift_terminal": rng.choice((None, None, 0.02)),
+            }
+        if solver in ("edm-euler", "consistency"):
+            config |= {
+                "sigma_min": rng.choice((0.002, 0.01)), "sigma_max": rng.choice((80.0, 20.0)),
+                "sigma_data": rng.choice((0.5, 1.0)), "rho": rng.choice((7.0, 5.0)),
+            }
+        if solver == "edm-euler":
+            config |= {
+                "sigma_schedule": rng.choice(("karras", "exponential")),
+                "prediction_type": rng.choice(("epsilon", "v_prediction")),
+                "final_sigmas_type": rng.choice(("zero", "zero", "sigma_min")),
+            }
+        if solver == "consistency":
+            config["num_train_timesteps"] = rng.choice((40, 40, 151))
+            config |= {"clip_denoised": rng.random() < 0.7, "s_noise": rng.choice((1.0, 1.007))}
+        config["_class_name"] = CLASSES[solver].__name__
+        rows.append(case(solver, config, rng.choice((1, 2, 3, 4, 5, 8, 10, 14, 15, 16, 20))))
+    # Absent fields have the defaults of each class; over 50 steps.
+    for solver in kinds[:-1]:
+        rows.append(case(solver, {"_class_name": CLASSES[solver].__name__}, 20 if solver == "consistency" else 50))
+    for solver in ("euler", "heun", "lcm", "unipc"):
+        config = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "timestep_spacing": "trailing"}
+        rows.append(case(solver, config | {"clip_sample": False}, 12))
     return rows
 
 
 def list_cases() -> list[dict]:
     rows = []
+    for steps in ([999], [999, 749, 499, 249], [980, 611, 400, 20]):
+        for solver in ("euler", "heun", "lcm", "flow-match-euler"):
+            rows.append(case(solver, {"_class_name": CLASSES[solver].__name__}, steps))
+    rows.append(case("flow-match-euler", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, [900, 500, 3]))
+    for steps in ([0], [17, 0], [38, 22, 10, 5]):
+        rows.append(case("consistency", {"_class_name": "CMStochasticIterativeScheduler"}, steps))
+    for sigmas in ([14.6, 0.0], [14.6, 6.5, 2.1, 0.7, 0.3, 0.0], [3.0, 1.0, 0.25]):
+        rows.append(case("euler", {"_class_name": "EulerDiscreteScheduler"}, {"sigmas": sigmas}))
+    for shift in (1.0, 3.0):
+        config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": shift}
+        rows.append(case("flow-match-euler", config, {"sigmas": [1.0, 0.7, 0.4, 0.1]}))
     for order in (1, 2, 3):
         config = {"_class_name": "DPMSolverMultistepScheduler", "solver_order": order}
         for steps in ([999], [999, 749, 499, 249], [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]):
-            rows.append(case("dpm_solver", config, steps))
+            rows.append(case("dpm-solver++", config, steps))
     for kind in ("fixed_small", "fixed_large"):
         config = {"_class_name": "DDPMScheduler", "variance_type": kind}
         for steps in ([500], [999, 499, 0], [980, 611, 400, 20]):
@@ -181,7 +322,8 @@ def list_cases() -> list[dict]:
 
 def null_cases() -> list[dict]:
     rows = []
-    for solver, cls in CLASSES.items():
+    for solver in ("ddim", "ddpm", "dpm-solver++"):
+        cls = CLASSES[solver]
         names = [name for name in cls().config if not name.startswith("_")]
         for extra in (
             {"timestep_spacing": "leading"},
@@ -199,7 +341,7 @@ def null_cases() -> list[dict]:
 def write() -> None:
     for name, value in (
         ("timesteps", timesteps()),
-        ("steps", {"random": random_cases(), "lists": list_cases(), "null": null_cases()}),
+        ("steps", {"random": random_cases(), "sigma": sigma_cases(), "lists": list_cases(), "null": null_cases()}),
     ):
         (HERE / f"schedule_{name}.json").write_text(json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n")
 

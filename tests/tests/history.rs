@@ -3,7 +3,7 @@
 use waft::format::Precision;
 use waft::{Model, Request, Session};
 use waft_host::checkpoint::Checkpoint;
-use waft_host::export::{ExportOptions, Sampler};
+use waft_host::export::ExportOptions;
 use waft_host::gpu::host::Host;
 use waft_host::parity::images;
 use waft_host::sample::{Batch, arena, draw, finish, set_input, to_floats};
@@ -15,7 +15,7 @@ const TIMESTEPS: [i64; 6] = [900, 720, 540, 360, 180, 20];
 fn options(precision: Precision) -> ExportOptions {
     ExportOptions {
         precision,
-        sampler: Sampler::DpmSolver,
+        solver: Some(Solver::DpmSolver),
         timesteps: vec![TIMESTEPS.to_vec()],
         calibration_images: 2,
         ..Default::default()

@@ -6,8 +6,9 @@ use waft::format::{
     Precision, Record, STEP_BYTES, Schedule, Tensor,
 };
 use waft::{Field, Model, ModelError};
-use waft_host::export::{ExportOptions, ResidualWidth, Sampler};
+use waft_host::export::{ExportOptions, ResidualWidth};
 use waft_host::sample::AlignedBytes;
+use waft_host::schedule::Solver;
 use waft_tests::forge::{changed, forge};
 use waft_tests::many::with_more_tensors;
 use waft_tests::small::{small, small_of_size, small_with};
@@ -217,7 +218,7 @@ fn coefficients_that_are_not_numbers_are_refused() {
 fn history_that_does_not_exist_is_refused() {
     let options = |precision| ExportOptions {
         precision,
-        sampler: Sampler::DpmSolver,
+        solver: Some(Solver::DpmSolver),
         timesteps: vec![vec![700, 500, 300, 100]],
         ..Default::default()
     };

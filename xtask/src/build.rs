@@ -36,6 +36,24 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     features
 }
 
+/// What an image carries besides code.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Contents<'a> {
+    /// The model file.
+    pub(crate) model: &'a [u8],
+    /// Its weights' own file, or nothing.
+    pub(crate) weights: &'a [u8],
+    /// A picture to start from, then its mask if it has one; or nothing.
+    pub(crate) original: &'a [u8],
+}
+
+impl<'a> Contents<'a> {
+    /// A model with its weights, which starts from noise.
+    pub(crate) fn of(model: &'a [u8]) -> Self {
+        Self { model, ..Self::default() }
+    }
+}
+
 /// The firmware crate.
 fn source() -> PathBuf {
     root().join("tests").join("firmware")
@@ -49,18 +67,18 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 /// Builds the firmware for a board and returns the image.
-pub(crate) fn image(board: &Board, model: &[u8], weights: &[u8]) -> anyhow::Result<PathBuf> {
-    compile(board, model, weights, &[])
+pub(crate) fn image(board: &Board, contents: Contents<'_>) -> anyhow::Result<PathBuf> {
+    compile(board, contents, &[])
 }
 
 /// Builds the firmware that counts the instructions of each operation.
 pub(crate) fn profiling_image(board: &Board, model: &[u8]) -> anyhow::Result<PathBuf> {
-    compile(board, model, &[], &["profile"])
+    compile(board, Contents::of(model), &["profile"])
 }
 
 /// Whether no panic path survives: whether an image whose panic handler cannot be linked links.
-pub(crate) fn is_panic_free(board: &Board, model: &[u8], weights: &[u8]) -> anyhow::Result<bool> {
-    match compile(board, model, weights, &["prove-panic-free"]) {
+pub(crate) fn is_panic_free(board: &Board, contents: Contents<'_>) -> anyhow::Result<bool> {
+    match compile(board, contents, &["prove-panic-free"]) {
         // WebAssembly imports what it lacks.
         Ok(image) => Ok(!contains(&std::fs::read(image)?, PANIC_SYMBOL)),
         Err(error) if error.to_string().contains(PANIC_SYMBOL) => Ok(false),
@@ -69,7 +87,8 @@ pub(crate) fn is_panic_free(board: &Board, model: &[u8], weights: &[u8]) -> anyh
 }
 
 /// Builds the firmware crate with a model and what else it should be able to do.
-fn compile(board: &Board, model: &[u8], weights: &[u8], options: &[&'static str]) -> anyhow::Result<PathBuf> {
+fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> anyhow::Result<PathBuf> {
+    let Contents { model, weights, original } = contents;
     let Board { triple, layout, .. } = *board;
     let toolchain = setup::toolchain(triple)?;
     let folder = root().join("target").join("firmware");
@@ -79,11 +98,16 @@ fn compile(board: &Board, model: &[u8], weights: &[u8], options: &[&'static str]
     std::fs::write(&model_file, model)?;
     let weights_file = model_file.with_extension("weights");
     std::fs::write(&weights_file, weights)?;
+    let original_file = folder.join(format!("{}.original", &digest([original])[..16]));
+    std::fs::write(&original_file, original)?;
     let parsed = Model::from_bytes(model)?;
     let precision = precision_name(parsed.precision());
     let mut features = features(&parsed);
     if !weights.is_empty() {
         features.push("stream");
+    }
+    if !original.is_empty() {
+        features.push("original");
     }
     features.extend(options);
     eprintln!(
@@ -95,6 +119,7 @@ fn compile(board: &Board, model: &[u8], weights: &[u8], options: &[&'static str]
         .args(["--features", &features.join(",")])
         .env("WAFT_MODEL_FILE", &model_file)
         .env("WAFT_WEIGHTS_FILE", &weights_file)
+        .env("WAFT_ORIGINAL_FILE", &original_file)
         .env("WAFT_BOARD", layout)
         .env("CARGO_TARGET_DIR", &folder)
         .stdin(Stdio::null())
@@ -114,7 +139,7 @@ fn compile(board: &Board, model: &[u8], weights: &[u8], options: &[&'static str]
 
 /// Names of float routines that a soft-float image of the firmware contains: none, if it computes in integers only.
 pub(crate) fn float_routines(model: &[u8]) -> anyhow::Result<Vec<String>> {
-    let image = image(boards::find(SOFT_FLOAT)?[0], model, &[])?;
+    let image = image(boards::find(SOFT_FLOAT)?[0], Contents::of(model))?;
     let data = std::fs::read(&image)?;
     let file = object::File::parse(&*data)?;
     let is_float = |name: &str| {

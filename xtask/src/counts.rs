@@ -9,12 +9,13 @@ use waft_host::shipped;
 
 use crate::args::write_whole;
 use crate::boards::{self, BOARDS};
-use crate::emulate::Request;
+use crate::build::Contents;
+use crate::emulate::{PLAIN, Request};
 use crate::measure::{Firmware, Report};
 use crate::repository::root;
 
 /// The image whose cost is recorded, of the `digits` model in the `i8` precision.
-pub(crate) const REQUEST: Request = Request { steps: Some(10), seed: 1, class: Some(7), guidance: None };
+pub(crate) const REQUEST: Request = Request { steps: Some(10), seed: 1, class: Some(7), ..PLAIN };
 
 /// How far a figure may be from the recorded one, in thousandths.
 const TOLERANCE: u64 = 5;
@@ -89,7 +90,7 @@ pub(crate) fn record() -> anyhow::Result<()> {
     let bytes = shipped::find("digits", None, None, &())?;
     let mut recorded = BTreeMap::new();
     for board in boards::find("all")? {
-        let report = Firmware::build(board, bytes.as_slice(), &[])?.draw(&REQUEST)?;
+        let report = Firmware::build(board, Contents::of(bytes.as_slice()))?.draw(&REQUEST)?;
         recorded.insert(board.name, Costs::from(&report));
     }
     let text = serde_json::to_string_pretty(&recorded)? + "\n";

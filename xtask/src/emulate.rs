@@ -18,12 +18,17 @@ pub(crate) struct Request {
     pub(crate) seed: u64,
     pub(crate) class: Option<u16>,
     pub(crate) guidance: Option<f32>,
+    /// First step, of a firmware that starts from a picture.
+    pub(crate) start: u32,
 }
+
+/// Seed 0 and whatever the model draws of itself.
+pub(crate) const PLAIN: Request = Request { steps: None, seed: 0, class: None, guidance: None, start: 0 };
 
 impl Request {
     /// The same for the host.
     pub(crate) fn on_host(&self) -> waft::Request {
-        let mut request = waft::Request::new().seed(self.seed);
+        let mut request = waft::Request::new().seed(self.seed).start(self.start);
         if let Some(class) = self.class {
             request = request.class(class);
         }
@@ -42,6 +47,7 @@ impl Request {
         words.extend(self.class.map(|class| format!("class={class}")));
         words.extend(self.steps.map(|steps| format!("steps={steps}")));
         words.extend(self.guidance.map(|scale| format!("guidance={}", Guidance::from_f32(scale).to_bits())));
+        words.extend((self.start > 0).then(|| format!("start={}", self.start)));
         words
     }
 }

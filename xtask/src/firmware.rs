@@ -1,11 +1,15 @@
 //! `firmware`: builds the bare-metal image, runs it under QEMU and measures it.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use waft::Model;
+use waft_host::image::read_png;
 use waft_host::shipped;
 
 use crate::args::{Bar, Precision, print_json};
 use crate::boards;
+use crate::build::Contents;
 use crate::c;
 use crate::counts;
 use crate::emulate::Request;
@@ -35,6 +39,15 @@ pub(crate) struct Args {
     /// Classifier-free guidance.
     #[arg(long)]
     guidance: Option<f32>,
+    /// Picture to start from, as `waft sample` takes it.
+    #[arg(long, value_name = "F.png", conflicts_with = "c")]
+    init: Option<PathBuf>,
+    /// First step of the list that is taken, from 0, with --init.
+    #[arg(long, value_name = "K", requires = "init", default_value_t = 0)]
+    start: u32,
+    /// Draw only the pixels that are 128 or more in this grey PNG.
+    #[arg(long, value_name = "F.png", requires = "init")]
+    mask: Option<PathBuf>,
     /// Draw through the C interface, on the targets that have a C firmware.
     #[arg(long)]
     c: bool,
@@ -55,7 +68,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let model = args.model.as_deref().context("--model: which model?")?;
     let bytes = shipped::find(model, args.precision.map(Into::into), steps, &Bar::default())?;
     let weights = shipped::weights(model, &Model::from_bytes(bytes.as_slice())?)?;
-    let request = Request { steps: args.steps, seed: args.seed, class: args.class, guidance: args.guidance };
+    let parsed = Model::from_bytes(bytes.as_slice())?;
+    let (original, start) = original(args, &parsed)?;
+    let request = Request { steps: args.steps, seed: args.seed, class: args.class, guidance: args.guidance, start };
     if args.c {
         return run_c(args, bytes.as_slice(), &request);
     }
@@ -67,7 +82,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     for board in boards {
-        let report = Firmware::build(board, bytes.as_slice(), &weights)?.draw(&request)?;
+        let contents = Contents { model: bytes.as_slice(), weights: &weights, original: &original };
+        let report = Firmware::build(board, contents)?.draw(&request)?;
         if args.json {
             print_json(&serde_json::to_value(&report)?)?;
             continue;
@@ -87,6 +103,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The bytes of a picture to start from and of its mask, and the first step.
+fn original(args: &Args, model: &Model<'_>) -> anyhow::Result<(Vec<u8>, u32)> {
+    let Some(init) = &args.init else { return Ok((vec![], 0)) };
+    let shape = model.image_shape();
+    let mut bytes = read_png(init, shape)?;
+    if let Some(mask) = &args.mask {
+        bytes.extend(read_png(mask, [shape[0], shape[1], 1])?);
+    }
+    Ok((bytes, args.start))
 }
 
 fn run_c(args: &Args, model: &[u8], request: &Request) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use waft::Model;
 
 use crate::boards::Board;
-use crate::build::{self, Sizes};
+use crate::build::{self, Contents, Sizes};
 use crate::emulate::{Printed, Request};
 use crate::setup;
 
@@ -52,17 +52,17 @@ pub(crate) struct Firmware {
 
 impl Firmware {
     /// Builds the image, and once more with a panic handler that cannot be linked.
-    pub(crate) fn build(board: &'static Board, model: &[u8], weights: &[u8]) -> anyhow::Result<Self> {
-        let parsed = Model::from_bytes(model)?;
+    pub(crate) fn build(board: &'static Board, contents: Contents<'_>) -> anyhow::Result<Self> {
+        let parsed = Model::from_bytes(contents.model)?;
         if let Some(emulator) = board.emulator() {
             setup::tool(emulator)?;
         }
         let compiler = setup::toolchain(board.triple)?.version().to_string();
-        let panic_free = build::is_panic_free(board, model, weights)?;
-        let image = build::image(board, model, weights)?;
+        let panic_free = build::is_panic_free(board, contents)?;
+        let image = build::image(board, contents)?;
         let arena_bytes = parsed.arena_bytes() as u64;
         let sizes = Sizes::of(&image)?;
-        let model_bytes = (model.len() + weights.len()) as u64;
+        let model_bytes = (contents.model.len() + contents.weights.len()) as u64;
         Ok(Self { board, compiler, image, sizes, model_bytes, arena_bytes, panic_free })
     }
 

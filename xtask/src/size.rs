@@ -6,6 +6,7 @@ use waft_host::shipped;
 
 use crate::args::{Bar, Precision, print_json};
 use crate::boards;
+use crate::build::Contents;
 use crate::measure::Firmware;
 
 /// Measures code, constants and memory of the firmware besides the model and the arena.
@@ -29,12 +30,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let bytes = shipped::find(&args.model, args.precision.map(Into::into), None, &Bar::default())?;
     let weights = shipped::weights(&args.model, &Model::from_bytes(bytes.as_slice())?)?;
+    let contents = Contents { weights: &weights, ..Contents::of(bytes.as_slice()) };
     if !args.json {
         println!("bytes besides the model and the arena, the test harness included");
         println!("{:<37} {:>8} {:>10} {:>6} {:>6}", "target", "code", "constants", "data", "bss");
     }
     for board in boards::find(&args.target)? {
-        let firmware = Firmware::build(board, bytes.as_slice(), &weights)?;
+        let firmware = Firmware::build(board, contents)?;
         let sizes = firmware.sizes;
         let constants = sizes.constants.saturating_sub(firmware.model_bytes);
         let bss = sizes.bss.saturating_sub(firmware.arena_bytes);

@@ -8,9 +8,8 @@ use anyhow::{Context, ensure};
 use super::args::{Bar, CheckpointArgs, Precision, guidance};
 use super::output::{self, print_json, write_files};
 use super::print_notes;
-use crate::export::{
-    ExportOptions, ExportReport, Ranges, ResidualWidth, Rounding, Sampler, Shortcuts, WeightWidth, export,
-};
+use crate::export::{ExportOptions, ExportReport, Ranges, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
+use crate::schedule::{Ddim, Solver};
 use crate::text::visible;
 
 /// Turns a diffusers checkpoint into a .waft file.
@@ -31,10 +30,15 @@ pub struct Args {
     /// Timesteps instead of step counts, falling, each step leading to the next one; several lists by several options, the
     /// default one first [default: the checkpoint's waft.json].
     #[arg(long, value_name = "T[,T...]", conflicts_with = "steps")]
-    timesteps: Vec<Timesteps>,
-    /// Sampler; it takes over the noise levels of the checkpoint's scheduler, whatever that is.
-    #[arg(long, value_enum, default_value = "ddim")]
-    scheduler: Scheduler,
+    timesteps: Vec<List<i64>>,
+    /// Noise levels instead, falling; with euler the last is where the last step ends, with flow-match-euler where it
+    /// starts. Several lists by several options.
+    #[arg(long, value_name = "S[,S...]", conflicts_with_all = ["steps", "timesteps"])]
+    sigmas: Vec<List<f64>>,
+    /// Sampler [default: that of the checkpoint's scheduler_config.json]. Another takes over its noise levels, where both
+    /// follow from betas.
+    #[arg(long, value_enum)]
+    scheduler: Option<Scheduler>,
     /// Noise of DDIM, 0 to 1: 0 is deterministic, 1 has DDPM's variance.
     #[arg(long, value_name = "ETA", default_value_t = 0.0)]
     eta: f64,
@@ -204,27 +208,52 @@ enum Scheduler {
     /// DPM-Solver++, multistep (Lu et al., 2022): looks back on up to two steps, for which the arena has room.
     #[value(name = "dpm-solver++")]
     DpmSolver,
+    /// UniPC of orders 1 and 2 (Zhao et al., 2023): looks back on two steps.
+    #[value(name = "unipc")]
+    UniPc,
+    /// Euler's method in the noise level (Karras et al., 2022).
+    Euler,
+    /// The same with noise in every step.
+    EulerAncestral,
+    /// Heun's method in the noise level (Karras et al., 2022): N steps take 2N - 1 network calls.
+    Heun,
+    /// Latent consistency models (Luo et al., 2023): noise in every step.
+    Lcm,
+    /// Euler's method for flow matching (Esser et al., 2024).
+    FlowMatchEuler,
+    /// Euler's method with the preconditioning of EDM (Karras et al., 2022).
+    EdmEuler,
+    /// Consistency models (Song et al., 2023): noise in every step.
+    Consistency,
 }
 
-impl From<Scheduler> for Sampler {
+impl From<Scheduler> for Solver {
     fn from(scheduler: Scheduler) -> Self {
         match scheduler {
-            Scheduler::Ddim => Sampler::Ddim,
-            Scheduler::Ddpm => Sampler::Ddpm,
-            Scheduler::DpmSolver => Sampler::DpmSolver,
+            Scheduler::Ddim => Self::Ddim(Ddim::default()),
+            Scheduler::Ddpm => Self::Ddpm,
+            Scheduler::DpmSolver => Self::DpmSolver,
+            Scheduler::UniPc => Self::UniPc,
+            Scheduler::Euler => Self::Euler,
+            Scheduler::EulerAncestral => Self::EulerAncestral,
+            Scheduler::Heun => Self::Heun,
+            Scheduler::Lcm => Self::Lcm,
+            Scheduler::FlowMatchEuler => Self::FlowMatchEuler,
+            Scheduler::EdmEuler => Self::EdmEuler,
+            Scheduler::Consistency => Self::Consistency,
         }
     }
 }
 
-/// A list of timesteps.
+/// A list that one option holds.
 #[derive(Clone)]
-struct Timesteps(Vec<i64>);
+struct List<T>(Vec<T>);
 
-impl std::str::FromStr for Timesteps {
-    type Err = std::num::ParseIntError;
+impl<T: std::str::FromStr> std::str::FromStr for List<T> {
+    type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.split(',').map(|timestep| timestep.trim().parse()).collect::<Result<_, _>>().map(Self)
+        text.split(',').map(|value| value.trim().parse()).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -256,7 +285,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         precision: args.precision.into(),
         steps: args.steps.clone(),
         timesteps: args.timesteps.iter().map(|list| list.0.clone()).collect(),
-        sampler: args.scheduler.into(),
+        sigmas: args.sigmas.iter().map(|list| list.0.clone()).collect(),
+        solver: args.scheduler.map(Solver::from),
         eta: args.eta,
         guidance: args.guidance,
         use_clipped_model_output: args.use_clipped_model_output,

@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn find_step(model: &Model<'_>, timestep: i64) -> anyhow::Result<(u16, u32)> {
     let mut known = vec![];
     for index in 0..model.schedules() {
-        let list = shipped::timesteps(model, index);
+        let list = model.schedule(index).map_or_else(Vec::new, |list| shipped::timesteps(model, &list));
         if let Some(step) = list.iter().position(|&t| i64::from(t) == timestep) {
             return Ok((index, step as u32));
         }

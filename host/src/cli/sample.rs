@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use waft::{Guidance, Model, Request};
 
 use super::args::{Bar, Precision, check_extension, guidance};
 use super::output::{self, print_json, write_whole};
 use crate::export::precision_name;
-use crate::image::{Canvas, encode_gif, to_bytes};
-use crate::sample::{Batch, Picture, digest, draw, has_noise};
+use crate::image::{Canvas, encode_gif, read_png, to_bytes};
+use crate::sample::{Batch, Picture, Source, digest, draw, first_step, has_noise};
 use crate::shipped;
 use crate::tensors::{self, to_chw, to_hwc};
 
@@ -45,6 +45,16 @@ pub struct Args {
     /// (steps, N, C, H, W), f32, between -2048 and 2048; steps that take no noise skip theirs.
     #[arg(long, value_name = "F.safetensors")]
     noise: Option<PathBuf>,
+    /// Picture to start from instead of noise alone: a PNG of the model's size and channels (diffusers' image-to-image).
+    #[arg(long, value_name = "F.png")]
+    init: Option<PathBuf>,
+    /// How much of the way from noise is taken, above 0, at most 1: of N steps the last N·S, rounded down [default: 0.8, or
+    /// 1 with --mask].
+    #[arg(long, value_name = "S", value_parser = strength, requires = "init")]
+    strength: Option<f64>,
+    /// Draw only the pixels that are 128 or more in this grey PNG, and keep the rest of --init (inpainting).
+    #[arg(long, value_name = "F.png", requires = "init")]
+    mask: Option<PathBuf>,
     /// Where to put the pictures: .png (scaled up, in a grid), .gif (from noise to picture) or .safetensors (tensor
     /// `sample`, (N, C, H, W), f32, -1 to 1).
     #[arg(long, value_name = "FILE")]
@@ -84,8 +94,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.class.is_none() || model.classes() > 0, "--class: the model has no classes; leave it out");
     let shape = model.image_shape();
     let schedule = request.schedule(&model)?;
+    let original = args.init.as_deref().map(|path| read_original(path, args.mask.as_deref(), shape)).transpose()?;
+    if let Some(original) = &original {
+        let strength = args.strength.unwrap_or(if original.mask.is_some() { 1.0 } else { 0.8 });
+        let first = first_step(&model, &schedule, strength);
+        request = request.start(first.with_context(|| format!("--strength {strength}: takes no step; ask for more"))?);
+    }
     let noisy = has_noise(&model, &schedule);
     ensure!(args.noise.is_none() || noisy, "--noise: no step of the model takes noise; export it with --eta above 0");
+    // What is added to a picture is drawn like the initial noise.
     let from_seed = args.latents.is_none() || (noisy && args.noise.is_none());
     ensure!(args.seed.is_none() || from_seed, "--seed has no effect: all noise comes from files; leave it out");
     let latents = args.latents.as_deref().map(|path| read_latents(path, shape)).transpose()?;
@@ -103,6 +120,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         count,
         latents: latents.map(|(values, _)| values),
         noise: noise.map(|(values, _)| values),
+        original,
         trajectory: args.trajectory || kind == "gif",
         weights: shipped::weights(&args.model, &model)?,
         ..Batch::default()
@@ -129,6 +147,8 @@ fn check_files(args: &Args) -> anyhow::Result<()> {
     let model = shipped::sources(&args.model, args.steps.map(|steps| steps as usize));
     let mut inputs = output::all("--model", &model);
     inputs.extend(args.latents.as_deref().map(|path| ("--latents", path)));
+    inputs.extend(args.init.as_deref().map(|path| ("--init", path)));
+    inputs.extend(args.mask.as_deref().map(|path| ("--mask", path)));
     inputs.extend(args.noise.as_deref().map(|path| ("--noise", path)));
     let outputs: Vec<output::Named<'_>> = args.out.as_deref().map(|path| ("--out", path)).into_iter().collect();
     output::check(&inputs, &outputs)
@@ -169,6 +189,20 @@ fn frames(pictures: &[Picture], shape: [usize; 3]) -> Vec<Canvas> {
             Canvas::grid(cells.iter().map(Vec::as_slice), shape, columns(pictures.len()))
         })
         .collect()
+}
+
+fn strength(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(strength) if strength > 0.0 && strength <= 1.0 => Ok(strength),
+        _ => Err("strength is a number above 0, at most 1".into()),
+    }
+}
+
+/// Reads the picture to start from, and its mask.
+fn read_original(image: &Path, mask: Option<&Path>, shape: [usize; 3]) -> anyhow::Result<Source> {
+    let read = |path: &Path, shape| read_png(path, shape).with_context(|| format!("cannot use {}", path.display()));
+    let mask = mask.map(|path| read(path, [shape[0], shape[1], 1])).transpose()?;
+    Ok(Source { image: read(image, shape)?, mask })
 }
 
 /// Reads `latents` and brings it from (N, C, H, W) to pictures in (row, column, channel) order.

@@ -122,7 +122,7 @@ fn record(
 
 fn step_record(step: &Step) -> FloatStep {
     FloatStep {
-        timestep: step.timestep as i32,
+        timestep: step.timestep.round() as i32,
         clip: step.clip.unwrap_or(f64::INFINITY) as f32,
         x0: [step.x0_x, step.x0_m].map(|value| value as f32),
         next: [step.next_x0, step.next_x, step.next_m, step.noise].map(|value| value as f32),

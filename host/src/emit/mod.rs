@@ -5,7 +5,9 @@ pub mod i8;
 
 use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
-use waft::format::{Attention, Bias, Conv2d, Element, Gather, Op, OpKind, Tensor, Upsample, WeightLayout};
+use waft::format::{
+    Attention, Bias, Conv2d, Element, Gather, LEVEL_BITS, Level, Op, OpKind, START_BITS, Tensor, Upsample, WeightLayout,
+};
 
 use crate::graph::{Graph, silu};
 use crate::network::{self, Network, OpId, Role, TensorId};
@@ -25,7 +27,7 @@ pub struct StepList {
 impl StepList {
     /// Computes the embeddings of the given steps.
     pub fn new(graph: &Graph, steps: Vec<Step>) -> Self {
-        let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep as f64)).collect();
+        let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep)).collect();
         Self { steps, embeddings }
     }
 }
@@ -182,7 +184,16 @@ fn schedules(
             let activated: Vec<f64> = embedding.iter().map(|&e| silu(e)).collect();
             row([number, step], &activated, &mut biases[bias_bytes * step..][..bias_bytes]);
         }
-        ScheduleEntry { steps: steps(&list.steps), embeddings, biases, bias_bytes }
+        let fixed = |value: f64, bits: u32| (value * 2f64.powi(bits as i32)).round() as i32;
+        let level = |step: &Step| Level {
+            signal: fixed(step.level.signal, LEVEL_BITS),
+            noise: fixed(step.level.noise, LEVEL_BITS),
+        };
+        let levels = list.steps.iter().map(level).collect();
+        let start = list.steps.first().map_or(1.0, |step| step.level.start);
+        // As a rule it is 1, for which the device has a shorter way.
+        let start = if start == 1.0 { 0 } else { fixed(start, START_BITS) };
+        ScheduleEntry { steps: steps(&list.steps), levels, start, embeddings, biases, bias_bytes }
     };
     source.lists.iter().enumerate().map(emit).collect()
 }

@@ -7,7 +7,7 @@ use crate::checkpoint::CheckpointError;
 use crate::graph::Shape;
 use crate::import::ImportError;
 use crate::rewrite::RewriteError;
-use crate::schedule::ScheduleError;
+use crate::schedule::{ScheduleError, Solver};
 use crate::stream::WindowTooSmall;
 
 /// Why a checkpoint was not exported.
@@ -25,6 +25,15 @@ pub enum ExportError {
     /// The step list is not possible.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The checkpoint's scheduler is none that there is a solver for, and no other was asked for.
+    #[error(
+        "the checkpoint's scheduler is {class_name}, which waft does not have; choose one with --scheduler: {}",
+        names()
+    )]
+    NoSolver {
+        /// Its class in diffusers.
+        class_name: String,
+    },
     /// An option that is out of its range, or contradicts another.
     #[error("{field} = {value}: {expected}")]
     Option {
@@ -117,4 +126,8 @@ pub enum ExportError {
     /// The file that was written does not validate: too large a model, or a defect of the exporter.
     #[error("the plan does not fit the format ({0}); reduce the model, or report it if it is small")]
     Format(#[from] ModelError),
+}
+
+fn names() -> String {
+    Solver::ALL.map(|solver| solver.name()).join(", ")
 }

@@ -5,6 +5,7 @@ use waft::format::Precision;
 use super::ExportError;
 use crate::checkpoint::ExportDefaults;
 use crate::recipe::{Recipe, Rounding};
+use crate::schedule::{Ddim, Solver, StepRequest};
 use crate::widths::WeightWidth;
 
 /// Most step lists of a file.
@@ -24,34 +25,6 @@ pub enum ResidualWidth {
     Wide,
 }
 
-/// Samplers that a file can carry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sampler {
-    /// DDIM (Song et al., 2020, arXiv:2010.02502).
-    #[default]
-    Ddim,
-    /// Ancestral sampling (Ho et al., 2020, arXiv:2006.11239).
-    Ddpm,
-    /// DPM-Solver++, multistep (Lu et al., 2022, arXiv:2211.01095).
-    DpmSolver,
-}
-
-/// The steps of a list: how many, or which.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Steps {
-    Count(usize),
-    At(Vec<i64>),
-}
-
-impl Steps {
-    fn len(&self) -> usize {
-        match self {
-            Steps::Count(count) => *count,
-            Steps::At(timesteps) => timesteps.len(),
-        }
-    }
-}
-
 /// What to export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
@@ -62,9 +35,11 @@ pub struct ExportOptions {
     pub steps: Vec<usize>,
     /// Lists of timesteps instead of step counts, each strictly falling, as students of few steps need them.
     pub timesteps: Vec<Vec<i64>>,
-    /// What turns timesteps into steps.
-    pub sampler: Sampler,
-    /// η of DDIM, 0 to 1; 0 for other samplers.
+    /// Lists of noise levels instead, each strictly falling, see [`StepRequest::Sigmas`].
+    pub sigmas: Vec<Vec<f64>>,
+    /// What turns timesteps into steps; `None`: that of the checkpoint's scheduler.
+    pub solver: Option<Solver>,
+    /// η of DDIM, 0 to 1; 0 for other solvers.
     pub eta: f64,
     /// Guidance that the model will be used with, −1000 to 1000: calibrates for it, and keeps room for it if it is not 1.
     /// `None`: room if the model knows "no class", and half of calibration's pictures at 2.
@@ -103,7 +78,8 @@ impl Default for ExportOptions {
             precision: Precision::I8,
             steps: vec![],
             timesteps: vec![],
-            sampler: Sampler::Ddim,
+            sigmas: vec![],
+            solver: None,
             eta: 0.0,
             guidance: None,
             use_clipped_model_output: None,
@@ -131,20 +107,10 @@ impl ExportOptions {
         if !(0.0..=1.0).contains(&self.eta) {
             return Err(refuse("eta", self.eta, "between 0 and 1"));
         }
-        if self.sampler != Sampler::Ddim && self.eta != 0.0 {
-            return Err(refuse("eta", self.eta, "is DDIM's; leave it at 0 for another sampler"));
-        }
-        if self.sampler != Sampler::Ddim
-            && let Some(value) = self.use_clipped_model_output
-        {
-            return Err(refuse("use_clipped_model_output", value, "is DDIM's; leave it out for another sampler"));
-        }
-        if !self.steps.is_empty() && !self.timesteps.is_empty() {
-            return Err(refuse(
-                "timesteps",
-                format!("{:?}", self.timesteps),
-                "name step counts or timesteps, not both",
-            ));
+        let given = [!self.steps.is_empty(), !self.timesteps.is_empty(), !self.sigmas.is_empty()];
+        if given.into_iter().filter(|&given| given).count() > 1 {
+            let found = format!("{:?}, {:?}, {:?}", self.steps, self.timesteps, self.sigmas);
+            return Err(refuse("steps, timesteps, sigmas", found, "name one of the three"));
         }
         if let Some(guidance) = self.guidance
             && !(-1000.0..=1000.0).contains(&guidance)
@@ -172,33 +138,57 @@ impl ExportOptions {
         Ok(())
     }
 
-    /// The file's lists, with the checkpoint's defaults.
-    pub(super) fn lists(&self, defaults: &ExportDefaults) -> Result<Vec<Steps>, ExportError> {
-        let counts = |counts: &[usize]| counts.iter().copied().map(Steps::Count).collect::<Vec<_>>();
-        let at = |lists: &[Vec<i64>]| lists.iter().cloned().map(Steps::At).collect::<Vec<_>>();
+    /// The solver that is asked for, or the checkpoint's own, with what DDIM's step takes besides.
+    pub(super) fn solver(&self, own: Option<Solver>, defaults: &ExportDefaults) -> Result<Option<Solver>, ExportError> {
+        let Some(solver) = self.solver.or(own) else { return Ok(None) };
+        if matches!(solver, Solver::Ddim(_)) {
+            let use_clipped_model_output = self.use_clipped_model_output.unwrap_or(defaults.use_clipped_model_output);
+            return Ok(Some(Solver::Ddim(Ddim { eta: self.eta, use_clipped_model_output })));
+        }
+        let expected = format!("is DDIM's; leave it out with {}", solver.name());
+        if self.eta != 0.0 {
+            return Err(refuse("eta", self.eta, expected));
+        }
+        match self.use_clipped_model_output {
+            Some(value) => Err(refuse("use_clipped_model_output", value, expected)),
+            None => Ok(Some(solver)),
+        }
+    }
+
+    /// What the file's lists are made from, with the checkpoint's defaults.
+    pub(super) fn lists(&self, defaults: &ExportDefaults) -> Result<Vec<StepRequest>, ExportError> {
+        let counts = |counts: &[usize]| counts.iter().copied().map(StepRequest::Count).collect::<Vec<_>>();
+        let at = |lists: &[Vec<i64>]| lists.iter().cloned().map(StepRequest::Timesteps).collect::<Vec<_>>();
+        if !self.sigmas.is_empty() {
+            return Ok(self.sigmas.iter().cloned().map(StepRequest::Sigmas).collect());
+        }
         let lists = match (self.steps.as_slice(), self.timesteps.as_slice(), &defaults.timesteps, &defaults.steps) {
             (steps @ [_, ..], ..) => counts(steps),
             (_, timesteps @ [_, ..], ..) => at(timesteps),
             (_, _, Some(timesteps), _) => at(timesteps),
             (_, _, None, Some(steps)) => counts(steps),
-            (_, _, None, None) => vec![Steps::Count(10)],
+            (_, _, None, None) => vec![StepRequest::Count(10)],
         };
-        let steps: Vec<usize> = lists.iter().map(Steps::len).collect();
-        let mut sorted = steps.clone();
+        Ok(lists)
+    }
+
+    /// Whether the lengths of the lists fit a file: a request names a list by its length.
+    pub(super) fn check_lengths(&self, steps: &[usize]) -> Result<(), ExportError> {
+        let mut sorted = steps.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
         if sorted.len() != steps.len() || steps.len() > MOST_LISTS {
             let expected = format!("name each count once, at most {MOST_LISTS} of them");
             return Err(refuse("steps", format!("{steps:?}"), expected));
         }
-        let (images, count) = (self.calibration_images, lists.len());
+        let (images, count) = (self.calibration_images, steps.len());
         if self.precision == Precision::I8 && self.recipe.step_scales && images < count {
             let expected = format!(
                 "with step_scales, each of the step lists needs a picture for its scales, so at least {count}, better a multiple"
             );
             return Err(refuse("calibration_images", images, expected));
         }
-        Ok(lists)
+        Ok(())
     }
 }
 
@@ -209,7 +199,7 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut ExportOptions)) -> String {
         let mut options = ExportOptions::default();
         change(&mut options);
-        let checked = options.check().and_then(|()| options.lists(&ExportDefaults::default()));
+        let checked = options.check().and_then(|()| options.check_lengths(&options.steps));
         checked.expect_err("a mistake").to_string()
     }
 
@@ -249,11 +239,11 @@ mod tests {
             ExportOptions { steps: steps.to_vec(), ..Default::default() }.lists(&defaults).expect("valid")
         };
         let counts = |counts: &[usize]| ExportDefaults { steps: Some(counts.to_vec()), ..Default::default() };
-        assert_eq!(lists(&[3], counts(&[4])), [Steps::Count(3)]);
-        assert_eq!(lists(&[], counts(&[4, 5])), [Steps::Count(4), Steps::Count(5)]);
-        assert_eq!(lists(&[], ExportDefaults::default()), [Steps::Count(10)]);
+        assert_eq!(lists(&[3], counts(&[4])), [StepRequest::Count(3)]);
+        assert_eq!(lists(&[], counts(&[4, 5])), [StepRequest::Count(4), StepRequest::Count(5)]);
+        assert_eq!(lists(&[], ExportDefaults::default()), [StepRequest::Count(10)]);
         let timesteps = ExportDefaults { timesteps: Some(vec![vec![750, 250]]), ..counts(&[4]) };
-        assert_eq!(lists(&[], timesteps.clone()), [Steps::At(vec![750, 250])]);
-        assert_eq!(lists(&[3], timesteps), [Steps::Count(3)]);
+        assert_eq!(lists(&[], timesteps.clone()), [StepRequest::Timesteps(vec![750, 250])]);
+        assert_eq!(lists(&[3], timesteps), [StepRequest::Count(3)]);
     }
 }

@@ -4,7 +4,6 @@ use typed_index_collections::TiVec;
 use waft::format::{Element, Precision, WeightLayout};
 
 use super::file::{File, Layout};
-use super::options::{Sampler, Steps};
 use super::{ExportError, ExportOptions};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::emit::{self, Emitted, Source, StepList};
@@ -12,7 +11,7 @@ use crate::graph::Graph;
 use crate::import::{import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::rewrite;
-use crate::schedule::{Ddim, ScheduleError, SchedulerConfig, Solver, Step, history};
+use crate::schedule::{Ddim, ScheduleError, SchedulerConfig, Solver, Step, StepRequest, history};
 use crate::write::{Fields, Writer};
 
 /// A network ready to be emitted.
@@ -32,7 +31,7 @@ impl Prepared {
     pub(super) fn new(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Self, ExportError> {
         let defaults = checkpoint.defaults();
         let graph = import_for_sampling(checkpoint)?;
-        let steps = options.lists(defaults)?;
+        let requests = options.lists(defaults)?;
         let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
         let unconditional_class = defaults.unconditional_class;
         if let Some(class) = unconditional_class.filter(|&class| class >= classes) {
@@ -42,14 +41,6 @@ impl Prepared {
             return Err(ExportError::NoUnconditionalClass { guidance });
         }
         let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
-        let solver = match options.sampler {
-            Sampler::Ddim => Solver::Ddim(Ddim {
-                eta: options.eta,
-                use_clipped_model_output: options.use_clipped_model_output.unwrap_or(defaults.use_clipped_model_output),
-            }),
-            Sampler::Ddpm => Solver::Ddpm,
-            Sampler::DpmSolver => Solver::DpmSolver,
-        };
         let mut notes = vec![];
         let default;
         let config = match checkpoint.scheduler() {
@@ -62,19 +53,33 @@ impl Prepared {
             }
             found => found?,
         };
-        if Solver::of(config).is_none_or(|own| std::mem::discriminant(&own) != std::mem::discriminant(&solver)) {
-            let name = &config.class_name;
+        let own = Solver::of(config);
+        let Some(solver) = options.solver(own, defaults)? else {
+            return Err(ExportError::NoSolver { class_name: config.class_name.clone() });
+        };
+        if own.is_none_or(|own| own.class_name() != solver.class_name()) {
             notes.push(format!(
-                "the checkpoint's scheduler is {name}; its noise levels are sampled with {}",
+                "the checkpoint's scheduler is {}; its noise levels are sampled with {}, as asked",
+                config.class_name,
                 solver.name()
             ));
         }
-        let lists = steps.iter().map(|steps| match steps {
-            Steps::Count(count) => solver.steps(config, *count),
-            Steps::At(timesteps) => solver.steps_at(config, timesteps),
-        });
-        let lists: Vec<StepList> =
-            lists.map(|steps| Ok(StepList::new(&graph, steps?))).collect::<Result<_, ScheduleError>>()?;
+        let lists: Vec<StepList> = requests
+            .iter()
+            .map(|request| Ok(StepList::new(&graph, solver.steps_of(config, request)?)))
+            .collect::<Result<_, ScheduleError>>()?;
+        let lengths: Vec<usize> = lists.iter().map(|list| list.steps.len()).collect();
+        options.check_lengths(&lengths)?;
+        for (request, length) in requests.iter().zip(lengths) {
+            if let StepRequest::Count(count) = request
+                && *count != length
+            {
+                notes.push(format!(
+                    "{count} steps of {} are {length} network calls, which is their list's length",
+                    solver.name()
+                ));
+            }
+        }
         let mut network = rewrite(&graph, guided)?;
         network.keep_history(lists.iter().map(|list| history(&list.steps)).max().unwrap_or(0));
         let folder = || checkpoint.folder().file_name().map(|name| name.to_string_lossy().into_owned());
@@ -99,7 +104,7 @@ impl Prepared {
     pub(super) fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<Self, ExportError> {
         let graph = import(checkpoint)?;
         let network = rewrite(&graph, false)?;
-        let still = |timestep| Step { timestep, next_x: 1.0, ..Step::default() };
+        let still = |timestep: i64| Step { timestep: timestep as f64, next_x: 1.0, ..Step::default() };
         let lists = vec![StepList::new(&graph, timesteps.iter().copied().map(still).collect())];
         let (name, provenance) = (String::new(), String::new());
         Ok(Self { graph, network, lists, name, provenance, unconditional_class: None, notes: vec![] })

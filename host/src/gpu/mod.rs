@@ -8,7 +8,9 @@ pub mod cuda;
 pub mod host;
 
 use thiserror::Error;
+use waft::arithmetic::Sample;
 use waft::format::{Op, Precision, Schedule};
+use waft::noise::{Noise, Seed};
 use waft::{Guidance, Model, RequestError, Samples};
 use waft_kernels::{
     Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
@@ -306,6 +308,17 @@ pub trait Device {
     fn launch(&mut self, launches: &[Launch], times: u32) -> Result<(), GpuError>;
 }
 
+/// Draw 0 of a picture, or what is given in its place.
+fn initial_noise(batch: &Batch, index: usize, len: usize) -> Vec<i32> {
+    match &batch.latents {
+        Some(latents) => to_fixed(&latents[index * len..][..len]),
+        None => {
+            let mut seed = Seed::new(batch.seed.wrapping_add(index as u64));
+            (0..len as u32).filter_map(|element| seed.sample(0, element)).collect()
+        }
+    }
+}
+
 /// The state of a batch at the beginning of a step.
 pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> State {
     State {
@@ -338,6 +351,9 @@ pub fn draw(
     let classes: Vec<u32> = classes.collect::<Result<_, RequestError>>()?;
     if batch.trajectory {
         return Err(GpuError::Unfit("the GPU backend keeps no trajectories; draw them on the CPU".into()));
+    }
+    if batch.original.is_some() || batch.request.first_step() > 0 {
+        return Err(GpuError::Unfit("the GPU backend starts from noise alone; draw from a picture on the CPU".into()));
     }
     let len = program.len as usize;
     if let Some(latents) = &batch.latents
@@ -379,18 +395,20 @@ pub fn draw(
         device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
         let chunk = &classes[first..first + count as usize];
         device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(chunk))?;
-        match &batch.latents {
-            None => device.launch(&[program.noise], 1)?,
-            Some(latents) => {
-                for (picture, latent) in latents[first * len..].chunks_exact(len).take(count as usize).enumerate() {
-                    let at = picture * program.strides.arena as usize + sample;
-                    let fixed = to_fixed(latent);
-                    match model.precision() {
-                        Precision::I8 => device.write(Space::Arenas, at, bytemuck::cast_slice(&fixed))?,
-                        Precision::F16 | Precision::F32 => {
-                            let floats = to_floats(Some(Samples::Fixed(&fixed)));
-                            device.write(Space::Arenas, at, bytemuck::cast_slice(&floats))?;
-                        }
+        if batch.latents.is_none() && schedule.start == 0 {
+            device.launch(&[program.noise], 1)?;
+        } else {
+            for picture in 0..count as usize {
+                let noise = initial_noise(batch, first + picture, len);
+                let at = picture * program.strides.arena as usize + sample;
+                match model.precision() {
+                    Precision::I8 => {
+                        let started: Vec<i32> = noise.iter().map(|z| z.started(schedule.start)).collect();
+                        device.write(Space::Arenas, at, bytemuck::cast_slice(&started))?;
+                    }
+                    Precision::F16 | Precision::F32 => {
+                        let started = noise.iter().map(|&z| f32::from_noise(z).started(schedule.start));
+                        device.write(Space::Arenas, at, bytemuck::cast_slice(&started.collect::<Vec<f32>>()))?;
                     }
                 }
             }

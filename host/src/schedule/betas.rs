@@ -33,21 +33,39 @@ pub enum Betas {
     },
     /// The logarithm of the signal-to-noise ratio has a Laplace distribution (Hang et al., 2024, arXiv:2407.03297).
     Laplace,
+    /// ᾱ falls as e^(−12t), β at most 0.999: `exp`, which Heun's scheduler has.
+    Exponential,
     /// β of each step.
     Given(Vec<f32>),
 }
 
+/// The shape of β, without its ends.
 #[derive(Clone, Copy)]
-enum Shape {
+pub(super) enum Shape {
     Linear,
     ScaledLinear,
     Cosine,
     Sigmoid,
     Laplace,
+    Exponential,
+}
+
+/// What a class of diffusers takes for absent fields.
+#[derive(Clone, Copy)]
+pub(super) struct BetaDefaults {
+    pub shape: Shape,
+    pub start: f64,
+    pub end: f64,
 }
 
 impl Betas {
-    pub(super) fn read(fields: &Fields, class_name: &str, count: usize) -> Result<Self, ScheduleError> {
+    /// From the fields of one class, to be read by another.
+    pub(super) fn read(
+        fields: &Fields,
+        classes: [&str; 2],
+        defaults: BetaDefaults,
+        count: usize,
+    ) -> Result<Self, ScheduleError> {
         if let Some(betas) = fields.numbers("trained_betas")? {
             if betas.len() != count {
                 let expected = format!("num_train_timesteps = {count} values");
@@ -64,22 +82,32 @@ impl Betas {
             ("squaredcos_cap_v2", Shape::Cosine),
             ("sigmoid", Shape::Sigmoid),
             ("laplace", Shape::Laplace),
+            ("exp", Shape::Exponential),
         ];
-        // The last two are DDPM's alone.
-        let known = if class_name.starts_with("DDPM") { &shapes[..] } else { &shapes[..3] };
-        let shape = fields.choice("beta_schedule", known)?.unwrap_or(Shape::Linear);
+        // Three are of one class alone.
+        let has = |name| classes.iter().any(|class| class.starts_with(name));
+        let known: Vec<_> = shapes
+            .into_iter()
+            .filter(|(_, shape)| match shape {
+                Shape::Sigmoid | Shape::Laplace => has("DDPM"),
+                Shape::Exponential => has("Heun"),
+                Shape::Linear | Shape::ScaledLinear | Shape::Cosine => true,
+            })
+            .collect();
+        let shape = fields.choice("beta_schedule", &known)?.unwrap_or(defaults.shape);
         let end = |name, default| {
             let beta = fields.number(name, default)?;
             let is_beta = beta > 0.0 && beta < 1.0;
             if is_beta { Ok(beta) } else { Err(ScheduleError::field(name, beta, "between 0 and 1")) }
         };
-        let (first, last) = (|| end("beta_start", 1e-4), || end("beta_end", 0.02));
+        let (first, last) = (|| end("beta_start", defaults.start), || end("beta_end", defaults.end));
         Ok(match shape {
             Shape::Linear => Self::Linear { start: first()?, end: last()? },
             Shape::ScaledLinear => Self::ScaledLinear { start: first()?, end: last()? },
             Shape::Cosine => Self::Cosine,
             Shape::Sigmoid => Self::Sigmoid { start: first()?, end: last()? },
             Shape::Laplace => Self::Laplace,
+            Shape::Exponential => Self::Exponential,
         })
     }
 
@@ -100,6 +128,7 @@ impl Betas {
                 let ratio = libm::exp(lambda);
                 (ratio / (1.0 + ratio)).sqrt()
             }),
+            Self::Exponential => from_alpha_bar(count, |t| libm::exp(-12.0 * t)),
             Self::Given(ref betas) => betas.clone(),
         }
     }
@@ -124,7 +153,7 @@ fn from_alpha_bar(count: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
 }
 
 /// `torch.linspace` in `f32`: the first half counts up from the start, the second down from the end.
-fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
+pub(super) fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
     if count == 1 {
         return vec![start];
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::betas::{BetaDefaults, Shape};
 use super::fields::Fields;
 use super::{Betas, ScheduleError};
 
@@ -62,8 +63,8 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// Classes whose configuration every solver can take over, as `from_config` does.
-const CLASSES: [&str; 12] = [
+/// Classes whose configuration is read. Those whose noise levels follow from β take over each other's, as `from_config` does.
+const CLASSES: [&str; 17] = [
     "DDIMScheduler",
     "DDPMScheduler",
     "DDIMParallelScheduler",
@@ -76,24 +77,34 @@ const CLASSES: [&str; 12] = [
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
     "LMSDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LCMScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "EDMEulerScheduler",
+    "CMStochasticIterativeScheduler",
 ];
 
 /// Fields that are read here or by a solver, or that say nothing of noise levels and timesteps.
-const KNOWN: [&str; 33] = [
+const KNOWN: [&str; 36] = [
     "algorithm_type",
+    "base_image_seq_len",
+    "base_shift",
     "beta_end",
     "beta_schedule",
     "beta_start",
+    "clip_denoised",
     "clip_sample",
     "clip_sample_range",
     "disable_corrector",
     "dynamic_thresholding_ratio",
     "euler_at_final",
-    "final_sigmas_type",
     "flow_shift",
     "lambda_min_clipped",
     "lower_order_final",
+    "max_image_seq_len",
+    "max_shift",
     "num_train_timesteps",
+    "original_inference_steps",
     "predict_x0",
     "prediction_type",
     "rescale_betas_zero_snr",
@@ -107,28 +118,65 @@ const KNOWN: [&str; 33] = [
     "tensor_format",
     "thresholding",
     "time_shift_type",
+    "timestep_scaling",
     "timestep_spacing",
     "trained_betas",
-    "use_exponential_sigmas",
-    "use_karras_sigmas",
-    "use_lu_lambdas",
     "variance_type",
 ];
 
-/// Texts with which a field changes nothing; so do null and false with any field.
-const NEUTRAL: [(&str, &str); 2] = [("interpolation_type", "linear"), ("timestep_type", "discrete")];
-
-/// Fields that no solver reads although they change noise levels or timesteps.
-const REFUSED: [&str; 8] = [
+/// Fields that change noise levels or timesteps and that not every solver reads.
+const OF_SOME: [&str; 19] = [
+    "final_sigmas_type",
     "interpolation_type",
+    "invert_sigmas",
+    "rho",
+    "s_noise",
+    "shift",
     "shift_terminal",
+    "sigma_data",
     "sigma_max",
     "sigma_min",
+    "sigma_schedule",
+    "stochastic_sampling",
     "timestep_type",
     "use_beta_sigmas",
     "use_dynamic_shifting",
+    "use_exponential_sigmas",
     "use_flow_sigmas",
+    "use_karras_sigmas",
+    "use_lu_lambdas",
 ];
+
+/// Texts with which a field changes nothing; so do null and false with any field, and a shift of 1.
+const NEUTRAL: [(&str, &str); 3] =
+    [("final_sigmas_type", "zero"), ("interpolation_type", "linear"), ("timestep_type", "discrete")];
+
+/// Whether a value is the same as no field.
+fn is_neutral(name: &str, value: &Value) -> bool {
+    matches!(value, Value::Null | Value::Bool(false))
+        || NEUTRAL.iter().any(|&(neutral, text)| name == neutral && value.as_str() == Some(text))
+        || (name == "shift" && value.as_f64() == Some(1.0))
+}
+
+/// What a class of diffusers takes for absent fields, where classes differ.
+struct Defaults {
+    num_train_timesteps: usize,
+    betas: BetaDefaults,
+    clip_sample: bool,
+}
+
+impl Defaults {
+    fn of(class_name: &str) -> Self {
+        let betas = |shape, start, end| BetaDefaults { shape, start, end };
+        let (num_train_timesteps, betas, clip_sample) = match class_name {
+            "LCMScheduler" => (1000, betas(Shape::ScaledLinear, 0.00085, 0.012), false),
+            "HeunDiscreteScheduler" => (1000, betas(Shape::Linear, 0.00085, 0.012), false),
+            "CMStochasticIterativeScheduler" => (40, betas(Shape::Linear, 1e-4, 0.02), false),
+            _ => (1000, betas(Shape::Linear, 1e-4, 0.02), true),
+        };
+        Self { num_train_timesteps, betas, clip_sample }
+    }
+}
 
 impl SchedulerConfig {
     /// Reads a configuration of DDIM, or of another scheduler that shares its fields.
@@ -147,9 +195,19 @@ impl SchedulerConfig {
             })?,
         };
         let class_name = class_name.to_string();
-        check_unread(&fields)?;
-        let num_train_timesteps = fields.count("num_train_timesteps", 1000, 1..=100_000)?;
-        let betas = Betas::read(&fields, &class_name, num_train_timesteps)?;
+        check_known(&fields)?;
+        Self::read(class_name.clone(), &class_name, fields)
+    }
+
+    /// The same fields as `reader` reads them, which has defaults of its own for absent ones.
+    pub(super) fn with_defaults_of(&self, reader: &str) -> Result<Self, ScheduleError> {
+        Self::read(self.class_name.clone(), reader, self.fields.clone())
+    }
+
+    fn read(class_name: String, reader: &str, fields: Fields) -> Result<Self, ScheduleError> {
+        let defaults = Defaults::of(reader);
+        let num_train_timesteps = fields.count("num_train_timesteps", defaults.num_train_timesteps, 1..=100_000)?;
+        let betas = Betas::read(&fields, [&class_name, reader], defaults.betas, num_train_timesteps)?;
         let predictions = [
             ("epsilon", PredictionType::Epsilon),
             ("sample", PredictionType::Sample),
@@ -170,12 +228,33 @@ impl SchedulerConfig {
             rescale_betas_zero_snr: fields.flag("rescale_betas_zero_snr", false)?,
             prediction_type: fields.choice("prediction_type", &predictions)?.unwrap_or(PredictionType::Epsilon),
             thresholding,
-            clip: if thresholding { Some(1.0) } else { clip_sample(&fields)? },
+            clip: if thresholding { Some(1.0) } else { clip_sample(&fields, defaults.clip_sample)? },
             set_alpha_to_one: fields.flag("set_alpha_to_one", true)?,
             timestep_spacing,
             steps_offset: if leads { fields.count("steps_offset", 0, 0..=num_train_timesteps)? } else { 0 },
             fields,
         })
+    }
+
+    /// Refuses a field that changes noise levels or timesteps and that the solver does not read.
+    pub(super) fn check_read(&self, solver: &str, reads: &[&str]) -> Result<(), ScheduleError> {
+        let unread = |(name, value): &(&str, &Value)| {
+            OF_SOME.contains(name) && !reads.contains(name) && !is_neutral(name, value)
+        };
+        match self.fields.iter().find(unread) {
+            Some((name, value)) => {
+                let expected = format!("{solver} does not read it; leave it out, or choose another scheduler");
+                Err(ScheduleError::field(name, value, expected))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A number above 0.
+    pub(super) fn positive(&self, name: &str, default: f64) -> Result<f64, ScheduleError> {
+        let value = self.fields.number(name, default)?;
+        let is_positive = value > 0.0 && value.is_finite();
+        if is_positive { Ok(value) } else { Err(ScheduleError::field(name, value, "a number above 0")) }
     }
 
     /// The clean sample as factors of `x` and `m`, where √ᾱ is `signal` and √(1−ᾱ) is `sigma`.
@@ -188,8 +267,8 @@ impl SchedulerConfig {
     }
 }
 
-fn clip_sample(fields: &Fields) -> Result<Option<f64>, ScheduleError> {
-    if !fields.flag("clip_sample", true)? {
+fn clip_sample(fields: &Fields, default: bool) -> Result<Option<f64>, ScheduleError> {
+    if !fields.flag("clip_sample", default)? {
         return Ok(None);
     }
     let range = fields.number("clip_sample_range", 1.0)?;
@@ -215,19 +294,11 @@ fn thresholding(fields: &Fields) -> Result<bool, ScheduleError> {
     }
 }
 
-/// Refuses what would change the result and is not read: nothing is ignored in silence.
-fn check_unread(fields: &Fields) -> Result<(), ScheduleError> {
+/// Refuses what nobody knows: nothing is ignored in silence.
+fn check_known(fields: &Fields) -> Result<(), ScheduleError> {
     for (name, value) in fields.iter() {
-        let is_neutral = matches!(value, Value::Null | Value::Bool(false))
-            || NEUTRAL.iter().any(|&(neutral, text)| name == neutral && value.as_str() == Some(text));
-        if name.starts_with('_') || is_neutral {
-            continue;
-        }
-        if REFUSED.contains(&name) {
-            let expected = "leave it out, or take noise levels that follow from the betas";
-            return Err(ScheduleError::field(name, value, expected));
-        }
-        if !KNOWN.contains(&name) {
+        let is_known = name.starts_with('_') || KNOWN.contains(&name) || OF_SOME.contains(&name);
+        if !is_known && !is_neutral(name, value) {
             return Err(ScheduleError::field(name, value, "this field is not known; remove it if it changes nothing"));
         }
     }

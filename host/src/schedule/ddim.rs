@@ -1,7 +1,7 @@
 //! DDIM (Song et al., 2020, arXiv:2010.02502).
 
 use super::timesteps::pairs;
-use super::{PredictionType, ScheduleError, SchedulerConfig, Step};
+use super::{Level, PredictionType, ScheduleError, SchedulerConfig, Step};
 
 /// DDIM, and what its step takes that is not part of the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -38,9 +38,13 @@ impl Ddim {
                     Err(_) if config.set_alpha_to_one => 1.0,
                     Err(_) => f64::from(alphas[0]),
                 };
-                let step = Step { timestep, next_timestep, ..self.step(config, alpha, next) };
+                let step = Step { timestep: timestep as f64, ..self.step(config, alpha, next) };
                 let advice = "without signal (alpha 0) use v_prediction, or a schedule without rescale_betas_zero_snr";
-                if step.is_finite() { Ok(step) } else { Err(ScheduleError::NotFinite { timestep, advice }) }
+                if step.is_finite() {
+                    Ok(step)
+                } else {
+                    Err(ScheduleError::NotFinite { timestep: step.timestep, advice })
+                }
             })
             .collect()
     }
@@ -64,6 +68,7 @@ impl Ddim {
         } else {
             (next.sqrt(), direction * epsilon_x, direction * epsilon_m)
         };
-        Step { x0_x, x0_m, clip: config.clip, next_x0, next_x, next_m, noise, ..Step::default() }
+        let level = Level::new(signal, sigma);
+        Step { level, x0_x, x0_m, clip: config.clip, next_x0, next_x, next_m, noise, ..Step::default() }
     }
 }

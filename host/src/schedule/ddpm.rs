@@ -1,7 +1,7 @@
 //! DDPM's ancestral sampler (Ho et al., 2020, arXiv:2006.11239).
 
 use super::timesteps::pairs;
-use super::{ScheduleError, SchedulerConfig, Step};
+use super::{Level, ScheduleError, SchedulerConfig, Step};
 
 /// Variance of the noise that a step adds.
 #[derive(Clone, Copy)]
@@ -23,12 +23,12 @@ pub(super) fn steps_at(config: &SchedulerConfig, timesteps: &[i64]) -> Result<Ve
         .map(|(timestep, next_timestep)| {
             let alpha = f64::from(alphas[timestep as usize]);
             let next = usize::try_from(next_timestep).map_or(1.0, |next| f64::from(alphas[next]));
-            let mut step = Step { timestep, next_timestep, ..step(config, variance, alpha, next) };
+            let mut step = Step { timestep: timestep as f64, ..step(config, variance, alpha, next) };
             if timestep == 0 {
                 step.noise = 0.0;
             }
             let advice = "without signal (alpha 0) use v_prediction, or a schedule without rescale_betas_zero_snr";
-            if step.is_finite() { Ok(step) } else { Err(ScheduleError::NotFinite { timestep, advice }) }
+            if step.is_finite() { Ok(step) } else { Err(ScheduleError::NotFinite { timestep: step.timestep, advice }) }
         })
         .collect()
 }
@@ -46,7 +46,8 @@ fn variance(config: &SchedulerConfig) -> Result<Variance, ScheduleError> {
 
 /// Equations 6, 7 and 15, from ᾱ = `alpha` to ᾱ = `next`.
 fn step(config: &SchedulerConfig, variance: Variance, alpha: f64, next: f64) -> Step {
-    let (x0_x, x0_m) = config.clean(alpha.sqrt(), (1.0 - alpha).sqrt());
+    let level = Level::new(alpha.sqrt(), (1.0 - alpha).sqrt());
+    let (x0_x, x0_m) = config.clean(level.signal, level.noise);
     let beta = 1.0 - alpha / next;
     let posterior = (1.0 - next) / (1.0 - alpha) * beta;
     let noise = match variance {
@@ -54,6 +55,7 @@ fn step(config: &SchedulerConfig, variance: Variance, alpha: f64, next: f64) -> 
         Variance::Large => beta,
     };
     Step {
+        level,
         x0_x,
         x0_m,
         clip: config.clip,

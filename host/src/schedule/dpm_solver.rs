@@ -1,8 +1,7 @@
 //! DPM-Solver++, multistep (Lu et al., 2022, arXiv:2211.01095), orders 1 to 3, without and with noise.
 
 use super::sigmas::{self, Levels};
-use super::timesteps::{leading, linspace, pairs, trailing};
-use super::{ScheduleError, SchedulerConfig, Step, TimestepSpacing};
+use super::{Level, ScheduleError, SchedulerConfig, Step};
 
 /// What the second-order step does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,10 +69,13 @@ pub(super) fn steps(config: &SchedulerConfig, n: usize) -> Result<Vec<Step>, Sch
     let fields = Fields::read(config)?;
     let training = sigmas::training(config);
     let (timesteps, sigmas) = match Levels::read(config)? {
-        Some(levels) => sigmas::spread(config, levels, &training, n)?,
+        Some(levels) => {
+            let rounds = config.fields.get("beta_schedule").is_none_or(|value| value != "squaredcos_cap_v2");
+            sigmas::spread(levels, &training, sigmas::extremes(&training), n, rounds)?
+        }
         None => {
             let timesteps = timesteps(config, &fields, &training, n)?;
-            let sigmas = at(&timesteps, &training);
+            let sigmas = sigmas::at(&timesteps, &training);
             (timesteps, sigmas)
         }
     };
@@ -81,37 +83,20 @@ pub(super) fn steps(config: &SchedulerConfig, n: usize) -> Result<Vec<Step>, Sch
 }
 
 pub(super) fn steps_at(config: &SchedulerConfig, timesteps: &[i64]) -> Result<Vec<Step>, ScheduleError> {
+    sigmas::check_evenly(config)?;
     let training = sigmas::training(config);
-    build(config, &Fields::read(config)?, timesteps, &at(timesteps, &training), &training)
+    build(config, &Fields::read(config)?, timesteps, &sigmas::at(timesteps, &training), &training)
 }
 
-fn at(timesteps: &[i64], training: &[f32]) -> Vec<f64> {
-    timesteps.iter().map(|&t| f64::from(training[t as usize])).collect()
-}
-
-/// As diffusers' scheduler: linspace and leading leave out the last of `n` + 1.
 fn timesteps(config: &SchedulerConfig, fields: &Fields, training: &[f32], n: usize) -> Result<Vec<i64>, ScheduleError> {
     // λ = log(√ᾱ/σ) falls with time; steps below the bound are cut off.
     let is_kept = |sigma: &&f32| f64::from(-libm::logf(**sigma)) >= fields.lambda_min_clipped;
-    let (train, last) = (config.num_train_timesteps, training.iter().take_while(is_kept).count());
+    let last = training.iter().take_while(is_kept).count();
     if last == 0 {
         let expected = "below the logarithm of the largest signal-to-noise ratio";
         return Err(ScheduleError::field("lambda_min_clipped", fields.lambda_min_clipped, expected));
     }
-    let spacing = config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace);
-    config.checked_timesteps(spacing, n, |n| match spacing {
-        TimestepSpacing::Leading => {
-            let mut list = leading(n + 1, last / (n + 1), config.steps_offset);
-            list.pop();
-            list
-        }
-        TimestepSpacing::Linspace => {
-            let mut list = linspace(n + 1, last - 1);
-            list.pop();
-            list
-        }
-        TimestepSpacing::Trailing => trailing(n, last, train),
-    })
+    config.truncated_timesteps(n, last)
 }
 
 fn build(
@@ -124,14 +109,15 @@ fn build(
     let end = if fields.ends_at_zero { 0.0 } else { f64::from(training[0]) };
     let sigmas: Vec<f64> = sigmas.iter().map(|&sigma| f64::from(sigma as f32)).chain([end]).collect();
     let mut steps = vec![];
-    for (i, (timestep, next_timestep)) in pairs(timesteps).enumerate() {
+    for (i, &timestep) in timesteps.iter().enumerate() {
+        let timestep = timestep as f64;
         let order = fields.order_of(i, timesteps.len());
         let sigma = sigmas[i];
-        let signal = signal(sigma);
-        let (x0_x, x0_m) = config.clean(signal, sigma * signal);
+        let level = Level::new(signal(sigma), sigma * signal(sigma));
+        let (x0_x, x0_m) = config.clean(level.signal, level.noise);
         let clip = config.thresholding.then_some(1.0);
         let map = update(fields, order, &sigmas[i + 1 - order..i + 2]);
-        let step = Step { timestep, next_timestep, x0_x, x0_m, clip, ..map };
+        let step = Step { timestep, level, x0_x, x0_m, clip, ..map };
         if !step.is_finite() {
             let advice = "two steps have the same noise level; take fewer steps, or final_sigmas_type zero";
             return Err(ScheduleError::NotFinite { timestep, advice });

@@ -38,11 +38,29 @@ pub enum ScheduleError {
         /// Why not, and what to do.
         what: String,
     },
+    /// A list of noise levels that is not one.
+    #[error("noise levels: {what}")]
+    Sigmas {
+        /// Why not, and what to do.
+        what: String,
+    },
+    /// A step that looks back further than a device does.
+    #[error("timestep {timestep} looks back on {asked} clean samples, a device keeps {kept}: {advice}")]
+    History {
+        /// The timestep.
+        timestep: f64,
+        /// How many it looks back on.
+        asked: usize,
+        /// How many there are.
+        kept: usize,
+        /// What to do.
+        advice: &'static str,
+    },
     /// A step whose coefficients are not finite.
     #[error("timestep {timestep} has coefficients that are not finite: {advice}")]
     NotFinite {
         /// The timestep.
-        timestep: i64,
+        timestep: f64,
         /// What to do.
         advice: &'static str,
     },

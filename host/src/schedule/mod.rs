@@ -5,21 +5,30 @@
 //! rounding and its quirks included; where this module is said to do "as diffusers does", the tests hold it against
 //! lists and samples that diffusers wrote.
 
+mod beta;
 mod betas;
 mod config;
+mod consistency;
 mod ddim;
 mod ddpm;
 mod dpm_solver;
+mod edm;
 mod error;
+mod euler;
 mod fields;
+mod flow_match;
+mod heun;
+mod lcm;
+mod sigma_space;
 mod sigmas;
 mod solver;
 mod step;
 mod timesteps;
+mod unipc;
 
 pub use betas::Betas;
 pub use config::{PredictionType, SchedulerConfig, TimestepSpacing};
 pub use ddim::Ddim;
 pub use error::ScheduleError;
-pub use solver::Solver;
-pub use step::{MAX_HISTORY, Step, history};
+pub use solver::{Solver, StepRequest};
+pub use step::{Level, MAX_HISTORY, Step, history};

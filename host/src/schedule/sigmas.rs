@@ -1,6 +1,6 @@
 //! Noise levels σ = √((1−ᾱ)/ᾱ), in which some solvers choose their steps.
 
-use super::{ScheduleError, SchedulerConfig};
+use super::{ScheduleError, SchedulerConfig, beta};
 
 /// How noise levels are chosen that are not those of evenly spaced timesteps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,10 +11,13 @@ pub(super) enum Levels {
     Lu,
     /// Evenly in log σ, timesteps rounded towards zero, as `use_exponential_sigmas` does.
     Exponential,
+    /// At quantiles of a beta distribution (Lee et al., 2024, arXiv:2407.12173), timesteps rounded towards zero.
+    Beta,
 }
 
 impl Levels {
-    const FIELDS: [(&str, Self); 3] = [
+    const FIELDS: [(&str, Self); 4] = [
+        ("use_beta_sigmas", Self::Beta),
         ("use_karras_sigmas", Self::Karras),
         ("use_lu_lambdas", Self::Lu),
         ("use_exponential_sigmas", Self::Exponential),
@@ -36,17 +39,37 @@ impl Levels {
         }
         Ok(read)
     }
+
+    /// `n` noise levels from `high` to `low`.
+    pub(super) fn between(self, high: f64, low: f64, n: usize) -> Vec<f64> {
+        let ramp = (0..n).map(|i| i as f64 / (n.max(2) - 1) as f64);
+        let line = |from: f64, to: f64, ramp: f64| from + ramp * (to - from);
+        ramp.map(|ramp| match self {
+            Self::Karras => karras(high, low, 7.0, ramp),
+            Self::Lu | Self::Exponential => libm::exp(line(libm::log(high), libm::log(low), ramp)),
+            Self::Beta => line(low, high, beta::quantile(1.0 - ramp)),
+        })
+        .collect()
+    }
 }
 
-/// Refuses noise levels that are not those of the timesteps, for a solver or a list that knows no others.
-pub(super) fn check_none(config: &SchedulerConfig, what: &str) -> Result<(), ScheduleError> {
-    for (name, _) in Levels::FIELDS {
-        if config.fields.flag(name, false)? {
-            let expected = format!("{what} takes the noise levels of the timesteps; use false");
-            return Err(ScheduleError::field(name, true, expected));
+/// The noise level at `ramp` from 0 to 1 (Karras et al., 2022, arXiv:2206.00364, equation 5).
+pub(super) fn karras(high: f64, low: f64, rho: f64, ramp: f64) -> f64 {
+    let [high, low] = [high, low].map(|sigma| libm::pow(sigma, 1.0 / rho));
+    libm::pow(high + ramp * (low - high), rho)
+}
+
+/// The largest and the smallest noise level: those that the configuration names, or those that are given.
+pub(super) fn ends(config: &SchedulerConfig, [high, low]: [f64; 2]) -> Result<[f64; 2], ScheduleError> {
+    let named = |name, otherwise| {
+        if !config.fields.has(name) {
+            return Ok(otherwise);
         }
-    }
-    Ok(())
+        let sigma = config.fields.number(name, otherwise)?;
+        let is_level = sigma > 0.0 && sigma.is_finite();
+        if is_level { Ok(sigma) } else { Err(ScheduleError::field(name, sigma, "a noise level above 0")) }
+    };
+    Ok([named("sigma_max", high)?, named("sigma_min", low)?])
 }
 
 /// σ of every training step, in `f32` as diffusers has it. Where there is no signal, it takes ᾱ = 2⁻²⁴.
@@ -58,44 +81,56 @@ pub(super) fn training(config: &SchedulerConfig) -> Vec<f32> {
     alphas.into_iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect()
 }
 
-/// `n` noise levels from the highest of training to the lowest, and the timesteps that are nearest to them.
+/// `n` noise levels between `ends`, and the timesteps that are nearest to them; `rounds` says whether those of Karras and Lu
+/// are rounded, not cut off.
 ///
 /// Timesteps may repeat, but for the first: diffusers would start at its second place.
 pub(super) fn spread(
-    config: &SchedulerConfig,
     levels: Levels,
-    sigmas: &[f32],
+    training: &[f32],
+    ends: [f64; 2],
     n: usize,
+    rounds: bool,
 ) -> Result<(Vec<i64>, Vec<f64>), ScheduleError> {
-    let train = config.num_train_timesteps;
+    let train = training.len();
     if n == 0 || n > train {
         return Err(ScheduleError::Timesteps { what: format!("{n} steps; ask for 1 to {train}") });
     }
-    let (low, high) = (sigmas[0], sigmas[train - 1]);
-    let logs: Vec<f32> = sigmas.iter().map(|&sigma| libm::log(f64::from(sigma)) as f32).collect();
-    let between = |from: f64, to: f64, i: usize| from + i as f64 / (n.max(2) - 1) as f64 * (to - from);
-    let (low, high) = (f64::from(low), f64::from(high));
-    let found: Vec<f64> = (0..n)
-        .map(|i| match levels {
-            Levels::Karras => between(high.powf(1.0 / 7.0), low.powf(1.0 / 7.0), i).powi(7),
-            Levels::Lu => libm::exp(between(f64::from(logs[logs.len() - 1]), f64::from(logs[0]), i)),
-            Levels::Exponential => libm::exp(between(libm::log(high), libm::log(low), i)),
-        })
-        .collect();
-    let is_cosine = config.fields.get("beta_schedule").is_some_and(|value| value == "squaredcos_cap_v2");
-    let rounds = !is_cosine && levels != Levels::Exponential;
+    let logs = logs(training);
+    // Lu's are evenly between logarithms in single precision.
+    let found = match levels {
+        Levels::Lu => {
+            let line = |i: usize| i as f64 / (n.max(2) - 1) as f64;
+            let [high, low] = [logs[train - 1], logs[0]].map(f64::from);
+            (0..n).map(|i| libm::exp(high + line(i) * (low - high))).collect()
+        }
+        _ => levels.between(ends[0], ends[1], n),
+    };
+    let rounds = rounds && matches!(levels, Levels::Karras | Levels::Lu);
     let timesteps = found.iter().map(|&sigma| timestep_of(sigma, &logs));
-    let timesteps = timesteps.map(|t| if rounds { t.round_ties_even() as i64 } else { t as i64 });
-    let timesteps: Vec<i64> = timesteps.collect();
-    if timesteps.get(1) == timesteps.first() {
-        let what = format!("{n} steps start at timestep {} twice; take fewer", timesteps[0]);
-        return Err(ScheduleError::Timesteps { what });
-    }
+    let timesteps: Vec<i64> = timesteps.map(|t| if rounds { t.round_ties_even() as i64 } else { t as i64 }).collect();
+    check_start(&timesteps)?;
     Ok((timesteps, found))
 }
 
+/// Refuses a list that visits its first timestep twice.
+pub(super) fn check_start<T: PartialEq + std::fmt::Display>(timesteps: &[T]) -> Result<(), ScheduleError> {
+    match timesteps {
+        [first, second, ..] if first == second => {
+            let what = format!("{} steps start at timestep {first} twice; take fewer", timesteps.len());
+            Err(ScheduleError::Timesteps { what })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// log σ of every training step, in `f32`.
+pub(super) fn logs(training: &[f32]) -> Vec<f32> {
+    training.iter().map(|&sigma| libm::log(f64::from(sigma)) as f32).collect()
+}
+
 /// The timestep of a noise level, interpolated in log σ.
-fn timestep_of(sigma: f64, logs: &[f32]) -> f64 {
+pub(super) fn timestep_of(sigma: f64, logs: &[f32]) -> f64 {
     if logs.len() < 2 {
         return 0.0;
     }
@@ -104,4 +139,25 @@ fn timestep_of(sigma: f64, logs: &[f32]) -> f64 {
     let (low, high) = (logs[below], logs[below + 1]);
     let weight = ((f64::from(low) - log) / f64::from(low - high)).clamp(0.0, 1.0);
     (1.0 - weight) * below as f64 + weight * (below + 1) as f64
+}
+
+/// Noise levels of timesteps of training.
+pub(super) fn at(timesteps: &[i64], training: &[f32]) -> Vec<f64> {
+    timesteps.iter().map(|&t| f64::from(training[t as usize])).collect()
+}
+
+/// The highest and the lowest noise level of training.
+pub(super) fn extremes(training: &[f32]) -> [f64; 2] {
+    [training.last(), training.first()].map(|sigma| sigma.copied().map_or(0.0, f64::from))
+}
+
+/// Refuses fields that choose noise levels where a list of timesteps is given.
+pub(super) fn check_evenly(config: &SchedulerConfig) -> Result<(), ScheduleError> {
+    for (name, _) in Levels::FIELDS {
+        if config.fields.flag(name, false)? {
+            let expected = "a list of timesteps has the noise levels of these; use false";
+            return Err(ScheduleError::field(name, true, expected));
+        }
+    }
+    Ok(())
 }

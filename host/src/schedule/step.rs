@@ -3,20 +3,56 @@
 /// Most clean samples of earlier steps that a step may look back on.
 pub const MAX_HISTORY: usize = 2;
 
+/// What a sample consists of before a step, in the scale in which the network reads it: `signal·x0 + noise·ε` for a clean
+/// sample `x0` and standard Gaussian noise `ε`. This is the forward process in closed form (Ho et al., 2020,
+/// arXiv:2006.11239, equation 4).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// Factor of the clean sample.
+    pub signal: f64,
+    /// Factor of the noise.
+    pub noise: f64,
+    /// Factor of the noise where there is no clean sample, as diffusers has it: near `noise` in a first step, 1 in others.
+    pub start: f64,
+}
+
+impl Default for Level {
+    /// Noise alone.
+    fn default() -> Self {
+        Self::new(0.0, 1.0)
+    }
+}
+
+impl Level {
+    /// A level whose initial sample is standard Gaussian.
+    pub fn new(signal: f64, noise: f64) -> Self {
+        Self { signal, noise, start: 1.0 }
+    }
+
+    /// Whether a device can hold it, see the record of the same name in the model file.
+    fn is_small(&self) -> bool {
+        self.signal.abs() < 8.0 && self.noise.abs() < 8.0 && self.start.abs() < 128.0
+    }
+}
+
 /// One step as a linear map of a sample `x`, a model output `m`, standard Gaussian noise `z`, and the clean samples `h0`
 /// of the step before and `h1` of the one before that:
 ///
 /// `x0 = clamp(x0_x·x + x0_m·m, ±clip)`,
 /// `x' = next_x0·x0 + next_x·x + next_m·m + noise·z + next_history[0]·h0 + next_history[1]·h1`.
 ///
+/// The device keeps the sample as the network reads it. Solvers that keep `x = x0 + σ·ε` and scale it for each call,
+/// by `1/√(σ²+1)` or the like, have both scales folded into these factors; the last step gives the picture unscaled.
+///
+/// What a solver calls the clean sample may be another combination that its later steps look back on.
 /// A history holds clean samples after clamping. The first step has none, so its `next_history` is zero, and so is the
 /// second entry of the second step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Step {
-    /// The timestep that the network is told.
-    pub timestep: i64,
-    /// The timestep that the step leads to; negative at the end.
-    pub next_timestep: i64,
+    /// The timestep that the network is told; some solvers have fractional ones.
+    pub timestep: f64,
+    /// What the sample before the step consists of.
+    pub level: Level,
     /// Factor of `x` in the clean sample.
     pub x0_x: f64,
     /// Factor of `m` in the clean sample.
@@ -51,7 +87,7 @@ impl Step {
     pub(super) fn is_finite(&self) -> bool {
         let [h0, h1] = self.next_history;
         let factors = [self.x0_x, self.x0_m, self.next_x0, self.next_x, self.next_m, self.noise, h0, h1];
-        factors.iter().all(|factor| factor.is_finite())
+        self.timestep.is_finite() && self.level.is_small() && factors.iter().all(|factor| factor.is_finite())
     }
 }
 

@@ -17,6 +17,22 @@ impl SchedulerConfig {
         })
     }
 
+    /// The timesteps of a list of `n` in DPM-Solver++ and UniPC, of the first `last` timesteps of training: linspace and
+    /// leading leave out the last of `n` + 1.
+    pub(super) fn truncated_timesteps(&self, n: usize, last: usize) -> Result<Vec<i64>, ScheduleError> {
+        let train = self.num_train_timesteps;
+        let spacing = self.timestep_spacing.unwrap_or(TimestepSpacing::Linspace);
+        let truncated = |mut list: Vec<i64>| {
+            list.pop();
+            list
+        };
+        self.checked_timesteps(spacing, n, |n| match spacing {
+            TimestepSpacing::Leading => truncated(leading(n + 1, last / (n + 1), self.steps_offset)),
+            TimestepSpacing::Linspace => truncated(linspace(n + 1, last - 1)),
+            TimestepSpacing::Trailing => trailing(n, last, train),
+        })
+    }
+
     /// The list that `list` makes of `n`, if it has `n` entries that fall and exist.
     pub(super) fn checked_timesteps(
         &self,

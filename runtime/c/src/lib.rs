@@ -9,7 +9,9 @@ use core::mem::{align_of, size_of};
 use core::ptr::{addr_of, addr_of_mut, slice_from_raw_parts, slice_from_raw_parts_mut};
 
 use waft_core::noise::Seed;
-use waft_core::{Guidance, Model, ModelError, Noise, Request, RequestError, Run, RunError, Session, SessionError};
+use waft_core::{
+    Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Session, SessionError,
+};
 
 /// Bytes of memory for a context, on any target.
 pub const WAFT_CONTEXT_BYTES: usize = 512;
@@ -58,6 +60,8 @@ pub enum WaftStatus {
     NoiseExhausted = 16,
     /// The model's bytes changed under the run.
     Corrupt = 17,
+    /// A picture to start from, or its mask, has another size, or the first step does not exist.
+    Original = 18,
 }
 
 /// What a model file says of itself.
@@ -99,6 +103,16 @@ pub struct WaftRequest {
     pub noise: WaftNoise,
     /// Handed to `noise`.
     pub user: *mut c_void,
+    /// Picture to start from, (row, column, channel) bytes that stay in use until the run ends, or null for noise alone.
+    pub original: *const u8,
+    /// Its bytes.
+    pub original_len: usize,
+    /// With a picture: a byte a pixel, 128 or more where it is drawn anew; or null. Stays in use until the run ends.
+    pub mask: *const u8,
+    /// Its bytes.
+    pub mask_len: usize,
+    /// With a picture: the first step of the list that is taken, from 0.
+    pub start: u32,
 }
 
 /// How far a run is.
@@ -180,7 +194,8 @@ fn of_request(error: RequestError) -> WaftStatus {
         RequestError::Steps { .. } => WaftStatus::Steps,
         RequestError::GuidanceUnavailable => WaftStatus::Guidance,
         RequestError::NotASampler => WaftStatus::NotASampler,
-        _ => WaftStatus::Class,
+        RequestError::Class { .. } | RequestError::Unconditional | RequestError::ClassMissing => WaftStatus::Class,
+        _ => WaftStatus::Original,
     }
 }
 
@@ -194,7 +209,7 @@ fn of_run(error: RunError) -> WaftStatus {
 /// What a status means, in English; never null.
 #[unsafe(no_mangle)]
 pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
-    const TEXTS: [&core::ffi::CStr; 18] = [
+    const TEXTS: [&core::ffi::CStr; 19] = [
         c"done",
         c"there is more to do",
         c"an argument is a null pointer",
@@ -213,6 +228,7 @@ pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
         c"the picture is not complete yet",
         c"the noise function had no more numbers",
         c"the model's bytes changed under the run",
+        c"the picture to start from or its mask has another size, or the model cannot start from it there",
     ];
     TEXTS.get(status as usize).unwrap_or(&c"unknown status").as_ptr()
 }
@@ -302,13 +318,19 @@ pub extern "C" fn waft_default_request() -> WaftRequest {
         guidance: WAFT_GUIDANCE_NONE,
         noise: None,
         user: core::ptr::null_mut(),
+        original: core::ptr::null(),
+        original_len: 0,
+        mask: core::ptr::null(),
+        mask_len: 0,
+        start: 0,
     }
 }
 
 /// Begins a picture; one that was in progress is abandoned.
 ///
 /// # Safety
-/// `context` is open, `request` points to a request, and its noise function can be called until the run ends.
+/// `context` is open, `request` points to a request, its noise function can be called, and its picture and mask can be read,
+/// until the run ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const WaftRequest) -> WaftStatus {
     if context.is_null() || request.is_null() {
@@ -335,7 +357,16 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
             Ok(session) => session,
             Err(status) => return status,
         };
-        match session.sample_with(request, noise) {
+        let run = if asked.original.is_null() {
+            session.sample_with(request, noise)
+        } else {
+            let mut original = Original::new(&*slice_from_raw_parts(asked.original, asked.original_len));
+            if !asked.mask.is_null() {
+                original = original.mask(&*slice_from_raw_parts(asked.mask, asked.mask_len));
+            }
+            session.sample_from_with(request.start(asked.start), original, noise)
+        };
+        match run {
             Ok(run) => *addr_of_mut!((*context).run) = Some(run),
             Err(error) => return of_request(error),
         }

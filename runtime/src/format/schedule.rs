@@ -16,16 +16,37 @@ record! {
         pub biases: u32,
         /// bytes of the biases of one step; [`StepScales`] lie among them
         pub bias_bytes: u32,
+        /// offset of the [`Level`]s, one a step; 0: the list starts from noise alone
+        pub levels: u32,
+        /// factor of the noise that the list starts from, with 24 fractional bits; 0 counts as 1
+        pub start: i32,
         /// zeros
-        pub reserved: [u8; 12],
+        pub reserved: [u8; 4],
     }
 }
+
+record! {
+    /// What the sample before a step consists of, the forward process in closed form: `signal·x0 + noise·ε` for a clean
+    /// sample and standard Gaussian noise, whatever the precision.
+    pub struct Level {
+        /// factor of the clean sample, with 28 fractional bits
+        pub signal: i32,
+        /// factor of the noise, with 28 fractional bits
+        pub noise: i32,
+    }
+}
+
+/// Fractional bits of a [`Level`].
+pub const LEVEL_BITS: u32 = 28;
+
+/// Fractional bits of [`Schedule::start`].
+pub const START_BITS: u32 = 24;
 
 record! {
     /// A step in i8: how the sample `x`, the model output `m`, noise `z` and the clean samples `h` of earlier steps become
     /// the next sample: `x0 = clamp(a·x + b·m, ±clip)`, `x' = p·x0 + q·x + r·m + s·z + u·h₁ + v·h₂`.
     pub struct FixedStep {
-        /// timestep
+        /// timestep, rounded
         pub timestep: i32,
         /// clip, in 20 fractional bits; `i32::MAX` for none
         pub clip: i32,
@@ -45,7 +66,7 @@ record! {
 record! {
     /// The same in f16 and f32, whose sampler works in single precision.
     pub struct FloatStep {
-        /// timestep
+        /// timestep, rounded
         pub timestep: i32,
         /// clip, infinity for none
         pub clip: f32,

@@ -42,6 +42,7 @@ fn records_are_read_as_written() {
     round_trip(Schedule::read);
     round_trip(FixedStep::read);
     round_trip(FloatStep::read);
+    round_trip(Level::read);
     round_trip(StepScales::read);
 }
 
@@ -96,6 +97,7 @@ fn tables() -> String {
     table::<Schedule>(&mut text, "Schedule");
     table::<FixedStep>(&mut text, "Step in i8");
     table::<FloatStep>(&mut text, "Step in f16 and f32");
+    table::<Level>(&mut text, "Level of a step");
     table::<StepScales>(&mut text, "Scales of a step");
     text.push_str("\n# Codes\n| field | values |\n|---|---|\n");
     codes(&mut text, "Precision", Precision::ALL);

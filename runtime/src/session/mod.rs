@@ -1,6 +1,7 @@
 //! Running a model: one session, one picture at a time, in bounded steps.
 
 mod image;
+mod original;
 mod prediction;
 mod request;
 mod run;
@@ -8,6 +9,7 @@ mod samples;
 mod walk;
 
 pub use image::Image;
+pub use original::Original;
 pub use prediction::Prediction;
 pub use request::Request;
 pub use run::{Progress, Run};
@@ -99,7 +101,32 @@ impl<'a, W: WeightSource> Session<'a, W> {
     /// # Errors
     /// If the model cannot draw what is asked for.
     pub fn sample_with<N: Noise>(&mut self, request: Request, noise: N) -> Result<Run<'_, 'a, N, W>, RequestError> {
-        Run::new(self, request, noise)
+        Run::new(self, request, noise, None)
+    }
+
+    /// Starts from a picture rather than from noise alone, or redraws a part of one.
+    ///
+    /// # Errors
+    /// If the model cannot draw what is asked for, or the picture has another size.
+    pub fn sample_from<'s>(
+        &'s mut self,
+        request: Request,
+        original: Original<'s>,
+    ) -> Result<Run<'s, 'a, Seed, W>, RequestError> {
+        self.sample_from_with(request, original, Seed::new(request.seed))
+    }
+
+    /// The same with the caller's noise, of which draw 0 is asked for again where a mask keeps elements.
+    ///
+    /// # Errors
+    /// If the model cannot draw what is asked for, or the picture has another size.
+    pub fn sample_from_with<'s, N: Noise>(
+        &'s mut self,
+        request: Request,
+        original: Original<'s>,
+        noise: N,
+    ) -> Result<Run<'s, 'a, N, W>, RequestError> {
+        Run::new(self, request, noise, Some(original))
     }
 
     /// Starts one network call at step `step` of the model's step list number `schedule`, on the sample that

@@ -12,13 +12,14 @@ pub struct Request {
     class: Option<u16>,
     pub(super) seed: u64,
     steps: Option<u32>,
+    first: u32,
     pub(super) guidance: Guidance,
 }
 
 impl Request {
     /// Seed 0, no class, the first step list of the model, guidance 1.
     pub const fn new() -> Self {
-        Self { class: None, seed: 0, steps: None, guidance: Guidance::NONE }
+        Self { class: None, seed: 0, steps: None, first: 0, guidance: Guidance::NONE }
     }
 
     /// Draws this class.
@@ -34,6 +35,17 @@ impl Request {
     /// Takes this many steps; the model must carry a list of that length.
     pub const fn steps(self, steps: u32) -> Self {
         Self { steps: Some(steps), ..self }
+    }
+
+    /// Takes the steps of the list from number `step` on, from 0, for a run that starts from an
+    /// [`Original`](super::Original). diffusers' `strength` s of n steps is n less the whole part of n·s.
+    pub const fn start(self, step: u32) -> Self {
+        Self { first: step, ..self }
+    }
+
+    /// The first step that is taken.
+    pub const fn first_step(&self) -> u32 {
+        self.first
     }
 
     /// Strengthens the class; other than 1 it costs two network calls a step.
@@ -53,6 +65,19 @@ impl Request {
             .filter_map(|index| model.schedule(index))
             .find(|schedule| self.steps.is_none_or(|steps| schedule.steps == steps))
             .ok_or(RequestError::Steps { asked: self.steps.unwrap_or(0) })
+    }
+
+    /// Whether the list can be started where this asks for.
+    pub(super) fn check_start(&self, model: &Model<'_>, schedule: &Schedule) -> Result<(), RequestError> {
+        if self.first >= schedule.steps {
+            return Err(RequestError::Start { asked: self.first, steps: schedule.steps });
+        }
+        // The first step takes its own clean sample for the one before it, which lowers its order by one. What looks back on
+        // two would need other coefficients in the step after.
+        if self.first > 0 && model.header().history[1] != NONE {
+            return Err(RequestError::StartLooksBack);
+        }
+        Ok(())
     }
 
     /// The step list and the class ([`NONE`] of a model without classes) that the model draws this with, if it can.

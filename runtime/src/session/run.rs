@@ -3,9 +3,9 @@
 use core::ops::Range;
 
 use super::walk::{Advance, Walk};
-use super::{Image, Request, Samples, Session};
+use super::{Image, Original, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
-use crate::format::{STEP_BYTES, Schedule, Tensor};
+use crate::format::{Level, STEP_BYTES, Schedule, Tensor};
 use crate::log::debug;
 use crate::model::Model;
 use crate::noise::Noise;
@@ -55,15 +55,28 @@ pub struct Run<'s, 'a, N, W = Resident> {
     class: u16,
     guidance: Guidance,
     sample: Tensor,
+    original: Option<Original<'s>>,
+    first: u32,
     stage: Stage,
     progress: Progress,
 }
 
 impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
     /// Checks the request and starts.
-    pub(super) fn new(session: &'s mut Session<'a, W>, request: Request, noise: N) -> Result<Self, RequestError> {
+    pub(super) fn new(
+        session: &'s mut Session<'a, W>,
+        request: Request,
+        noise: N,
+        original: Option<Original<'s>>,
+    ) -> Result<Self, RequestError> {
         let model = session.model;
         let (schedule, class) = request.resolve(model)?;
+        let first = request.first_step();
+        match &original {
+            Some(original) => original.check(model, &request, &schedule)?,
+            None if first > 0 => return Err(RequestError::StartNeedsOriginal),
+            None => {}
+        }
         let sample = model.tensor(model.header().sample).ok_or(RequestError::NotASampler)?;
         let guided = request.guidance != Guidance::NONE;
         let chunks = sample.len().div_ceil(CHUNK) as u32;
@@ -71,7 +84,7 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
             .filter_map(|index| model.op(index))
             .fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)));
         let passes = if guided { 2 } else { 1 };
-        let slices = network.saturating_mul(passes).saturating_add(chunks).saturating_mul(schedule.steps);
+        let slices = network.saturating_mul(passes).saturating_add(chunks).saturating_mul(schedule.steps - first);
         debug!("waft: {} steps of {} calls", schedule.steps, passes);
         Ok(Run {
             session,
@@ -80,8 +93,10 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
             class,
             guidance: request.guidance,
             sample,
+            original,
+            first,
             stage: Stage::Noise { chunk: 0 },
-            progress: Progress { step: 0, steps: schedule.steps, slice: 0, slices: slices.saturating_add(chunks) },
+            progress: Progress { step: first, steps: schedule.steps, slice: 0, slices: slices.saturating_add(chunks) },
         })
     }
 
@@ -220,7 +235,14 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
         let part = sample.and_then(|sample| sample.get_mut(elements.clone())).ok_or(RunError::Corrupt { op: 0 })?;
         for (x, index) in part.iter_mut().zip(elements) {
             let value = self.noise.sample(0, index as u32).ok_or(RunError::NoiseExhausted { draw: 0 })?;
-            *x = S::from_noise(value);
+            let z = S::from_noise(value);
+            *x = match self.original {
+                // From the first step on a mask alone keeps a part: diffusers starts from noise then.
+                Some(original) if cfg!(feature = "original") && (self.first > 0 || original.mask.is_none()) => {
+                    noised(self.session.model, &self.schedule, self.first, &original, index, z)?
+                }
+                _ => z.started(self.schedule.start),
+            };
         }
         Ok(())
     }
@@ -248,10 +270,13 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
         let at = self.schedule.rows as usize + self.progress.step as usize * STEP_BYTES;
         let step = S::Step::read(model.bytes(), at);
         let draw = self.progress.step + 1;
+        let next_step = draw;
+        let kept = self.original.filter(|original| cfg!(feature = "original") && original.mask.is_some());
         let guided = self.guidance != Guidance::NONE;
         let Update { sample, prediction, unconditional, history } =
             Update::<S>::bind(model, arena, elements.clone(), guided).ok_or(RunError::Corrupt { op: model.ops() })?;
         let mut unconditional = unconditional.iter();
+        let is_later_start = cfg!(feature = "original") && self.first > 0 && self.progress.step == self.first;
         let [newer, older] = history;
         let (mut newer, mut older) = (newer.iter_mut(), older.iter_mut());
         for ((x, &prediction), index) in sample.iter_mut().zip(prediction).zip(elements) {
@@ -266,8 +291,21 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
             };
             let terms = Terms { x0: step.clean(*x, m), x: *x, m, z: S::from_noise(z) };
             let (newer, older) = (newer.next(), older.next());
-            let history = [&newer, &older].map(|kept| kept.as_ref().map_or(S::zeroed(), |kept| **kept));
+            let mut history = [&newer, &older].map(|kept| kept.as_ref().map_or(S::zeroed(), |kept| **kept));
+            if is_later_start {
+                history = [terms.x0; 2];
+            }
             *x = step.next(terms, history);
+            if let Some(original) = &kept
+                && original.keeps(index, self.sample.channels.into())
+            {
+                *x = if next_step < self.schedule.steps {
+                    let z = self.noise.sample(0, index as u32).ok_or(RunError::NoiseExhausted { draw: 0 })?;
+                    noised(model, &self.schedule, next_step, original, index, S::from_noise(z))?
+                } else {
+                    S::from_byte(original.byte(index).ok_or(RunError::Corrupt { op: model.ops() })?)
+                };
+            }
             if let Some(older) = older {
                 *older = history[0];
             }
@@ -277,6 +315,20 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
         }
         Ok(())
     }
+}
+
+/// An element of a picture with noise, as it is before a step.
+fn noised<S: Sample>(
+    model: &Model<'_>,
+    schedule: &Schedule,
+    step: u32,
+    original: &Original<'_>,
+    index: usize,
+    z: S,
+) -> Result<S, RunError> {
+    let byte = original.byte(index).ok_or(RunError::Corrupt { op: model.ops() })?;
+    let level = Level::read(model.bytes(), schedule.levels as usize + step as usize * size_of::<Level>());
+    Ok(S::from_byte(byte).noised(z, level))
 }
 
 /// What a part of the sampler's step reads and writes.

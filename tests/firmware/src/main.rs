@@ -1,7 +1,8 @@
 //! Firmware that draws pictures under an emulator: the request comes on the command line, the picture's bytes and
 //! the measurements go back as lines `key=value`.
 //!
-//! Keys of the command line, separated by spaces: `class`, `seed`, `steps`, `guidance` (16 fractional bits, decimal).
+//! Keys of the command line, separated by spaces: `class`, `seed`, `steps`, `guidance` (16 fractional bits, decimal),
+//! `start` (the first step, with the feature `original`).
 #![no_std]
 #![no_main]
 
@@ -13,9 +14,12 @@ mod stack;
 use core::hint::black_box;
 
 use board::print;
-use waft::{Guidance, Request};
+#[cfg(feature = "original")]
+use waft::Original;
 #[cfg(not(feature = "stream"))]
-use waft::{Session, SessionError};
+use waft::SessionError;
+use waft::noise::Seed;
+use waft::{Guidance, Request, RequestError, Run, Session, WeightSource};
 
 waft::include_model!(MODEL, env!("WAFT_MODEL_FILE"));
 
@@ -30,6 +34,28 @@ use stream::session;
 #[cfg(not(feature = "stream"))]
 fn session(memory: &'static mut [u8]) -> Result<Session<'static>, SessionError> {
     Session::new(&MODEL, memory)
+}
+
+/// Begins a picture from noise.
+#[cfg(not(feature = "original"))]
+fn begin<'s, W: WeightSource>(
+    session: &'s mut Session<'static, W>,
+    request: Request,
+) -> Result<Run<'s, 'static, Seed, W>, RequestError> {
+    session.sample(request)
+}
+
+/// Begins a picture from the one that is linked, behind which its mask may lie.
+#[cfg(feature = "original")]
+fn begin<'s, W: WeightSource>(
+    session: &'s mut Session<'static, W>,
+    request: Request,
+) -> Result<Run<'s, 'static, Seed, W>, RequestError> {
+    static LINKED: &[u8] = include_bytes!(env!("WAFT_ORIGINAL_FILE"));
+    let [rows, columns, channels] = MODEL.image_shape();
+    let (image, mask) = LINKED.split_at_checked(rows * columns * channels).unwrap_or((LINKED, &[]));
+    let original = Original::new(image);
+    session.sample_from(request, if mask.is_empty() { original } else { original.mask(mask) })
 }
 
 /// Longest command line.
@@ -58,6 +84,7 @@ fn parse(line: &[u8]) -> Option<Request> {
             b"seed" => request.seed(value),
             b"steps" => request.steps(u32::try_from(value).ok()?),
             b"guidance" => request.guidance(Guidance::from_bits(i32::try_from(value).ok()?)),
+            b"start" => request.start(u32::try_from(value).ok()?),
             _ => return None,
         };
     }
@@ -93,7 +120,7 @@ fn draw(request: Request) -> Option<()> {
     let start = board::instructions();
     // The session lives in a frame of its own, so that the depth below counts it.
     let mut session = session(memory).ok()?;
-    let mut run = session.sample(black_box(request)).ok()?;
+    let mut run = begin(&mut session, black_box(request)).ok()?;
     #[cfg(feature = "profile")]
     let mut profile = profile::Profile::default();
     loop {

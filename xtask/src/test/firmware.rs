@@ -4,24 +4,25 @@ use anyhow::{bail, ensure};
 use waft::{Model, Precision};
 use waft_host::checkpoint::Checkpoint;
 use waft_host::export::{Export, ExportOptions, Recipe, export};
-use waft_host::sample::{Batch, digest, draw};
+use waft_host::sample::{Batch, Source, digest, draw};
+use waft_host::schedule::Solver;
 use waft_host::shipped;
 
 use crate::boards;
-use crate::build;
+use crate::build::{self, Contents};
 use crate::c;
 use crate::counts;
-use crate::emulate::Request;
+use crate::emulate::{PLAIN, Request};
 use crate::measure::{Firmware, Report};
 
 /// What every target draws with `digits`; the costs of the first are recorded.
 const REQUESTS: [Request; 4] = [
     counts::REQUEST,
-    Request { class: Some(0), seed: 2, steps: Some(10), guidance: None },
-    Request { class: Some(3), seed: u64::MAX, steps: Some(20), guidance: None },
+    Request { class: Some(0), seed: 2, steps: Some(10), ..PLAIN },
+    Request { class: Some(3), seed: u64::MAX, steps: Some(20), ..PLAIN },
     GUIDED,
 ];
-const GUIDED: Request = Request { class: Some(5), seed: 5, steps: Some(10), guidance: Some(2.5) };
+const GUIDED: Request = Request { class: Some(5), seed: 5, steps: Some(10), guidance: Some(2.5), ..PLAIN };
 
 /// Limits of the digits firmware's code and constants, the harness included.
 const TEXT_BYTES: [(&str, u64); 2] = [("thumbv6m-none-eabi", 34 * 1024), ("thumbv7em-none-eabihf", 40 * 1024)];
@@ -44,11 +45,13 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     streamed()?;
     same_image("four-bit weights", shipped::read(&shipped::models_folder().join("digits/digits-i4.waft"))?.as_slice())?;
     step_scales()?;
+    looking_back()?;
+    from_a_picture()?;
     no_long_step()?;
     from_c(digits)?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
     let board = boards::find(CORTEX_M4F)?[0];
-    ensure!(build::is_panic_free(board, half.as_slice(), &[])?, "a panic path survives in the f16 precision");
+    ensure!(build::is_panic_free(board, Contents::of(half.as_slice()))?, "a panic path survives in the f16 precision");
     let floats = build::float_routines(digits)?;
     if !floats.is_empty() {
         bail!("the i8 firmware contains float routines: {}", floats.join(", "));
@@ -59,7 +62,12 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
 
 /// The digest of the host's image.
 fn on_host(model: &[u8], request: &Request) -> anyhow::Result<String> {
-    let batch = Batch { request: request.on_host(), seed: request.seed, count: 1, ..Batch::default() };
+    drawn(model, request, None)
+}
+
+/// The same from a picture.
+fn drawn(model: &[u8], request: &Request, original: Option<Source>) -> anyhow::Result<String> {
+    let batch = Batch { request: request.on_host(), seed: request.seed, count: 1, original, ..Batch::default() };
     let images = draw(&Model::from_bytes(model)?, &batch, &())?;
     Ok(digest(images.iter().map(|image| image.bytes.as_slice())))
 }
@@ -76,7 +84,7 @@ fn every_target(model: &[u8]) -> anyhow::Result<Vec<Report>> {
         REQUESTS.iter().map(|request| on_host(model, request)).collect::<anyhow::Result<_>>()?;
     let mut reports = vec![];
     for board in boards::find("all")? {
-        let image = Firmware::build(board, model, &[])?;
+        let image = Firmware::build(board, Contents::of(model))?;
         for (request, expected) in REQUESTS.iter().zip(&expected) {
             let report = image.draw(request)?;
             let what = format!("{}: {request:?}", board.name);
@@ -102,7 +110,8 @@ fn streamed() -> anyhow::Result<()> {
     let export = exported("digits", &ExportOptions { stream: Some(16 * 1024), ..ExportOptions::default() })?;
     let weights = export.weights.unwrap_or_default();
     let board = boards::find(CORTEX_M4F)?[0];
-    let report = Firmware::build(board, export.bytes.as_slice(), &weights)?.draw(&counts::REQUEST)?;
+    let report = Firmware::build(board, Contents { weights: &weights, ..Contents::of(export.bytes.as_slice()) })?
+        .draw(&counts::REQUEST)?;
     let expected = on_host(shipped::find("digits", None, None, &())?.as_slice(), &counts::REQUEST)?;
     ensure!(report.digest == expected, "streamed: digest {} but the host's is {expected}", report.digest);
     ensure!(report.panic_free, "a panic path survives in streaming");
@@ -119,11 +128,45 @@ fn step_scales() -> anyhow::Result<()> {
     same_image("scales of each step", export.bytes.as_slice())
 }
 
+/// Digits of DPM-Solver++, which keeps clean samples, are the host's.
+fn looking_back() -> anyhow::Result<()> {
+    let solver = Some(Solver::DpmSolver);
+    let export = exported("digits", &ExportOptions { solver, calibration_images: 4, ..ExportOptions::default() })?;
+    same_image("DPM-Solver++", export.bytes.as_slice())
+}
+
+/// Image-to-image and inpainting are the host's.
+fn from_a_picture() -> anyhow::Result<()> {
+    let export = exported("digits", &ExportOptions { calibration_images: 4, ..ExportOptions::default() })?;
+    let model = export.bytes.as_slice();
+    let [rows, columns, channels] = Model::from_bytes(model)?.image_shape();
+    let image: Vec<u8> = (0..rows * columns * channels).map(|index| (index * 37 % 256) as u8).collect();
+    let mask: Vec<u8> = (0..rows * columns).map(|pixel| if pixel % columns < columns / 2 { 0 } else { 255 }).collect();
+    for (what, start, mask) in [("image-to-image", 4, None), ("inpainting", 0, Some(mask))] {
+        let request = Request { seed: 5, class: Some(3), start, ..PLAIN };
+        let original = [image.as_slice(), mask.as_deref().unwrap_or_default()].concat();
+        let source = Source { image: image.clone(), mask };
+        let expected = drawn(model, &request, Some(source))?;
+        for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
+            let contents = Contents { original: &original, ..Contents::of(model) };
+            let report = Firmware::build(boards::find(target)?[0], contents)?.draw(&request)?;
+            ensure!(
+                report.digest == expected,
+                "{target}, {what}: digest {} but the host's is {expected}",
+                report.digest
+            );
+            ensure!(report.panic_free, "{target}: a panic path survives with {what}");
+        }
+        eprintln!("{what}: the same image");
+    }
+    Ok(())
+}
+
 /// A model draws the host's image on cores that load 16 bits and that do not, without a panic path.
 fn same_image(what: &str, model: &[u8]) -> anyhow::Result<()> {
     let expected = on_host(model, &GUIDED)?;
     for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
-        let report = Firmware::build(boards::find(target)?[0], model, &[])?.draw(&GUIDED)?;
+        let report = Firmware::build(boards::find(target)?[0], Contents::of(model))?.draw(&GUIDED)?;
         ensure!(report.digest == expected, "{target}, {what}: digest {} but the host's is {expected}", report.digest);
         ensure!(report.panic_free, "{target}: a panic path survives with {what}");
     }
@@ -135,8 +178,9 @@ fn same_image(what: &str, model: &[u8]) -> anyhow::Result<()> {
 fn no_long_step() -> anyhow::Result<()> {
     let options = ExportOptions { steps: vec![1], calibration_images: 4, ..ExportOptions::default() };
     let export = exported("emoji", &options)?;
-    let request = Request { steps: None, seed: 1, class: Some(0), guidance: None };
-    let report = Firmware::build(boards::find(CORTEX_M4F)?[0], export.bytes.as_slice(), &[])?.draw(&request)?;
+    let request = Request { steps: None, seed: 1, class: Some(0), ..PLAIN };
+    let report =
+        Firmware::build(boards::find(CORTEX_M4F)?[0], Contents::of(export.bytes.as_slice()))?.draw(&request)?;
     let step = report.max_step_instructions.unwrap_or(u64::MAX);
     ensure!(step <= STEP_INSTRUCTIONS, "emoji: a step of {step} instructions");
     eprintln!("emoji: no step longer than {step} instructions");

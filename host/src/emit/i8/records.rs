@@ -192,7 +192,7 @@ pub(super) fn step_record(step: &Step) -> FixedStep {
     let (next, next_shift) = mantissas([step.next_x0, step.next_x, step.next_m, step.noise, h0, h1]);
     let [p, q, r, s, u, v] = next;
     FixedStep {
-        timestep: step.timestep as i32,
+        timestep: step.timestep.round() as i32,
         clip: step.clip.map_or(i32::MAX, |clip| fixed(clip, SAMPLE_BITS)),
         x0,
         x0_shift,

@@ -1,5 +1,5 @@
 use super::{Check, File, check, ensure, is_zero, require};
-use crate::format::{ALIGN, FixedStep, FloatStep, NONE, STEP_BYTES};
+use crate::format::{ALIGN, FixedStep, FloatStep, Level, NONE, STEP_BYTES};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
     let header = file.header;
@@ -10,6 +10,7 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         let steps = schedule.steps as u64;
         ensure!(steps >= 1 && steps <= 10_000, Schedule, i);
         ensure!(file.holds(schedule.rows, steps * STEP_BYTES as u64), Offset, i);
+        ensure!(schedule.levels == 0 || file.holds(schedule.levels, steps * size_of::<Level>() as u64), Offset, i);
         let row = header.conditioning as u64 * file.conditioning().bytes() as u64;
         ensure!(row == 0 || file.holds(schedule.embeddings, steps * row), Offset, i);
         ensure!(schedule.bias_bytes.is_multiple_of(ALIGN as u32), Schedule, i);
