@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use waft::Precision;
-use waft_host::export::{ExportOptions, Recipe, ResidualWidth, Sampler, WeightWidth};
+use waft_host::export::{ExportOptions, Recipe, ResidualWidth, WeightWidth};
+use waft_host::schedule::Solver;
 use waft_tests::small::checkpoint_of_size;
 use waft_tests::{exported, random_checkpoint};
 
@@ -41,8 +42,11 @@ fn main() -> std::io::Result<()> {
         write(name, &levels, &noisy(precision))?;
         write(&format!("{name}-pixel"), &pixel, &noisy(precision))?;
         write(&format!("{name}-streamed"), &levels, &ExportOptions { stream: Some(window), ..noisy(precision) })?;
-        let history =
-            ExportOptions { sampler: Sampler::DpmSolver, timesteps: vec![vec![700, 400, 100]], ..options(precision) };
+        let history = ExportOptions {
+            solver: Some(Solver::DpmSolver),
+            timesteps: vec![vec![700, 400, 100]],
+            ..options(precision)
+        };
         write(&format!("{name}-history"), &pixel, &history)?;
     }
     let narrow = ExportOptions { residual: ResidualWidth::Narrow, ..noisy(Precision::I8) };
