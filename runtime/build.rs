@@ -6,6 +6,8 @@ use std::env;
 struct Target {
     triple: String,
     flags: String,
+    /// Those that the compiler reports.
+    features: String,
 }
 
 impl Target {
@@ -24,10 +26,17 @@ impl Target {
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name| env::var(name).unwrap_or_default();
-    let target = Target { triple: variable("TARGET"), flags: variable("CARGO_ENCODED_RUSTFLAGS") };
-    println!("cargo::rustc-check-cfg=cfg(dsp, armv6m, riscv, no_long_multiply)");
+    let target = Target {
+        triple: variable("TARGET"),
+        flags: variable("CARGO_ENCODED_RUSTFLAGS"),
+        features: variable("CARGO_CFG_TARGET_FEATURE"),
+    };
+    println!("cargo::rustc-check-cfg=cfg(dsp, armv6m, riscv, sse2, no_long_multiply)");
     if target.triple.starts_with("thumbv6m") {
         println!("cargo::rustc-cfg=armv6m");
+    }
+    if target.triple.starts_with("x86_64") && target.features.split(',').any(|feature| feature == "sse2") {
+        println!("cargo::rustc-cfg=sse2");
     }
     if target.triple.starts_with("riscv32") {
         println!("cargo::rustc-cfg=riscv");

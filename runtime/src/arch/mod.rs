@@ -39,6 +39,13 @@ mod armv6m;
 #[cfg_attr(riscv, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
 mod riscv;
 
+#[cfg(all(feature = "i8", sse2))]
+#[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
+mod sse2;
+// Where no instructions model it, a machine without the family tests the reference once more.
+#[cfg(all(test, not(sse2)))]
+use reference as sse2;
+
 #[cfg(test)]
 mod tests;
 
@@ -58,7 +65,7 @@ macro_rules! kernels {
             dot4_i16 (feature = "i8"): dsp;
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
-            dot_patches (feature = "i8"): dsp, armv6m, riscv;
+            dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
             dot_i8 (all(feature = "i8", feature = "attention")):;

@@ -507,7 +507,7 @@ fn conditioning() {
 
 #[test]
 fn schedules() {
-    bounds!(I8, Schedule, |d, v| d.schedule.reserved[11] = v, [0], [1]);
+    bounds!(I8, Schedule, |d, v| d.schedule.reserved[3] = v, [0], [1]);
     bounds!(I8, Schedule, |d, v| d.schedule.steps = v, [1, 3], [0, 10_001]);
     bounds!(I8, Offset, |d, v| d.schedule.steps = v, [], [10_000]);
     bounds!(I8, Schedule, |d, v| d.schedule.bias_bytes = v, [16, 32], [20]);
