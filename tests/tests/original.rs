@@ -36,7 +36,7 @@ fn exported(row: &Value, precision: Precision) -> Export {
     let config = folder.path().join("scheduler_config.json");
     std::fs::write(&config, row["config"].as_str().expect("text")).expect("writes");
     let options = Options { scheduler_config: Some(config), ..Default::default() };
-    let checkpoint = Checkpoint::open_with(&digits(), &options).expect("opens");
+    let checkpoint = Checkpoint::open_with(digits(), &options).expect("opens");
     let steps = vec![row["steps"].as_u64().expect("a count") as usize];
     let is_ddim = row["config"].as_str().expect("text").contains("DDIM");
     let options = ExportOptions {
@@ -125,7 +125,7 @@ fn what_a_model_cannot_start_from_is_refused() {
     assert_eq!(refusal(request.start(9), Some(whole.mask(&mask))), None);
 
     // Two clean samples back, and levels that are not there.
-    let checkpoint = Checkpoint::open(&digits()).expect("opens");
+    let checkpoint = Checkpoint::open(digits()).expect("opens");
     let options =
         ExportOptions { precision: Precision::F32, steps: vec![6], solver: Some(Solver::UniPc), ..Default::default() };
     let looking_back = export(&checkpoint, &options, &()).expect("exports");
