@@ -33,7 +33,7 @@ fn change_tensor(data: &mut [u8], header: &Header, random: &mut Pcg32) -> Option
     let (mut tensor, other) = (Tensor::read(data, at), Tensor::read(data, other_at));
     match random.random_range(0..8) {
         0 => tensor.offset = other.offset,
-        1 => tensor.offset = other.offset.wrapping_add(other.bytes).next_multiple_of(16),
+        1 => tensor.offset = other.offset.wrapping_add(other.bytes).wrapping_add(15) & !15,
         2 => tensor.offset = other.offset.wrapping_sub(tensor.bytes) & !15,
         3 => tensor.offset = header.arena_bytes.wrapping_sub(tensor.bytes) & !15,
         4 => (tensor.rows, tensor.columns, tensor.channels) = (other.rows, other.columns, other.channels),

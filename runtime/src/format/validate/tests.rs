@@ -230,7 +230,7 @@ fn convolutions() {
     bounds!(Precision::F16, Op, |d, v| d.conv(ADD).layout = v, [2], [0, 1, 3]);
     bounds!(F32, Op, |d, v| d.conv(ADD).layout = v, [3], [0, 1, 2]);
     bounds!(I8, Op, |d, v| d.conv(TO_QUERY).affine_shift = v, [4, 30], [3, 31]);
-    bounds!(I8, Op, |d, v| d.conv(FIRST).stride = v, [1], [0, 5]);
+    bounds!(I8, Op, |d, v| d.conv(FIRST).stride = v, [1], [0, 3, 4, 5]);
     bounds!(I8, Op, |d, v| d.conv(FIRST).kernel = v, [], [[0, 3], [3, 0], [16, 3], [3, 16]]);
     bounds!(I8, Op, |d, v| d.conv(FIRST).padding = v, [[1, 1], [0, 1], [2, 1]], [[3, 1], [1, 3]]);
     bounds!(I8, Lifetime, |d, v| d.conv(FIRST).scratch = v, [], [NONE]);
@@ -510,6 +510,7 @@ fn schedules() {
     bounds!(I8, Schedule, |d, v| d.schedule.reserved[3] = v, [0], [1]);
     bounds!(I8, Schedule, |d, v| d.schedule.steps = v, [1, 3], [0, 10_001]);
     bounds!(I8, Offset, |d, v| d.schedule.steps = v, [], [10_000]);
+    bounds!(I8, Offset, |d, v| d.schedule.levels = v, [0, PARAMETERS], [8, 16, PARAMETERS + 8, 0xFFFF_FFF0]);
     bounds!(I8, Schedule, |d, v| d.schedule.bias_bytes = v, [16, 32], [20]);
     bounds!(I8, Offset, |d, v| d.schedule.bias_bytes = v, [], [1 << 20]);
     for step in 0..STEPS {
