@@ -82,7 +82,7 @@ mod tables;
 pub mod weights;
 
 pub use arena::Arena;
-pub use error::{Field, ModelError, RequestError, RunError, SessionError};
+pub use error::{Error, Field, ModelError, RequestError, RunError, SessionError};
 pub use format::Precision;
 #[doc(hidden)]
 pub use model::Aligned;

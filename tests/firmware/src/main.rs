@@ -98,22 +98,24 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// The arena's memory.
-#[cfg(target_has_atomic = "8")]
-fn memory() -> Option<&'static mut [u8]> {
-    ARENA.take()
-}
-
-/// The arena's memory.
+/// No interrupt is ever enabled here: all that runs is one critical section.
 #[cfg(not(target_has_atomic = "8"))]
-fn memory() -> Option<&'static mut [u8]> {
-    // SAFETY: called once, by `draw`, which `main` calls once.
-    Some(unsafe { ARENA.take_once() })
+mod critical {
+    struct Always;
+
+    critical_section::set_impl!(Always);
+
+    // SAFETY: nothing else runs.
+    unsafe impl critical_section::Impl for Always {
+        unsafe fn acquire() -> critical_section::RawRestoreState {}
+
+        unsafe fn release(_: critical_section::RawRestoreState) {}
+    }
 }
 
 /// Draws, measures and prints; `None` if anything fails.
 fn draw(request: Request) -> Option<()> {
-    let memory = memory()?;
+    let memory = ARENA.take()?;
     board::start_counter();
     stack::paint();
     let mut longest = 0;
