@@ -39,3 +39,7 @@ pub mod tensors;
 pub mod text;
 pub mod widths;
 pub mod write;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,8 +1,8 @@
 //! Memory for one session at a time.
 
-use core::cell::UnsafeCell;
 #[cfg(not(target_has_atomic = "8"))]
 use core::cell::Cell;
+use core::cell::UnsafeCell;
 #[cfg(target_has_atomic = "8")]
 use core::sync::atomic::{AtomicBool, Ordering};
 

@@ -10,6 +10,7 @@ use crate::header;
 mod build;
 mod firmware;
 mod gpu;
+mod readme;
 mod source;
 
 /// Runs every test that this machine can run, and says what it could not.
@@ -36,6 +37,8 @@ enum Part {
     Features,
     /// The documentation builds without a warning.
     Docs,
+    /// The Rust of the READMEs compiles, on cores without atomic swaps too.
+    Readme,
     /// The oldest supported compiler builds what is published.
     Oldest,
     /// The published packages are complete and small.
@@ -63,7 +66,7 @@ impl Part {
 
     /// Whether it sets up what runs firmware or compiles kernels.
     fn is_firmware(self) -> bool {
-        matches!(self, Self::Kernels | Self::Firmware | Self::Boards)
+        matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::Boards)
     }
 
     /// Runs it. What could not be checked goes into the list.
@@ -74,6 +77,7 @@ impl Part {
             Self::Header => header::run(&header::Args { check: true }),
             Self::Features => source::features(),
             Self::Docs => source::docs(),
+            Self::Readme => readme::readme(),
             Self::Oldest => build::oldest(missing),
             Self::Packages => build::packages(),
             Self::Tests => build::tests(),
