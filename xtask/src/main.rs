@@ -16,6 +16,7 @@ mod firmware;
 mod header;
 mod kernels;
 mod measure;
+mod package;
 mod repository;
 mod setup;
 mod size;
@@ -38,6 +39,7 @@ enum Command {
     Firmware(firmware::Args),
     Size(size::Args),
     Header(header::Args),
+    Package(package::Args),
     Test(test::Args),
 }
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),
         Command::Header(args) => header::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Test(args) => test::run(&args),
     })
 }

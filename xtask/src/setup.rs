@@ -27,14 +27,19 @@ impl Toolchain {
         &self.version
     }
 
-    /// `cargo build` for the target, in a folder.
+    /// `cargo build --release` for the target, in a folder.
     pub(crate) fn build(&self, folder: &Path, target: &str) -> Command {
+        self.build_as(folder, target, "release")
+    }
+
+    /// `cargo build` for the target in a profile, in a folder.
+    pub(crate) fn build_as(&self, folder: &Path, target: &str, profile: &str) -> Command {
         let mut command = Command::new(&self.cargo);
         // What `cargo xtask` set for its own toolchain does not hold for another.
         for name in ["RUSTC", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTDOC", "CARGO", "RUSTC_WRAPPER"] {
             command.env_remove(name);
         }
-        command.current_dir(folder).args(["build", "--release", "--locked", "--target", target]);
+        command.current_dir(folder).args(["build", "--profile", profile, "--locked", "--target", target]);
         command.args(&self.arguments).envs(self.environment.iter().cloned());
         command
     }

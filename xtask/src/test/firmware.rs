@@ -10,7 +10,6 @@ use waft_host::shipped;
 
 use crate::boards;
 use crate::build::{self, Contents};
-use crate::c;
 use crate::counts;
 use crate::emulate::{PLAIN, Request};
 use crate::measure::{Firmware, Report};
@@ -22,7 +21,7 @@ const REQUESTS: [Request; 4] = [
     Request { class: Some(3), seed: u64::MAX, steps: Some(20), ..PLAIN },
     GUIDED,
 ];
-const GUIDED: Request = Request { class: Some(5), seed: 5, steps: Some(10), guidance: Some(2.5), ..PLAIN };
+pub(super) const GUIDED: Request = Request { class: Some(5), seed: 5, steps: Some(10), guidance: Some(2.5), ..PLAIN };
 
 /// Limits of the digits firmware's code and constants, the harness included.
 const TEXT_BYTES: [(&str, u64); 2] = [("thumbv6m-none-eabi", 34 * 1024), ("thumbv7em-none-eabihf", 40 * 1024)];
@@ -48,7 +47,6 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     looking_back()?;
     from_a_picture()?;
     no_long_step()?;
-    from_c(digits)?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
     let board = boards::find(CORTEX_M4F)?[0];
     ensure!(build::is_panic_free(board, Contents::of(half.as_slice()))?, "a panic path survives in the f16 precision");
@@ -61,7 +59,7 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
 }
 
 /// The digest of the host's image.
-fn on_host(model: &[u8], request: &Request) -> anyhow::Result<String> {
+pub(super) fn on_host(model: &[u8], request: &Request) -> anyhow::Result<String> {
     drawn(model, request, None)
 }
 
@@ -73,7 +71,7 @@ fn drawn(model: &[u8], request: &Request, original: Option<Source>) -> anyhow::R
 }
 
 /// A shipped checkpoint exported in another way.
-fn exported(name: &str, options: &ExportOptions) -> anyhow::Result<Export> {
+pub(super) fn exported(name: &str, options: &ExportOptions) -> anyhow::Result<Export> {
     let checkpoint = Checkpoint::open(shipped::models_folder().join(name).join("checkpoint"))?;
     Ok(export(&checkpoint, options, &())?)
 }
@@ -184,16 +182,5 @@ fn no_long_step() -> anyhow::Result<()> {
     let step = report.max_step_instructions.unwrap_or(u64::MAX);
     ensure!(step <= STEP_INSTRUCTIONS, "emoji: a step of {step} instructions");
     eprintln!("emoji: no step longer than {step} instructions");
-    Ok(())
-}
-
-/// The C firmware draws the host's image.
-fn from_c(model: &[u8]) -> anyhow::Result<()> {
-    let expected = on_host(model, &GUIDED)?;
-    for target in c::targets() {
-        let found = c::draw(target, model, &GUIDED)?;
-        ensure!(found == expected, "C on {target}: digest {found} but the host's is {expected}");
-        eprintln!("{target}: the C firmware draws the host's image");
-    }
     Ok(())
 }

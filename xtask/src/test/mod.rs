@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use crate::header;
 
 mod build;
+mod c;
 mod firmware;
 mod gpu;
 mod readme;
@@ -55,6 +56,8 @@ enum Part {
     Kernels,
     /// The firmware on every target, and what it costs.
     Firmware,
+    /// The C interface on this computer and on bare metal, from source and from packages.
+    C,
     /// The examples for real boards build.
     Boards,
 }
@@ -66,7 +69,7 @@ impl Part {
 
     /// Whether it sets up what runs firmware or compiles kernels.
     fn is_firmware(self) -> bool {
-        matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::Boards)
+        matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::C | Self::Boards)
     }
 
     /// Runs it. What could not be checked goes into the list.
@@ -86,6 +89,7 @@ impl Part {
             Self::Driver => gpu::driver(),
             Self::Kernels => gpu::kernels(missing),
             Self::Firmware => firmware::firmware(missing),
+            Self::C => c::interface(),
             Self::Boards => build::boards(),
         }
     }
