@@ -21,6 +21,7 @@ mod repository;
 mod setup;
 mod size;
 mod test;
+mod web;
 
 /// Diffusion models on microcontrollers: export, draw, check.
 #[derive(Parser)]
@@ -40,6 +41,7 @@ enum Command {
     Size(size::Args),
     Header(header::Args),
     Package(package::Args),
+    Web(web::Args),
     Test(test::Args),
 }
 
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Size(args) => size::run(&args),
         Command::Header(args) => header::run(&args),
         Command::Package(args) => package::run(&args),
+        Command::Web(args) => web::run(&args),
         Command::Test(args) => test::run(&args),
     })
 }

@@ -132,6 +132,28 @@ pub(crate) fn toolchain(target: &str) -> anyhow::Result<Toolchain> {
     bail!("no compiler for {target}: run `rustup target add {target}`, or install a rustc with rust-src and lld")
 }
 
+/// A toolchain with the standard library for a target that has one.
+pub(crate) fn toolchain_with_std(target: &str) -> anyhow::Result<Toolchain> {
+    let mut found = toolchain(target)?;
+    for argument in &mut found.arguments {
+        if argument == "build-std=core" {
+            *argument = "build-std=std,panic_abort".into();
+        }
+    }
+    Ok(found)
+}
+
+/// The program that is a browser here.
+pub(crate) fn browser() -> anyhow::Result<&'static str> {
+    const OTHERS: [&str; 3] = ["chromium-browser", "google-chrome", "google-chrome-stable"];
+    let runs = |program: &&str| succeeds(Command::new(program).arg("--version"));
+    if let Some(found) = OTHERS.into_iter().find(runs) {
+        return Ok(found);
+    }
+    tool(Tool { program: "chromium", packages: &["chromium"] })?;
+    Ok("chromium")
+}
+
 /// Installs a recent compiler with its library's sources, as some Debian releases carry it beside the old one.
 fn install_compiler() -> bool {
     const PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];

@@ -13,6 +13,7 @@ mod firmware;
 mod gpu;
 mod readme;
 mod source;
+mod web;
 
 /// Runs every test that this machine can run, and says what it could not.
 #[derive(clap::Args)]
@@ -58,6 +59,8 @@ enum Part {
     Firmware,
     /// The C interface on this computer and on bare metal, from source and from packages.
     C,
+    /// The page in a browser draws what the core draws.
+    Web,
     /// The examples for real boards build.
     Boards,
 }
@@ -67,9 +70,9 @@ impl Part {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
     }
 
-    /// Whether it sets up what runs firmware or compiles kernels.
+    /// Whether it sets up what runs firmware or a browser, or compiles kernels.
     fn is_firmware(self) -> bool {
-        matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::C | Self::Boards)
+        matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::C | Self::Web | Self::Boards)
     }
 
     /// Runs it. What could not be checked goes into the list.
@@ -90,6 +93,7 @@ impl Part {
             Self::Kernels => gpu::kernels(missing),
             Self::Firmware => firmware::firmware(missing),
             Self::C => c::interface(),
+            Self::Web => web::browser(),
             Self::Boards => build::boards(),
         }
     }
