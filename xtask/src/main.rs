@@ -10,6 +10,7 @@ mod bench;
 mod boards;
 mod build;
 mod c;
+mod cost;
 mod counts;
 mod emulate;
 mod firmware;
@@ -39,6 +40,7 @@ enum Command {
     Bench(bench::Args),
     Firmware(firmware::Args),
     Size(size::Args),
+    Cost(cost::Args),
     Header(header::Args),
     Package(package::Args),
     Web(web::Args),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),
+        Command::Cost(args) => cost::run(&args),
         Command::Header(args) => header::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Web(args) => web::run(&args),

@@ -129,7 +129,8 @@ fn draw(request: Request) -> Option<()> {
         #[cfg(feature = "profile")]
         let operation = run.operation();
         let before = board::instructions();
-        let more = run.step().ok()?.is_some();
+        let progress = run.step().ok()?;
+        let more = progress.is_some();
         let spent = board::instructions().wrapping_sub(before);
         longest = longest.max(spent);
         #[cfg(feature = "profile")]
@@ -138,6 +139,11 @@ fn draw(request: Request) -> Option<()> {
             if let Some(index) = operation.filter(|_| run.operation() != operation) {
                 let output = MODEL.op(index)?.output();
                 profile.complete(index, run.tensor_bytes(output)?);
+            }
+            // The steps that follow take the same.
+            if progress.is_some_and(|now| now.step == 1 && now.steps > 1) {
+                profile.print();
+                return Some(());
             }
         }
         if !more {

@@ -1,8 +1,9 @@
 //! The firmware draws the host's images on every target, within its limits, without a panic path or a float routine.
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use waft::{Model, Precision};
 use waft_host::checkpoint::Checkpoint;
+use waft_host::cost;
 use waft_host::export::{Export, ExportOptions, Recipe, export};
 use waft_host::sample::{Batch, Source, digest, draw};
 use waft_host::schedule::Solver;
@@ -40,7 +41,9 @@ const CORTEX_M4F: &str = "thumbv7em-none-eabihf";
 pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     let bytes = shipped::find("digits", None, None, &())?;
     let digits = bytes.as_slice();
-    missing.extend(counts::compare(&every_target(digits)?)?);
+    let reports = every_target(digits)?;
+    estimates(digits, &reports)?;
+    missing.extend(counts::compare(&reports)?);
     streamed()?;
     same_image("four-bit weights", shipped::read(&shipped::models_folder().join("digits/digits-i4.waft"))?.as_slice())?;
     step_scales()?;
@@ -102,6 +105,25 @@ fn every_target(model: &[u8]) -> anyhow::Result<Vec<Report>> {
     }
     Ok(reports)
 }
+
+/// What `inspect` says that a picture takes is near what was counted.
+fn estimates(model: &[u8], reports: &[Report]) -> anyhow::Result<()> {
+    let parsed = Model::from_bytes(model)?;
+    let list = counts::REQUEST.on_host().schedule(&parsed)?;
+    for report in reports {
+        let Some(counted) = report.instructions else { continue };
+        let core = cost::cores().get(&report.target).with_context(|| format!("{}: {REFIT}", report.target))?;
+        let estimate = cost::of_picture(core, &parsed, &list).with_context(|| format!("{}: {REFIT}", report.target))?;
+        let percent = 100.0 * (estimate / counted as f64 - 1.0);
+        let target = &report.target;
+        ensure!(percent.abs() <= 10.0, "{target}: the estimate is {percent:+.1} % from what was counted: {REFIT}");
+    }
+    eprintln!("estimates are within 10 % of what was counted");
+    Ok(())
+}
+
+/// What to do about estimates that are wrong.
+const REFIT: &str = "fit the costs to the kernels again with `cargo xtask cost`";
 
 /// Digits with weights that pass through 16 KiB draw the resident model's image on a Cortex-M4F in 20 KiB of memory.
 fn streamed() -> anyhow::Result<()> {
