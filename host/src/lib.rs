@@ -14,6 +14,7 @@ pub mod calibrate;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod cost;
 pub mod emit;
 pub mod export;
 pub mod gpu;
@@ -39,3 +40,7 @@ pub mod tensors;
 pub mod text;
 pub mod widths;
 pub mod write;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -289,7 +289,7 @@ pub fn to_floats(samples: Option<Samples<'_>>) -> Vec<f32> {
 ///
 /// # Errors
 /// If the run ends early.
-pub fn finish<N: Noise, W: WeightSource>(mut run: Run<'_, '_, N, W>, keep: bool) -> Result<Picture, SampleError> {
+pub fn finish<N: Noise, W: WeightSource>(mut run: Run<'_, N, W>, keep: bool) -> Result<Picture, SampleError> {
     let mut trajectory = vec![];
     let mut step = None;
     loop {

@@ -1,4 +1,4 @@
-/* waft: diffusion models on microcontrollers. Written by cbindgen from runtime/c/src/lib.rs. */
+/* waft: diffusion models on microcontrollers. Written by cbindgen from runtime/c/src. */
 
 #ifndef WAFT_H
 #define WAFT_H
@@ -54,8 +54,16 @@ typedef enum waft_status {
   WAFT_STATUS_NOISE_EXHAUSTED = 16,
   // The model's bytes changed under the run.
   WAFT_STATUS_CORRUPT = 17,
-  // A picture to start from, or its mask, has another size, or the first step does not exist.
-  WAFT_STATUS_ORIGINAL = 18,
+  // Memory, model, arena and what a function writes to overlap.
+  WAFT_STATUS_OVERLAP = 18,
+  // Called from inside a function that waft called.
+  WAFT_STATUS_BUSY = 19,
+  // The model streams its weights: call `waft_set_weights`.
+  WAFT_STATUS_WEIGHTS_MISSING = 20,
+  // The function that reads weights could not; `waft_step` again asks it again.
+  WAFT_STATUS_WEIGHTS_UNREADABLE = 21,
+  // Streamed weights are damaged or of another model; `waft_step` again reads them again.
+  WAFT_STATUS_WEIGHTS_DAMAGED = 22,
 } waft_status;
 
 // A model, its session and its run. Opaque to C; never moved.
@@ -65,6 +73,8 @@ typedef struct waft_context waft_context;
 typedef struct waft_info {
   // Bytes that its arena needs, aligned to 16.
   size_t arena_bytes;
+  // Bytes of the weights' own file, which `waft_set_weights` is for; 0 if the model file carries them.
+  uint32_t weights_bytes;
   // Rows of the picture.
   size_t height;
   // Columns of the picture.
@@ -76,6 +86,11 @@ typedef struct waft_info {
   // Steps of the default list.
   uint32_t steps;
 } waft_info;
+
+// Reads streamed weights: copies at most `len` bytes, from `offset` of the weights' file on, to `into` and answers how many;
+// fewer or none if they have not arrived yet, in which case the next `waft_step` asks for the rest; or a negative number if
+// they cannot be read. Offsets ascend from 0 in each network call.
+typedef int32_t (*waft_read)(void *user, uint32_t offset, uint8_t *into, size_t len);
 
 // A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
 // or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k; elements count in
@@ -96,16 +111,6 @@ typedef struct waft_request {
   waft_noise noise;
   // Handed to `noise`.
   void *user;
-  // Picture to start from, (row, column, channel) bytes that stay in use until the run ends, or null for noise alone.
-  const uint8_t *original;
-  // Its bytes.
-  size_t original_len;
-  // With a picture: a byte a pixel, 128 or more where it is drawn anew; or null. Stays in use until the run ends.
-  const uint8_t *mask;
-  // Its bytes.
-  size_t mask_len;
-  // With a picture: the first step of the list that is taken, from 0.
-  uint32_t start;
 } waft_request;
 
 // How far a run is.
@@ -146,10 +151,12 @@ const char *waft_strerror(uint32_t status);
 enum waft_status waft_inspect(const uint8_t *model, size_t model_len, struct waft_info *info);
 
 // Checks a model file completely and opens a context in `memory`: `WAFT_CONTEXT_BYTES`, aligned to 8. The model and the
-// arena stay in use until the context is; memory, model and arena must not overlap.
+// arena stay in use until the context is; memory, model and arena must not overlap. `context` is null after a failure.
+// There is nothing to close: a context ends when its memory is used for something else.
 //
 // # Safety
-// The three blocks are valid for as long as the context is used, and only the context uses `memory` and `arena`.
+// The three blocks are valid for as long as the context is used, and only the context uses `memory` and `arena`. Not from
+// inside a function that waft calls, for the same memory.
 enum waft_status waft_open(void *memory,
                            size_t memory_len,
                            const uint8_t *model,
@@ -158,23 +165,32 @@ enum waft_status waft_open(void *memory,
                            size_t arena_len,
                            struct waft_context **context);
 
+// Names the function that reads the weights of a model that streams them, before the first picture; `user` is handed to it.
+// A picture that was in progress is abandoned. Needs a library that was built with the feature `stream`.
+//
+// # Safety
+// `context` is open, and `read` can be called with `user` for as long as the context is used.
+enum waft_status waft_set_weights(struct waft_context *context,
+                                  waft_read read,
+                                  void *user);
+
 // Seed 0, no class, the model's default list of steps, guidance 1.
 struct waft_request waft_default_request(void);
 
 // Begins a picture; one that was in progress is abandoned.
 //
 // # Safety
-// `context` is open, `request` points to a request, its noise function can be called, and its picture and mask can be read,
-// until the run ends.
-enum waft_status waft_begin(struct waft_context *context,
-                            const struct waft_request *request);
+// `context` is open, `request` points to a request, and its noise function can be called until the run ends.
+enum waft_status waft_begin(struct waft_context *context, const struct waft_request *request);
 
 // Does a bounded slice of work: `WAFT_STATUS_MORE` until the picture is complete, then `WAFT_STATUS_OK`. After an error
-// the picture is abandoned. `progress` may be null.
+// the picture is abandoned, but for those of streamed weights, which another call asks for again. `progress` may be null.
+// Functions of the caller are called from here, and must call nothing of waft with the same context.
 //
 // # Safety
 // `context` is open; `progress` is null or points to one writable value.
-enum waft_status waft_step(struct waft_context *context, struct waft_progress *progress);
+enum waft_status waft_step(struct waft_context *context,
+                           struct waft_progress *progress);
 
 // The complete picture.
 //
@@ -187,6 +203,9 @@ enum waft_status waft_get_image(struct waft_context *context, struct waft_image 
 // # Safety
 // `context` is open.
 enum waft_status waft_cancel(struct waft_context *context);
+
+// What a status means, in English; never null.
+const char *waft_strerror(uint32_t status);
 
 #ifdef __cplusplus
 }  // extern "C"

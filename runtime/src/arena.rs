@@ -1,5 +1,7 @@
 //! Memory for one session at a time.
 
+#[cfg(not(target_has_atomic = "8"))]
+use core::cell::Cell;
 use core::cell::UnsafeCell;
 #[cfg(target_has_atomic = "8")]
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -12,20 +14,27 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// assert_eq!(memory.len(), 1024);
 /// assert!(ARENA.take().is_none());
 /// ```
+///
+/// Where an `&'static mut Arena` exists without it, no `take` is needed: a local resource of RTIC, a `static mut` inside a
+/// function with `#[cortex_m_rt::entry]`, or what a `StaticCell` hands out.
+///
+/// ```
+/// # use waft::Arena;
+/// fn memory<const N: usize>(arena: &'static mut Arena<N>) -> &'static mut [u8] {
+///     arena.as_mut_slice()
+/// }
+/// ```
 #[repr(C, align(16))]
 #[derive(Debug)]
 pub struct Arena<const N: usize> {
     memory: UnsafeCell<[u8; N]>,
     #[cfg(target_has_atomic = "8")]
     taken: AtomicBool,
+    #[cfg(not(target_has_atomic = "8"))]
+    taken: critical_section::Mutex<Cell<bool>>,
 }
 
 // SAFETY: shared references give access to the memory only through `take`, which lets one caller pass.
-#[cfg(target_has_atomic = "8")]
-unsafe impl<const N: usize> Sync for Arena<N> {}
-
-// SAFETY: without atomic swaps `take` is an unsafe function whose caller guarantees a single call.
-#[cfg(not(target_has_atomic = "8"))]
 unsafe impl<const N: usize> Sync for Arena<N> {}
 
 impl<const N: usize> Arena<N> {
@@ -35,29 +44,36 @@ impl<const N: usize> Arena<N> {
             memory: UnsafeCell::new([0; N]),
             #[cfg(target_has_atomic = "8")]
             taken: AtomicBool::new(false),
+            #[cfg(not(target_has_atomic = "8"))]
+            taken: critical_section::Mutex::new(Cell::new(false)),
         }
     }
 
     /// The memory, the first time; `None` after that.
-    #[cfg(target_has_atomic = "8")]
+    ///
+    /// On cores without atomic swaps (Armv6-M, RISC-V without A) the crate `critical-section` lets one caller pass. A
+    /// program links there if something implements it: the hardware abstraction layer does (`critical-section-impl` of
+    /// embassy-rp and rp2040-hal, esp-hal always), or `cortex-m` (`critical-section-single-core`) or `riscv`
+    /// (`critical-section-single-hart`).
     #[allow(clippy::mut_from_ref, reason = "the swap lets one caller pass")]
     pub fn take(&'static self) -> Option<&'static mut [u8]> {
-        if self.taken.swap(true, Ordering::AcqRel) {
+        if self.is_taken() {
             return None;
         }
         // SAFETY: the swap lets exactly one caller come here, so this is the only reference that will ever exist.
         Some(unsafe { &mut *self.memory.get() })
     }
 
-    /// The memory, on cores without atomic swaps (Armv6-M, RISC-V without A).
-    ///
-    /// # Safety
-    /// At most one call in the life of the program.
+    /// Whether a caller was here before.
+    #[cfg(target_has_atomic = "8")]
+    fn is_taken(&self) -> bool {
+        self.taken.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether a caller was here before.
     #[cfg(not(target_has_atomic = "8"))]
-    #[allow(clippy::mut_from_ref, reason = "the caller guarantees a single call")]
-    pub unsafe fn take_once(&'static self) -> &'static mut [u8] {
-        // SAFETY: the caller guarantees that no other reference exists.
-        unsafe { &mut *self.memory.get() }
+    fn is_taken(&self) -> bool {
+        critical_section::with(|section| self.taken.borrow(section).replace(true))
     }
 
     /// The memory of an arena that is not shared.

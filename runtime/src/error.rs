@@ -1,4 +1,4 @@
-//! What can go wrong, one small type per operation.
+//! What can go wrong, one small type per operation, and [`Error`], which holds any of them.
 
 use core::fmt;
 
@@ -273,3 +273,55 @@ impl fmt::Display for RunError {
 }
 
 impl core::error::Error for RunError {}
+
+/// Any of this crate's errors: what `?` makes of the others in a function that answers with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Error {
+    /// The file is not a model.
+    Model(ModelError),
+    /// The model cannot be run here.
+    Session(SessionError),
+    /// The picture cannot be drawn as asked.
+    Request(RequestError),
+    /// The run ended before its picture.
+    Run(RunError),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model(error) => error.fmt(f),
+            Self::Session(error) => error.fmt(f),
+            Self::Request(error) => error.fmt(f),
+            Self::Run(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl From<ModelError> for Error {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl From<SessionError> for Error {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl From<RequestError> for Error {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<RunError> for Error {
+    fn from(error: RunError) -> Self {
+        Self::Run(error)
+    }
+}

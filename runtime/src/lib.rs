@@ -5,13 +5,13 @@
 //! draws the same picture on every core, bit for bit.
 //!
 //! ```
-//! # fn draw(bytes: &[u8], arena: &mut [u8]) -> Result<(), Box<dyn std::error::Error>> {
+//! # fn draw(bytes: &[u8], arena: &mut [u8]) -> Result<(), waft::Error> {
 //! use waft::{Model, Request, Session};
 //!
 //! let model = Model::from_bytes(bytes)?; // everything is checked here, once
 //! let mut session = Session::new(&model, arena)?; // `model.arena_bytes()` of memory, aligned to 16
 //! let mut run = session.sample(Request::new().class(7).seed(42).steps(10))?;
-//! while let Some(progress) = run.step()? {
+//! while let Some(_progress) = run.step()? {
 //!     // A bounded slice of work is done: feed the watchdog, serve the radio.
 //! }
 //! let image = run.image().expect("complete"); // (row, column, channel) bytes
@@ -25,6 +25,25 @@
 //! static ARENA: waft::Arena<{ DIGITS.arena_bytes() }> = waft::Arena::new();
 //! let mut session = waft::Session::new(&DIGITS, ARENA.take().unwrap())?;
 //! ```
+//!
+//! # Beside other work
+//! [`Run::step`] never takes long, so a task gives way between two of them. With embassy:
+//!
+//! ```
+//! use waft::{Error, Request, Session};
+//!
+//! async fn draw(session: &mut Session<'_>, request: Request) -> Result<(), Error> {
+//!     let mut run = session.sample(request)?;
+//!     while run.step()?.is_some() {
+//!         embassy_futures::yield_now().await;
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! In RTIC a software task of low priority is interrupted by all others, and the loop above without the `await` is enough. Where
+//! a task or an interrupt should do one slice each time, it keeps the run: see [`Session::into_run`]. The repository has
+//! complete programs of both kinds in `runtime/boards`.
 //!
 //! # The rooms
 //! [`format`](mod@format) specifies the file byte by byte and validates it; [`Model`] is the validated view. [`fixed`]
@@ -82,7 +101,7 @@ mod tables;
 pub mod weights;
 
 pub use arena::Arena;
-pub use error::{Field, ModelError, RequestError, RunError, SessionError};
+pub use error::{Error, Field, ModelError, RequestError, RunError, SessionError};
 pub use format::Precision;
 #[doc(hidden)]
 pub use model::Aligned;

@@ -166,15 +166,43 @@ pub struct Aligned<T: ?Sized>(pub T);
 /// waft::include_model!(pub DIGITS, "digits.waft");
 /// static ARENA: waft::Arena<{ DIGITS.arena_bytes() }> = waft::Arena::new();
 /// ```
+///
+/// Attributes belong to the static, but for `link_section`: that places the file, in external flash that is mapped into
+/// memory for example, where `memory.x` has a section of that name.
+///
+/// ```ignore
+/// waft::include_model! {
+///     /// Emoji, in the flash behind QSPI.
+///     #[unsafe(link_section = ".external_flash")]
+///     pub EMOJI, "emoji.waft"
+/// }
+/// ```
+///
+/// A file that was programmed beside the firmware instead of linked into it is opened where it lies, with
+/// [`Model::from_bytes`] of a slice there.
 #[macro_export]
 macro_rules! include_model {
-    ($(#[$attribute:meta])* $visibility:vis $name:ident, $path:expr) => {
-        $(#[$attribute])*
+    // Attributes are told apart one by one: those of the file, then those of the static.
+    (@sort [$($file:tt)*] [$($view:tt)*] #[unsafe(link_section = $section:expr)] $($rest:tt)*) => {
+        $crate::include_model!(@sort [$($file)* #[unsafe(link_section = $section)]] [$($view)*] $($rest)*);
+    };
+    (@sort [$($file:tt)*] [$($view:tt)*] #[link_section = $section:expr] $($rest:tt)*) => {
+        $crate::include_model!(@sort [$($file)* #[unsafe(link_section = $section)]] [$($view)*] $($rest)*);
+    };
+    (@sort [$($file:tt)*] [$($view:tt)*] #[$($attribute:tt)*] $($rest:tt)*) => {
+        $crate::include_model!(@sort [$($file)*] [$($view)* #[$($attribute)*]] $($rest)*);
+    };
+    (@sort [$($file:tt)*] [$($view:tt)*] $visibility:vis $name:ident, $path:expr) => {
+        $($view)*
         // The whole check runs in the compiler's interpreter; what the lint allows is enough for about 16 MB.
         #[allow(long_running_const_eval)]
         $visibility static $name: $crate::Model<'static> = {
-            static FILE: &$crate::Aligned<[u8]> = &$crate::Aligned(*include_bytes!($path));
+            $($file)*
+            static FILE: $crate::Aligned<[u8; include_bytes!($path).len()]> = $crate::Aligned(*include_bytes!($path));
             $crate::Model::from_bytes_or_panic(&FILE.0)
         };
+    };
+    ($($input:tt)*) => {
+        $crate::include_model!(@sort [] [] $($input)*);
     };
 }

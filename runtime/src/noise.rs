@@ -105,7 +105,36 @@ impl Noise for Given<'_> {
     }
 }
 
-/// Noise from any `rand_core` generator, a hardware one for example: each element takes one word.
+/// Noise from uniform words that a function gives, a hardware generator's for example: each element takes one.
+///
+/// So every version of `rand_core` serves, and generators that implement none of its traits:
+///
+/// ```
+/// use rand_core_06 as rand_core; // the same with 0.9
+/// # struct Hardware;
+/// # impl rand_core::RngCore for Hardware {
+/// #     fn next_u32(&mut self) -> u32 { 7 }
+/// #     fn next_u64(&mut self) -> u64 { 7 }
+/// #     fn fill_bytes(&mut self, _: &mut [u8]) {}
+/// #     fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), rand_core::Error> { Ok(()) }
+/// # }
+/// fn draw(session: &mut waft::Session, mut rng: impl rand_core::RngCore) -> Result<(), waft::Error> {
+///     let noise = waft::noise::Words(|| rng.next_u32());
+///     let mut run = session.sample_with(waft::Request::new().class(7), noise)?;
+///     while run.step()?.is_some() {}
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Words<F>(pub F);
+
+impl<F: FnMut() -> u32> Noise for Words<F> {
+    fn sample(&mut self, _draw: u32, _index: u32) -> Option<i32> {
+        Some(gaussian((self.0)()))
+    }
+}
+
+/// Noise from any generator of `rand_core` 0.10: each element takes one word. For other versions see [`Words`].
 #[cfg(feature = "rand_core")]
 #[derive(Clone, Debug)]
 pub struct Random<R>(pub R);
@@ -140,6 +169,16 @@ mod tests {
         assert!(ahead.iter().eq(back.iter().rev()));
         assert_ne!(Seed::new(7).sample(3, 0), Seed::new(7).sample(4, 0));
         assert_ne!(Seed::new(7).sample(0, 0), Seed::new(7 + (1 << 32)).sample(0, 0));
+    }
+
+    #[test]
+    fn words_become_the_numbers_of_the_generator() {
+        let mut block = philox([7, 0], [0, 3, 0, 0]).into_iter();
+        let mut words = Words(|| block.next().unwrap_or(0));
+        let mut seed = Seed::new(7);
+        for index in 0..4 {
+            assert_eq!(words.sample(3, index), seed.sample(3, index));
+        }
     }
 
     #[test]

@@ -38,6 +38,17 @@ impl WeightSource for Resident {
     const STREAMS: bool = false;
 }
 
+/// A source that is lent to a run.
+impl<W: WeightSource> WeightSource for &mut W {
+    type Error = W::Error;
+
+    fn read(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, Self::Error> {
+        (**self).read(offset, into)
+    }
+
+    const STREAMS: bool = W::STREAMS;
+}
+
 /// Addressable memory, for tests and for hosts.
 impl WeightSource for &[u8] {
     type Error = ();

@@ -1,4 +1,4 @@
-//! The C interface, built and run: `libwaft.a` for a target, linked into tests/c by a C compiler.
+//! The C interface, built and run: `libwaft.a` for a target, linked into tests/c by a C compiler or by CMake.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,10 +49,18 @@ pub(crate) fn targets() -> impl Iterator<Item = &'static str> {
     COMPILERS.iter().map(|compiler| compiler.board)
 }
 
+/// How the library is optimized and checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Release,
+    Debug,
+}
+
 /// Builds the library for a target and returns its path.
-fn library(board: &Board, features: &[&str], folder: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn library(board: &Board, features: &[&str], folder: &Path, profile: Profile) -> anyhow::Result<PathBuf> {
+    let name = if profile == Profile::Release { "release" } else { "dev" };
     let output = setup::toolchain(board.triple)?
-        .build(&root().join("runtime").join("c"), board.triple)
+        .build_as(&root().join("runtime").join("c"), board.triple, name)
         .args(["--no-default-features", "--features", &features.join(",")])
         .env("CARGO_TARGET_DIR", folder)
         .output()
@@ -60,48 +68,148 @@ fn library(board: &Board, features: &[&str], folder: &Path) -> anyhow::Result<Pa
     if !output.status.success() {
         bail!("libwaft.a does not build for {}:\n{}", board.triple, String::from_utf8_lossy(&output.stderr));
     }
-    Ok(folder.join(board.triple).join("release").join("libwaft.a"))
+    let name = if profile == Profile::Release { "release" } else { "debug" };
+    Ok(folder.join(board.triple).join(name).join("libwaft.a"))
+}
+
+/// What a C firmware is linked from.
+struct Parts {
+    compiler: &'static Compiler,
+    board: &'static Board,
+    model_file: PathBuf,
+    arena_bytes: usize,
+    link_script: PathBuf,
+    folder: PathBuf,
+}
+
+impl Parts {
+    fn new(target: &str, model: &[u8]) -> anyhow::Result<Self> {
+        let compiler = COMPILERS.iter().find(|compiler| compiler.board == target).with_context(|| {
+            format!("--target {target}: C firmware exists for {}", targets().collect::<Vec<_>>().join(", "))
+        })?;
+        let board = boards::find(target)?[0];
+        board.emulator().into_iter().chain([compiler.tool]).try_for_each(setup::tool)?;
+        let folder = root().join("target").join("c");
+        std::fs::create_dir_all(&folder)?;
+        let model_file = folder.join("model.waft");
+        std::fs::write(&model_file, model)?;
+        let script = std::fs::read_to_string(sources().join("link.ld"))?
+            .replace("CODE_START", compiler.code_start)
+            .replace("DATA_START", compiler.data_start);
+        let link_script = folder.join(format!("{target}.ld"));
+        std::fs::write(&link_script, script)?;
+        let arena_bytes = Model::from_bytes(model)?.arena_bytes();
+        Ok(Self { compiler, board, model_file, arena_bytes, link_script, folder })
+    }
+}
+
+/// The C firmware's sources.
+fn sources() -> PathBuf {
+    root().join("tests").join("c")
+}
+
+/// Runs a program of the C toolchain; an error with what it printed if it fails.
+pub(crate) fn succeed(what: &str, command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].map(String::from_utf8_lossy);
+    if !output.status.success() {
+        bail!("{what}:\n{}{}", text[0], text[1]);
+    }
+    Ok(text[0].to_string())
+}
+
+/// Draws an image with the C firmware of a target as CMake builds it, from the sources, or from an unpacked package.
+/// Configures anew: a second time would hide what the first got wrong.
+pub(crate) fn draw_by_cmake(
+    target: &str,
+    model: &[u8],
+    package: Option<&Path>,
+    request: &Request,
+) -> anyhow::Result<String> {
+    let parts = Parts::new(target, model)?;
+    for tool in [Tool { program: "cmake", packages: &["cmake"] }, Tool { program: "make", packages: &["make"] }] {
+        setup::tool(tool)?;
+    }
+    let build = parts.folder.join(format!("cmake-{target}{}", if package.is_some() { "-package" } else { "" }));
+    if build.exists() {
+        std::fs::remove_dir_all(&build)?;
+    }
+    eprintln!(
+        "building the C firmware for {target} with CMake, from {}",
+        if package.is_some() { "a package" } else { "source" }
+    );
+    let mut configure = Command::new("cmake");
+    configure.arg("-S").arg(sources()).arg("-B").arg(&build).args([
+        "-G",
+        "Unix Makefiles",
+        "-DCMAKE_SYSTEM_NAME=Generic",
+    ]);
+    configure.arg("-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY");
+    configure.arg(format!("-DCMAKE_C_COMPILER={}", parts.compiler.tool.program));
+    configure.arg(format!("-DCMAKE_C_FLAGS={}", parts.compiler.flags.join(" ")));
+    configure.arg(format!("-DTARGET={}", parts.board.triple));
+    configure.arg(format!("-DMODEL_FILE={}", parts.model_file.display()));
+    configure.arg(format!("-DARENA_BYTES={}", parts.arena_bytes));
+    configure.arg(format!("-DLINK_SCRIPT={}", parts.link_script.display()));
+    configure.args(package.map(|folder| format!("-DPACKAGE={}", folder.display())));
+    succeed("CMake cannot configure", &mut configure)?;
+    succeed("CMake cannot build", Command::new("cmake").arg("--build").arg(&build))?;
+    Printed::by(parts.board, &build.join("firmware"), request)?.digest()
 }
 
 /// Draws an image with the C firmware of a target and returns its digest. That it links is the proof that no panic path survives.
-pub(crate) fn draw(target: &str, model: &[u8], request: &Request) -> anyhow::Result<String> {
-    let compiler = COMPILERS.iter().find(|compiler| compiler.board == target).with_context(|| {
-        format!("--target {target}: C firmware exists for {}", targets().collect::<Vec<_>>().join(", "))
-    })?;
-    let board = boards::find(target)?[0];
-    board.emulator().into_iter().chain([compiler.tool]).try_for_each(setup::tool)?;
+pub(crate) fn draw(target: &str, model: &[u8], profile: Profile, request: &Request) -> anyhow::Result<String> {
+    let parts = Parts::new(target, model)?;
     let parsed = Model::from_bytes(model)?;
-    let folder = root().join("target").join("c");
-    std::fs::create_dir_all(&folder)?;
-    let library = library(board, &build::features(&parsed), &folder)?;
-
-    let source = root().join("tests").join("c");
-    let model_file = folder.join("model.waft");
-    std::fs::write(&model_file, model)?;
-    let script = std::fs::read_to_string(source.join("link.ld"))?
-        .replace("CODE_START", compiler.code_start)
-        .replace("DATA_START", compiler.data_start);
-    let script_file = folder.join(format!("{target}.ld"));
-    std::fs::write(&script_file, script)?;
-    let image = folder.join(format!("{target}-{}.elf", precision_name(parsed.precision())));
+    let library = library(parts.board, &build::features(&parsed), &parts.folder, profile)?;
+    let image = parts.folder.join(format!("{target}-{}.elf", precision_name(parsed.precision())));
     eprintln!("compiling the C firmware for {target}");
-    let output = Command::new(compiler.tool.program)
-        .args(compiler.flags)
-        .args(["-std=c11", "-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-ffunction-sections"])
-        .args(["-nostdlib", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments"])
-        .arg(format!("-DMODEL_FILE=\"{}\"", model_file.display()))
-        .arg(format!("-DARENA_BYTES={}", parsed.arena_bytes()))
-        .arg("-I")
-        .arg(root().join("runtime").join("c"))
-        .arg("-T")
-        .arg(&script_file)
-        .args([source.join("start.c"), source.join("main.c"), library])
-        .arg("-o")
-        .arg(&image)
-        .output()
-        .with_context(|| format!("cannot run {}", compiler.tool.program))?;
-    if !output.status.success() {
-        bail!("the C firmware does not build for {target}:\n{}", String::from_utf8_lossy(&output.stderr));
+    let mut command = Command::new(parts.compiler.tool.program);
+    command.args(parts.compiler.flags);
+    command.args(["-std=c11", "-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-ffunction-sections"]);
+    command.args(["-nostdlib", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments"]);
+    command.arg(format!("-DMODEL_FILE=\"{}\"", parts.model_file.display()));
+    command.arg(format!("-DARENA_BYTES={}", parts.arena_bytes));
+    command.arg("-I").arg(root().join("runtime").join("c")).arg("-T").arg(&parts.link_script);
+    command.args([sources().join("start.c"), sources().join("main.c"), library]).arg("-o").arg(&image);
+    succeed(&format!("the C firmware does not build for {target}"), &mut command)?;
+    Printed::by(parts.board, &image, request)?.digest()
+}
+
+/// The program of tests/c/host.c on this computer, linked by gcc with what `pkg-config` says of an unpacked package, or with
+/// a library; checked by the sanitizers. Returns the digest of the image that it draws.
+pub(crate) fn host(library: &Library<'_>, files: &[&Path]) -> anyhow::Result<String> {
+    setup::tool(Tool { program: "gcc", packages: &["gcc", "libc6-dev"] })?;
+    let mut flags: Vec<std::ffi::OsString> = vec![];
+    match library {
+        Library::Package(folder) => {
+            setup::tool(Tool { program: "pkg-config", packages: &["pkg-config"] })?;
+            let mut query = Command::new("pkg-config");
+            query.args(["--cflags", "--libs", "waft"]).env("PKG_CONFIG_PATH", folder.join("lib").join("pkgconfig"));
+            flags.extend(succeed("pkg-config", &mut query)?.split_whitespace().map(Into::into));
+        }
+        Library::File(path) => {
+            flags.extend(["-I".into(), root().join("runtime").join("c").into(), path.as_os_str().into()]);
+        }
     }
-    Printed::by(board, &image, request)?.digest()
+    let program = root().join("target").join("c").join("host");
+    let mut compile = Command::new("gcc");
+    compile.args([
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-g",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover",
+    ]);
+    compile.arg(sources().join("host.c")).args(flags).arg("-o").arg(&program);
+    succeed("tests/c/host.c does not compile", &mut compile)?;
+    Printed::text(succeed("tests/c/host.c", Command::new(&program).args(files))?).digest()
+}
+
+/// What the program of this computer is linked with.
+pub(crate) enum Library<'a> {
+    Package(&'a Path),
+    File(&'a Path),
 }

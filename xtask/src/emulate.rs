@@ -61,6 +61,11 @@ impl Printed {
         run_for(&mut command(board, image, &request.words()), Duration::from_secs(600)).map(Self)
     }
 
+    /// What a program of this computer printed.
+    pub(crate) fn text(text: String) -> Self {
+        Self(text)
+    }
+
     fn value(&self, key: &str) -> anyhow::Result<&str> {
         let mut lines = self.0.lines().filter_map(|line| line.split_once('='));
         lines.find(|(found, _)| *found == key).map(|(_, value)| value).with_context(|| {

@@ -119,7 +119,7 @@ fn original(args: &Args, model: &Model<'_>) -> anyhow::Result<(Vec<u8>, u32)> {
 fn run_c(args: &Args, model: &[u8], request: &Request) -> anyhow::Result<()> {
     let targets: Vec<&str> = if args.target == "all" { c::targets().collect() } else { vec![&args.target] };
     for target in targets {
-        let digest = c::draw(target, model, request)?;
+        let digest = c::draw(target, model, c::Profile::Release, request)?;
         if args.json {
             print_json(&serde_json::json!({ "target": target, "language": "c", "digest": digest }))?;
         } else {

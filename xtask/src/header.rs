@@ -20,9 +20,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(anyhow::Error::msg)?;
     let bindings = cbindgen::Builder::new()
         .with_config(config)
+        .with_src(folder.join("src").join("status.rs"))
+        .with_src(folder.join("src").join("weights.rs"))
         .with_src(folder.join("src").join("lib.rs"))
         .generate()
-        .context("runtime/c/src/lib.rs")?;
+        .context("runtime/c/src")?;
     let mut text = vec![];
     bindings.write(&mut text);
     if !args.check {

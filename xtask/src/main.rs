@@ -10,16 +10,19 @@ mod bench;
 mod boards;
 mod build;
 mod c;
+mod cost;
 mod counts;
 mod emulate;
 mod firmware;
 mod header;
 mod kernels;
 mod measure;
+mod package;
 mod repository;
 mod setup;
 mod size;
 mod test;
+mod web;
 
 /// Diffusion models on microcontrollers: export, draw, check.
 #[derive(Parser)]
@@ -37,7 +40,10 @@ enum Command {
     Bench(bench::Args),
     Firmware(firmware::Args),
     Size(size::Args),
+    Cost(cost::Args),
     Header(header::Args),
+    Package(package::Args),
+    Web(web::Args),
     Test(test::Args),
 }
 
@@ -48,7 +54,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Firmware(args) => firmware::run(&args),
         Command::Size(args) => size::run(&args),
+        Command::Cost(args) => cost::run(&args),
         Command::Header(args) => header::run(&args),
+        Command::Package(args) => package::run(&args),
+        Command::Web(args) => web::run(&args),
         Command::Test(args) => test::run(&args),
     })
 }

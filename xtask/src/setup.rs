@@ -27,14 +27,19 @@ impl Toolchain {
         &self.version
     }
 
-    /// `cargo build` for the target, in a folder.
+    /// `cargo build --release` for the target, in a folder.
     pub(crate) fn build(&self, folder: &Path, target: &str) -> Command {
+        self.build_as(folder, target, "release")
+    }
+
+    /// `cargo build` for the target in a profile, in a folder.
+    pub(crate) fn build_as(&self, folder: &Path, target: &str, profile: &str) -> Command {
         let mut command = Command::new(&self.cargo);
         // What `cargo xtask` set for its own toolchain does not hold for another.
         for name in ["RUSTC", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTDOC", "CARGO", "RUSTC_WRAPPER"] {
             command.env_remove(name);
         }
-        command.current_dir(folder).args(["build", "--release", "--locked", "--target", target]);
+        command.current_dir(folder).args(["build", "--profile", profile, "--locked", "--target", target]);
         command.args(&self.arguments).envs(self.environment.iter().cloned());
         command
     }
@@ -125,6 +130,28 @@ pub(crate) fn toolchain(target: &str) -> anyhow::Result<Toolchain> {
         return Ok(found);
     }
     bail!("no compiler for {target}: run `rustup target add {target}`, or install a rustc with rust-src and lld")
+}
+
+/// A toolchain with the standard library for a target that has one.
+pub(crate) fn toolchain_with_std(target: &str) -> anyhow::Result<Toolchain> {
+    let mut found = toolchain(target)?;
+    for argument in &mut found.arguments {
+        if argument == "build-std=core" {
+            *argument = "build-std=std,panic_abort".into();
+        }
+    }
+    Ok(found)
+}
+
+/// The program that is a browser here.
+pub(crate) fn browser() -> anyhow::Result<&'static str> {
+    const OTHERS: [&str; 3] = ["chromium-browser", "google-chrome", "google-chrome-stable"];
+    let runs = |program: &&str| succeeds(Command::new(program).arg("--version"));
+    if let Some(found) = OTHERS.into_iter().find(runs) {
+        return Ok(found);
+    }
+    tool(Tool { program: "chromium", packages: &["chromium"] })?;
+    Ok("chromium")
 }
 
 /// Installs a recent compiler with its library's sources, as some Debian releases carry it beside the old one.

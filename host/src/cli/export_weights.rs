@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use super::args::{Bar, CheckpointArgs, Precision, guidance};
 use super::output::{self, print_json, write_files};
 use super::print_notes;
+use crate::cost::chips;
 use crate::export::{ExportOptions, ExportReport, Ranges, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
 use crate::schedule::{Ddim, Solver};
 use crate::text::visible;
@@ -341,5 +342,7 @@ fn table(args: &Args, report: &ExportReport) -> Result<String, std::fmt::Error> 
     )?;
     writeln!(text, "  MACs a step  {:>12}", report.macs_per_step)?;
     writeln!(text, "  parameters   {:>12}", report.params)?;
+    text.push('\n');
+    text += &chips::table(&report.chips, report.steps as u32);
     Ok(text)
 }

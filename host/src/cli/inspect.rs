@@ -9,6 +9,7 @@ use waft::format::{NONE, Op, Upsample};
 
 use super::args::check_extension;
 use super::output::{self, print_json, write_whole};
+use crate::cost::chips;
 use crate::export::precision_name;
 use crate::report::{self, Memory, memory_map};
 use crate::shipped;
@@ -62,6 +63,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             "classes": model.classes(),
             "unconditional_class": model.unconditional_class(),
             "timesteps": lists,
+            "chips": chips::costs(&model),
             "ops": ops.iter().map(|(text, op)| json!({ "op": kind(op), "description": text })).collect::<Vec<_>>(),
             "tensors": memory.iter().map(|m| json!({
                 "offset": m.tensor.offset, "bytes": m.tensor.bytes, "first": m.tensor.first, "last": m.tensor.last,
@@ -85,7 +87,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     for list in &lists {
         writeln!(text, "  {} steps: {list:?}", list.len())?;
     }
-    text.push('\n');
+    let steps = lists.first().map_or(0, |list| list.len() as u32);
+    text += "\n";
+    text += &chips::table(&chips::costs(&model), steps);
+    text += "\n";
     for (index, (description, _)) in ops.iter().enumerate() {
         writeln!(text, "{index:>4}  {description}")?;
     }

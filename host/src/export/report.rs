@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::file::File;
 use super::prepared::Prepared;
 use super::{ExportError, precision_name};
+use crate::cost::chips::{self, ChipCost};
 use crate::plan::materialized_bytes;
 
 /// What came out.
@@ -30,6 +31,8 @@ pub struct ExportReport {
     pub steps: usize,
     /// Steps of all lists.
     pub step_lists: Vec<usize>,
+    /// What it means for chips: whether it fits, and how long a picture takes.
+    pub chips: Vec<ChipCost>,
     /// What to know about the result.
     pub notes: Vec<String>,
     /// Error of every activation against `f32` on the same samples.
@@ -64,6 +67,7 @@ impl ExportReport {
             precision: precision_name(model.precision()),
             steps: step_lists.first().copied().unwrap_or(0),
             step_lists,
+            chips: chips::costs(&model),
             notes: vec![],
             tensors,
         })

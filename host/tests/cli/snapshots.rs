@@ -14,6 +14,8 @@ fn snapshot(name: &str, arguments: &[&str]) {
             (r"waft \d+\.\d+\.\d+\S*", "waft [VERSION]"),
             (r"(/[^\s/:]+)+/(goldens|models)/", "[REPOSITORY]/$2/"),
             (r"/\S*/\.tmp\w+", "[FOLDER]"),
+            // Estimates change with the kernels.
+            (r" +(\d+\.\d\d|unknown)  (yes|no)", " [SECONDS]  $2"),
             (r"\(os error \d+\)", "(os error [N])"),
         ],
         omit_expression => true,

@@ -4,14 +4,21 @@
 //! run. Every function checks its arguments for null and answers with a status; none allocates or panics.
 #![no_std]
 
-use core::ffi::{c_char, c_void};
+mod status;
+mod weights;
+
+use core::ffi::c_void;
 use core::mem::{align_of, size_of};
 use core::ptr::{addr_of, addr_of_mut, slice_from_raw_parts, slice_from_raw_parts_mut};
 
 use waft_core::noise::Seed;
-use waft_core::{
-    Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Session, SessionError,
-};
+use waft_core::{Guidance, Model, Noise, Original, Request, Run, Session};
+
+pub use status::{WaftStatus, waft_strerror};
+pub use weights::WaftRead;
+
+use status::{of_model, of_request, of_run, of_session};
+use weights::Weights;
 
 /// Bytes of memory for a context, on any target.
 pub const WAFT_CONTEXT_BYTES: usize = 512;
@@ -20,56 +27,14 @@ pub const WAFT_NO_CLASS: i32 = -1;
 /// Guidance of 1: the conditional prediction alone. Guidance has 16 fractional bits.
 pub const WAFT_GUIDANCE_NONE: i32 = 1 << 16;
 
-/// What a function answers.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum WaftStatus {
-    /// Done; of `waft_step`: the picture is complete.
-    Ok = 0,
-    /// There is more to do: call `waft_step` again.
-    More = 1,
-    /// An argument is a null pointer.
-    Null = 2,
-    /// The context's memory is too small or not aligned to 8.
-    Context = 3,
-    /// Not a model file, of another version, or truncated.
-    ModelFormat = 4,
-    /// The model file is damaged.
-    ModelDamaged = 5,
-    /// The model does not start at a multiple of 4.
-    ModelMisaligned = 6,
-    /// The library was built without the model's precision or one of its operations.
-    ModelUnsupported = 7,
-    /// The arena is smaller than the model needs.
-    ArenaTooSmall = 8,
-    /// The arena does not start at a multiple of 16.
-    ArenaMisaligned = 9,
-    /// The model carries no list of that many steps.
-    Steps = 10,
-    /// There is no such class, or a class is missing.
-    Class = 11,
-    /// The model was exported without guidance.
-    Guidance = 12,
-    /// The model can predict but not sample.
-    NotASampler = 13,
-    /// No picture was begun, or it was cancelled or failed.
-    Idle = 14,
-    /// The picture is not complete yet.
-    Incomplete = 15,
-    /// The noise function had no more numbers.
-    NoiseExhausted = 16,
-    /// The model's bytes changed under the run.
-    Corrupt = 17,
-    /// A picture to start from, or its mask, has another size, or the first step does not exist.
-    Original = 18,
-}
-
 /// What a model file says of itself.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct WaftInfo {
     /// Bytes that its arena needs, aligned to 16.
     pub arena_bytes: usize,
+    /// Bytes of the weights' own file, which `waft_set_weights` is for; 0 if the model file carries them.
+    pub weights_bytes: u32,
     /// Rows of the picture.
     pub height: usize,
     /// Columns of the picture.
@@ -147,12 +112,73 @@ pub struct WaftImage {
 pub struct WaftContext {
     model: Model<'static>,
     arena: *mut [u8],
-    run: Option<Run<'static, 'static, Source>>,
-    /// What `run` borrows.
-    session: Option<Session<'static>>,
+    /// A function of the caller runs, or may: it must not come back.
+    busy: bool,
+    /// Absent only while it changes.
+    state: Option<State>,
+}
+
+/// What a context is at.
+enum State {
+    Ready(Session<'static, Weights>),
+    Drawing(Run<'static, Source, Weights>),
+}
+
+impl State {
+    /// The session; a picture in progress is abandoned.
+    fn into_session(self) -> Session<'static, Weights> {
+        match self {
+            State::Ready(session) => session,
+            State::Drawing(run) => run.into_session(),
+        }
+    }
 }
 
 const _: () = assert!(size_of::<WaftContext>() <= WAFT_CONTEXT_BYTES && align_of::<WaftContext>() <= 8);
+
+/// A block of the caller's memory.
+#[derive(Clone, Copy)]
+struct Block {
+    start: usize,
+    len: usize,
+}
+
+impl Block {
+    fn of<T>(start: *const T, len: usize) -> Self {
+        Self { start: start.addr(), len }
+    }
+
+    /// The place of one value.
+    fn at<T>(place: *const T) -> Self {
+        Self::of(place, size_of::<T>())
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        let ends_before = |a: Self, b: Self| a.start.saturating_add(a.len) <= b.start;
+        self.len > 0 && other.len > 0 && !ends_before(self, other) && !ends_before(other, self)
+    }
+}
+
+/// The state of a context that is open and at rest, apart from what the function reads and writes for its caller.
+///
+/// # Safety
+/// `context` is null or open.
+unsafe fn enter<'c>(context: *mut WaftContext, uses: &[Block]) -> Result<&'c mut Option<State>, WaftStatus> {
+    if context.is_null() {
+        return Err(WaftStatus::Null);
+    }
+    // SAFETY: the caller's promise; no reference to these two fields exists.
+    let (busy, arena) = unsafe { (addr_of!((*context).busy).read(), addr_of!((*context).arena).read()) };
+    if busy {
+        return Err(WaftStatus::Busy);
+    }
+    let own = [Block::of(context, size_of::<WaftContext>()), Block::of(arena.cast::<u8>(), arena.len())];
+    if uses.iter().any(|&block| own.iter().any(|own| own.overlaps(block))) {
+        return Err(WaftStatus::Overlap);
+    }
+    // SAFETY: the caller's promise; whoever held the state would have been busy.
+    Ok(unsafe { &mut *addr_of_mut!((*context).state) })
+}
 
 /// Where a run's noise comes from.
 enum Source {
@@ -173,66 +199,6 @@ impl Noise for Source {
     }
 }
 
-fn of_model(error: ModelError) -> WaftStatus {
-    match error {
-        ModelError::Checksum { .. } | ModelError::Malformed { .. } => WaftStatus::ModelDamaged,
-        _ => WaftStatus::ModelFormat,
-    }
-}
-
-fn of_session(error: SessionError) -> WaftStatus {
-    match error {
-        SessionError::ArenaTooSmall { .. } => WaftStatus::ArenaTooSmall,
-        SessionError::ArenaMisaligned => WaftStatus::ArenaMisaligned,
-        SessionError::ModelMisaligned => WaftStatus::ModelMisaligned,
-        _ => WaftStatus::ModelUnsupported,
-    }
-}
-
-fn of_request(error: RequestError) -> WaftStatus {
-    match error {
-        RequestError::Steps { .. } => WaftStatus::Steps,
-        RequestError::GuidanceUnavailable => WaftStatus::Guidance,
-        RequestError::NotASampler => WaftStatus::NotASampler,
-        RequestError::Class { .. } | RequestError::Unconditional | RequestError::ClassMissing => WaftStatus::Class,
-        _ => WaftStatus::Original,
-    }
-}
-
-fn of_run(error: RunError) -> WaftStatus {
-    match error {
-        RunError::NoiseExhausted { .. } => WaftStatus::NoiseExhausted,
-        _ => WaftStatus::Corrupt,
-    }
-}
-
-/// What a status means, in English; never null.
-#[unsafe(no_mangle)]
-pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
-    const TEXTS: [&core::ffi::CStr; 19] = [
-        c"done",
-        c"there is more to do",
-        c"an argument is a null pointer",
-        c"the context's memory is too small or not aligned to 8",
-        c"not a model file of this version, or truncated",
-        c"the model file is damaged; copy it again",
-        c"the model does not start at a multiple of 4",
-        c"the library was built without the model's precision or operations",
-        c"the arena is smaller than the model needs",
-        c"the arena does not start at a multiple of 16",
-        c"the model carries no list of that many steps",
-        c"there is no such class, or a class is missing",
-        c"the model was exported without guidance",
-        c"the model can predict but not sample",
-        c"no picture was begun, or it was cancelled or failed",
-        c"the picture is not complete yet",
-        c"the noise function had no more numbers",
-        c"the model's bytes changed under the run",
-        c"the picture to start from or its mask has another size, or the model cannot start from it there",
-    ];
-    TEXTS.get(status as usize).unwrap_or(&c"unknown status").as_ptr()
-}
-
 /// Checks a model file and tells what it needs.
 ///
 /// # Safety
@@ -249,18 +215,27 @@ pub unsafe extern "C" fn waft_inspect(model: *const u8, model_len: usize, info: 
     };
     let [height, width, channels] = model.image_shape();
     let steps = model.schedule(0).map_or(0, |schedule| schedule.steps);
-    let found =
-        WaftInfo { arena_bytes: model.arena_bytes(), height, width, channels, classes: model.classes().into(), steps };
+    let found = WaftInfo {
+        arena_bytes: model.arena_bytes(),
+        weights_bytes: model.header().weights_bytes,
+        height,
+        width,
+        channels,
+        classes: model.classes().into(),
+        steps,
+    };
     // SAFETY: the caller's promise.
     unsafe { info.write(found) };
     WaftStatus::Ok
 }
 
 /// Checks a model file completely and opens a context in `memory`: `WAFT_CONTEXT_BYTES`, aligned to 8. The model and the
-/// arena stay in use until the context is; memory, model and arena must not overlap.
+/// arena stay in use until the context is; memory, model and arena must not overlap. `context` is null after a failure.
+/// There is nothing to close: a context ends when its memory is used for something else.
 ///
 /// # Safety
-/// The three blocks are valid for as long as the context is used, and only the context uses `memory` and `arena`.
+/// The three blocks are valid for as long as the context is used, and only the context uses `memory` and `arena`. Not from
+/// inside a function that waft calls, for the same memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn waft_open(
     memory: *mut c_void,
@@ -271,11 +246,24 @@ pub unsafe extern "C" fn waft_open(
     arena_len: usize,
     context: *mut *mut WaftContext,
 ) -> WaftStatus {
-    if memory.is_null() || model.is_null() || arena.is_null() || context.is_null() {
+    if context.is_null() {
+        return WaftStatus::Null;
+    }
+    let blocks = [Block::of(memory, memory_len), Block::of(model, model_len), Block::of(arena, arena_len)];
+    let [a, b, c] = blocks;
+    if blocks.iter().any(|block| block.overlaps(Block::at(context))) {
+        return WaftStatus::Overlap;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { context.write(core::ptr::null_mut()) };
+    if memory.is_null() || model.is_null() || arena.is_null() {
         return WaftStatus::Null;
     }
     if memory_len < size_of::<WaftContext>() || !memory.addr().is_multiple_of(align_of::<WaftContext>()) {
         return WaftStatus::Context;
+    }
+    if a.overlaps(b) || a.overlaps(c) || b.overlaps(c) {
+        return WaftStatus::Overlap;
     }
     // SAFETY: the caller's promise.
     let model = match Model::from_bytes(unsafe { &*slice_from_raw_parts(model, model_len) }) {
@@ -284,28 +272,40 @@ pub unsafe extern "C" fn waft_open(
     };
     let place: *mut WaftContext = memory.cast();
     let arena = slice_from_raw_parts_mut(arena, arena_len);
-    // SAFETY: the place is large enough and aligned; nothing in it needs dropping.
-    unsafe { place.write(WaftContext { model, arena, run: None, session: None }) };
-    // SAFETY: just written; opening a session checks arena and features.
-    if let Err(error) = unsafe { session(place) } {
-        return error;
+    // SAFETY: the place is large enough and aligned; nothing in it needs dropping. The model does not move and outlives the
+    // session; its field is only reached through this reference from now on, and the arena only through the session.
+    let session = unsafe {
+        place.write(WaftContext { model, arena, busy: false, state: None });
+        let model: &'static Model<'static> = &*addr_of!((*place).model);
+        Session::with_weights(model, &mut *arena, Weights::NONE)
+    };
+    match session {
+        // SAFETY: just written; the caller's promise.
+        Ok(session) => unsafe {
+            *addr_of_mut!((*place).state) = Some(State::Ready(session));
+            context.write(place);
+            WaftStatus::Ok
+        },
+        Err(error) => of_session(error),
     }
-    // SAFETY: the caller's promise.
-    unsafe { context.write(place) };
-    WaftStatus::Ok
 }
 
-/// A new session over the context's model and arena; what borrowed the old one must be gone.
+/// Names the function that reads the weights of a model that streams them, before the first picture; `user` is handed to it.
+/// A picture that was in progress is abandoned. Needs a library that was built with the feature `stream`.
 ///
 /// # Safety
-/// `context` is open, and no run of it exists.
-unsafe fn session(context: *mut WaftContext) -> Result<&'static mut Session<'static>, WaftStatus> {
-    // SAFETY: the context does not move and outlives what it holds; its fields are only reached through pointers.
-    unsafe {
-        let model: &'static Model<'static> = &*addr_of!((*context).model);
-        let session = Session::new(model, &mut *(*context).arena).map_err(of_session)?;
-        Ok((*addr_of_mut!((*context).session)).insert(session))
-    }
+/// `context` is open, and `read` can be called with `user` for as long as the context is used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waft_set_weights(context: *mut WaftContext, read: WaftRead, user: *mut c_void) -> WaftStatus {
+    // SAFETY: the caller's promise.
+    let state = match unsafe { enter(context, &[]) } {
+        Ok(state) => state,
+        Err(status) => return status,
+    };
+    let Some(mut session) = state.take().map(State::into_session) else { return WaftStatus::Idle };
+    let taken = session.weights().set(read, user);
+    *state = Some(State::Ready(session));
+    if taken { WaftStatus::Ok } else { WaftStatus::ModelUnsupported }
 }
 
 /// Seed 0, no class, the model's default list of steps, guidance 1.
@@ -333,11 +333,17 @@ pub extern "C" fn waft_default_request() -> WaftRequest {
 /// until the run ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const WaftRequest) -> WaftStatus {
-    if context.is_null() || request.is_null() {
+    if request.is_null() {
         return WaftStatus::Null;
     }
     // SAFETY: the caller's promise.
     let asked = unsafe { *request };
+    let reads = [Block::of(asked.original, asked.original_len), Block::of(asked.mask, asked.mask_len)];
+    // SAFETY: the caller's promise.
+    let state = match unsafe { enter(context, &reads) } {
+        Ok(state) => state,
+        Err(status) => return status,
+    };
     let mut request = Request::new().guidance(Guidance::from_bits(asked.guidance));
     if asked.class_ != WAFT_NO_CLASS {
         let Ok(class) = u16::try_from(asked.class_) else { return WaftStatus::Class };
@@ -350,44 +356,51 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
         Some(function) => Source::Caller(function, asked.user),
         None => Source::Seed(Seed::new(asked.seed)),
     };
-    // SAFETY: the context is open; the run is gone before its session is replaced.
-    unsafe {
-        *addr_of_mut!((*context).run) = None;
-        let session = match session(context) {
-            Ok(session) => session,
-            Err(status) => return status,
-        };
-        let run = if asked.original.is_null() {
-            session.sample_with(request, noise)
-        } else {
-            let mut original = Original::new(&*slice_from_raw_parts(asked.original, asked.original_len));
-            if !asked.mask.is_null() {
-                original = original.mask(&*slice_from_raw_parts(asked.mask, asked.mask_len));
-            }
-            session.sample_from_with(request.start(asked.start), original, noise)
-        };
-        match run {
-            Ok(run) => *addr_of_mut!((*context).run) = Some(run),
-            Err(error) => return of_request(error),
+    let Some(mut session) = state.take().map(State::into_session) else { return WaftStatus::Idle };
+    if session.model().header().weights_bytes > 0 && session.weights().are_missing() {
+        *state = Some(State::Ready(session));
+        return WaftStatus::WeightsMissing;
+    }
+    // SAFETY: the caller's promise.
+    let read = |start: *const u8, len: usize| unsafe { &*slice_from_raw_parts(start, len) };
+    let original = (!asked.original.is_null()).then(|| {
+        request = request.start(asked.start);
+        let original = Original::new(read(asked.original, asked.original_len));
+        if asked.mask.is_null() { original } else { original.mask(read(asked.mask, asked.mask_len)) }
+    });
+    match session.into_run_from(request, original, noise) {
+        Ok(run) => {
+            *state = Some(State::Drawing(run));
+            WaftStatus::Ok
+        }
+        Err((session, error)) => {
+            *state = Some(State::Ready(session));
+            of_request(error)
         }
     }
-    WaftStatus::Ok
 }
 
 /// Does a bounded slice of work: `WAFT_STATUS_MORE` until the picture is complete, then `WAFT_STATUS_OK`. After an error
-/// the picture is abandoned. `progress` may be null.
+/// the picture is abandoned, but for those of streamed weights, which another call asks for again. `progress` may be null.
+/// Functions of the caller are called from here, and must call nothing of waft with the same context.
 ///
 /// # Safety
 /// `context` is open; `progress` is null or points to one writable value.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn waft_step(context: *mut WaftContext, progress: *mut WaftProgress) -> WaftStatus {
-    if context.is_null() {
-        return WaftStatus::Null;
-    }
-    // SAFETY: the caller's promise; the run is the only thing that uses session and arena.
-    let place = unsafe { &mut *addr_of_mut!((*context).run) };
-    let Some(run) = place else { return WaftStatus::Idle };
-    match run.step() {
+    let writes = Block::of(progress, if progress.is_null() { 0 } else { size_of::<WaftProgress>() });
+    // SAFETY: the caller's promise.
+    let state = match unsafe { enter(context, &[writes]) } {
+        Ok(state) => state,
+        Err(status) => return status,
+    };
+    let Some(State::Drawing(run)) = state else { return WaftStatus::Idle };
+    // SAFETY: the context is open; the flag is reached through its place alone.
+    let busy = |busy: bool| unsafe { addr_of_mut!((*context).busy).write(busy) };
+    busy(true);
+    let result = run.step();
+    busy(false);
+    match result {
         Ok(Some(now)) => {
             if !progress.is_null() {
                 let now = WaftProgress { step: now.step, steps: now.steps, slice: now.slice, slices: now.slices };
@@ -398,8 +411,11 @@ pub unsafe extern "C" fn waft_step(context: *mut WaftContext, progress: *mut Waf
         }
         Ok(None) => WaftStatus::Ok,
         Err(error) => {
-            *place = None;
-            of_run(error)
+            let status = of_run(error);
+            if !matches!(status, WaftStatus::WeightsUnreadable | WaftStatus::WeightsDamaged) {
+                *state = state.take().map(|state| State::Ready(state.into_session()));
+            }
+            status
         }
     }
 }
@@ -410,11 +426,15 @@ pub unsafe extern "C" fn waft_step(context: *mut WaftContext, progress: *mut Waf
 /// `context` is open, `image` points to one writable value.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn waft_get_image(context: *mut WaftContext, image: *mut WaftImage) -> WaftStatus {
-    if context.is_null() || image.is_null() {
+    if image.is_null() {
         return WaftStatus::Null;
     }
     // SAFETY: the caller's promise.
-    let Some(run) = (unsafe { &mut *addr_of_mut!((*context).run) }) else { return WaftStatus::Idle };
+    let state = match unsafe { enter(context, &[Block::at(image)]) } {
+        Ok(state) => state,
+        Err(status) => return status,
+    };
+    let Some(State::Drawing(run)) = state else { return WaftStatus::Idle };
     let Some(found) = run.image() else { return WaftStatus::Incomplete };
     let found = WaftImage {
         data: found.data().as_ptr(),
@@ -433,15 +453,18 @@ pub unsafe extern "C" fn waft_get_image(context: *mut WaftContext, image: *mut W
 /// `context` is open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn waft_cancel(context: *mut WaftContext) -> WaftStatus {
-    if context.is_null() {
-        return WaftStatus::Null;
-    }
     // SAFETY: the caller's promise.
-    unsafe { *addr_of_mut!((*context).run) = None };
-    WaftStatus::Ok
+    match unsafe { enter(context, &[]) } {
+        Ok(state) => {
+            *state = state.take().map(|state| State::Ready(state.into_session()));
+            WaftStatus::Ok
+        }
+        Err(status) => status,
+    }
 }
 
 /// Links only if no panic path survives in what the program uses.
+#[cfg(not(debug_assertions))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     unsafe extern "C" {
@@ -450,4 +473,13 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     }
     // SAFETY: a program that contains this call does not link.
     unsafe { waft_panic_path_survives() }
+}
+
+/// The debug profile checks for overflow, which panics: it stops here, where a debugger finds it.
+#[cfg(debug_assertions)]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
 }

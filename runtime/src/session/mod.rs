@@ -15,6 +15,7 @@ pub use request::Request;
 pub use run::{Progress, Run};
 pub use samples::{Samples, SamplesMut};
 
+use run::Start;
 use walk::Walk;
 
 use crate::error::{RequestError, RunError, SessionError};
@@ -92,7 +93,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
     ///
     /// # Errors
     /// If the model cannot draw what is asked for.
-    pub fn sample(&mut self, request: Request) -> Result<Run<'_, 'a, Seed, W>, RequestError> {
+    pub fn sample(&mut self, request: Request) -> Result<Run<'_, Seed, &mut W>, RequestError> {
         self.sample_with(request, Seed::new(request.seed))
     }
 
@@ -100,8 +101,9 @@ impl<'a, W: WeightSource> Session<'a, W> {
     ///
     /// # Errors
     /// If the model cannot draw what is asked for.
-    pub fn sample_with<N: Noise>(&mut self, request: Request, noise: N) -> Result<Run<'_, 'a, N, W>, RequestError> {
-        Run::new(self, request, noise, None)
+    pub fn sample_with<N: Noise>(&mut self, request: Request, noise: N) -> Result<Run<'_, N, &mut W>, RequestError> {
+        let start = Start::new(self.model, request, None)?;
+        Ok(Run::new(self.lend(), start, noise))
     }
 
     /// Starts from a picture rather than from noise alone, or redraws a part of one.
@@ -112,7 +114,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
         &'s mut self,
         request: Request,
         original: Original<'s>,
-    ) -> Result<Run<'s, 'a, Seed, W>, RequestError> {
+    ) -> Result<Run<'s, Seed, &'s mut W>, RequestError> {
         self.sample_from_with(request, original, Seed::new(request.seed))
     }
 
@@ -125,8 +127,71 @@ impl<'a, W: WeightSource> Session<'a, W> {
         request: Request,
         original: Original<'s>,
         noise: N,
-    ) -> Result<Run<'s, 'a, N, W>, RequestError> {
-        Run::new(self, request, noise, Some(original))
+    ) -> Result<Run<'s, N, &'s mut W>, RequestError> {
+        let start = Start::new(self.model, request, Some(original))?;
+        Ok(Run::new(self.lend(), start, noise))
+    }
+
+    /// The same session for as long as a run borrows it.
+    fn lend(&mut self) -> Session<'_, &mut W> {
+        Session { model: self.model, arena: &mut *self.arena, weights: &mut self.weights }
+    }
+
+    /// Starts a picture as [`sample`](Self::sample) does, in a run that owns the session until
+    /// [`Run::into_session`] gives it back: for state machines that keep a run between calls.
+    ///
+    /// ```
+    /// # use waft::{Error, Request, Run, Session, noise::Seed};
+    /// enum Painter {
+    ///     Ready(Session<'static>),
+    ///     Drawing(Run<'static, Seed>),
+    /// }
+    ///
+    /// impl Painter {
+    ///     /// Does a bounded slice of work, in a task or a timer's interrupt; what to do next time.
+    ///     fn poll(self, request: Request, show: impl FnOnce(&[u8])) -> Result<Self, Error> {
+    ///         match self {
+    ///             Self::Ready(session) => Ok(Self::Drawing(session.into_run(request).map_err(|(_, error)| error)?)),
+    ///             Self::Drawing(mut run) => match run.step()? {
+    ///                 Some(_progress) => Ok(Self::Drawing(run)),
+    ///                 None => {
+    ///                     run.image().map(|image| show(image.data()));
+    ///                     Ok(Self::Ready(run.into_session()))
+    ///                 }
+    ///             },
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// If the model cannot draw what is asked for; with the session, unchanged.
+    pub fn into_run(self, request: Request) -> Result<Run<'a, Seed, W>, (Self, RequestError)> {
+        self.into_run_with(request, Seed::new(request.seed))
+    }
+
+    /// The same from the caller's noise; the request's seed is ignored.
+    ///
+    /// # Errors
+    /// If the model cannot draw what is asked for; with the session, unchanged.
+    pub fn into_run_with<N: Noise>(self, request: Request, noise: N) -> Result<Run<'a, N, W>, (Self, RequestError)> {
+        self.into_run_from(request, None, noise)
+    }
+
+    /// The same from a picture, if one is given.
+    ///
+    /// # Errors
+    /// If the model cannot draw what is asked for, or the picture has another size; with the session, unchanged.
+    pub fn into_run_from<N: Noise>(
+        self,
+        request: Request,
+        original: Option<Original<'a>>,
+        noise: N,
+    ) -> Result<Run<'a, N, W>, (Self, RequestError)> {
+        match Start::new(self.model, request, original) {
+            Ok(start) => Ok(Run::new(self, start, noise)),
+            Err(error) => Err((self, error)),
+        }
     }
 
     /// Starts one network call at step `step` of the model's step list number `schedule`, on the sample that
@@ -149,7 +214,9 @@ impl<'a, W: WeightSource> Session<'a, W> {
         Ok(Prediction { session: self, walk: Walk::default(), schedule, step, class })
     }
 
-    /// The sample that the network reads, to be written before [`predict`](Self::predict).
+    /// The sample that the network reads, to be written before [`predict`](Self::predict): values in (row, column,
+    /// channel) order, [`Model::image_shape`] for a model that draws pictures, −1 for black and 1 for white; noise of
+    /// standard deviation 1 at the first step. Their unit is [`SamplesMut`]'s. `None` only if the model's bytes changed.
     pub fn input(&mut self) -> Option<SamplesMut<'_>> {
         let tensor = self.model.tensor(self.model.header().sample)?;
         let bytes = self.arena.get_mut(tensor.range())?;

@@ -48,7 +48,8 @@ impl<W: WeightSource> Prediction<'_, '_, W> {
         self.session.tensor_bytes(id)
     }
 
-    /// The model output, once the call is complete.
+    /// The model output, once the call is complete: epsilon, v or the clean sample, whatever the network was trained to
+    /// predict, values in (row, column, channel) order and in the unit of [`Samples`].
     pub fn output(&self) -> Option<Samples<'_>> {
         if self.walk.op < self.session.model.ops() {
             return None;

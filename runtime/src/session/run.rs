@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use bytemuck::Zeroable;
+
 use super::walk::{Advance, Walk};
 use super::{Image, Original, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
@@ -46,58 +48,71 @@ enum Stage {
     Converted,
 }
 
-/// A picture in progress. Dropping it abandons the picture; the session is ready for the next.
+/// A picture in progress, with the session that it uses: lent, `Run<'_, N, &mut W>`, by [`Session::sample`], or owned, after
+/// [`Session::into_run`]. Dropping it abandons the picture; a session that lent itself is ready for the next.
 #[derive(Debug)]
-pub struct Run<'s, 'a, N, W = Resident> {
-    session: &'s mut Session<'a, W>,
+pub struct Run<'a, N, W = Resident> {
+    session: Session<'a, W>,
     noise: N,
     schedule: Schedule,
     class: u16,
     guidance: Guidance,
     sample: Tensor,
-    original: Option<Original<'s>>,
+    original: Option<Original<'a>>,
     first: u32,
     stage: Stage,
     progress: Progress,
 }
 
-impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
-    /// Checks the request and starts.
+/// What a model makes of a request.
+#[derive(Debug)]
+pub(super) struct Start<'a> {
+    request: Request,
+    schedule: Schedule,
+    class: u16,
+    original: Option<Original<'a>>,
+}
+
+impl<'a> Start<'a> {
+    /// Checks the request.
     pub(super) fn new(
-        session: &'s mut Session<'a, W>,
+        model: &Model<'_>,
         request: Request,
-        noise: N,
-        original: Option<Original<'s>>,
+        original: Option<Original<'a>>,
     ) -> Result<Self, RequestError> {
-        let model = session.model;
         let (schedule, class) = request.resolve(model)?;
-        let first = request.first_step();
         match &original {
             Some(original) => original.check(model, &request, &schedule)?,
-            None if first > 0 => return Err(RequestError::StartNeedsOriginal),
+            None if request.first_step() > 0 => return Err(RequestError::StartNeedsOriginal),
             None => {}
         }
-        let sample = model.tensor(model.header().sample).ok_or(RequestError::NotASampler)?;
-        let guided = request.guidance != Guidance::NONE;
+        Ok(Self { request, schedule, class, original })
+    }
+}
+
+impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
+    /// Before the first slice.
+    pub(super) fn new(session: Session<'a, W>, start: Start<'a>, noise: N) -> Self {
+        let Start { request, schedule, class, original } = start;
+        let (guidance, first) = (request.guidance, request.first_step());
+        let model = session.model;
+        // Resolving the request has found the tensor.
+        let sample = model.tensor(model.header().sample).unwrap_or(Tensor::zeroed());
         let chunks = sample.len().div_ceil(CHUNK) as u32;
         let network: u32 = (0..model.ops())
             .filter_map(|index| model.op(index))
             .fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)));
-        let passes = if guided { 2 } else { 1 };
+        let passes = if guidance == Guidance::NONE { 1 } else { 2 };
         let slices = network.saturating_mul(passes).saturating_add(chunks).saturating_mul(schedule.steps - first);
         debug!("waft: {} steps of {} calls", schedule.steps, passes);
-        Ok(Run {
-            session,
-            noise,
-            schedule,
-            class,
-            guidance: request.guidance,
-            sample,
-            original,
-            first,
-            stage: Stage::Noise { chunk: 0 },
-            progress: Progress { step: first, steps: schedule.steps, slice: 0, slices: slices.saturating_add(chunks) },
-        })
+        let progress = Progress { step: first, steps: schedule.steps, slice: 0, slices: slices.saturating_add(chunks) };
+        let stage = Stage::Noise { chunk: 0 };
+        Self { session, noise, schedule, class, guidance, sample, original, first, stage, progress }
+    }
+
+    /// The session, ready for the next picture; one that is not complete is abandoned.
+    pub fn into_session(self) -> Session<'a, W> {
+        self.session
     }
 
     /// Does a bounded slice of work: part of one row of one layer, or some elements of the sample; or reads a piece of
@@ -160,7 +175,8 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
         self.progress
     }
 
-    /// The sample: noise at first, the picture at the end. `None` once [`image`](Self::image) has replaced it.
+    /// The sample: noise at first, the picture at the end, −1 for black and 1 for white, values in (row, column, channel)
+    /// order and in the unit of [`Samples`]. `None` once [`image`](Self::image) has replaced it.
     pub fn sample(&self) -> Option<Samples<'_>> {
         if matches!(self.stage, Stage::Converted) {
             return None;
@@ -168,7 +184,8 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
         self.session.samples(self.session.model.header().sample)
     }
 
-    /// The picture, once complete. The first call turns the sample into bytes, in place.
+    /// The picture, once complete: bytes in (row, column, channel) order. The first call turns the sample into bytes, in
+    /// place.
     pub fn image(&mut self) -> Option<Image<'_>> {
         let bytes = self.session.arena.get_mut(self.sample.range())?;
         if matches!(self.stage, Stage::Sampled) {
@@ -266,7 +283,7 @@ impl<'s, 'a, N: Noise, W: WeightSource> Run<'s, 'a, N, W> {
     /// Moves part of the sample to the next step.
     fn update<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
         let elements = self.elements(chunk);
-        let Session { model, arena, .. } = &mut *self.session;
+        let Session { model, arena, .. } = &mut self.session;
         let at = self.schedule.rows as usize + self.progress.step as usize * STEP_BYTES;
         let step = S::Step::read(model.bytes(), at);
         let draw = self.progress.step + 1;

@@ -1,23 +1,26 @@
-//! Values of a sample, as the caller sees them.
+//! Values of a sample, as the caller sees them: a picture's −1 to 1, and what noise adds to it, in (row, column, channel)
+//! order.
 
 use crate::format::Precision;
 use crate::ops::{view, view_mut};
 
-/// Values of a sample or a model output, in the precision's own type.
+/// Values of a sample or a model output, in the precision's own type, (row, column, channel) order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Samples<'a> {
-    /// `i8` precision: 20 fractional bits.
+    /// `i8` precision: 20 fractional bits, so that 1 is `1 << 20` ([`SAMPLE_BITS`](crate::fixed::SAMPLE_BITS)) and the range
+    /// −2048 to 2048.
     Fixed(&'a [i32]),
-    /// Float precisions.
+    /// `f16` and `f32` precisions.
     Float(&'a [f32]),
 }
 
-/// Values to write, in the precision's own type.
+/// Values to write, in the precision's own type, (row, column, channel) order.
 #[derive(Debug, PartialEq)]
 pub enum SamplesMut<'a> {
-    /// `i8` precision: 20 fractional bits.
+    /// `i8` precision: 20 fractional bits, so that 1 is `1 << 20` ([`SAMPLE_BITS`](crate::fixed::SAMPLE_BITS)) and the range
+    /// −2048 to 2048.
     Fixed(&'a mut [i32]),
-    /// Float precisions.
+    /// `f16` and `f32` precisions.
     Float(&'a mut [f32]),
 }
 

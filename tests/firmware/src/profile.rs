@@ -1,4 +1,4 @@
-//! What each operation of the network takes, summed over the run, and what it computes.
+//! What each operation of the network takes in one call, what it computes, and what the sampler takes around it.
 
 use crate::board::print;
 use crate::{print_hex, print_value};
@@ -15,24 +15,37 @@ struct Operation {
     checksum: u32,
 }
 
-/// All operations.
-pub struct Profile([Operation; OPERATIONS]);
+/// One step.
+pub struct Profile {
+    operations: [Operation; OPERATIONS],
+    /// Ticks before the first operation.
+    noise: u64,
+    /// Ticks after the last one.
+    update: u64,
+}
 
 impl Default for Profile {
     fn default() -> Self {
-        Self([Operation::default(); OPERATIONS])
+        Self { operations: [Operation::default(); OPERATIONS], noise: 0, update: 0 }
     }
 }
 
 impl Profile {
     fn of(&mut self, index: u16) -> Option<&mut Operation> {
-        self.0.get_mut(usize::from(index))
+        self.operations.get_mut(usize::from(index))
     }
 
-    /// Counts a step, if it was one of an operation.
+    /// Counts a slice, of an operation or of the sampler.
     pub fn add(&mut self, operation: Option<u16>, ticks: u64) {
-        if let Some(operation) = operation.and_then(|index| self.of(index)) {
-            operation.ticks += ticks;
+        let has_begun = self.operations.first().is_some_and(|first| first.ticks > 0);
+        match operation {
+            Some(index) => {
+                if let Some(operation) = self.of(index) {
+                    operation.ticks += ticks;
+                }
+            }
+            None if has_begun => self.update += ticks,
+            None => self.noise += ticks,
         }
     }
 
@@ -43,9 +56,11 @@ impl Profile {
         }
     }
 
-    /// Prints the operations that took any time.
+    /// Prints the operations that took any time, and the sampler's parts.
     pub fn print(&self) {
-        for (index, operation) in (0u16..).zip(&self.0).filter(|(_, operation)| operation.ticks > 0) {
+        print_value("noise=", self.noise);
+        print_value("update=", self.update);
+        for (index, operation) in (0u16..).zip(&self.operations).filter(|(_, operation)| operation.ticks > 0) {
             print_of("op", index, operation.ticks);
             print_of("crc", index, operation.checksum.into());
         }

@@ -10,7 +10,8 @@ use crate::repository::{cargo, root, run};
 use crate::setup;
 
 /// Board examples in runtime/boards, and what they are built for.
-pub(super) const EXAMPLES: [(&str, &str); 4] = [
+pub(super) const EXAMPLES: [(&str, &str); 5] = [
+    ("rp2040", "thumbv6m-none-eabi"),
     ("rp2350", "thumbv8m.main-none-eabihf"),
     ("nrf52840", "thumbv7em-none-eabihf"),
     ("stm32f429", "thumbv7em-none-eabihf"),

@@ -1,8 +1,9 @@
 //! The firmware draws the host's images on every target, within its limits, without a panic path or a float routine.
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use waft::{Model, Precision};
 use waft_host::checkpoint::Checkpoint;
+use waft_host::cost;
 use waft_host::export::{Export, ExportOptions, Recipe, export};
 use waft_host::sample::{Batch, Source, digest, draw};
 use waft_host::schedule::Solver;
@@ -10,7 +11,6 @@ use waft_host::shipped;
 
 use crate::boards;
 use crate::build::{self, Contents};
-use crate::c;
 use crate::counts;
 use crate::emulate::{PLAIN, Request};
 use crate::measure::{Firmware, Report};
@@ -22,7 +22,7 @@ const REQUESTS: [Request; 4] = [
     Request { class: Some(3), seed: u64::MAX, steps: Some(20), ..PLAIN },
     GUIDED,
 ];
-const GUIDED: Request = Request { class: Some(5), seed: 5, steps: Some(10), guidance: Some(2.5), ..PLAIN };
+pub(super) const GUIDED: Request = Request { class: Some(5), seed: 5, steps: Some(10), guidance: Some(2.5), ..PLAIN };
 
 /// Limits of the digits firmware's code and constants, the harness included.
 const TEXT_BYTES: [(&str, u64); 2] = [("thumbv6m-none-eabi", 34 * 1024), ("thumbv7em-none-eabihf", 40 * 1024)];
@@ -41,14 +41,15 @@ const CORTEX_M4F: &str = "thumbv7em-none-eabihf";
 pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     let bytes = shipped::find("digits", None, None, &())?;
     let digits = bytes.as_slice();
-    missing.extend(counts::compare(&every_target(digits)?)?);
+    let reports = every_target(digits)?;
+    estimates(digits, &reports)?;
+    missing.extend(counts::compare(&reports)?);
     streamed()?;
     same_image("four-bit weights", shipped::read(&shipped::models_folder().join("digits/digits-i4.waft"))?.as_slice())?;
     step_scales()?;
     looking_back()?;
     from_a_picture()?;
     no_long_step()?;
-    from_c(digits)?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
     let board = boards::find(CORTEX_M4F)?[0];
     ensure!(build::is_panic_free(board, Contents::of(half.as_slice()))?, "a panic path survives in the f16 precision");
@@ -61,7 +62,7 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
 }
 
 /// The digest of the host's image.
-fn on_host(model: &[u8], request: &Request) -> anyhow::Result<String> {
+pub(super) fn on_host(model: &[u8], request: &Request) -> anyhow::Result<String> {
     drawn(model, request, None)
 }
 
@@ -73,7 +74,7 @@ fn drawn(model: &[u8], request: &Request, original: Option<Source>) -> anyhow::R
 }
 
 /// A shipped checkpoint exported in another way.
-fn exported(name: &str, options: &ExportOptions) -> anyhow::Result<Export> {
+pub(super) fn exported(name: &str, options: &ExportOptions) -> anyhow::Result<Export> {
     let checkpoint = Checkpoint::open(shipped::models_folder().join(name).join("checkpoint"))?;
     Ok(export(&checkpoint, options, &())?)
 }
@@ -104,6 +105,25 @@ fn every_target(model: &[u8]) -> anyhow::Result<Vec<Report>> {
     }
     Ok(reports)
 }
+
+/// What `inspect` says that a picture takes is near what was counted.
+fn estimates(model: &[u8], reports: &[Report]) -> anyhow::Result<()> {
+    let parsed = Model::from_bytes(model)?;
+    let list = counts::REQUEST.on_host().schedule(&parsed)?;
+    for report in reports {
+        let Some(counted) = report.instructions else { continue };
+        let core = cost::cores().get(&report.target).with_context(|| format!("{}: {REFIT}", report.target))?;
+        let estimate = cost::of_picture(core, &parsed, &list).with_context(|| format!("{}: {REFIT}", report.target))?;
+        let percent = 100.0 * (estimate / counted as f64 - 1.0);
+        let target = &report.target;
+        ensure!(percent.abs() <= 10.0, "{target}: the estimate is {percent:+.1} % from what was counted: {REFIT}");
+    }
+    eprintln!("estimates are within 10 % of what was counted");
+    Ok(())
+}
+
+/// What to do about estimates that are wrong.
+const REFIT: &str = "fit the costs to the kernels again with `cargo xtask cost`";
 
 /// Digits with weights that pass through 16 KiB draw the resident model's image on a Cortex-M4F in 20 KiB of memory.
 fn streamed() -> anyhow::Result<()> {
@@ -184,16 +204,5 @@ fn no_long_step() -> anyhow::Result<()> {
     let step = report.max_step_instructions.unwrap_or(u64::MAX);
     ensure!(step <= STEP_INSTRUCTIONS, "emoji: a step of {step} instructions");
     eprintln!("emoji: no step longer than {step} instructions");
-    Ok(())
-}
-
-/// The C firmware draws the host's image.
-fn from_c(model: &[u8]) -> anyhow::Result<()> {
-    let expected = on_host(model, &GUIDED)?;
-    for target in c::targets() {
-        let found = c::draw(target, model, &GUIDED)?;
-        ensure!(found == expected, "C on {target}: digest {found} but the host's is {expected}");
-        eprintln!("{target}: the C firmware draws the host's image");
-    }
     Ok(())
 }

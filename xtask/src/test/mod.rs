@@ -8,9 +8,12 @@ use clap::ValueEnum;
 use crate::header;
 
 mod build;
+mod c;
 mod firmware;
 mod gpu;
+mod readme;
 mod source;
+mod web;
 
 /// Runs every test that this machine can run, and says what it could not.
 #[derive(clap::Args)]
@@ -36,6 +39,8 @@ enum Part {
     Features,
     /// The documentation builds without a warning.
     Docs,
+    /// The Rust of the READMEs compiles, on cores without atomic swaps too.
+    Readme,
     /// The oldest supported compiler builds what is published.
     Oldest,
     /// The published packages are complete and small.
@@ -52,6 +57,10 @@ enum Part {
     Kernels,
     /// The firmware on every target, and what it costs.
     Firmware,
+    /// The C interface on this computer and on bare metal, from source and from packages.
+    C,
+    /// The page in a browser draws what the core draws.
+    Web,
     /// The examples for real boards build.
     Boards,
 }
@@ -61,9 +70,9 @@ impl Part {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
     }
 
-    /// Whether it sets up what runs firmware or compiles kernels.
+    /// Whether it sets up what runs firmware or a browser, or compiles kernels.
     fn is_firmware(self) -> bool {
-        matches!(self, Self::Kernels | Self::Firmware | Self::Boards)
+        matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::C | Self::Web | Self::Boards)
     }
 
     /// Runs it. What could not be checked goes into the list.
@@ -74,6 +83,7 @@ impl Part {
             Self::Header => header::run(&header::Args { check: true }),
             Self::Features => source::features(),
             Self::Docs => source::docs(),
+            Self::Readme => readme::readme(),
             Self::Oldest => build::oldest(missing),
             Self::Packages => build::packages(),
             Self::Tests => build::tests(),
@@ -82,6 +92,8 @@ impl Part {
             Self::Driver => gpu::driver(),
             Self::Kernels => gpu::kernels(missing),
             Self::Firmware => firmware::firmware(missing),
+            Self::C => c::interface(),
+            Self::Web => web::browser(),
             Self::Boards => build::boards(),
         }
     }

@@ -7,7 +7,7 @@ use super::build::EXAMPLES;
 use crate::repository::{cargo, root, run};
 
 /// Folders that are workspaces of their own.
-const OUTSIDE: [&str; 5] = ["kernels/ptx", "runtime/c", "tests/driver", "tests/firmware", "tests/fuzz"];
+const OUTSIDE: [&str; 6] = ["kernels/ptx", "runtime/c", "runtime/web", "tests/driver", "tests/firmware", "tests/fuzz"];
 
 /// Sets of precisions, with what belongs to one of them.
 const PRECISIONS: [&str; 10] = [
@@ -45,6 +45,7 @@ pub(super) fn clippy() -> anyhow::Result<()> {
     for features in ["i8", "f16", "f32", "i8,i4,step-scales,f16,f32,attention,conditioning"] {
         outside("runtime/c", &["--no-default-features", "--features", features])?;
     }
+    outside("runtime/web", &[])?;
     outside("tests/driver", &[])?;
     outside("tests/fuzz", &[])?;
     if cfg!(all(target_arch = "x86_64", target_os = "linux")) {

@@ -1,0 +1,147 @@
+//! Chips that people have, and what a model means for them.
+
+use serde::Serialize;
+use waft::Model;
+
+use super::{cores, of_picture};
+
+/// A microcontroller, with the flash of its usual board where it has none of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Chip {
+    /// Its name.
+    pub name: &'static str,
+    /// The core's name.
+    pub core: &'static str,
+    /// What [`cores`] calls the core.
+    pub target: &'static str,
+    /// Its highest clock, in megahertz.
+    pub megahertz: u32,
+    /// Memory in one piece, in KiB.
+    pub ram: u64,
+    /// Flash that code and model lie in, in KiB.
+    pub flash: u64,
+    /// Cycles that an instruction takes on average: an assumption.
+    pub cycles_per_instruction: f64,
+}
+
+const fn chip(
+    name: &'static str,
+    [core, target]: [&'static str; 2],
+    megahertz: u32,
+    [ram, flash]: [u64; 2],
+    cycles_per_instruction: f64,
+) -> Chip {
+    Chip { name, core, target, megahertz, ram, flash, cycles_per_instruction }
+}
+
+const M0_PLUS: [&str; 2] = ["Cortex-M0+", "thumbv6m-none-eabi"];
+const M3: [&str; 2] = ["Cortex-M3", "thumbv7m-none-eabi"];
+const M4F: [&str; 2] = ["Cortex-M4F", "thumbv7em-none-eabihf"];
+const M7: [&str; 2] = ["Cortex-M7", "thumbv7em-none-eabihf/cortex-m7"];
+const M33: [&str; 2] = ["Cortex-M33", "thumbv8m.main-none-eabihf"];
+const RV32IMC: [&str; 2] = ["RV32IMC", "riscv32imc-unknown-none-elf"];
+
+/// Clocks and memories from the data sheets. Two-cycle loads and taken branches make 1.3 to 1.4 cycles of an instruction on cores
+/// with short pipelines; a Cortex-M7 issues two at once.
+pub const CHIPS: [Chip; 11] = [
+    chip("RP2040", M0_PLUS, 133, [256, 2048], 1.4),
+    chip("RP2350", M33, 150, [512, 4096], 1.3),
+    chip("STM32G0B1", M0_PLUS, 64, [144, 512], 1.4),
+    chip("STM32F103", M3, 72, [20, 128], 1.3),
+    chip("STM32F411", M4F, 100, [128, 512], 1.3),
+    chip("STM32F429", M4F, 168, [192, 2048], 1.3),
+    chip("STM32H743", M7, 480, [512, 2048], 0.9),
+    chip("STM32U585", M33, 160, [768, 2048], 1.3),
+    chip("nRF52840", M4F, 64, [256, 1024], 1.3),
+    chip("nRF5340", M33, 128, [512, 1024], 1.3),
+    chip("ESP32-C3", RV32IMC, 160, [320, 4096], 1.3),
+];
+
+/// Bytes that a firmware takes besides the model and the arena: code and constants, and stack and static data.
+const FIRMWARE: [u64; 2] = [32 * 1024, 4 * 1024];
+
+/// What a model means for a chip.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChipCost {
+    /// The chip.
+    pub chip: &'static str,
+    /// Its core.
+    pub core: &'static str,
+    /// Its clock.
+    pub megahertz: u32,
+    /// Bytes of flash that are missing, 0 if the model fits.
+    pub missing_flash_bytes: u64,
+    /// Bytes of memory that are missing, 0 if the arena fits.
+    pub missing_ram_bytes: u64,
+    /// Instructions of a picture by the first list of steps, guidance 1: an estimate, `None` if the core was never measured with that
+    /// kind of arithmetic.
+    pub instructions: Option<u64>,
+    /// Cycles of an instruction, assumed.
+    pub cycles_per_instruction: f64,
+    /// Seconds of a picture that follow.
+    pub seconds: Option<f64>,
+}
+
+impl ChipCost {
+    /// Whether model and arena fit.
+    pub const fn fits(&self) -> bool {
+        self.missing_flash_bytes == 0 && self.missing_ram_bytes == 0
+    }
+}
+
+/// What a model means for each of [`CHIPS`].
+pub fn costs(model: &Model<'_>) -> Vec<ChipCost> {
+    let header = model.header();
+    let missing = |needed: u64, kibibytes: u64| needed.saturating_sub(kibibytes * 1024);
+    let cost = |chip: &Chip| {
+        let instructions = cores()
+            .get(chip.target)
+            .zip(model.schedule(0))
+            .and_then(|(core, list)| of_picture(core, model, &list))
+            .map(|instructions| instructions.round() as u64);
+        let rate = f64::from(chip.megahertz) * 1e6;
+        ChipCost {
+            chip: chip.name,
+            core: chip.core,
+            megahertz: chip.megahertz,
+            missing_flash_bytes: missing(u64::from(header.file_bytes) + FIRMWARE[0], chip.flash),
+            missing_ram_bytes: missing(u64::from(header.arena_bytes) + FIRMWARE[1], chip.ram),
+            instructions,
+            cycles_per_instruction: chip.cycles_per_instruction,
+            seconds: instructions.map(|instructions| instructions as f64 * chip.cycles_per_instruction / rate),
+        }
+    };
+    CHIPS.iter().map(cost).collect()
+}
+
+/// The costs as a table for people.
+pub fn table(costs: &[ChipCost], steps: u32) -> String {
+    let mut text = format!("{:<10} {:<11} {:>4}  {:>10}  {}\n", "chip", "core", "MHz", "seconds", "fits");
+    for cost in costs {
+        let seconds = cost.seconds.map_or_else(|| "unknown".into(), |seconds| format!("{seconds:.2}"));
+        let lacks = [("flash", cost.missing_flash_bytes), ("memory", cost.missing_ram_bytes)];
+        let lacks: Vec<String> = lacks
+            .iter()
+            .filter(|(_, bytes)| *bytes > 0)
+            .map(|(what, bytes)| format!("{bytes} bytes of {what} too little"))
+            .collect();
+        let fits = if lacks.is_empty() { "yes".into() } else { format!("no, {}", lacks.join(", ")) };
+        text += &format!("{:<10} {:<11} {:>4}  {seconds:>10}  {fits}\n", cost.chip, cost.core, cost.megahertz);
+    }
+    text + &format!(
+        "seconds of a picture in {steps} steps, guidance 1: an estimate, instructions (within 10 % of an emulator's for the \
+         shipped models) times an assumed 0.9 to 1.4 cycles, see --json; waits for flash are left out\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chips_name_cores_that_are_known() {
+        for chip in &CHIPS {
+            assert!(cores().contains_key(chip.target), "{}: no core {}", chip.name, chip.target);
+        }
+    }
+}

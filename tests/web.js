@@ -1,0 +1,47 @@
+"use strict";
+// Put behind the page's own script by `cargo xtask test --only web`: a damaged file is chosen, then an intact one is dropped, as a
+// user would; what the page makes of it goes into attributes of the body, which the test reads.
+
+const until = async (condition) => {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 50));
+};
+
+async function useThePage() {
+  await until(() => model);
+  const intact = bytesOf(SHIPPED.digits);
+  const damaged = intact.slice();
+  damaged[damaged.length - 1] ^= 1;
+
+  const chosen = new DataTransfer();
+  chosen.items.add(new File([damaged], "damaged.waft"));
+  $("file").files = chosen.files;
+  $("file").dispatchEvent(new Event("change"));
+  await until(() => !$("error").hidden);
+  document.body.dataset.refused = $("error").textContent;
+  document.body.dataset.disabled = $("draw").disabled;
+
+  const dropped = new DataTransfer();
+  dropped.items.add(new File([intact], "mine.waft"));
+  dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, cancelable: true }));
+  await until(() => $("digest").value.length === 64);
+  document.body.dataset.recovered = $("error").hidden;
+
+  $("class").value = 3;
+  $("seed").value = "18446744073709551615";
+  $("steps").value = 20;
+  $("request").requestSubmit();
+  await until(() => $("digest").value === "–");
+  await until(() => $("digest").value.length === 64);
+  const { width, height } = $("canvas");
+  const { data } = $("canvas").getContext("2d").getImageData(0, 0, width, height);
+  const grey = Array.from({ length: width * height }, (_, i) => data[4 * i].toString(16).padStart(2, "0"));
+  document.body.dataset.pixels = grey.join("");
+
+  $("seed").value = "18446744073709551616";
+  $("request").requestSubmit();
+  await until(() => !$("error").hidden);
+  document.body.dataset.seed = $("error").textContent;
+  document.body.dataset.finished = true;
+}
+
+useThePage();

@@ -1,0 +1,147 @@
+//! `cost`: what each kind of work takes on each core, fitted to the emulator's counts.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, ensure};
+use waft::{Model, Precision};
+use waft_host::cost::{self, Core, Work};
+use waft_host::shipped;
+
+use crate::args::write_whole;
+use crate::boards::{self, BOARDS, Board, Machine};
+use crate::build;
+use crate::emulate::{Printed, Request};
+use crate::repository::root;
+use crate::setup;
+
+/// Measures every operation of the shipped models on every core and fits the coefficients of the estimates that `inspect` and
+/// `export-weights` give, host/src/cost/instructions.json.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Measure this target anew and keep the others.
+    #[arg(long, default_value = "all")]
+    target: String,
+}
+
+/// A file of a shipped model; the classes that it needs lie in its folder.
+const FILES: [&str; 5] = ["digits-i8", "digits-i4", "digits-f16", "emoji-i8", "emoji-i4"];
+
+/// An equation of the fit: work, and the instructions that it took.
+type Row = (Work, f64);
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let path = root().join("host").join("src").join("cost").join("instructions.json");
+    // As it is now, not as it was when this was built.
+    let mut cores: BTreeMap<String, Core> = serde_json::from_slice(&std::fs::read(&path)?)?;
+    for board in boards::find(&args.target)? {
+        if !matches!(board.machine, Machine::Qemu { .. }) {
+            continue;
+        }
+        // Boards of one triple run the same code: the first is measured.
+        let first = BOARDS.iter().find(|other| other.triple == board.triple).unwrap_or(board);
+        let core = match cores.get(first.name) {
+            Some(measured) if first.name != board.name => measured.clone(),
+            _ => measure(first)?,
+        };
+        cores.insert(board.name.into(), core);
+    }
+    write_whole(&path, (serde_json::to_string_pretty(&cores)? + "\n").as_bytes())?;
+    println!("{}: {} cores", path.display(), cores.len());
+    Ok(())
+}
+
+/// Measures and fits a core.
+fn measure(board: &'static Board) -> anyhow::Result<Core> {
+    let (mut rows, mut measured): (Vec<Row>, _) = (vec![], BTreeMap::new());
+    for file in FILES {
+        let name = file.split('-').next().unwrap_or(file);
+        let bytes = shipped::read(&shipped::models_folder().join(name).join(format!("{file}.waft")))?;
+        measured.insert(file.to_string(), profile(board, bytes.as_slice(), &mut rows)?);
+    }
+    // No file of the single precision is shipped; its work is measured all the same.
+    let single = shipped::find("digits", Some(Precision::F32), None, &())?;
+    profile(board, single.as_slice(), &mut rows)?;
+    let core = Core { compiler: setup::toolchain(board.triple)?.version().into(), coefficients: fit(&rows), measured };
+    for (work, counted) in &rows {
+        ensure!(cost::instructions(&core, work).is_some(), "{}: work without a coefficient of {counted}", board.name);
+    }
+    Ok(core)
+}
+
+/// Adds what the operations of a model take to the rows. Returns the instructions of a picture.
+fn profile(board: &'static Board, bytes: &[u8], rows: &mut Vec<Row>) -> anyhow::Result<u64> {
+    let model = Model::from_bytes(bytes)?;
+    let request = Request { class: (model.classes() > 0).then_some(0), ..Request::default() };
+    if let Some(emulator) = board.emulator() {
+        setup::tool(emulator)?;
+    }
+    let printed = Printed::by(board, &build::profiling_image(board, bytes)?, &request)?;
+    let instructions = |ticks: u64| board.instructions(ticks).unwrap_or(0) as f64;
+    // Operations that took less than a tick are not printed.
+    let mut ops = vec![0.0; usize::from(model.ops())];
+    for (key, ticks) in printed.numbers("op") {
+        let place = ops.get_mut(usize::from_str_radix(key, 16)?).context("an operation of the model")?;
+        *place = instructions(ticks?);
+    }
+    let works = (0..model.ops()).filter_map(|index| model.op(index)).map(|op| cost::of_op(&model, &op));
+    rows.extend(works.zip(ops.iter().copied()));
+    let [noise, update] = ["noise", "update"].map(|key| printed.number(key).map(instructions));
+    let (noise, update) = (noise?, update?);
+    rows.extend([(cost::of_noise(&model), noise), (cost::of_update(&model), update)]);
+    let steps = model.schedule(0).map_or(0, |list| list.steps);
+    Ok((noise + f64::from(steps) * (ops.iter().sum::<f64>() + update)).round() as u64)
+}
+
+/// The coefficients, none below zero, of least squared error, an operation's weight falling with the instructions that it
+/// takes: by coordinate descent over the normal equations (Franc, Hlaváč, Navara, 2005, "Sequential coordinate-wise
+/// algorithm for the non-negative least squares problem").
+fn fit(rows: &[Row]) -> BTreeMap<String, f64> {
+    let mut kinds: Vec<&String> = rows.iter().flat_map(|(work, _)| work.iter().map(|(kind, _)| kind)).collect();
+    kinds.sort();
+    kinds.dedup();
+    let place = |kind: &String| kinds.binary_search(&kind).expect("listed above");
+    let mut normal = vec![vec![0.0; kinds.len()]; kinds.len()];
+    let mut right = vec![0.0; kinds.len()];
+    for (work, counted) in rows {
+        let weight = 1.0 / counted.max(1.0);
+        for (kind, amount) in work {
+            right[place(kind)] += weight * amount * counted;
+            for (other, factor) in work {
+                normal[place(kind)][place(other)] += weight * amount * factor;
+            }
+        }
+    }
+    let mut coefficients = vec![0.0; kinds.len()];
+    for _ in 0..20_000 {
+        for (i, row) in normal.iter().enumerate() {
+            if row[i] > 0.0 {
+                let gradient: f64 = row.iter().zip(&coefficients).map(|(a, x)| a * x).sum::<f64>() - right[i];
+                coefficients[i] = f64::max(0.0, coefficients[i] - gradient / row[i]);
+            }
+        }
+    }
+    let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+    kinds.into_iter().cloned().zip(coefficients.into_iter().map(rounded)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exact_counts_give_their_coefficients_back() {
+        let work = |a: f64, b: f64, c: f64| vec![("a".into(), a), ("b".into(), b), ("c".into(), c)];
+        let rows: Vec<Row> = [(1.0, 2.0, 1.0), (5.0, 1.0, 2.0), (3.0, 7.0, 1.0), (100.0, 30.0, 9.0)]
+            .map(|(a, b, c)| (work(a, b, c), 4.0 * a + 0.5 * b + 20.0 * c))
+            .into();
+        let expected = [("a", 4.0), ("b", 0.5), ("c", 20.0)].map(|(kind, value)| (kind.to_string(), value));
+        assert_eq!(fit(&rows), expected.into());
+    }
+
+    #[test]
+    fn nothing_costs_less_than_nothing() {
+        let rows: Vec<Row> = vec![(vec![("a".into(), 1.0), ("b".into(), 1.0)], 1.0), (vec![("a".into(), 1.0)], 3.0)];
+        assert!(fit(&rows).values().all(|&value| value >= 0.0));
+    }
+}

@@ -1,0 +1,68 @@
+//! The C interface: its firmware draws the host's images however it is linked, and misuse is refused.
+
+use anyhow::ensure;
+use waft_host::export::ExportOptions;
+use waft_host::shipped;
+
+use super::firmware::{GUIDED, exported, on_host};
+use crate::boards;
+use crate::c::{self, Library, Profile};
+use crate::emulate::{PLAIN, Request};
+use crate::package;
+use crate::repository::root;
+
+/// What tests/c/host.c draws.
+const HOST: Request = Request { class: Some(5), seed: 5, steps: Some(10), ..PLAIN };
+const HOST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Runs all of it.
+pub(super) fn interface() -> anyhow::Result<()> {
+    let bytes = shipped::find("digits", None, None, &())?;
+    let digits = bytes.as_slice();
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        on_this_computer(digits)?;
+    }
+    let expected = on_host(digits, &GUIDED)?;
+    for target in c::targets() {
+        let found = c::draw(target, digits, Profile::Release, &GUIDED)?;
+        ensure!(found == expected, "C on {target}: digest {found} but the host's is {expected}");
+        eprintln!("{target}: the C firmware draws the host's image");
+    }
+    let target = "thumbv7em-none-eabihf";
+    let found = c::draw(target, digits, Profile::Debug, &GUIDED)?;
+    ensure!(found == expected, "the debug profile on {target}: digest {found} but the host's is {expected}");
+    let package = package::unpacked(boards::find(target)?[0], &root().join("target").join("libwaft"))?;
+    for package in [None, Some(package.as_path())] {
+        let found = c::draw_by_cmake(target, digits, package, &GUIDED)?;
+        ensure!(found == expected, "by CMake on {target}: digest {found} but the host's is {expected}");
+    }
+    Ok(())
+}
+
+/// Misuse is refused, and resident and streamed weights give the host's image, in both profiles and from a package.
+fn on_this_computer(digits: &[u8]) -> anyhow::Result<()> {
+    let folder = root().join("target").join("c");
+    std::fs::create_dir_all(&folder)?;
+    let resident = folder.join("resident.waft");
+    std::fs::write(&resident, digits)?;
+    let export = exported("digits", &ExportOptions { stream: Some(16 * 1024), ..ExportOptions::default() })?;
+    let [streamed, weights] = ["streamed.waft", "streamed.weights"].map(|name| folder.join(name));
+    std::fs::write(&streamed, export.bytes.as_slice())?;
+    std::fs::write(&weights, export.weights.unwrap_or_default())?;
+
+    let board = boards::find(HOST_TARGET)?[0];
+    let features = ["i8", "attention", "conditioning", "original", "stream"];
+    let libraries = [Profile::Release, Profile::Debug].map(|profile| c::library(board, &features, &folder, profile));
+    let [release, debug] = libraries;
+    let (release, debug) = (release?, debug?);
+    let package = package::unpacked(board, &root().join("target").join("libwaft"))?;
+    let expected = on_host(digits, &HOST)?;
+    for library in [Library::File(&release), Library::File(&debug), Library::Package(&package)] {
+        for files in [&[resident.as_path()][..], &[&streamed, &weights]] {
+            let found = c::host(&library, files)?;
+            ensure!(found == expected, "tests/c/host.c: digest {found} but the core's is {expected}");
+        }
+    }
+    eprintln!("on this computer: misuse is refused, resident and streamed weights draw the core's image");
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The page of runtime/web in a real browser: it draws the core's pictures and refuses what is no model.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use waft::Model;
+use waft_host::sample::{Batch, digest, draw};
+use waft_host::shipped;
+
+use super::firmware::GUIDED;
+use crate::emulate::{PLAIN, Request};
+use crate::repository::root;
+use crate::setup;
+use crate::web;
+
+/// What the page is asked for by its address, and by its form.
+const REQUESTS: [Request; 2] = [Request { class: Some(7), seed: 1, steps: Some(10), ..PLAIN }, GUIDED];
+const BY_FORM: Request = Request { class: Some(3), seed: u64::MAX, steps: Some(20), ..PLAIN };
+
+/// Milliseconds of the browser's virtual time that a page may take.
+const LIMIT: u32 = 120_000;
+
+/// A browser and the folder of the pages that it is shown.
+struct Browser {
+    program: &'static str,
+    folder: PathBuf,
+}
+
+impl Browser {
+    /// Shows a page; what it prints.
+    fn show(&self, page: &str, hash: &str, arguments: &[String]) -> anyhow::Result<String> {
+        let profile = tempfile::tempdir()?;
+        let mut command = Command::new(self.program);
+        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
+        command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+        command.arg(format!("--user-data-dir={}", profile.path().display()));
+        command.arg(format!("--virtual-time-budget={LIMIT}")).args(arguments);
+        command.arg(format!("file://{}#{hash}", self.folder.join(page).display()));
+        let output = command.output().with_context(|| format!("cannot run {}", self.program))?;
+        ensure!(output.status.success(), "{}: {}", self.program, String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The document that a page has become.
+    fn document(&self, page: &str, hash: &str) -> anyhow::Result<String> {
+        self.show(page, hash, &["--dump-dom".into()])
+    }
+
+    /// A picture of a page in a window.
+    fn screenshot(&self, name: &str, hash: &str, window: &str) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join(name);
+        let arguments = [format!("--screenshot={}", path.display()), format!("--window-size={window}")];
+        self.show("index.html", hash, &arguments)?;
+        ensure!(path.is_file(), "the browser made no {}", path.display());
+        Ok(path)
+    }
+}
+
+/// The address of a picture, behind its `#`.
+fn hash(request: &Request) -> String {
+    let number = |value: Option<String>| value.unwrap_or_default();
+    format!(
+        "model=digits&class={}&seed={}&steps={}&guidance={}",
+        number(request.class.map(|class| class.to_string())),
+        request.seed,
+        number(request.steps.map(|steps| steps.to_string())),
+        request.guidance.unwrap_or(1.0)
+    )
+}
+
+/// The bytes of the core's picture on this machine.
+fn on_host(model: &[u8], request: &Request) -> anyhow::Result<Vec<u8>> {
+    let batch = Batch { request: request.on_host(), seed: request.seed, count: 1, ..Batch::default() };
+    let images = draw(&Model::from_bytes(model)?, &batch, &())?;
+    Ok(images.into_iter().next().context("no picture")?.bytes)
+}
+
+/// The text between two others.
+fn between<'t>(text: &'t str, start: &str, end: &str) -> anyhow::Result<&'t str> {
+    let from = text.find(start).with_context(|| format!("the document has no {start}"))? + start.len();
+    let len = text[from..].find(end).with_context(|| format!("{start} does not end"))?;
+    Ok(&text[from..from + len])
+}
+
+/// Runs all of it.
+pub(super) fn browser() -> anyhow::Result<()> {
+    let folder = root().join("target").join("web");
+    let page = web::page()?;
+    std::fs::write(folder.join("index.html"), &page)?;
+    let script = std::fs::read_to_string(root().join("tests").join("web.js"))?;
+    std::fs::write(folder.join("test.html"), format!("{page}<script>{script}</script>\n"))?;
+    let browser = Browser { program: setup::browser()?, folder };
+    let bytes = shipped::find("digits", None, None, &())?;
+    for request in &REQUESTS {
+        by_address(&browser, bytes.as_slice(), request)?;
+    }
+    by_hand(&browser, &on_host(bytes.as_slice(), &BY_FORM)?)?;
+    for (name, window) in [("desktop.png", "1280,1500"), ("phone.png", "390,1800")] {
+        let path: PathBuf = browser.screenshot(name, &hash(&REQUESTS[0]), window)?;
+        eprintln!("{}: look at it", Path::new("target").join("web").join(name).display());
+        ensure!(std::fs::metadata(&path)?.len() > 10_000, "{} shows nothing", path.display());
+    }
+    Ok(())
+}
+
+/// A page with a picture in its address draws it, step by step.
+fn by_address(browser: &Browser, model: &[u8], request: &Request) -> anyhow::Result<()> {
+    let document = browser.document("index.html", &hash(request))?;
+    let expected = digest([on_host(model, request)?.as_slice()]);
+    let found = between(&document, "<output id=\"digest\">", "</output>")?;
+    ensure!(found == expected, "{request:?}: the page's digest is {found:?}, the core's {expected}");
+    let drawn = document.matches("aria-label=\"After step ").count();
+    ensure!(Some(drawn as u32) == request.steps, "the page has shown {drawn} steps of {:?}", request.steps);
+    let boxes = between(&document, "<svg id=\"map\"", "</svg>")?.matches("<rect").count();
+    let tensors = usize::from(Model::from_bytes(model)?.tensors());
+    ensure!(boxes == tensors, "the memory map has {boxes} boxes for {tensors} tensors");
+    eprintln!("the page draws {request:?} as the core does");
+    Ok(())
+}
+
+/// What tests/web.js did to the page and saw.
+fn by_hand(browser: &Browser, expected: &[u8]) -> anyhow::Result<()> {
+    let document = browser.document("test.html", "")?;
+    let body = between(&document, "<body", ">")?;
+    let seen = |key: &str| between(body, &format!("data-{key}=\""), "\"").with_context(|| body.to_string());
+    let refused = seen("refused")?;
+    ensure!(refused.starts_with("damaged.waft: model file is damaged: checksum "), "a damaged file: {refused:?}");
+    ensure!(seen("disabled")? == "true", "a damaged file can be drawn");
+    ensure!(seen("recovered")? == "true", "the error stays when an intact file is dropped");
+    let pixels: String = expected.iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(seen("pixels")? == pixels, "the canvas shows other pixels than the core draws");
+    ensure!(seen("seed")?.starts_with("The seed has 64 bits"), "a seed of 65 bits is taken");
+    ensure!(seen("finished")? == "true", "tests/web.js did not finish");
+    eprintln!("the page refuses a damaged file, draws a dropped one, and shows the core's pixels");
+    Ok(())
+}
