@@ -111,7 +111,7 @@ mod tests {
     fn both_give_the_same() {
         let bytes: [u8; 300] = core::array::from_fn(|i| (i * i + 31 * i) as u8);
         for start in 0..9 {
-            for end in start..bytes.len() {
+            for end in (start..start + 20).chain([bytes.len()]) {
                 let part = &bytes[start..end];
                 assert_eq!(checksum_interpreted(part), checksum(part), "{start}..{end}");
             }
