@@ -41,7 +41,7 @@ fn session(memory: &'static mut [u8]) -> Result<Session<'static>, SessionError> 
 fn begin<'s, W: WeightSource>(
     session: &'s mut Session<'static, W>,
     request: Request,
-) -> Result<Run<'s, 'static, Seed, W>, RequestError> {
+) -> Result<Run<'s, Seed, &'s mut W>, RequestError> {
     session.sample(request)
 }
 
@@ -50,7 +50,7 @@ fn begin<'s, W: WeightSource>(
 fn begin<'s, W: WeightSource>(
     session: &'s mut Session<'static, W>,
     request: Request,
-) -> Result<Run<'s, 'static, Seed, W>, RequestError> {
+) -> Result<Run<'s, Seed, &'s mut W>, RequestError> {
     static LINKED: &[u8] = include_bytes!(env!("WAFT_ORIGINAL_FILE"));
     let [rows, columns, channels] = MODEL.image_shape();
     let (image, mask) = LINKED.split_at_checked(rows * columns * channels).unwrap_or((LINKED, &[]));

@@ -156,7 +156,7 @@ impl Geometry {
         let chunk = (slice as usize).checked_div(per_chunk).unwrap_or(0);
         let first = chunk * self.chunk_blocks;
         let width = self.chunk_blocks.min(self.blocks().saturating_sub(first)).max(1);
-        let per_row = width.div_ceil(self.slice_blocks);
+        let per_row = width.div_ceil(self.slice_blocks.max(1)).max(1);
         let within = slice as usize - chunk * per_chunk;
         let block = within % per_row * self.slice_blocks;
         let channel = (first + block) * CHANNEL_BLOCK;
@@ -177,7 +177,8 @@ impl Geometry {
 
     /// Slices of a chunk of some blocks.
     fn slices_of(&self, blocks: usize) -> usize {
-        self.output_rows * blocks.div_ceil(self.slice_blocks)
+        // At least one, which is not always seen from here.
+        self.output_rows * blocks.div_ceil(self.slice_blocks.max(1))
     }
 
     /// Number of slices.
