@@ -85,6 +85,8 @@ typedef struct waft_info {
   uint32_t classes;
   // Steps of the default list.
   uint32_t steps;
+  // Channels of the condition that it reads beside the sample, as high and wide as the picture; 0 if it reads none.
+  size_t condition_channels;
 } waft_info;
 
 // Reads streamed weights: copies at most `len` bytes, from `offset` of the weights' file on, to `into` and answers how many;
@@ -111,6 +113,10 @@ typedef struct waft_request {
   waft_noise noise;
   // Handed to `noise`.
   void *user;
+  // The condition, in 20 fractional bits, (row, column, channel) order; it is copied. Null if the model reads none.
+  const int32_t *condition;
+  // Its length.
+  size_t condition_len;
 } waft_request;
 
 // How far a run is.
@@ -180,8 +186,10 @@ struct waft_request waft_default_request(void);
 // Begins a picture; one that was in progress is abandoned.
 //
 // # Safety
-// `context` is open, `request` points to a request, and its noise function can be called until the run ends.
-enum waft_status waft_begin(struct waft_context *context, const struct waft_request *request);
+// `context` is open, `request` points to a request, its condition is null or points to as many readable values as it says,
+// and its noise function can be called until the run ends.
+enum waft_status waft_begin(struct waft_context *context,
+                            const struct waft_request *request);
 
 // Does a bounded slice of work: `WAFT_STATUS_MORE` until the picture is complete, then `WAFT_STATUS_OK`. After an error
 // the picture is abandoned, but for those of streamed weights, which another call asks for again. `progress` may be null.
