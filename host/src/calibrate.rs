@@ -4,7 +4,8 @@
 use typed_index_collections::{TiVec, ti_vec};
 use waft::{Guidance, Model, Request, Session};
 
-use crate::graph::silu;
+use crate::condition::Conditions;
+use crate::graph::activate;
 use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
 use crate::progress::Progress;
 use crate::quantize::Observer;
@@ -43,6 +44,8 @@ pub struct Calibration {
     pub guidance: Option<Guidance>,
     /// Whether to tell steps apart.
     pub by_step: bool,
+    /// Of the pictures in turn.
+    pub conditions: Conditions,
 }
 
 /// Values that are kept of a convolution's inputs during one step.
@@ -82,6 +85,7 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
         if let (Some(guidance), 1) = (how.guidance, image / how.classes.max(1) % 2) {
             request = request.guidance(guidance);
         }
+        how.conditions.give(&mut session, image);
         let mut run = session.sample(request).expect("the exporter's own request is valid");
         let mut before = None;
         let mut step = 0;
@@ -137,11 +141,18 @@ pub fn output_gains(
             }
             let mut session =
                 Session::new(reference, run_memory.as_mut_slice()).expect("the exporter's own model runs");
+            how.conditions.give(&mut session, image);
             let run = session.sample(request).expect("the exporter's own request is valid");
             let picture = sample::finish(run, true).expect("seeds do not run out");
             for (step, (products, x)) in products.iter_mut().zip(&picture.trajectory).enumerate() {
-                let [want, got] = [(reference, &mut *reference_memory), (quantized, &mut *quantized_memory)]
-                    .map(|(model, memory)| predict(model, memory.as_mut_slice(), x, [list, step], class));
+                let [want, got] = [(reference, &mut *reference_memory), (quantized, &mut *quantized_memory)].map(
+                    |(model, memory)| {
+                        let mut session =
+                            Session::new(model, memory.as_mut_slice()).expect("the exporter's own model runs");
+                        how.conditions.give(&mut session, image);
+                        predict(&mut session, x, [list, step], class)
+                    },
+                );
                 for (&want, &got) in want.iter().zip(&got) {
                     products[0] += f64::from(want) * f64::from(got);
                     products[1] += f64::from(got) * f64::from(got);
@@ -157,9 +168,8 @@ pub fn output_gains(
     gains
 }
 
-fn predict(model: &Model<'_>, arena: &mut [u8], x: &[f32], [list, step]: [usize; 2], class: Option<u16>) -> Vec<f32> {
-    let mut session = Session::new(model, arena).expect("the exporter's own model runs");
-    sample::set_input(&mut session, x).expect("the exporter's own model has an input");
+fn predict(session: &mut Session<'_>, x: &[f32], [list, step]: [usize; 2], class: Option<u16>) -> Vec<f32> {
+    sample::set_input(session, x).expect("the exporter's own model has an input");
     let mut call = session.predict(list as u16, step as u32, class).expect("a step of the model");
     while call.step().expect("an operation of the model") {}
     sample::to_floats(call.output())
@@ -196,7 +206,7 @@ fn watch_inputs(
             Some(map) => {
                 let at = 2 * (first + channel);
                 let y = x * map[at] + map[at + 1];
-                if conv.silu { silu(f64::from(y)) as f32 } else { y }
+                conv.activation.map_or(y, |activation| activate(activation, f64::from(y)) as f32)
             }
         };
         for (pixel, values) in image.chunks_exact_mut(inputs).zip(values.chunks_exact(channels)) {

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+pub use waft::format::Activation;
+
 /// Height, width and channels of an activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
@@ -110,16 +112,20 @@ pub enum Op {
     Conv2d(Conv2d),
     /// One input.
     GroupNorm(GroupNorm),
-    /// `x·sigmoid(x)`, one input.
-    Silu,
+    /// A function of each element, one input.
+    Activation(Activation),
     /// Elementwise sum of two inputs of the same shape.
     Add,
     /// Two inputs joined along the channels.
     Concat,
     /// Nearest-neighbour doubling of height and width, one input.
     Upsample,
-    /// Adds to every pixel the projection of the conditioning vector: `x + W·silu(e) + b`, one input.
+    /// Adds to every pixel the projection of the conditioning vector: `x + W·f(e) + b`, one input. `f` is the graph's
+    /// [`activation`](Graph::activation).
     AddEmbedding(Linear),
+    /// Scales and shifts every pixel by the projection of the conditioning vector: `(1 + s)·x + t` with `(s, t) = W·f(e) +
+    /// b`, one input (Dhariwal and Nichol, 2021, arXiv:2105.05233, section 3: adaptive group normalization).
+    ScaleShift(Linear),
     /// Scaled dot-product self-attention over pixels, three inputs Q, K, V of the same shape whose channels are
     /// `heads` runs of equal length: softmax(Q·Kᵀ·`scale`)·V (Vaswani et al., 2017, equation 1).
     Attention {
@@ -150,16 +156,97 @@ pub struct Node {
     pub output: TensorId,
 }
 
-/// Sinusoidal embedding of the timestep followed by a two-layer perceptron with SiLU between
-/// (Ho et al., 2020, appendix B; diffusers' `Timesteps` and `TimestepEmbedding`).
+/// How a timestep becomes a vector.
+#[derive(Clone, Debug)]
+pub enum Projection {
+    /// Sines and cosines of frequencies from 1 down to 1/10,000 (Ho et al., 2020, arXiv:2006.11239, appendix B; diffusers'
+    /// `Timesteps`).
+    Sinusoid {
+        /// Length of the vector; the last element of an odd one is 0.
+        channels: usize,
+        /// Cosines before sines.
+        flip_sin_to_cos: bool,
+        /// Subtracted from the number of frequencies in the exponent's divisor.
+        freq_shift: f64,
+    },
+    /// Sines, then cosines, of 2π·w·ln t for each frequency w (Song et al., 2021, arXiv:2011.13456, appendix H.2.1;
+    /// diffusers' `GaussianFourierProjection`).
+    Fourier {
+        /// The frequencies.
+        frequencies: Vec<f32>,
+    },
+    /// A row of a table.
+    Learned {
+        /// Row-major (timesteps, length).
+        table: Vec<f32>,
+        /// Length of a row.
+        channels: usize,
+    },
+}
+
+impl Projection {
+    /// Length of the vector.
+    pub fn channels(&self) -> usize {
+        match self {
+            Projection::Sinusoid { channels, .. } | Projection::Learned { channels, .. } => *channels,
+            Projection::Fourier { frequencies } => 2 * frequencies.len(),
+        }
+    }
+
+    /// Why there is no vector of timestep `t`, if there is none.
+    pub fn missing(&self, t: f64) -> Option<String> {
+        match self {
+            Projection::Sinusoid { .. } => None,
+            Projection::Fourier { .. } if t > 0.0 => None,
+            Projection::Fourier { .. } => {
+                Some("Fourier features of a timestep need its logarithm: it must be above 0".into())
+            }
+            Projection::Learned { table, channels } => {
+                let rows = table.len() / channels;
+                let has_row = t.fract() == 0.0 && (0.0..rows as f64).contains(&t);
+                (!has_row).then(|| format!("the network has learned timesteps 0 to {} only", rows - 1))
+            }
+        }
+    }
+
+    /// The vector of timestep `t`.
+    ///
+    /// # Panics
+    /// If there is [none](Self::missing).
+    pub fn of(&self, t: f64) -> Vec<f64> {
+        match self {
+            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift } => {
+                let half = channels / 2;
+                let mut vector = vec![0.0; *channels];
+                for i in 0..half {
+                    // `libm`, not the platform's functions: an export is the same on every host.
+                    let frequency = libm::exp(-libm::log(10_000.0) * i as f64 / (half as f64 - freq_shift));
+                    let (sin, cos) = libm::sincos(t * frequency);
+                    let (first, second) = if *flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
+                    vector[i] = first;
+                    vector[half + i] = second;
+                }
+                vector
+            }
+            Projection::Fourier { frequencies } => {
+                // Angles of hundreds of turns: PyTorch's roundings to single precision are part of what was trained.
+                let log = libm::log(f64::from(t as f32)) as f32;
+                let angle = |w: &f32| libm::sincos(f64::from(log * w * 2.0 * std::f32::consts::PI));
+                let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
+                [sines, cosines].concat()
+            }
+            Projection::Learned { table, channels } => {
+                table[t as usize * channels..][..*channels].iter().map(|&x| f64::from(x)).collect()
+            }
+        }
+    }
+}
+
+/// Embedding of the timestep: a vector through a two-layer perceptron with SiLU between (diffusers' `TimestepEmbedding`).
 #[derive(Clone, Debug)]
 pub struct TimeEmbedding {
-    /// Length of the sinusoidal vector, even.
-    pub channels: usize,
-    /// Cosines before sines.
-    pub flip_sin_to_cos: bool,
-    /// Subtracted from the number of frequencies in the exponent's divisor.
-    pub freq_shift: f64,
+    /// From the timestep to the perceptron's input.
+    pub projection: Projection,
     /// `linear_1`.
     pub linear_1: Linear,
     /// `linear_2`.
@@ -167,20 +254,15 @@ pub struct TimeEmbedding {
 }
 
 impl TimeEmbedding {
-    /// The embedding of timestep `t`, before the class is added and before the SiLU. Computed in `f64` from `f32`
+    /// The embedding of timestep `t`, before the class is added and before the activation. Computed in `f64` from `f32`
     /// parameters.
+    ///
+    /// # Panics
+    /// If the projection has [no vector](Projection::missing) of `t`.
     pub fn embed(&self, t: f64) -> Vec<f64> {
-        let half = self.channels / 2;
-        let mut sinusoid = vec![0.0; self.channels];
-        for i in 0..half {
-            // `libm`, not the platform's functions: an export is the same on every host.
-            let frequency = libm::exp(-libm::log(10_000.0) * i as f64 / (half as f64 - self.freq_shift));
-            let (sin, cos) = libm::sincos(t * frequency);
-            let (first, second) = if self.flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
-            sinusoid[i] = first;
-            sinusoid[half + i] = second;
-        }
-        let hidden: Vec<f64> = self.linear_1.apply(&sinusoid).into_iter().map(silu).collect();
+        let vector = self.projection.of(t);
+        let hidden: Vec<f64> =
+            self.linear_1.apply(&vector).into_iter().map(|x| activate(Activation::Silu, x)).collect();
         self.linear_2.apply(&hidden)
     }
 }
@@ -196,9 +278,14 @@ impl Linear {
     }
 }
 
-/// `x·sigmoid(x)` (Hendrycks and Gimpel, 2016; also called swish).
-pub fn silu(x: f64) -> f64 {
-    x / (1.0 + libm::exp(-x))
+/// An activation in `f64`.
+pub fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + libm::exp(-x)),
+        Activation::Relu => x.max(0.0),
+        Activation::Gelu => 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
+        Activation::Mish => x * libm::tanh(libm::log1p(libm::exp(x.min(40.0)))),
+    }
 }
 
 /// A table with one row per class that is added to the time embedding.
@@ -219,12 +306,20 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// The noisy sample.
     pub input: TensorId,
+    /// What the network reads beside it and a run leaves as it is, if there is any.
+    pub condition: Option<TensorId>,
     /// The prediction.
     pub output: TensorId,
     /// Timestep to conditioning vector.
     pub time: TimeEmbedding,
+    /// What the conditioning vector passes through before it is projected.
+    pub activation: Activation,
     /// Class to conditioning vector, if the model is class-conditional.
     pub classes: Option<ClassEmbedding>,
+    /// Whether the prediction is the output divided by the timestep, as with Fourier features.
+    pub over_timestep: bool,
+    /// Channels that the checkpoint's output has behind the prediction's.
+    pub dropped_outputs: usize,
     /// Number of parameters of the checkpoint.
     pub params: u64,
 }
@@ -239,6 +334,21 @@ impl Graph {
     pub fn tensor(&mut self, name: impl Into<String>, shape: Shape) -> TensorId {
         self.tensors.push(Tensor { name: name.into(), shape });
         TensorId(self.tensors.len() - 1)
+    }
+
+    /// Drops the last channels of the prediction, of which `outputs` are left.
+    ///
+    /// # Panics
+    /// If no convolution writes it, or fewer channels: a defect of the importer.
+    pub fn keep_outputs(&mut self, outputs: usize) {
+        let writer = self.nodes.iter_mut().find(|node| node.output == self.output);
+        let Some(Node { op: Op::Conv2d(conv), .. }) = writer else { panic!("a convolution writes the prediction") };
+        assert!(outputs <= conv.outputs, "{outputs} of {} channels", conv.outputs);
+        conv.weight.truncate(conv.weight.len() / conv.outputs * outputs);
+        conv.bias.truncate(outputs);
+        self.dropped_outputs = conv.outputs - outputs;
+        conv.outputs = outputs;
+        self.tensors[self.output.0].shape.c = outputs;
     }
 
     /// Adds an operation and the activation it writes, whose shape follows from the operation.
@@ -266,8 +376,9 @@ impl Op {
                 Shape::new(h, w, conv.outputs)
             }
             (Op::GroupNorm(norm), [x]) if x.c == norm.gamma.len() && x.c.is_multiple_of(norm.groups) => *x,
-            (Op::Silu | Op::Affine { .. }, [x]) => *x,
+            (Op::Activation(_) | Op::Affine { .. }, [x]) => *x,
             (Op::AddEmbedding(linear), [x]) if x.c == linear.outputs => *x,
+            (Op::ScaleShift(linear), [x]) if 2 * x.c == linear.outputs => *x,
             (Op::Add, [a, b]) if a == b => *a,
             (Op::Concat, [a, b]) if (a.h, a.w) == (b.h, b.w) => Shape::new(a.h, a.w, a.c + b.c),
             (Op::Upsample, [x]) => Shape::new(2 * x.h, 2 * x.w, x.c),

@@ -14,6 +14,7 @@ pub mod calibrate;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod condition;
 pub mod cost;
 pub mod emit;
 pub mod export;

@@ -108,7 +108,8 @@ fn lives(network: &Network, elements: &TiSlice<TensorId, Element>) -> Lives {
     let mut buffer_of: TiVec<TensorId, usize> = (0..bytes.len()).collect();
     for (time, (_, op)) in network.ops.iter().enumerate() {
         let output = op.output();
-        let dies = |id: TensorId| last[id] == time && network.tensors[id].role != Role::Sample;
+        let dies =
+            |id: TensorId| last[id] == time && !matches!(network.tensors[id].role, Role::Sample | Role::Condition);
         let target = match op {
             Op::Attention(attention) => Some(attention.query),
             Op::Conv2d(conv) => {

@@ -12,6 +12,7 @@ use waft::{
     SessionError, WeightSource,
 };
 
+use crate::condition::Conditions;
 use crate::progress::Progress;
 use crate::shipped::timesteps;
 
@@ -131,6 +132,8 @@ pub struct Batch {
     pub noise: Option<Vec<f32>>,
     /// A picture that all start from, at the request's first step.
     pub original: Option<Source>,
+    /// Conditions of the pictures in turn, for a model that reads one.
+    pub conditions: Conditions,
     /// Whether to keep the sample after every step.
     pub trajectory: bool,
     /// The weights' own file, of a model that has one.
@@ -199,6 +202,7 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
 
 fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) -> Result<Picture, SampleError> {
     let mut session = Session::with_weights(model, arena, batch.weights.as_slice())?;
+    batch.conditions.give(&mut session, index);
     let request = batch.request(index);
     let original = batch.original.as_ref().map(Source::original);
     let len: usize = model.image_shape().iter().product();

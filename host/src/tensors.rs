@@ -101,6 +101,11 @@ impl Tensors {
         self.get(name).is_ok()
     }
 
+    /// Number of dimensions of a tensor; 0 if it is missing.
+    pub fn rank(&self, name: &str) -> usize {
+        self.get(name).map_or(0, |view| view.shape().len())
+    }
+
     /// Shape and values of an `f32` tensor, all finite.
     ///
     /// # Errors

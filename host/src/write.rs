@@ -1,8 +1,8 @@
 //! Writing the `.waft` file: sections, tables and the header, as [`waft::format`] specifies them.
 
 use waft::format::{
-    ALIGN, CHANNEL_BLOCK, FixedStep, FloatStep, Header, Level, MAGIC, NONE, Op, Precision, Schedule, Tensor, VERSION,
-    WeightLayout, chunk_checksum, seal,
+    ALIGN, CHANNEL_BLOCK, FixedStep, FloatStep, Header, Level, MAGIC, NONE, Op, Output, Precision, Schedule, Tensor,
+    VERSION, WeightLayout, chunk_checksum, seal,
 };
 
 use crate::network::{TensorId, Window};
@@ -67,6 +67,8 @@ pub struct Fields {
     pub unconditional_class: Option<usize>,
     /// Sample, prediction.
     pub tensors: [TensorId; 2],
+    /// What the network reads beside the sample.
+    pub condition: Option<TensorId>,
     /// Kept unconditional prediction.
     pub unconditional: Option<TensorId>,
     /// Clean samples of the step before and of the one before that.
@@ -79,6 +81,8 @@ pub struct Fields {
     pub conditioning: usize,
     /// Multiply-accumulates of a call.
     pub macs: u64,
+    /// Whether the prediction is the output over the timestep.
+    pub over_timestep: bool,
     /// Parameters of the checkpoint.
     pub params: u64,
 }
@@ -192,6 +196,7 @@ impl Writer {
             magic: MAGIC,
             version: VERSION,
             precision: fields.precision.code(),
+            output: if fields.over_timestep { Output::TimesTimestep } else { Output::Prediction }.code(),
             file_bytes: self.bytes.len() as u32,
             arena_bytes: fields.arena[0] as u32,
             arena_lower_bound: fields.arena[1] as u32,
@@ -201,6 +206,7 @@ impl Writer {
             unconditional_class: fields.unconditional_class.map_or(NONE, |class| class as u16),
             sample: fields.tensors[0].in_file(),
             prediction: fields.tensors[1].in_file(),
+            condition: fields.condition.map_or(0, TensorId::in_file),
             unconditional: optional(fields.unconditional),
             history: fields.history.map(optional),
             schedules: schedules.len() as u16,

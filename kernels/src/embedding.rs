@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 use waft::Model;
+use waft::arithmetic::activate;
 use waft::arithmetic::embedding::{activated, projected};
-use waft::arithmetic::silu;
 use waft::format::{Embed, Linear, Op, Precision};
 
 use crate::element::{Place, float};
@@ -74,7 +74,7 @@ impl Body for EmbedKernel {
                 let time: f32 = memory.load(Space::Constants, state.embeddings as usize + 4 * time);
                 let class =
                     if self.classes == 0 { 0.0 } else { memory.load(Space::Constants, op.table as usize + 4 * class) };
-                self.output.set_float(memory, arena, element, silu(time + class));
+                self.output.set_float(memory, arena, element, activate(op.activation(), time + class));
             }
         });
     }

@@ -3,12 +3,12 @@
 use bytemuck::{Pod, Zeroable};
 use waft::Model;
 use waft::arithmetic::group_norm::{GroupMap, channel_map, inverse_deviation, to_common_scale};
-use waft::format::{GroupNorm, Op};
+use waft::format::{Affine, GroupNorm, Op};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
 use crate::warp::{LANES, Warp};
-use crate::{Body, Strides};
+use crate::{Body, State, Strides};
 
 /// What the kernels know.
 #[repr(C)]
@@ -25,8 +25,13 @@ pub struct Parameters {
 impl Parameters {
     /// Of operation `index` of a model; `None` if it is not a group normalization.
     pub fn new(model: &Model<'_>, index: u16, strides: Strides) -> Option<Self> {
-        let Op::GroupNorm(op) = model.op(index)? else { return None };
+        let Op::GroupNorm(mut op) = model.op(index)? else { return None };
         let output = model.tensor(op.output)?;
+        if op.affine() == Affine::Tensor {
+            // Offsets in the arena then.
+            op.gamma = model.tensor(op.affine_tensor)?.offset;
+            op.beta = op.gamma + 4 * u32::from(output.columns);
+        }
         Some(Self {
             strides,
             op,
@@ -61,10 +66,26 @@ impl Parameters {
         while channel < self.per_group {
             let joined = group * self.per_group + channel;
             let place = joined as usize;
-            let gamma = memory.load(Space::Constants, op.gamma as usize + 4 * place);
-            let beta = memory.load(Space::Constants, op.beta as usize + 4 * place);
+            let (space, gamma_at, beta_at) = Self::affine(memory, op, arena);
+            let gamma = memory.load(space, gamma_at + 4 * place);
+            let beta = memory.load(space, beta_at + 4 * place);
             memory.store(Space::Arenas, arena + self.output_at as usize + 8 * place, f(joined, gamma, beta));
             channel += LANES as u32;
+        }
+    }
+
+    /// Where the factors and the summands lie.
+    #[inline(always)]
+    fn affine<M: Memory>(memory: M, op: &GroupNorm, arena: usize) -> (Space, usize, usize) {
+        let (gamma, beta) = (op.gamma as usize, op.beta as usize);
+        match op.affine() {
+            Affine::Constant => (Space::Constants, gamma, beta),
+            Affine::Step => {
+                let state: State = memory.load(Space::State, 0);
+                let step = state.biases as usize + state.step as usize * state.bias_bytes as usize;
+                (Space::Constants, step + gamma, step + beta)
+            }
+            Affine::Tensor => (Space::Arenas, arena + gamma, arena + beta),
         }
     }
 

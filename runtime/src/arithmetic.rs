@@ -2,7 +2,7 @@
 //! construction. Hidden, because it changes with the operations.
 
 #[cfg(any(feature = "f16", feature = "f32"))]
-pub use crate::float::{Float, exp, silu};
+pub use crate::float::{Float, activate, exp};
 pub use crate::sampler::{Sample, Step, Terms, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::sampler::{byte_float, guide_float, to_float};

@@ -195,6 +195,8 @@ pub enum RequestError {
         /// What the model draws.
         expected: [usize; 2],
     },
+    /// The model reads a condition, which was not given; see [`Session::condition`](crate::Session::condition).
+    ConditionMissing,
 }
 
 impl fmt::Display for RequestError {
@@ -205,6 +207,7 @@ impl fmt::Display for RequestError {
             }
             Self::Class { asked, classes } => write!(f, "class {asked} does not exist; the model has {classes}"),
             Self::NotASampler => f.write_str("the model's output has other channels than its input; use predict"),
+            Self::ConditionMissing => f.write_str("the model reads a condition beside the sample; give it one"),
             Self::Unconditional => f.write_str("the model has no classes; leave the class out"),
             Self::ClassMissing => f.write_str("the model is class-conditional; name a class"),
             Self::Start { asked, steps } => {

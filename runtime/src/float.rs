@@ -2,6 +2,8 @@
 
 use bytemuck::Pod;
 
+use crate::format::Activation;
+
 /// How activations and weights are stored; arithmetic is in `f32`.
 pub trait Float: Pod {
     /// In single precision.
@@ -51,6 +53,34 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 }
 
 /// `x·sigmoid(x)`.
-pub fn silu(x: f32) -> f32 {
+fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
+}
+
+/// `x·Φ(x)`.
+#[cfg(feature = "activations")]
+fn gelu(x: f32) -> f32 {
+    0.5 * x * libm::erfcf(-core::f32::consts::FRAC_1_SQRT_2 * x)
+}
+
+/// `x·tanh(ln(1 + eˣ))`, as `x·n/(n + 2)` with `n = eˣ(eˣ + 2)`; beyond 20 the factor is 1.
+#[cfg(feature = "activations")]
+fn mish(x: f32) -> f32 {
+    let power = exp(x.min(20.0));
+    let n = power * (power + 2.0);
+    x * (n / (n + 2.0))
+}
+
+/// An activation; without the feature `activations` it is [`silu`]: sessions refuse models with another.
+#[inline(always)]
+pub fn activate(activation: Activation, x: f32) -> f32 {
+    #[cfg(feature = "activations")]
+    match activation {
+        Activation::Silu => {}
+        Activation::Relu => return x.max(0.0),
+        Activation::Gelu => return gelu(x),
+        Activation::Mish => return mish(x),
+    }
+    let _ = activation;
+    silu(x)
 }

@@ -56,7 +56,9 @@
 //!   carries no float code.
 //! - `i4`, `step-scales` (on by default): four-bit weights, and activation scales of each step, in the `i8` precision.
 //! - `attention`, `conditioning` (on by default): operations that not every model needs, self-attention and class
-//!   embeddings; `history`: samplers that look back. A session of a model that needs one that is off is refused by its name.
+//!   embeddings; `history`: samplers that look back; `activations`, `scale-shift`: activations other than SiLU, and
+//!   normalizations whose factors and summands depend on the timestep and the class. A session of a model that needs one that
+//!   is off is refused by its name.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
 //! - `micromath`: a faster, coarser exponential in the float precisions.
 //! - `defmt`: `Format` for the public types and log points at session level.

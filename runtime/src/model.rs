@@ -105,6 +105,17 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Rows, columns and channels of the condition that the network reads beside the sample; `None` if it reads none.
+    pub const fn condition_shape(&self) -> Option<[usize; 3]> {
+        if self.header.condition == 0 {
+            return None;
+        }
+        match self.tensor(self.header.condition) {
+            Some(t) => Some([t.rows as usize, t.columns as usize, t.channels as usize]),
+            None => None,
+        }
+    }
+
     /// Number of tensors in the plan.
     pub const fn tensors(&self) -> u16 {
         self.header.tensors

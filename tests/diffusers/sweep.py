@@ -59,36 +59,50 @@ def waft(binary: Path, *arguments) -> str:
 
 
 def network_config(rng: random.Random) -> dict:
-    """A UNet2DModel that waft supports."""
+    """A UNet2DModel that waft supports: any value of any field that diffusers runs with."""
     levels = rng.choice((1, 2, 2, 3, 3, 4))
-    groups = rng.choice((1, 2, 4))
-    channels = [4 * groups * rng.choice((1, 2, 3)) for _ in range(levels)]
+    groups = rng.choice((1, 2, 3, 4))
+    channels = [groups * rng.choice((2, 4, 5, 8, 12)) for _ in range(levels)]
     step = 2 ** (levels - 1)
     size = rng.choice((step * rng.randint(1, 16 // step), [step * rng.randint(1, 16 // step) for _ in range(2)]))
-    heads = [h for h in (None, 1, 2, 4, 8) if h is None or all(c % h == 0 for c in channels)]
+    downs = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "UNetResDownBlock2D")
+    ups = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "UNetResAttnUpBlock2D")
     config = {
         "sample_size": size,
         "in_channels": rng.choice((1, 2, 3)),
         "block_out_channels": channels,
         "layers_per_block": rng.randint(1, 3),
-        "down_block_types": [rng.choice(("DownBlock2D", "AttnDownBlock2D")) for _ in channels],
-        "up_block_types": [rng.choice(("UpBlock2D", "AttnUpBlock2D")) for _ in channels],
+        "down_block_types": [rng.choice(downs) for _ in channels],
+        "up_block_types": [rng.choice(ups) for _ in channels],
         "norm_num_groups": groups,
-        "norm_eps": rng.choice((1e-5, 1e-6)),
-        "attention_head_dim": rng.choice(heads),
+        "norm_eps": rng.choice((1e-5, 1e-6, 1e-3)),
+        # Widths that do not divide the channels among them; one head of all where a width does not fit.
+        "attention_head_dim": rng.choice([h for h in (None, 1, 2, 3, 4, 5, 8) if h is None or h <= min(channels)]),
         "add_attention": rng.random() < 0.7,
         "center_input_sample": rng.random() < 0.3,
         "downsample_padding": rng.choice((0, 1)),
+        "downsample_type": rng.choice(("conv", "conv", "resnet")),
+        "upsample_type": rng.choice(("conv", "conv", "resnet")),
         "flip_sin_to_cos": rng.random() < 0.5,
-        "freq_shift": rng.choice((0, 1)),
-        "mid_block_scale_factor": rng.choice((1, 1, 1.5)),
+        "freq_shift": rng.choice((0, 0.5)) if channels[0] < 4 else rng.choice((0, 1)),
+        "mid_block_scale_factor": rng.choice((1, 1, 1.5, -2.0)),
+        "act_fn": rng.choice(("silu", "swish", "mish", "gelu", "relu", "SiLU")),
+        "resnet_time_scale_shift": rng.choice(("default", "scale_shift")),
+        "time_embedding_type": rng.choice(("positional", "positional", "fourier", "learned")),
+        "class_embed_type": rng.choice((None, None, "timestep", "identity")),
         "num_class_embeds": rng.choice((None, None, 5)),
+        "num_train_timesteps": 1000,
+        "dropout": rng.choice((0.0, 0.1)),
     }
-    config["out_channels"] = config["in_channels"]
+    # Conditions and variances are channels of single calls.
+    config["out_channels"] = rng.choice((config["in_channels"], config["in_channels"], 1, 4))
+    if config["time_embedding_type"] == "fourier" and config["class_embed_type"] == "timestep":
+        # Class 0 has no logarithm.
+        config["class_embed_type"] = None
     if rng.random() < 0.3:
         config["time_embedding_dim"] = rng.choice((16, 24, 40))
-    if rng.random() < 0.2:
-        config["attn_norm_num_groups"] = rng.choice([g for g in (1, 2, 4) if channels[-1] % g == 0])
+    if rng.random() < 0.3:
+        config["attn_norm_num_groups"] = rng.choice([g for g in (1, 2, 3, 4, 5) if channels[-1] % g == 0])
     if rng.random() < 0.15:
         config["mid_block_type"] = None
     return config
@@ -110,8 +124,12 @@ def check_network(binary: Path, config: dict, seed: int, folder: Path) -> float:
         "sample": torch.randn(3, config["in_channels"], height, width),
         "timestep": torch.tensor([0, 999, torch.randint(1, 999, ()).item()]),
     }
-    if config["num_class_embeds"]:
-        tensors["class_labels"] = torch.randint(0, config["num_class_embeds"], (3,))
+    if config["time_embedding_type"] == "fourier":
+        tensors["timestep"][0] = 1
+    if config["class_embed_type"] == "identity":
+        tensors["class_labels"] = torch.randn(3, model.time_embedding.linear_2.out_features)
+    elif config["class_embed_type"] == "timestep" or config["num_class_embeds"]:
+        tensors["class_labels"] = torch.randint(0, 5, (3,))
     save_file(tensors, folder / "in.safetensors")
     waft(binary, "predict", folder / "model", "--input", folder / "in.safetensors", "--out", folder / "out.safetensors")
     expected = model(tensors["sample"], tensors["timestep"], class_labels=tensors.get("class_labels")).sample

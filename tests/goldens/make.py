@@ -4,7 +4,7 @@
 # ///
 """Writes the golden files of this folder with diffusers itself, in f32 on one thread.
 
-    python tests/goldens/make.py
+    python tests/goldens/make.py [CHECKPOINT…]
 
 See README.md beside this script for what each file is.
 """
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,41 @@ CHECKPOINTS = {
         up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D", "UpBlock2D"),
         norm_num_groups=2, attention_head_dim=4, downsample_type="resnet", upsample_type="resnet",
     ),
+    # Scaled and shifted normalizations of each step, no normalization before the attention in the middle, heads that do not
+    # divide the channels.
+    "scale_shift": dict(
+        sample_size=(8, 12), in_channels=2, out_channels=2, block_out_channels=(8, 8), layers_per_block=1,
+        down_block_types=("AttnDownBlock2D", "ResnetDownsampleBlock2D"), up_block_types=("UpBlock2D", "AttnUpBlock2D"),
+        norm_num_groups=4, attention_head_dim=3, resnet_time_scale_shift="scale_shift", act_fn="mish",
+        time_embedding_type="learned", num_train_timesteps=1000, time_embedding_dim=16, downsample_type="resnet",
+    ),
+    # The same of each class, whose number is embedded like a timestep; an odd sinusoidal vector.
+    "class_timestep": dict(
+        sample_size=6, in_channels=1, out_channels=1, block_out_channels=(9, 12), layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=3, attention_head_dim=5, resnet_time_scale_shift="scale_shift", act_fn="gelu",
+        class_embed_type="timestep", attn_norm_num_groups=2,
+    ),
+    # An output that is divided by the timestep, vectors for classes, odd sizes, a padding that nothing reads.
+    "fourier": dict(
+        sample_size=(7, 5), in_channels=2, out_channels=2, block_out_channels=(8,), layers_per_block=1,
+        down_block_types=("AttnDownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=2, attention_head_dim=None,
+        time_embedding_type="fourier", act_fn="relu", class_embed_type="identity", mid_block_scale_factor=-1.5,
+        downsample_padding=3, time_embedding_dim=12,
+    ),
+    # A condition of two channels behind the sample's one, variances behind the prediction.
+    "conditioned": dict(
+        sample_size=8, in_channels=3, out_channels=2, block_out_channels=(8, 8), layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), norm_num_groups=4,
+        center_input_sample=True,
+    ),
+}
+
+# What the checkpoints' own files do not say.
+DEFAULTS = {
+    "class_timestep": {"classes": 5},
+    "fourier": {"class_embeddings": "class_embeddings.safetensors"},
+    "conditioned": {"condition_channels": 2},
 }
 
 
@@ -63,7 +99,17 @@ def random_model(name: str) -> UNet2DModel:
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
+        if name == "conditioned":
+            # Trajectories of random networks are chaotic unless what they predict is small.
+            model.conv_out.weight.mul_(0.1)
+            model.conv_out.bias.mul_(0.1)
     return model
+
+
+def class_embeddings(model: UNet2DModel) -> torch.Tensor:
+    """The vectors of five classes."""
+    generator = torch.Generator().manual_seed(60)
+    return torch.randn((5, model.time_embedding.linear_2.out_features), generator=generator)
 
 
 @torch.no_grad()
@@ -76,8 +122,11 @@ def calls(model: UNet2DModel, timesteps: list[int], classes: list[int] | None, s
     tensors = {"sample": sample, "timestep": timestep}
     if classes is not None:
         tensors["class_labels"] = torch.tensor(classes)
-    out = model(sample, timestep, class_labels=tensors.get("class_labels")).sample
-    return tensors | {"out": out}
+    labels = tensors.get("class_labels")
+    if model.config.class_embed_type == "identity":
+        labels = class_embeddings(model)[labels]
+    out = model(sample, timestep, class_labels=labels).sample
+    return tensors | {"out": out.contiguous()}
 
 
 @torch.no_grad()
@@ -96,6 +145,31 @@ def trajectory(model, scheduler, latents, classes, steps, guidance=1.0, clipped=
         )
         samples.append(step.prev_sample)
     return samples
+
+
+@torch.no_grad()
+def conditioned() -> None:
+    """Calls of the network with a condition, and pictures of DDIM that drop the variances."""
+    model, channels = random_model("conditioned"), DEFAULTS["conditioned"]["condition_channels"]
+    call = calls(model, [0, 999, 421], None, seed=70)
+    sample, condition = call["sample"].split([model.config.in_channels - channels, channels], 1)
+    save_file(
+        call | {"sample": sample.contiguous(), "condition": condition.contiguous()},
+        HERE / "conditioned_predict.safetensors",
+    )
+    generator = torch.Generator().manual_seed(71)
+    latents = torch.randn((3, 1, 8, 8), generator=generator)
+    condition = torch.rand((3, channels, 8, 8), generator=generator) * 2 - 1
+    scheduler = DDIMScheduler.from_pretrained(HERE / "conditioned")
+    scheduler.set_timesteps(10)
+    drawn = latents
+    for t in scheduler.timesteps:
+        predicted = model(torch.cat((drawn, condition), 1), t).sample[:, :1]
+        drawn = scheduler.step(predicted, t, drawn).prev_sample
+    save_file(
+        {"latents": latents, "condition": condition, "drawn": drawn.contiguous()},
+        HERE / "conditioned_trajectories.safetensors",
+    )
 
 
 def schedules() -> dict:
@@ -166,19 +240,37 @@ def pickles() -> None:
     torch.save({"weights": {"a": torch.zeros(2)}}, folder / "unnamed.bin")
 
 
+def checkpoint(name: str) -> None:
+    """Writes a checkpoint and what three calls of it give."""
+    model = random_model(name)
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    prediction = "v_prediction" if name == "velocity" else "epsilon"
+    scheduler = DDIMScheduler(prediction_type=prediction, timestep_spacing="trailing")
+    scheduler.save_config(folder)
+    if name in DEFAULTS:
+        (folder / "waft.json").write_text(json.dumps(DEFAULTS[name]) + "\n")
+    if model.config.class_embed_type == "identity":
+        save_file({"class_embeddings": class_embeddings(model)}, folder / "class_embeddings.safetensors")
+    classes = [0, 4, 2] if model.config.num_class_embeds or model.config.class_embed_type else None
+    timesteps = [1 if model.config.time_embedding_type == "fourier" else 0, 999, 421]
+    if name == "conditioned":
+        conditioned()
+        return
+    seed = 10 + list(CHECKPOINTS).index(name)
+    save_file(calls(model, timesteps, classes, seed), HERE / f"{name}_predict.safetensors")
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    if names := sys.argv[1:]:
+        for name in names:
+            checkpoint(name)
+        return
     pickles()
-    for index, name in enumerate(CHECKPOINTS):
-        model = random_model(name)
-        folder = HERE / name
-        shutil.rmtree(folder, ignore_errors=True)
-        model.save_pretrained(folder)
-        prediction = "v_prediction" if name == "velocity" else "epsilon"
-        scheduler = DDIMScheduler(prediction_type=prediction, timestep_spacing="trailing")
-        scheduler.save_config(folder)
-        classes = [0, 4, 2] if model.config.num_class_embeds else None
-        save_file(calls(model, [0, 999, 421], classes, seed=10 + index), HERE / f"{name}_predict.safetensors")
+    for name in CHECKPOINTS:
+        checkpoint(name)
 
     # diffusers' v-prediction through DDIM, without and with the clipped sample fed back.
     model, scheduler = random_model("velocity"), DDIMScheduler.from_pretrained(HERE / "velocity")

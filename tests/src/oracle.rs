@@ -2,7 +2,7 @@
 //! from the file's specification. Both unfold everything naively; neither shares code with the runtime's operations.
 
 use waft::Model;
-use waft::format::{self, Bias, Element, Gather, NONE, Tensor, Upsample, WeightLayout};
+use waft::format::{self, Activation, Bias, Element, Gather, NONE, Tensor, Upsample, WeightLayout};
 use waft_host::network::{GroupNorm, Network, Op, OpId, TensorId};
 
 /// Real values of a tensor's bytes.
@@ -50,11 +50,16 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
     match &network.ops[id].1 {
         Op::Embed(_) => None,
         Op::Linear(op) => Some(op.linear.apply(&read(op.source))),
-        Op::GroupNorm(GroupNorm { sources, norm, .. }) => {
+        Op::GroupNorm(GroupNorm { sources, norm, projection, .. }) => {
             let joined = join(network, sources, read);
             let channels = norm.gamma.len();
             let per_group = channels / norm.groups;
             let pixels = joined.len() / channels;
+            let affine: Vec<f64> = match projection {
+                Some((_, Some(id))) => read(*id),
+                Some((_, None)) => return None,
+                None => norm.gamma.iter().chain(&norm.beta).map(|&value| f64::from(value)).collect(),
+            };
             let mut map = vec![];
             for channel in 0..channels {
                 let first = channel / per_group * per_group;
@@ -62,8 +67,8 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
                     (0..pixels).flat_map(|p| joined[p * channels + first..][..per_group].iter().copied()).collect();
                 let mean = group.iter().sum::<f64>() / group.len() as f64;
                 let variance = group.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / group.len() as f64;
-                let a = f64::from(norm.gamma[channel]) / (variance + norm.eps).sqrt();
-                map.extend([a, f64::from(norm.beta[channel]) - mean * a]);
+                let a = affine[channel] / (variance + norm.eps).sqrt();
+                map.extend([a, affine[channels + channel] - mean * a]);
             }
             Some(map)
         }
@@ -80,9 +85,7 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
                     for (i, x) in x.iter_mut().enumerate() {
                         let c = i % channels;
                         *x = *x * map[2 * c] + map[2 * c + 1];
-                        if conv.silu {
-                            *x /= 1.0 + (-*x).exp();
-                        }
+                        *x = conv.activation.map_or(*x, |activation| activated(activation, *x));
                     }
                 }
                 None => {
@@ -131,6 +134,16 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
     }
 }
 
+/// An activation by its definition.
+pub fn activated(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Relu => x.max(0.0),
+        Activation::Gelu => x * 0.5 * libm::erfc(-x / 2f64.sqrt()),
+        Activation::Mish => x * x.exp().ln_1p().tanh(),
+    }
+}
+
 fn join(network: &Network, sources: &[TensorId], read: &dyn Fn(TensorId) -> Vec<f64>) -> Vec<f64> {
     let parts: Vec<(Vec<f64>, usize)> = sources.iter().map(|&id| (read(id), network.tensors[id].shape.c)).collect();
     let pixels = parts[0].0.len() / parts[0].1;
@@ -173,8 +186,8 @@ fn rounded(value: i128, shift: u32) -> i64 {
 }
 
 /// The integers that a convolution of an `i8` model must write, straight from the record: unfolded, without a ring, in
-/// any order. `read` gives a tensor's integers before the operation. SiLU is the runtime's own function, which has a
-/// test of its own.
+/// any order. `read` gives a tensor's integers before the operation. Activations are the runtime's own functions, which have
+/// a test of their own.
 ///
 /// # Panics
 /// If the record does not fit the model.
@@ -218,10 +231,12 @@ pub fn integer_conv(
                     let (a, b) = (map[2 * channel], map[2 * channel + 1]);
                     let y = rounded(i128::from(value) * i128::from(a), op.affine_shift) + b;
                     let y = y.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
-                    let value = if op.gather() == Gather::AffineSilu {
-                        i64::from(waft::fixed::silu(y))
-                    } else {
-                        i64::from(y.clamp(-(1 << 27), 1 << 27)) * 8
+                    let value = match op.gather() {
+                        Gather::Affine => i64::from(y.clamp(-(1 << 27), 1 << 27)) * 8,
+                        Gather::AffineRelu => i64::from(waft::fixed::activate(Activation::Relu, y)),
+                        Gather::AffineGelu => i64::from(waft::fixed::activate(Activation::Gelu, y)),
+                        Gather::AffineMish => i64::from(waft::fixed::activate(Activation::Mish, y)),
+                        _ => i64::from(waft::fixed::silu(y)),
                     };
                     requantize(value, multiplier, shift) + i64::from(ring_zero)
                 }

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use waft::Noise;
 use waft::fixed::{
-    affine, exp2_neg, isqrt, requantize, requantize_each, round_shift, rsqrt_q16, saturate_i8, saturate_i16,
-    saturate_i32, silu,
+    activate, affine, exp2_neg, isqrt, requantize, requantize_each, round_shift, rsqrt_q16, saturate_i8, saturate_i16,
+    saturate_i32,
 };
+use waft::format::Activation;
 use waft::noise::{Seed, gaussian};
 use waft_tests::oracle;
 
@@ -111,19 +112,26 @@ fn squares_have_exact_roots() {
 }
 
 #[test]
-fn silu_over_its_whole_interesting_domain() {
-    let real = |x: i32| {
-        let x = f64::from(x) / 4096.0;
-        x / (1.0 + (-x).exp())
-    };
-    let mut worst = 0f64;
-    for x in -(20 << 12)..=(20 << 12) {
-        worst = worst.max((f64::from(silu(x)) / 32_768.0 - real(x)).abs());
-    }
-    assert!(worst < 2.6e-4, "largest error {worst:e}");
-    for x in [i32::MIN, -(1 << 28), -(1 << 17), 1 << 17, 1 << 26, i32::MAX] {
-        let limited = x.clamp(-(1 << 27) + 1, (1 << 27) - 1);
-        assert!((f64::from(silu(x)) / 32_768.0 - real(limited)).abs() < 2.6e-4, "{x}");
+fn activations_over_their_whole_interesting_domain() {
+    let bounds =
+        [(Activation::Silu, 2.6e-4), (Activation::Relu, 1e-9), (Activation::Gelu, 4.1e-4), (Activation::Mish, 4.1e-4)];
+    assert_eq!(bounds.len(), Activation::ALL.len());
+    for (activation, bound) in bounds {
+        let error = |x: i32, limited: i32| {
+            let real = oracle::activated(activation, f64::from(limited) / 4096.0);
+            (f64::from(activate(activation, x)) / 32_768.0 - real).abs()
+        };
+        let worst = (-(20 << 12)..=(20 << 12)).map(|x| error(x, x)).fold(0f64, f64::max);
+        assert!(worst < bound, "{activation:?}: largest error {worst:e}");
+        // Where nothing is interpolated a result is an entry of a table.
+        let worst = (-(20 << 4)..=(20 << 4)).map(|i| error(i << 8, i << 8)).fold(0f64, f64::max);
+        assert!(worst <= 0.5001 / 32_768.0, "{activation:?}: an entry is off by {worst:e}");
+        for x in [i32::MIN, -(1 << 28), -(1 << 17), 1 << 17, 1 << 26, i32::MAX] {
+            // Beyond 709 the definition's exponential is infinite.
+            let limited = x.clamp(-(1 << 27) + 1, (1 << 27) - 1);
+            let real = if limited > 0 { f64::from(limited) / 4096.0 } else { 0.0 };
+            assert!((f64::from(activate(activation, x)) / 32_768.0 - real).abs() < bound, "{activation:?} of {x}");
+        }
     }
 }
 

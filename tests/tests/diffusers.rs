@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use waft::format::Precision;
+use waft::format::{Output, Precision};
 use waft::noise::Given;
 use waft::{Guidance, Request, SamplesMut, Session};
 use waft_host::checkpoint::Checkpoint;
@@ -19,6 +19,7 @@ fn predict(bytes: &AlignedBytes, input: &Tensors) -> Vec<f32> {
     let shape = model.image_shape();
     let classes = input.has("class_labels").then(|| input.integers("class_labels").expect("integers"));
     let samples = to_hwc(&input.f32("sample").expect("floats").1, shape);
+    let schedule = model.schedule(0).expect("a list");
     let mut memory = arena(&model);
     let mut outputs = vec![];
     for (call, sample) in samples.chunks_exact(shape.iter().product()).enumerate() {
@@ -28,9 +29,14 @@ fn predict(bytes: &AlignedBytes, input: &Tensors) -> Vec<f32> {
         let class = classes.as_ref().map(|classes| classes[call] as u16);
         let mut prediction = session.predict(0, call as u32, class).expect("valid");
         while prediction.step().expect("runs") {}
-        outputs.extend(to_floats(prediction.output()));
+        let divisor = match model.header().output() {
+            Output::Prediction => 1.0,
+            Output::TimesTimestep => model.float_steps(&schedule).nth(call).expect("a step").timestep as f32,
+        };
+        outputs.extend(to_floats(prediction.output()).into_iter().map(|value| value / divisor));
     }
-    to_chw(&outputs, shape)
+    let channels = model.tensor(model.header().prediction).expect("an output").channels;
+    to_chw(&outputs, [shape[0], shape[1], channels.into()])
 }
 
 fn check_calls(checkpoint: &Path, name: &str) {
@@ -65,6 +71,31 @@ fn calls_with_residual_blocks_that_halve_and_double() {
 #[test]
 fn calls_of_a_single_level_with_classes_and_another_embedding_width() {
     check_calls(&golden("velocity"), "velocity");
+}
+
+#[test]
+fn calls_with_scaled_and_shifted_normalizations_learned_timesteps_mish_and_heads_that_do_not_divide() {
+    check_calls(&golden("scale_shift"), "scale_shift");
+}
+
+#[test]
+fn calls_with_classes_as_timesteps_gelu_and_odd_channels() {
+    check_calls(&golden("class_timestep"), "class_timestep");
+}
+
+#[test]
+fn calls_with_fourier_features_vectors_for_classes_and_relu() {
+    check_calls(&golden("fourier"), "fourier");
+}
+
+#[test]
+fn calls_of_openais_layout_with_classes_variances_and_residual_blocks_that_resample() {
+    check_calls(&golden("guided_diffusion"), "guided_diffusion");
+}
+
+#[test]
+fn calls_of_openais_layout_with_added_embeddings_and_convolutions_that_resample() {
+    check_calls(&golden("improved_diffusion"), "improved_diffusion");
 }
 
 /// A copy of a checkpoint with some of its scheduler's fields replaced.

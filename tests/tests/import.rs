@@ -7,7 +7,8 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde_json::{Map, Value, json};
-use waft_host::checkpoint::{Checkpoint, CheckpointError};
+use waft_host::checkpoint::{Checkpoint, CheckpointError, ClassVectors};
+use waft_host::export::predictor;
 use waft_host::graph::Graph;
 use waft_host::import::{ImportError, import};
 use waft_tests::golden;
@@ -147,18 +148,29 @@ fn fields_that_are_not_supported_are_named_with_their_value() {
         (json!({ "sample_size": [8, 12, 3] }), "sample_size"),
         (json!({ "sample_size": 7 }), "sample_size"),
         (json!({ "sample_size": -8 }), "sample_size"),
-        (json!({ "time_embedding_type": "fourier" }), "time_embedding_type = \"fourier\""),
-        (json!({ "down_block_types": ["SkipDownBlock2D", "DownBlock2D"] }), "SkipDownBlock2D"),
+        (json!({ "time_embedding_type": "rotary" }), "supported: positional, fourier, learned"),
+        (json!({ "time_embedding_type": "learned" }), "num_train_timesteps = null"),
+        (
+            json!({ "down_block_types": ["SkipDownBlock2D", "DownBlock2D"] }),
+            "SkipDownBlock2D\" is not supported; it resamples by FIR",
+        ),
+        (json!({ "down_block_types": ["AttnSkipDownBlock2D", "DownBlock2D"] }), "it resamples by FIR"),
+        (json!({ "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"] }), "it attends to a text"),
         (json!({ "up_block_types": ["UpBlock2D", "SkipUpBlock2D"] }), "ResnetUpsampleBlock2D"),
         (json!({ "up_block_types": ["UpBlock2D"] }), "up_block_types = 1 blocks"),
         (json!({ "down_block_types": "DownBlock2D" }), "down_block_types"),
         (json!({ "mid_block_type": "UNetMidBlock2DCrossAttn" }), "mid_block_type"),
-        (json!({ "resnet_time_scale_shift": "scale_shift" }), "resnet_time_scale_shift = \"scale_shift\""),
+        (json!({ "resnet_time_scale_shift": "spatial" }), "supported: default, scale_shift"),
+        (json!({ "class_embed_type": "projection" }), "supported: null, timestep, identity"),
+        (json!({ "class_embed_type": "timestep" }), "say how many there are as classes in waft.json"),
         (
-            json!({ "class_embed_type": "timestep" }),
-            "class_embed_type = \"timestep\" is not supported; supported: null",
+            json!({ "class_embed_type": "timestep", "num_class_embeds": 3, "time_embedding_type": "learned",
+                    "num_train_timesteps": 2 }),
+            "time_proj.weight",
         ),
-        (json!({ "act_fn": "mish" }), "act_fn = \"mish\""),
+        (json!({ "class_embed_type": "identity" }), "as class_embeddings in waft.json"),
+        (json!({ "act_fn": "elu" }), "supported: silu, swish, mish, gelu, relu"),
+        (json!({ "attn_norm_num_groups": 3 }), "attn_norm_num_groups = 3"),
         (json!({ "downsample_type": "pool" }), "supported: conv, resnet"),
         (json!({ "upsample_type": "pool" }), "upsample_type"),
         (json!({ "downsample_padding": 2 }), "downsample_padding = 2"),
@@ -166,7 +178,7 @@ fn fields_that_are_not_supported_are_named_with_their_value() {
         (json!({ "norm_num_groups": 0 }), "norm_num_groups = 0"),
         (json!({ "norm_eps": 0.0 }), "norm_eps"),
         (json!({ "norm_eps": "small" }), "norm_eps"),
-        (json!({ "attention_head_dim": 3 }), "attention_head_dim = 3"),
+        (json!({ "attention_head_dim": 17 }), "attention_head_dim = 17 is not supported; at most the 8 channels"),
         (json!({ "layers_per_block": 0 }), "layers_per_block"),
         (json!({ "layers_per_block": 1e9 }), "layers_per_block"),
         (json!({ "block_out_channels": [8, 1_000_000] }), "block_out_channels"),
@@ -202,6 +214,39 @@ fn tensors_that_do_not_fit_are_named_with_both_shapes() {
     draft.tensors.insert(key, tensor.clone());
     draft.tensors.insert("mystery.weight".into(), tensor);
     assert!(draft.refusal().contains("mystery.weight"), "a tensor that nothing reads means a misunderstood network");
+}
+
+/// Vectors for classes: where they are looked for, and for which networks.
+#[test]
+fn vectors_of_classes_are_read_from_the_folder_and_fit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for entry in std::fs::read_dir(golden("fourier")).expect("there").map(|entry| entry.expect("an entry")) {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copies");
+    }
+    let write = |text: &str| std::fs::write(folder.path().join("waft.json"), text).expect("writes");
+    write(r#"{"class_embeddings": "../class_embeddings.safetensors"}"#);
+    let error = Checkpoint::open(folder.path()).expect_err("refused").to_string();
+    assert!(error.contains("outside the folder"), "{error}");
+    write("{}");
+    let mut opened = Checkpoint::open(folder.path()).expect("opens");
+    assert!(import(&opened).expect_err("refused").to_string().contains("as class_embeddings in waft.json"));
+    opened.set_class_vectors(ClassVectors { length: 4, values: vec![0.5; 8] });
+    let error = import(&opened).expect_err("refused").to_string();
+    assert!(error.contains("with vectors of 4") && error.contains("(classes, 12)"), "{error}");
+    let mut other = Checkpoint::open(golden("velocity")).expect("opens");
+    other.set_class_vectors(ClassVectors { length: 24, values: vec![0.5; 48] });
+    let error = import(&other).expect_err("refused").to_string();
+    assert!(error.contains("its classes are numbers"), "{error}");
+}
+
+/// Timesteps that the network has no embedding of.
+#[test]
+fn timesteps_without_an_embedding_are_named() {
+    for (name, timestep, reason) in [("fourier", 0, "must be above 0"), ("scale_shift", 1000, "0 to 999 only")] {
+        let error =
+            predictor(&Checkpoint::open(golden(name)).expect("opens"), &[timestep]).expect_err("refused").to_string();
+        assert!(error.contains(&format!("timestep {timestep}: ")) && error.contains(reason), "{error}");
+    }
 }
 
 #[test]

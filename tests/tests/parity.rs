@@ -40,8 +40,10 @@ fn batch(model: &Model<'_>, count: usize) -> Batch {
 }
 
 /// Networks that together have every form of every operation.
-fn checkpoints() -> [PathBuf; 4] {
-    [digits(), golden("cifar_small"), golden("heads"), golden("velocity")]
+fn checkpoints() -> [PathBuf; 7] {
+    let [small, heads, velocity, steps, classes, relu] =
+        ["cifar_small", "heads", "velocity", "scale_shift", "class_timestep", "fourier"].map(golden);
+    [digits(), small, heads, velocity, steps, classes, relu]
 }
 
 #[test]

@@ -193,7 +193,14 @@ fn output_gains_are_those_of_least_squares() {
     };
     let (reference, quantized) = (export(Precision::F32), export(Precision::I8));
     let [reference, quantized] = [&reference, &quantized].map(|export| model(&export.bytes));
-    let how = Calibration { images: 2, steps: vec![3], classes: 11, guidance: None, by_step: false };
+    let how = Calibration {
+        images: 2,
+        steps: vec![3],
+        classes: 11,
+        guidance: None,
+        by_step: false,
+        conditions: Default::default(),
+    };
     let gains = |other| output_gains(&reference, other, &how, &()).concat();
     assert_eq!(gains(&reference), [1.0; 3]);
     let found = gains(&quantized);

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, bail};
 use object::{Object, ObjectSection, ObjectSymbol};
 use waft::Model;
-use waft::format::{NONE, Op, WeightLayout};
+use waft::format::{Activation, Affine, NONE, Op, WeightLayout};
 use waft_host::export::precision_name;
 use waft_host::sample::digest;
 
@@ -32,6 +32,17 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     }
     if ops.iter().any(|op| matches!(op, Op::Embed(_) | Op::Linear(_))) {
         features.push("conditioning");
+    }
+    let activation = |op: &Op| match op {
+        Op::Conv2d(conv) => conv.gather().activation(),
+        Op::Embed(embed) => Some(embed.activation()),
+        _ => None,
+    };
+    if ops.iter().filter_map(activation).any(|activation| activation != Activation::Silu) {
+        features.push("activations");
+    }
+    if ops.iter().any(|op| matches!(op, Op::GroupNorm(norm) if norm.affine() != Affine::Constant)) {
+        features.push("scale-shift");
     }
     features
 }

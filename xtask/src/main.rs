@@ -35,7 +35,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Product(args::Command),
+    Product(Box<args::Command>),
     Kernels(kernels::Args),
     Bench(bench::Args),
     Firmware(firmware::Args),

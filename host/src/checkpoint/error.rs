@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::pickle::PickleError;
 use crate::schedule::ScheduleError;
+use crate::tensors::TensorsError;
 
 /// Why something is not a checkpoint.
 #[derive(Debug, Error)]
@@ -103,6 +104,17 @@ pub enum CheckpointError {
         key: String,
         /// A similar key that exists.
         near: Option<String>,
+    },
+    /// The vectors of classes cannot be read.
+    #[error(transparent)]
+    Tensors(#[from] TensorsError),
+    /// The vectors of classes are none.
+    #[error("{path}: class_embeddings has shape {found:?}, expected (classes, length) with 1 to 65534 classes")]
+    ClassVectors {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        found: Vec<usize>,
     },
     /// Two tensors of one key.
     #[error("there are two tensors {key:?}; which one is meant is not known")]

@@ -40,10 +40,34 @@ pub struct ExportDefaults {
     pub timesteps: Option<Vec<Vec<i64>>>,
     /// The class that means "no class".
     pub unconditional_class: Option<usize>,
+    /// Number of classes, for networks that take any number for one.
+    pub classes: Option<usize>,
+    /// How many of the input's channels, the last ones, are a condition; absent: those that the output does not have.
+    pub condition_channels: Option<usize>,
+    /// A safetensors file beside this one whose tensor `class_embeddings` (classes, length) f32 has the vector of each class,
+    /// for networks that take a vector for one.
+    pub class_embeddings: Option<PathBuf>,
     /// Sampler option, see [`crate::schedule::Ddim`].
     pub use_clipped_model_output: bool,
     /// Where it comes from, and its licence.
     pub provenance: Option<String>,
+}
+
+/// The vector of each class, for a network that takes a vector for one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClassVectors {
+    /// Numbers of one vector.
+    pub length: usize,
+    /// Row-major (classes, length).
+    pub values: Vec<f32>,
+}
+
+/// A tensor under a name.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedTensor {
+    pub(crate) key: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
 }
 
 /// How to open a checkpoint.
@@ -64,11 +88,14 @@ pub struct Checkpoint {
     config: Map<String, Value>,
     scheduler: Option<Scheduler>,
     defaults: ExportDefaults,
+    class_vectors: Option<ClassVectors>,
     decoder: Option<String>,
     weights: Weights,
     notes: Vec<Note>,
 }
 
+/// Most classes that a file numbers.
+pub(crate) const MOST_CLASSES: usize = 65_534;
 /// How a file begins that Git LFS left in the place of the real one.
 const LARGE_FILE_POINTER: &[u8] = b"version https://git-lfs";
 /// What diffusers' `EMAModel` adds to a model's configuration, and diffusers ignores when it reads it.
@@ -109,13 +136,18 @@ impl Checkpoint {
         let decoder = pipeline::decoder(&found, &mut notes)?;
         pipeline::averaged_beside(&found, &mut notes);
         let defaults = [found.top.join("waft.json"), found.model.join("waft.json")];
-        let defaults = match defaults.iter().find(|path| path.is_file()) {
-            Some(path) => parse(path)?,
-            None => ExportDefaults::default(),
+        let defaults: (ExportDefaults, Option<&Path>) = match defaults.iter().find(|path| path.is_file()) {
+            Some(path) => (parse(path)?, path.parent()),
+            None => Default::default(),
+        };
+        let (defaults, beside) = defaults;
+        let class_vectors = match (&defaults.class_embeddings, beside) {
+            (Some(file), Some(folder)) => Some(class_vectors(folder, file)?),
+            _ => None,
         };
         let weights = folder::weights(&found, options.variant.as_deref(), &mut notes)?;
         let weights = Weights::open(&weights, &mut notes)?;
-        Ok(Self { folder: found.top, config, scheduler, defaults, decoder, weights, notes })
+        Ok(Self { folder: found.top, config, scheduler, defaults, class_vectors, decoder, weights, notes })
     }
 
     /// Reads a checkpoint from memory: the texts of `config.json` and of the scheduler's configuration, and the bytes of
@@ -134,7 +166,7 @@ impl Checkpoint {
         };
         let weights = Weights::from_bytes(weights, &mut notes)?;
         let (folder, defaults) = (PathBuf::new(), ExportDefaults::default());
-        Ok(Self { folder, config, scheduler, defaults, decoder: None, weights, notes })
+        Ok(Self { folder, config, scheduler, defaults, class_vectors: None, decoder: None, weights, notes })
     }
 
     /// The folder that was opened.
@@ -171,6 +203,21 @@ impl Checkpoint {
         &self.defaults
     }
 
+    /// Says how many classes there are, for a network that takes any number for one, unless `waft.json` does.
+    pub fn set_classes(&mut self, classes: usize) {
+        self.defaults.classes.get_or_insert(classes);
+    }
+
+    /// The vectors of the classes, if the user gave any.
+    pub fn class_vectors(&self) -> Option<&ClassVectors> {
+        self.class_vectors.as_ref()
+    }
+
+    /// Gives the vectors of the classes, instead of those that `waft.json` names.
+    pub fn set_class_vectors(&mut self, vectors: ClassVectors) {
+        self.class_vectors = Some(vectors);
+    }
+
     /// What a user should know: what was chosen, and what was found and not used.
     pub fn notes(&self) -> &[Note] {
         &self.notes
@@ -199,9 +246,44 @@ impl Checkpoint {
         self.weights.tensor(key, expected)
     }
 
+    /// The shape of a tensor, if there is one of that key.
+    pub fn shape(&self, key: &str) -> Option<&[usize]> {
+        self.weights.shape(key)
+    }
+
+    /// The same checkpoint with other tensors: those of a layout that was brought to other names.
+    ///
+    /// # Errors
+    /// If two have the same key.
+    pub(crate) fn with_tensors(&self, tensors: &[NamedTensor]) -> Result<Self, CheckpointError> {
+        Ok(Self {
+            folder: self.folder.clone(),
+            config: self.config.clone(),
+            scheduler: None,
+            defaults: self.defaults.clone(),
+            class_vectors: self.class_vectors.clone(),
+            decoder: self.decoder.clone(),
+            weights: Weights::from_tensors(tensors)?,
+            notes: vec![],
+        })
+    }
+
     /// Tensors that nothing has asked for: parts of the network that an importer has not understood.
     pub fn unused(&self) -> Vec<String> {
         self.weights.unused()
+    }
+}
+
+/// Reads the vectors of classes, from a file of the folder that names it; a path that leads elsewhere is not followed.
+fn class_vectors(folder: &Path, file: &Path) -> Result<ClassVectors, CheckpointError> {
+    let path = &folder.join(file);
+    if file.file_name().is_none_or(|name| name != file.as_os_str()) {
+        return Err(CheckpointError::Weights { path: path.clone(), what: "is outside the folder of waft.json".into() });
+    }
+    let (shape, values) = crate::tensors::read(path)?.f32("class_embeddings")?;
+    match shape[..] {
+        [classes, length] if (1..=MOST_CLASSES).contains(&classes) && length > 0 => Ok(ClassVectors { length, values }),
+        _ => Err(CheckpointError::ClassVectors { path: path.clone(), found: shape }),
     }
 }
 

@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::entry::Entry;
 use super::torch::{self, TorchError};
-use super::{CheckpointError, Note};
+use super::{CheckpointError, NamedTensor, Note};
 
 enum Bytes {
     Mapped(Mmap),
@@ -68,6 +68,22 @@ impl Weights {
         let mut weights = Self::default();
         weights.add(Bytes::Owned(bytes), Path::new("weights"), notes)?;
         weights.unwrap(notes)
+    }
+
+    /// Keeps tensors as they are.
+    pub(super) fn from_tensors(tensors: &[NamedTensor]) -> Result<Self, CheckpointError> {
+        let mut weights = Self::default();
+        let mut bytes = vec![];
+        for NamedTensor { key, shape, values } in tensors {
+            let (start, shape) = (bytes.len(), shape.clone());
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            let entry = Entry { file: 0, dtype: Dtype::F32, shape, start, strides: None };
+            if weights.index.insert(key.clone(), entry).is_some() {
+                return Err(CheckpointError::Duplicate { key: key.clone() });
+            }
+        }
+        weights.files.push(Bytes::Owned(bytes));
+        Ok(weights)
     }
 
     fn add(&mut self, bytes: Bytes, path: &Path, notes: &mut Vec<Note>) -> Result<(), CheckpointError> {
@@ -138,6 +154,10 @@ impl Weights {
         }
         self.used.borrow_mut().insert(key.into());
         Ok(values)
+    }
+
+    pub(super) fn shape(&self, key: &str) -> Option<&[usize]> {
+        Some(&self.index.get(key)?.shape)
     }
 
     pub(super) fn unused(&self) -> Vec<String> {

@@ -76,6 +76,10 @@ struct IntegerArgs {
     /// Pictures to calibrate with, 1 to 100000; they take turns over the step lists [default: 24].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     calib: Option<u32>,
+    /// Conditions to calibrate with, for a network that reads one beside the sample: tensor `condition`, (N, C, H, W), f32, or
+    /// a .png, whose bytes become -1 to 1; pictures take turns.
+    #[arg(long, value_name = "F.png|F.safetensors")]
+    condition: Option<PathBuf>,
     /// Width of the residual stream and skips [default: auto].
     #[arg(long, value_enum)]
     residual: Option<Residual>,
@@ -112,6 +116,7 @@ impl IntegerArgs {
         [
             ("--weights", self.weights.is_some()),
             ("--calib", self.calib.is_some()),
+            ("--condition", self.condition.is_some()),
             ("--residual", self.residual.is_some()),
             ("--rounding", self.rounding.is_some()),
             ("--ranges", self.ranges.is_some()),
@@ -161,6 +166,7 @@ impl IntegerArgs {
         recipe.step_scales = self.step_scales.unwrap_or(recipe.step_scales);
         options.output_correction = self.output_correction.unwrap_or(options.output_correction);
         options.calibration_images = self.calib.map_or(options.calibration_images, |images| images as usize);
+        options.conditions.clone_from(&self.condition);
         options.budget_ram = self.budget_ram;
         options.budget_flash = self.budget_flash;
     }

@@ -2,24 +2,28 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::json;
+use waft::format::Output;
 use waft::{Model, Precision, Session};
 
 use super::args::{CheckpointArgs, check_extension};
 use super::output::{self, print_json, write_whole};
+use crate::checkpoint::{ClassVectors, MOST_CLASSES};
+use crate::condition::Conditions;
 use crate::export::{precision_name, predictor};
 use crate::sample::{AlignedBytes, arena, fits_fixed, set_input, to_floats};
 use crate::shipped;
-use crate::tensors::{self, to_chw, to_hwc};
+use crate::tensors::{self, Tensors, to_chw, to_hwc};
 
 /// Runs one network call on given tensors: how the importer is held against diffusers.
 #[derive(clap::Args)]
 pub struct Args {
     /// Checkpoint folder (runs the f32 precision at any timestep), or .waft file (runs its precision at its own timesteps).
     model: PathBuf,
-    /// Tensors `sample` (N, C, H, W) f32, `timestep` (N) i64 or f32, and `class_labels` (N) i64 where there are classes; all
-    /// numbers finite.
+    /// Tensors `sample` (N, C, H, W) f32, `timestep` (N) i64 or f32, and `class_labels` (N) i64 where there are classes, or
+    /// (N, D) f32 where a vector stands for one, and `condition` (N, C', H, W) f32 where there is one, unless `sample` has its
+    /// channels behind its own; all numbers finite.
     #[arg(long, value_name = "F.safetensors")]
     input: PathBuf,
     /// Gets tensor `out` (N, C, H, W) f32.
@@ -42,24 +46,32 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let input = tensors::read(&args.input)?;
     let (shape, sample) = input.f32("sample")?;
     let timesteps = input.integers("timestep")?;
-    let classes = if input.has("class_labels") { Some(input.integers("class_labels")?) } else { None };
+    let classes = labels(&input)?;
     let Some(&count) = shape.first() else { bail!("{}: sample has no dimensions", args.input.display()) };
-    if count == 0 || timesteps.len() != count || classes.as_ref().is_some_and(|c| c.len() != count) {
+    if count == 0 || timesteps.len() != count || classes.as_ref().is_some_and(|c| c.count() != count) {
         bail!("{}: sample, timestep and class_labels must hold the same number of calls", args.input.display());
     }
 
     let is_checkpoint = args.model.is_dir();
     let bytes: AlignedBytes = if is_checkpoint {
-        predictor(&args.reading.open(&args.model)?, &timesteps)?
+        let mut checkpoint = args.reading.open(&args.model)?;
+        match &classes {
+            Some(Labels::Numbers(numbers)) => {
+                let classes = numbers.iter().max().map_or(1, |&last| usize::try_from(last).unwrap_or(0) + 1);
+                checkpoint.set_classes(classes.min(MOST_CLASSES));
+            }
+            Some(Labels::Vectors(vectors)) => checkpoint.set_class_vectors(vectors.clone()),
+            None => {}
+        }
+        predictor(&checkpoint, &timesteps)?
     } else {
         shipped::read(&args.model)?
     };
     let model = Model::from_bytes(bytes.as_slice())?;
     let input_shape = model.image_shape();
     let [rows, cols, channels] = input_shape;
-    if shape != [count, channels, rows, cols] {
-        bail!("{}: sample has shape {shape:?}, expected (N, {channels}, {rows}, {cols})", args.input.display());
-    }
+    let (sample, conditions) = inputs_of(&input, &model, [count, channels, rows, cols], (&shape, sample))
+        .with_context(|| args.input.display().to_string())?;
     if let Some(value) = sample.iter().find(|value| model.precision() == Precision::I8 && !fits_fixed(**value)) {
         bail!("{}: sample holds {value}; the i8 precision takes numbers between -2048 and 2048", args.input.display());
     }
@@ -72,14 +84,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     for (call, sample) in samples.chunks_exact(rows * cols * channels).enumerate() {
         let (schedule, step) = if is_checkpoint { (0, call as u32) } else { find_step(&model, timesteps[call])? };
         let class = match &classes {
-            Some(classes) => Some(u16::try_from(classes[call]).with_context(|| format!("class {}", classes[call]))?),
+            Some(Labels::Numbers(numbers)) => {
+                Some(u16::try_from(numbers[call]).with_context(|| format!("class {}", numbers[call]))?)
+            }
+            // Each is a class of its own.
+            Some(Labels::Vectors(_)) if is_checkpoint => Some(call as u16),
+            Some(Labels::Vectors(_)) => bail!("a .waft file numbers its classes: give class_labels (N) i64"),
             None => None,
         };
         let mut session = Session::with_weights(&model, memory.as_mut_slice(), weights.as_slice())?;
         set_input(&mut session, sample).context("the model has no input")?;
+        conditions.give(&mut session, call);
         let mut prediction = session.predict(schedule, step, class)?;
         while prediction.step()? {}
-        outputs.extend(to_floats(prediction.output()));
+        let divisor = match model.header().output() {
+            Output::Prediction => 1.0,
+            Output::TimesTimestep => timesteps[call] as f32,
+        };
+        outputs.extend(to_floats(prediction.output()).into_iter().map(|value| value / divisor));
     }
     let values = to_chw(&outputs, output_shape);
     write_whole(&args.out, &tensors::encode("out", &[count, output_shape[2], rows, cols], &values)?)?;
@@ -88,6 +110,67 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         return print_json(&json!({ "calls": count, "precision": precision }));
     }
     output::print(&format!("{}: {count} calls in precision {precision}\n", args.out.display()))
+}
+
+/// The sample and the condition of each call: tensors of their own, or a sample that has the condition's channels behind its
+/// own, as PyTorch's network takes it.
+fn inputs_of(
+    input: &Tensors,
+    model: &Model<'_>,
+    expected: [usize; 4],
+    (shape, sample): (&[usize], Vec<f32>),
+) -> anyhow::Result<(Vec<f32>, Conditions)> {
+    let [count, channels, rows, cols] = expected;
+    let condition = model.condition_shape();
+    ensure!(condition.is_some() || !input.has("condition"), "condition: the model reads none; leave it out");
+    if shape == expected {
+        let Some(condition) = condition else { return Ok((sample, Conditions::default())) };
+        let (found, values) = input.f32("condition")?;
+        ensure!(found.first() == Some(&count), "condition holds {found:?}, sample {count} calls");
+        return Ok((sample, Conditions::new(&found, &values, condition)?));
+    }
+    if let Some([.., more]) = condition.filter(|_| !input.has("condition"))
+        && shape == [count, channels + more, rows, cols]
+    {
+        let pixels = rows * cols;
+        let calls = || sample.chunks_exact((channels + more) * pixels).map(|call| call.split_at(channels * pixels));
+        let own = calls().flat_map(|(own, _)| own).copied().collect();
+        let behind: Vec<f32> = calls().flat_map(|(_, behind)| behind).copied().collect();
+        return Ok((own, Conditions::new(&[count, more, rows, cols], &behind, [rows, cols, more])?));
+    }
+    bail!("sample has shape {shape:?}, expected (N, {channels}, {rows}, {cols})")
+}
+
+/// What stands for the classes of the calls.
+enum Labels {
+    /// Their numbers.
+    Numbers(Vec<i64>),
+    /// A vector each.
+    Vectors(ClassVectors),
+}
+
+impl Labels {
+    /// Number of calls.
+    fn count(&self) -> usize {
+        match self {
+            Labels::Numbers(numbers) => numbers.len(),
+            Labels::Vectors(vectors) => vectors.values.len() / vectors.length.max(1),
+        }
+    }
+}
+
+fn labels(input: &Tensors) -> anyhow::Result<Option<Labels>> {
+    if !input.has("class_labels") {
+        return Ok(None);
+    }
+    if input.rank("class_labels") == 1 {
+        return Ok(Some(Labels::Numbers(input.integers("class_labels")?)));
+    }
+    let (shape, values) = input.f32("class_labels")?;
+    match shape[..] {
+        [calls, length] if calls <= MOST_CLASSES => Ok(Some(Labels::Vectors(ClassVectors { length, values }))),
+        _ => bail!("class_labels has shape {shape:?}, expected (N) i64 or (N, D) f32 with N up to {MOST_CLASSES}"),
+    }
 }
 
 /// The list and step of a .waft file that visits a timestep.

@@ -8,6 +8,7 @@ use waft::{Guidance, Model, Request};
 
 use super::args::{Bar, Precision, check_extension, guidance};
 use super::output::{self, print_json, write_whole};
+use crate::condition::Conditions;
 use crate::export::precision_name;
 use crate::image::{Canvas, encode_gif, read_png, to_bytes};
 use crate::sample::{Batch, Picture, Source, digest, draw, first_step, has_noise};
@@ -55,6 +56,10 @@ pub struct Args {
     /// Draw only the pixels that are 128 or more in this grey PNG, and keep the rest of --init (inpainting).
     #[arg(long, value_name = "F.png", requires = "init")]
     mask: Option<PathBuf>,
+    /// What a model reads beside the sample: a .png, whose bytes become -1 to 1, or tensor `condition`, (N, C, H, W), f32;
+    /// pictures take turns.
+    #[arg(long, value_name = "F.png|F.safetensors")]
+    condition: Option<PathBuf>,
     /// Where to put the pictures: .png (scaled up, in a grid), .gif (from noise to picture) or .safetensors (tensor
     /// `sample`, (N, C, H, W), f32, -1 to 1).
     #[arg(long, value_name = "FILE")]
@@ -74,6 +79,7 @@ const MAX_COUNT: usize = 1_000_000;
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     ensure!((1..=MAX_COUNT).contains(&args.count), "--count {}: draw 1 to {MAX_COUNT} pictures", args.count);
     check_extension("--out", args.out.as_deref(), &["png", "gif", "safetensors"])?;
+    check_extension("--condition", args.condition.as_deref(), &["png", "safetensors"])?;
     let kind = args.out.as_deref().and_then(|path| path.extension()?.to_str()).unwrap_or_default().to_lowercase();
     ensure!(!args.trajectory || kind == "png", "--trajectory shows the steps in a .png; leave it out for a .{kind}");
     check_files(args)?;
@@ -114,6 +120,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         (Some((_, count)), _) | (None, Some((_, count))) => *count,
         (None, None) => args.count,
     };
+    let conditions = match (&args.condition, model.condition_shape()) {
+        (None, None) => Conditions::default(),
+        (Some(path), Some(shape)) => Conditions::read(path, shape)?,
+        (Some(_), None) => bail!("--condition: the model reads none; leave it out"),
+        (None, Some([rows, columns, channels])) => {
+            bail!(
+                "the model reads a condition of {rows}x{columns} pixels of {channels} channels: give it with --condition"
+            )
+        }
+    };
     let batch = Batch {
         request,
         seed: args.seed.unwrap_or(0),
@@ -121,6 +137,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         latents: latents.map(|(values, _)| values),
         noise: noise.map(|(values, _)| values),
         original,
+        conditions,
         trajectory: args.trajectory || kind == "gif",
         weights: shipped::weights(&args.model, &model)?,
         ..Batch::default()
@@ -150,6 +167,7 @@ fn check_files(args: &Args) -> anyhow::Result<()> {
     inputs.extend(args.init.as_deref().map(|path| ("--init", path)));
     inputs.extend(args.mask.as_deref().map(|path| ("--mask", path)));
     inputs.extend(args.noise.as_deref().map(|path| ("--noise", path)));
+    inputs.extend(args.condition.as_deref().map(|path| ("--condition", path)));
     let outputs: Vec<output::Named<'_>> = args.out.as_deref().map(|path| ("--out", path)).into_iter().collect();
     output::check(&inputs, &outputs)
 }

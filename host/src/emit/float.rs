@@ -3,9 +3,12 @@
 use bytemuck::Zeroable;
 use half::f16;
 use typed_index_collections::TiSlice;
-use waft::format::{Attention, Element, Embed, FloatStep, GroupNorm, Linear, Op, OpKind, Precision, WeightLayout};
+use waft::format::{Attention, Element, Embed, FloatStep, Linear, Op, OpKind, Precision, WeightLayout};
 
-use super::{Emitted, Source, attention_record, bias_layout, conv_record, schedules, sources, tensor_table};
+use super::{
+    Emitted, Source, attention_record, bias_layout, conv_record, group_norm_record, put_affine, schedules,
+    step_projection, tensor_table,
+};
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
 use crate::schedule::Step;
@@ -30,12 +33,11 @@ pub fn emit(
         |entry, embeddings| embeddings.extend((entry as f32).to_le_bytes()),
         |_, activated, row| {
             for ((_, op), place) in network.ops.iter().zip(&bias_places) {
-                if let (network::Op::Conv2d(conv), Some(place)) = (op, place)
-                    && let Some((linear, _)) = &conv.projection
-                {
-                    for (i, bias) in linear.apply(activated).into_iter().enumerate() {
-                        row[place + 4 * i..][..4].copy_from_slice(&(bias as f32).to_le_bytes());
-                    }
+                let (Some(linear), Some(place)) = (step_projection(op), place) else { continue };
+                let words = linear.apply(activated).into_iter().map(|bias| (bias as f32).to_le_bytes());
+                match op {
+                    network::Op::GroupNorm(_) => put_affine(words, &mut row[*place..]),
+                    _ => row[*place..].chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word)),
                 }
             }
         },
@@ -65,6 +67,7 @@ fn record(
             let table = source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
             Op::Embed(Embed {
                 kind: OpKind::Embed.code(),
+                activation: source.graph.activation.code(),
                 output: op.output.in_file(),
                 table: writer.values(table),
                 ..Zeroable::zeroed()
@@ -87,16 +90,10 @@ fn record(
                 ..Zeroable::zeroed()
             })
         }
-        network::Op::GroupNorm(network::GroupNorm { sources: ids, norm, output }) => Op::GroupNorm(GroupNorm {
-            kind: OpKind::GroupNorm.code(),
-            sources: sources(ids),
-            output: output.in_file(),
-            groups: norm.groups as u16,
-            epsilon: norm.eps as f32,
-            gamma: writer.values(&norm.gamma),
-            beta: writer.values(&norm.beta),
-            ..Zeroable::zeroed()
-        }),
+        network::Op::GroupNorm(op) => {
+            let vectors = |norm: &crate::graph::GroupNorm| [writer.values(&norm.gamma), writer.values(&norm.beta)];
+            Op::GroupNorm(group_norm_record(op, place, vectors))
+        }
         network::Op::Attention(op) => Op::Attention(Attention { scale: op.scale, ..attention_record(op) }),
         network::Op::Conv2d(conv) => {
             let (outputs, taps) = (conv.conv.outputs, conv.conv.weight.len() / conv.conv.outputs);

@@ -6,10 +6,11 @@ pub mod i8;
 use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
 use waft::format::{
-    Attention, Bias, Conv2d, Element, Gather, LEVEL_BITS, Level, Op, OpKind, START_BITS, Tensor, Upsample, WeightLayout,
+    Affine, Attention, Bias, Conv2d, Element, Gather, GroupNorm, LEVEL_BITS, Level, Op, OpKind, START_BITS, Tensor,
+    Upsample, WeightLayout,
 };
 
-use crate::graph::{Graph, silu};
+use crate::graph::{Graph, Linear, activate};
 use crate::network::{self, Network, OpId, Role, TensorId};
 use crate::plan::Plan;
 use crate::schedule::Step;
@@ -20,12 +21,15 @@ use crate::write::{ScheduleEntry, Steps, StoredWeights, optional};
 pub struct StepList {
     /// The steps; each may have any timestep.
     pub steps: Vec<Step>,
-    /// The time embedding of each step, before the class and the SiLU.
+    /// The time embedding of each step, before the class and the activation.
     pub embeddings: Vec<Vec<f64>>,
 }
 
 impl StepList {
     /// Computes the embeddings of the given steps.
+    ///
+    /// # Panics
+    /// If the network has [no vector](crate::graph::Projection::missing) of some timestep.
     pub fn new(graph: &Graph, steps: Vec<Step>) -> Self {
         let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep)).collect();
         Self { steps, embeddings }
@@ -54,13 +58,14 @@ pub struct Emitted {
     pub schedules: Vec<ScheduleEntry>,
 }
 
-/// The conditioning vector `silu(time + class)` of every step of every list and every class, for ranges.
+/// The conditioning vector `activation(time + class)` of every step of every list and every class, for ranges.
 pub fn conditioning_peak(source: &Source<'_>) -> f64 {
     let mut peak = 1e-6f64;
     for embedding in source.lists.iter().flat_map(|list| &list.embeddings) {
         for_each_class(source.graph, |class| {
             for (i, &time) in embedding.iter().enumerate() {
-                peak = peak.max(silu(time + class.map_or(0.0, |row| f64::from(row[i]))).abs());
+                let sum = time + class.map_or(0.0, |row| f64::from(row[i]));
+                peak = peak.max(activate(source.graph.activation, sum).abs());
             }
         });
     }
@@ -83,11 +88,7 @@ fn conv_record(network: &Network, conv: &network::Conv2d, layout: WeightLayout, 
         (Some(_), None) => Bias::Step,
         (Some(_), Some(_)) => Bias::Tensor,
     };
-    let gather = match (conv.norm, conv.silu) {
-        (None, _) => Gather::Raw,
-        (Some(_), false) => Gather::Affine,
-        (Some(_), true) => Gather::AffineSilu,
-    };
+    let gather = conv.norm.map_or(Gather::Raw, |_| Gather::affine(conv.activation));
     debug_assert!(network.tensors[conv.ring].shape.c == conv.conv.inputs);
     let StoredWeights { weights, window, chunk_blocks, checks } = stored;
     Conv2d {
@@ -181,7 +182,7 @@ fn schedules(
             if source.network.conditioning > 0 {
                 embedding.iter().for_each(|&e| entry(e, &mut embeddings));
             }
-            let activated: Vec<f64> = embedding.iter().map(|&e| silu(e)).collect();
+            let activated: Vec<f64> = embedding.iter().map(|&e| activate(source.graph.activation, e)).collect();
             row([number, step], &activated, &mut biases[bias_bytes * step..][..bias_bytes]);
         }
         let fixed = |value: f64, bits: u32| (value * 2f64.powi(bits as i32)).round() as i32;
@@ -198,23 +199,82 @@ fn schedules(
     source.lists.iter().enumerate().map(emit).collect()
 }
 
-/// Per-step biases of the convolutions whose shift depends on the timestep alone: where each starts in a row, and the
-/// length of a row.
+/// What depends on the timestep alone, of the operations that have such a part: where it starts in a row of per-step biases,
+/// and the length of a row. Factors and summands of a normalization are two vectors, each aligned.
 fn bias_layout(network: &Network) -> (TiVec<OpId, Option<usize>>, usize) {
     let mut at = 0;
+    let mut place = |bytes: usize| {
+        let place = at;
+        at += bytes;
+        Some(place)
+    };
     let places = network
         .ops
         .iter()
         .map(|(_, op)| match op {
             network::Op::Conv2d(conv) if matches!(conv.projection, Some((_, None))) => {
-                let place = at;
-                at = (at + 4 * conv.conv.outputs).next_multiple_of(waft::format::ALIGN);
-                Some(place)
+                place(aligned(conv.conv.outputs))
+            }
+            network::Op::GroupNorm(norm) if matches!(norm.projection, Some((_, None))) => {
+                place(2 * aligned(norm.norm.gamma.len()))
             }
             _ => None,
         })
         .collect();
     (places, at)
+}
+
+/// Bytes of a vector of words among the per-step biases.
+fn aligned(words: usize) -> usize {
+    (4 * words).next_multiple_of(waft::format::ALIGN)
+}
+
+/// The projection that an operation has among the per-step biases.
+fn step_projection(op: &network::Op) -> Option<&Linear> {
+    match op {
+        network::Op::Conv2d(conv) => conv.projection.as_ref(),
+        network::Op::GroupNorm(norm) => norm.projection.as_ref(),
+        _ => None,
+    }
+    .filter(|(_, tensor)| tensor.is_none())
+    .map(|(linear, _)| linear)
+}
+
+/// Puts the words of a normalization's factors and summands to their places among the per-step biases.
+fn put_affine(words: impl ExactSizeIterator<Item = [u8; 4]>, row: &mut [u8]) {
+    let channels = words.len() / 2;
+    for (i, word) in words.enumerate() {
+        let at = if i < channels { 4 * i } else { aligned(channels) + 4 * (i - channels) };
+        row[at..at + 4].copy_from_slice(&word);
+    }
+}
+
+/// The fields of a normalization's record that do not depend on the precision. `place` is that of its factors and summands
+/// among the per-step biases; constant ones are written as `vectors`.
+fn group_norm_record(
+    op: &network::GroupNorm,
+    place: Option<usize>,
+    vectors: impl FnOnce(&crate::graph::GroupNorm) -> [u32; 2],
+) -> GroupNorm {
+    let channels = op.norm.gamma.len();
+    let tensor = op.projection.as_ref().and_then(|(_, id)| *id);
+    let (affine, [gamma, beta]) = match (place, tensor) {
+        (Some(place), _) => (Affine::Step, [place as u32, (place + aligned(channels)) as u32]),
+        (None, Some(_)) => (Affine::Tensor, [0; 2]),
+        (None, None) => (Affine::Constant, vectors(&op.norm)),
+    };
+    GroupNorm {
+        kind: OpKind::GroupNorm.code(),
+        affine: affine.code(),
+        affine_tensor: tensor.map_or(0, TensorId::in_file),
+        sources: sources(&op.sources),
+        output: op.output.in_file(),
+        groups: op.norm.groups as u16,
+        epsilon: op.norm.eps as f32,
+        gamma,
+        beta,
+        ..Zeroable::zeroed()
+    }
 }
 
 /// Elements of every tensor in a float precision.

@@ -5,7 +5,9 @@ use waft::format::{Element, Tensor};
 use waft::{Request, Session};
 
 use super::file::File;
+use super::prepared::Prepared;
 use super::{ExportError, TensorError};
+use crate::condition::Conditions;
 use crate::network::{Network, OpId, Role};
 use crate::progress::Progress;
 use crate::sample::{self, to_floats};
@@ -16,16 +18,18 @@ use crate::sample::{self, to_floats};
 /// # Panics
 /// If the files are not of this network: a defect of the exporter.
 pub(super) fn measure(
-    network: &Network,
+    prepared: &Prepared,
     reference: &File,
     file: &File,
     progress: &dyn Progress,
 ) -> Result<Vec<TensorError>, ExportError> {
+    let Prepared { network, conditions, .. } = prepared;
     let model = reference.model()?;
     let class = (model.classes() > 0).then_some(0);
     let request = class.map_or(Request::new(), |class| Request::new().class(class)).seed(1);
     let mut memory = sample::arena(&model);
     let mut session = Session::new(&model, memory.as_mut_slice()).expect("the exporter's own model runs");
+    conditions.give(&mut session, 0);
     let run = session.sample(request).expect("the exporter's own request is valid");
     let samples = sample::finish(run, true).expect("seeds do not run out").trajectory;
 
@@ -33,7 +37,7 @@ pub(super) fn measure(
     let mut power: TiVec<OpId, [f64; 2]> = ti_vec![[0.0; 2]; network.ops.len()];
     progress.begin("measuring errors", steps as u64);
     for (step, x) in samples.iter().take(steps).enumerate() {
-        let call = Call { x, step: step as u32, class };
+        let call = Call { x, step: step as u32, class, conditions };
         let (want, got) = (call.results(network, reference)?, call.results(network, file)?);
         for (power, (want, got)) in power.iter_mut().zip(want.iter().zip(&got)) {
             for (&want, &got) in want.iter().zip(got) {
@@ -61,6 +65,8 @@ pub(super) struct Call<'a> {
     pub x: &'a [f32],
     pub step: u32,
     pub class: Option<u16>,
+    /// The first is taken.
+    pub conditions: &'a Conditions,
 }
 
 impl Call<'_> {
@@ -71,6 +77,7 @@ impl Call<'_> {
         let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
             .expect("the exporter's own model runs");
         sample::set_input(&mut session, self.x).expect("the exporter's own model has an input");
+        self.conditions.give(&mut session, 0);
         let mut call = session.predict(0, self.step, self.class).expect("a step of the model");
         let mut results: TiVec<OpId, Vec<f64>> = ti_vec![vec![]; network.ops.len()];
         let mut before = None;

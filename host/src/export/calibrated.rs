@@ -41,6 +41,7 @@ impl Calibrated {
             classes: prepared.graph.classes.as_ref().map_or(0, |classes| classes.classes),
             guidance: prepared.network.unconditional.map(|_| guidance),
             by_step: options.recipe.step_scales,
+            conditions: prepared.conditions.clone(),
         };
         let seen = calibrate(&prepared.network, &reference.model()?, &how, progress);
         Ok(Self { prepared, how, widths, seen, recipe: options.recipe })

@@ -4,6 +4,7 @@ use thiserror::Error;
 use waft::ModelError;
 
 use crate::checkpoint::CheckpointError;
+use crate::condition::ConditionError;
 use crate::graph::Shape;
 use crate::import::ImportError;
 use crate::rewrite::RewriteError;
@@ -33,6 +34,30 @@ pub enum ExportError {
     NoSolver {
         /// Its class in diffusers.
         class_name: String,
+    },
+    /// Conditions that cannot be used.
+    #[error(transparent)]
+    Conditions(#[from] ConditionError),
+    /// A network that reads a condition, and none to calibrate with.
+    #[error(
+        "the network reads a condition beside the sample, and the i8 precision learns its ranges from pictures: give \
+         conditions as they will occur, tensor condition (N, {channels}, {rows}, {columns}) or a PNG (--condition)"
+    )]
+    NoConditions {
+        /// Channels of a condition.
+        channels: usize,
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        columns: usize,
+    },
+    /// A timestep that the network has no embedding of.
+    #[error("timestep {timestep}: {reason}; name others, as --timesteps does")]
+    Timestep {
+        /// The timestep.
+        timestep: f64,
+        /// Why there is none.
+        reason: String,
     },
     /// An option that is out of its range, or contradicts another.
     #[error("{field} = {value}: {expected}")]

@@ -98,7 +98,7 @@ pub fn export_graph(graph: Graph, options: &ExportOptions, progress: &dyn Progre
 fn finish(prepared: Prepared, options: &ExportOptions, progress: &dyn Progress) -> Result<Export, ExportError> {
     let reference = prepared.emit(Precision::F32, None)?;
     let mut notes = prepared.notes.clone();
-    notes.extend(range::check(&prepared.network, &reference, &reference)?);
+    notes.extend(range::check(&prepared, &reference, &reference)?);
     let decided = match options.precision {
         Precision::F16 | Precision::F32 => Decided::Float(Box::new(prepared), options.precision),
         Precision::I8 => {
@@ -113,11 +113,11 @@ fn finish(prepared: Prepared, options: &ExportOptions, progress: &dyn Progress) 
     let file = decided.emit(options.stream)?;
     let prepared = decided.prepared();
     if options.precision == Precision::F16 {
-        range::check(&prepared.network, &reference, &file)?;
+        range::check(prepared, &reference, &file)?;
     }
     let tensors = match options.precision {
         Precision::F32 => vec![],
-        Precision::F16 | Precision::I8 => accuracy::measure(&prepared.network, &reference, &file, progress)?,
+        Precision::F16 | Precision::I8 => accuracy::measure(prepared, &reference, &file, progress)?,
     };
     let report = ExportReport { notes, ..ExportReport::new(&file, prepared, tensors)? };
     let network = prepared.network.clone();

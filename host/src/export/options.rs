@@ -1,5 +1,7 @@
 //! What to export.
 
+use std::path::PathBuf;
+
 use waft::format::Precision;
 
 use super::ExportError;
@@ -48,6 +50,9 @@ pub struct ExportOptions {
     pub use_clipped_model_output: Option<bool>,
     /// Pictures to calibrate the `i8` precision with, 1 to 100,000.
     pub calibration_images: usize,
+    /// File of conditions to draw with, for a network that reads one beside the sample, see
+    /// [`Conditions::read`](crate::condition::Conditions::read); calibration's pictures take turns.
+    pub conditions: Option<PathBuf>,
     /// Width of activations in the `i8` precision.
     pub residual: ResidualWidth,
     /// Width of weights in the `i8` precision.
@@ -84,6 +89,7 @@ impl Default for ExportOptions {
             guidance: None,
             use_clipped_model_output: None,
             calibration_images: 24,
+            conditions: None,
             residual: ResidualWidth::Auto,
             weights: WeightWidth::Eight,
             recipe: Recipe::default(),

@@ -6,12 +6,13 @@ use waft::format::{Element, Precision, WeightLayout};
 use super::file::{File, Layout};
 use super::{ExportError, ExportOptions};
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::condition::Conditions;
 use crate::emit::{self, Emitted, Source, StepList};
 use crate::graph::Graph;
 use crate::import::{import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::rewrite;
-use crate::schedule::{Ddim, ScheduleError, SchedulerConfig, Solver, Step, StepRequest, history};
+use crate::schedule::{Ddim, SchedulerConfig, Solver, Step, StepRequest, history};
 use crate::write::{Fields, Writer};
 
 /// A network ready to be emitted.
@@ -22,6 +23,8 @@ pub(super) struct Prepared {
     pub name: String,
     pub provenance: String,
     pub unconditional_class: Option<usize>,
+    /// Of the pictures that the exporter draws; none for a network that reads none.
+    pub conditions: Conditions,
     /// What to know about the result.
     pub notes: Vec<String>,
 }
@@ -31,6 +34,7 @@ impl Prepared {
     pub(super) fn new(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Self, ExportError> {
         let defaults = checkpoint.defaults();
         let graph = import_for_sampling(checkpoint)?;
+        let conditions = conditions(&graph, options)?;
         let requests = options.lists(defaults)?;
         let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
         let unconditional_class = defaults.unconditional_class;
@@ -42,6 +46,9 @@ impl Prepared {
         }
         let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
         let mut notes = vec![];
+        if graph.dropped_outputs > 0 {
+            notes.push("the learned variances are dropped: samplers have fixed ones".into());
+        }
         let default;
         let config = match checkpoint.scheduler() {
             Err(error @ CheckpointError::NoScheduler { .. }) => {
@@ -66,8 +73,8 @@ impl Prepared {
         }
         let lists: Vec<StepList> = requests
             .iter()
-            .map(|request| Ok(StepList::new(&graph, solver.steps_of(config, request)?)))
-            .collect::<Result<_, ScheduleError>>()?;
+            .map(|request| embedded(&graph, solver.steps_of(config, request)?))
+            .collect::<Result<_, _>>()?;
         let lengths: Vec<usize> = lists.iter().map(|list| list.steps.len()).collect();
         options.check_lengths(&lengths)?;
         for (request, length) in requests.iter().zip(lengths) {
@@ -86,7 +93,8 @@ impl Prepared {
         let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();
         let provenance = defaults.provenance.clone().unwrap_or_default();
         let provenance = format!("{provenance}\nexported by waft-host {}", env!("CARGO_PKG_VERSION"));
-        Ok(Self { graph, network, lists, name, provenance: provenance.trim().into(), unconditional_class, notes })
+        let provenance = provenance.trim().into();
+        Ok(Self { graph, network, lists, name, provenance, unconditional_class, conditions, notes })
     }
 
     /// A graph with one list of as many of DDIM's default steps as the options' first count.
@@ -97,7 +105,16 @@ impl Prepared {
         let lists = vec![StepList::new(&graph, steps)];
         let name = options.name.clone().unwrap_or_default();
         let provenance = format!("exported by waft-host {}", env!("CARGO_PKG_VERSION"));
-        Ok(Self { graph, network, lists, name, provenance, unconditional_class: None, notes: vec![] })
+        Ok(Self {
+            graph,
+            network,
+            lists,
+            name,
+            provenance,
+            unconditional_class: None,
+            conditions: Conditions::default(),
+            notes: vec![],
+        })
     }
 
     /// A model that predicts at the given timesteps and does not step.
@@ -105,9 +122,10 @@ impl Prepared {
         let graph = import(checkpoint)?;
         let network = rewrite(&graph, false)?;
         let still = |timestep: i64| Step { timestep: timestep as f64, next_x: 1.0, ..Step::default() };
-        let lists = vec![StepList::new(&graph, timesteps.iter().copied().map(still).collect())];
+        let lists = vec![embedded(&graph, timesteps.iter().copied().map(still).collect())?];
         let (name, provenance) = (String::new(), String::new());
-        Ok(Self { graph, network, lists, name, provenance, unconditional_class: None, notes: vec![] })
+        let conditions = Conditions::default();
+        Ok(Self { graph, network, lists, name, provenance, unconditional_class: None, conditions, notes: vec![] })
     }
 
     /// What an emitter starts from, with the operations of `network`: the prepared one, or that with windows.
@@ -143,14 +161,51 @@ impl Prepared {
             classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
             unconditional_class: self.unconditional_class,
             tensors: [network.sample, network.prediction],
+            condition: network.condition,
             unconditional: network.unconditional,
             history: network.history,
             name: self.name.clone(),
             provenance: self.provenance.clone(),
             conditioning: network.conditioning,
             macs: network.macs(),
+            over_timestep: self.graph.over_timestep,
             params: self.graph.params,
         };
         File::write(writer, &fields, emitted)
     }
+}
+
+/// The conditions of the pictures that the exporter draws. The `i8` precision learns ranges from them; others are drawn to
+/// see whether numbers stay in range, for which zeros do.
+fn conditions(graph: &Graph, options: &ExportOptions) -> Result<Conditions, ExportError> {
+    let shape = graph.condition.map(|id| graph.shape(id)).map(|shape| [shape.h, shape.w, shape.c]);
+    match (shape, &options.conditions) {
+        (None, None) => Ok(Conditions::default()),
+        (None, Some(path)) => Err(ExportError::Option {
+            field: "conditions",
+            value: path.display().to_string(),
+            expected: "the network reads no condition; leave it out".into(),
+        }),
+        (Some(shape), Some(path)) => Ok(Conditions::read(path, shape)?),
+        (Some([rows, columns, channels]), None) if options.precision == Precision::I8 => {
+            Err(ExportError::NoConditions { channels, rows, columns })
+        }
+        (Some(shape), None) => Ok(Conditions::zeros(shape)),
+    }
+}
+
+/// A step list with its embeddings. Where the prediction is the network's output over the timestep, the division is part of
+/// each step's coefficients.
+fn embedded(graph: &Graph, mut steps: Vec<Step>) -> Result<StepList, ExportError> {
+    for step in &mut steps {
+        let timestep = step.timestep;
+        if let Some(reason) = graph.time.projection.missing(timestep) {
+            return Err(ExportError::Timestep { timestep, reason });
+        }
+        if graph.over_timestep {
+            step.x0_m /= timestep;
+            step.next_m /= timestep;
+        }
+    }
+    Ok(StepList::new(graph, steps))
 }

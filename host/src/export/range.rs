@@ -4,8 +4,8 @@ use waft::{Request, Session};
 
 use super::accuracy::Call;
 use super::file::File;
+use super::prepared::Prepared;
 use super::{ExportError, precision_name};
-use crate::network::Network;
 use crate::sample;
 
 /// A sample beyond this has left the range of images altogether.
@@ -15,19 +15,21 @@ const DIVERGED: f32 = 10.0;
 ///
 /// # Errors
 /// If a number of the run is not finite: where it first occurs, and how large it is in `reference`, the `f32` model.
-pub(super) fn check(network: &Network, reference: &File, file: &File) -> Result<Vec<String>, ExportError> {
+pub(super) fn check(prepared: &Prepared, reference: &File, file: &File) -> Result<Vec<String>, ExportError> {
+    let Prepared { network, conditions, .. } = prepared;
     let model = file.model()?;
     let class = (model.classes() > 0).then_some(0);
     let request = class.map_or(Request::new(), |class| Request::new().class(class));
     let mut memory = sample::arena(&model);
     let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
         .expect("the exporter's own model runs");
+    conditions.give(&mut session, 0);
     let run = session.sample(request).expect("the exporter's own request is valid");
     let samples = sample::finish(run, true).expect("seeds do not run out").trajectory;
     let Some(step) = samples.iter().skip(1).position(|sample| !sample.iter().all(|x| x.is_finite())) else {
         return Ok(notes(samples.last().map_or(&[], Vec::as_slice)));
     };
-    let call = Call { x: &samples[step], step: step as u32, class };
+    let call = Call { x: &samples[step], step: step as u32, class, conditions };
     let found = call.results(network, file)?;
     let expected = call.results(network, reference)?;
     let first = found.iter_enumerated().find(|(_, values)| !values.iter().all(|x| x.is_finite()));

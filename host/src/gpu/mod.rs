@@ -332,6 +332,14 @@ pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> S
     }
 }
 
+/// Values of a sample as a precision stores them.
+fn in_precision(model: &Model<'_>, values: &[f32]) -> Vec<u8> {
+    match model.precision() {
+        Precision::I8 => bytemuck::cast_slice(&to_fixed(values)).to_vec(),
+        Precision::F16 | Precision::F32 => bytemuck::cast_slice(values).to_vec(),
+    }
+}
+
 /// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` precision the same bytes. `most` bounds the
 /// pictures that are drawn at once.
 ///
@@ -372,6 +380,7 @@ pub fn draw(
         ));
     }
     let sample = model.tensor(model.header().sample).map_or(0, |tensor| tensor.offset as usize);
+    let condition = model.condition_shape().and_then(|_| model.tensor(model.header().condition));
     let step = program.step(guidance != Guidance::NONE);
 
     progress.begin("drawing", batch.count as u64);
@@ -393,6 +402,13 @@ pub fn draw(
         }
         let state = state(&schedule, 0, batch.seed.wrapping_add(first as u64), guidance);
         device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
+        if let Some(condition) = condition {
+            for picture in 0..count as usize {
+                let values = batch.conditions.of(first + picture).ok_or(RequestError::ConditionMissing)?;
+                let at = picture * program.strides.arena as usize + condition.offset as usize;
+                device.write(Space::Arenas, at, &in_precision(model, values))?;
+            }
+        }
         let chunk = &classes[first..first + count as usize];
         device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(chunk))?;
         if batch.latents.is_none() && schedule.start == 0 {

@@ -11,10 +11,21 @@ pub(super) struct Builder<'c> {
     pub(super) graph: Graph,
     /// Length of the conditioning vector.
     pub(super) embedding: usize,
+    /// How residual blocks are conditioned.
+    pub(super) conditioning: Conditioning,
     /// Groups of normalizations.
     pub(super) groups: usize,
     /// Their epsilon.
     pub(super) eps: f64,
+}
+
+/// What the projection of the conditioning vector does in a residual block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Conditioning {
+    /// It is added before the second normalization.
+    Add,
+    /// It scales and shifts behind the second normalization.
+    ScaleShift,
 }
 
 /// How a convolution moves over its input.
@@ -80,8 +91,9 @@ impl Builder<'_> {
         Ok(self.graph.node(key, Op::GroupNorm(GroupNorm { groups, eps: self.eps, gamma, beta }), &[x]))
     }
 
-    pub(super) fn silu(&mut self, name: String, x: TensorId) -> TensorId {
-        self.graph.node(name, Op::Silu, &[x])
+    /// The activation of residual blocks.
+    pub(super) fn activation(&mut self, name: String, x: TensorId) -> TensorId {
+        self.graph.node(name, Op::Activation(self.graph.activation), &[x])
     }
 
     /// `(x + y) / factor`: the end of a residual block.

@@ -63,17 +63,24 @@ impl Fields {
         })
     }
 
-    /// A list of choices; `None` if it is absent.
+    /// The same for a field that diffusers reads in lower case.
+    pub(super) fn choice_in_any_case<T: Copy>(&mut self, field: &str, choices: &[(&str, T)]) -> Result<T, ImportError> {
+        if let Some(Value::String(name)) = self.0.get_mut(field) {
+            name.make_ascii_lowercase();
+        }
+        self.choice(field, choices)
+    }
+
+    /// A list of choices; `None` if it is absent. `of` says what would be accepted in the place of a name.
     pub(super) fn choices<T: Copy>(
         &mut self,
         field: &str,
-        of: impl Fn(&str) -> Option<T>,
-        supported: &str,
+        of: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<Vec<T>>, ImportError> {
-        let expected = || format!("a list of {supported}");
         let Some(value) = self.take(field) else { return Ok(None) };
-        let names: Vec<String> = serde_json::from_value(value.clone()).map_err(|_| refuse(field, value, expected()))?;
-        let choice = |name: &String| of(name).ok_or_else(|| refuse(field, format!("{name:?}"), expected()));
+        let names: Vec<String> =
+            serde_json::from_value(value.clone()).map_err(|_| refuse(field, value, "a list of names"))?;
+        let choice = |name: &String| of(name).map_err(|expected| refuse(field, format!("{name:?}"), expected));
         names.iter().map(choice).collect::<Result<_, _>>().map(Some)
     }
 

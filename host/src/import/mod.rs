@@ -31,11 +31,12 @@ pub enum ImportError {
     },
     /// The network does not predict what a sampler needs.
     #[error(
-        "the network reads {inputs} channels and predicts {outputs}; drawing needs as many of one as of the other: \
-         channels that condition the network, and learned variances, are not supported (single calls of it are)"
+        "the network's sample has {inputs} channels and its output {outputs}; drawing needs as many, or twice as many where \
+         it learned variances, which are dropped: if some of its input are a condition, say how many as \
+         condition_channels in waft.json"
     )]
     Channels {
-        /// Channels of its input.
+        /// Channels of its sample.
         inputs: usize,
         /// Channels of its output.
         outputs: usize,
@@ -48,6 +49,12 @@ pub enum ImportError {
     Latents {
         /// What decodes them.
         decoder: String,
+    },
+    /// Tensors whose names are not those of the architecture.
+    #[error("the tensors are not laid out as in guided-diffusion's UNetModel: {what}")]
+    Layout {
+        /// Where they differ.
+        what: String,
     },
     /// Weights that the configuration does not account for.
     #[error("the checkpoint holds tensors that its configuration does not explain: {}", .keys.join(", "))]
@@ -65,27 +72,38 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
     let class = checkpoint.config().get("_class_name").and_then(|value| value.as_str()).unwrap_or("");
     let graph = match class {
         "UNet2DModel" => unet2d::import(checkpoint)?,
+        "guided_diffusion.UNetModel" => unet2d::import_guided_diffusion(checkpoint)?,
         _ => {
             return Err(ImportError::Field {
                 field: "_class_name".into(),
                 value: format!("{class:?}"),
-                expected: "waft imports UNet2DModel".into(),
+                expected: "waft imports UNet2DModel and guided_diffusion.UNetModel".into(),
             });
         }
     };
-    let mut keys = checkpoint.unused();
-    keys.truncate(8);
-    if keys.is_empty() { Ok(graph) } else { Err(ImportError::Unused { keys }) }
+    refuse_unused(checkpoint)?;
+    Ok(graph)
 }
 
-/// Imports a checkpoint to draw with: what its network predicts has the shape of what it reads, and is a picture.
+/// Refuses tensors that nothing has asked for.
+fn refuse_unused(checkpoint: &Checkpoint) -> Result<(), ImportError> {
+    let mut keys = checkpoint.unused();
+    keys.truncate(8);
+    if keys.is_empty() { Ok(()) } else { Err(ImportError::Unused { keys }) }
+}
+
+/// Imports a checkpoint to draw with: what its network predicts has the shape of the sample, and is a picture. Where it also
+/// predicts variances (Nichol and Dhariwal, 2021, arXiv:2102.09672), as many channels again, these are dropped: the samplers
+/// have fixed ones.
 ///
 /// # Errors
 /// As [`import`], and if the network does not draw pictures.
 pub fn import_for_sampling(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
-    let graph = import(checkpoint)?;
+    let mut graph = import(checkpoint)?;
     let (inputs, outputs) = (graph.shape(graph.input).c, graph.shape(graph.output).c);
-    if inputs != outputs {
+    if outputs == 2 * inputs {
+        graph.keep_outputs(inputs);
+    } else if inputs != outputs {
         return Err(ImportError::Channels { inputs, outputs });
     }
     match checkpoint.decoder() {

@@ -1,7 +1,7 @@
 //! diffusers' `ResnetBlock2D`.
 
 use super::ImportError;
-use super::builder::{Builder, Window, linear};
+use super::builder::{Builder, Conditioning, Window, linear};
 use super::resample::Resample;
 use crate::graph::{Op, TensorId};
 
@@ -47,15 +47,25 @@ impl Builder<'_> {
     /// What `conv1` reads.
     fn first_half(&mut self, name: &str, x: TensorId) -> Result<TensorId, ImportError> {
         let h = self.norm(&format!("{name}.norm1"), x, self.groups)?;
-        Ok(self.silu(format!("{name}.act1"), h))
+        Ok(self.activation(format!("{name}.act1"), h))
     }
 
     /// What follows `conv1`.
     fn second_half(&mut self, name: &str, h: TensorId, outputs: usize) -> Result<TensorId, ImportError> {
-        let project = linear(self.checkpoint, &format!("{name}.time_emb_proj"), self.embedding, outputs)?;
-        let h = self.graph.node(format!("{name}.time_emb_proj"), Op::AddEmbedding(project), &[h]);
-        let h = self.norm(&format!("{name}.norm2"), h, self.groups)?;
-        let h = self.silu(format!("{name}.act2"), h);
+        let (project, norm) = (format!("{name}.time_emb_proj"), format!("{name}.norm2"));
+        let h = match self.conditioning {
+            Conditioning::Add => {
+                let linear = linear(self.checkpoint, &project, self.embedding, outputs)?;
+                let h = self.graph.node(project, Op::AddEmbedding(linear), &[h]);
+                self.norm(&norm, h, self.groups)?
+            }
+            Conditioning::ScaleShift => {
+                let linear = linear(self.checkpoint, &project, self.embedding, 2 * outputs)?;
+                let h = self.norm(&norm, h, self.groups)?;
+                self.graph.node(project, Op::ScaleShift(linear), &[h])
+            }
+        };
+        let h = self.activation(format!("{name}.act2"), h);
         self.conv(&format!("{name}.conv2"), h, outputs, Window::SAME)
     }
 }

@@ -60,6 +60,8 @@ impl TensorId {
 pub enum Role {
     /// The sample `x_t`.
     Sample,
+    /// What is read beside it and stays.
+    Condition,
     /// The model output.
     Prediction,
     /// The unconditional model output, kept for guidance.
@@ -108,6 +110,8 @@ pub struct Network {
     pub ops: TiVec<OpId, (String, Op)>,
     /// The sample.
     pub sample: TensorId,
+    /// What is read beside it and stays, if there is any.
+    pub condition: Option<TensorId>,
     /// The model output.
     pub prediction: TensorId,
     /// The kept unconditional output, if the plan allows for guidance.
@@ -134,10 +138,10 @@ impl Network {
         }
     }
 
-    /// The tensors of the sampler, which hold data between network calls.
+    /// The tensors of the sampler and of the caller, which hold data between network calls.
     pub fn kept(&self) -> impl Iterator<Item = TensorId> {
         let [newer, older] = self.history;
-        [Some(self.sample), self.unconditional, newer, older].into_iter().flatten()
+        [Some(self.sample), self.condition, self.unconditional, newer, older].into_iter().flatten()
     }
 
     /// The convolutions, with their indices.

@@ -67,7 +67,7 @@ impl Op {
     }
 }
 
-/// `silu(time + class)`.
+/// `activation(time + class)`.
 #[derive(Clone, Debug)]
 pub struct Embed {
     /// The conditioning vector.
@@ -92,14 +92,14 @@ impl Operation for Embed {
     }
 }
 
-/// The projection of the conditioning vector that is the bias of a convolution.
+/// A projection of the conditioning vector: the bias of a convolution, or the factors and summands of a normalization.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// The conditioning vector.
     pub source: TensorId,
-    /// Weights and bias; the bias includes the convolution's.
+    /// Weights and bias; what the checkpoint has for the operation itself is folded in.
     pub linear: graph::Linear,
-    /// The bias vector.
+    /// The vector.
     pub output: TensorId,
 }
 
@@ -128,13 +128,17 @@ pub struct GroupNorm {
     pub sources: Vec<TensorId>,
     /// Groups, epsilon, factors and summands.
     pub norm: graph::GroupNorm,
+    /// Projection of the conditioning vector to the factors and then the summands, with those of `norm` folded in, and the
+    /// tensor that holds it; `None` if the schedules carry it among the per-step biases. Without one `norm` has them.
+    pub projection: Option<(graph::Linear, Option<TensorId>)>,
     /// The map: a factor and a summand for each channel.
     pub output: TensorId,
 }
 
 impl Operation for GroupNorm {
     fn inputs(&self) -> Vec<TensorId> {
-        self.sources.clone()
+        let affine = self.projection.as_ref().and_then(|(_, id)| *id);
+        self.sources.iter().copied().chain(affine).collect()
     }
 
     fn output(&self) -> TensorId {
@@ -157,8 +161,8 @@ pub struct Conv2d {
     pub sources: Vec<TensorId>,
     /// Affine map of the joined channels.
     pub norm: Option<TensorId>,
-    /// Whether SiLU follows the affine map.
-    pub silu: bool,
+    /// What follows the affine map, if anything does.
+    pub activation: Option<graph::Activation>,
     /// A raw input enters as `gain·x + offset`.
     pub input_affine: (f32, f32),
     /// Whether rows and columns are doubled first.

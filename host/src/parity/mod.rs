@@ -13,6 +13,7 @@ use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model, Request, RequestError, RunError, Session, SessionError};
 use waft_kernels::{STATE_BYTES, Space};
 
+use crate::condition::Conditions;
 use crate::export::precision_name;
 use crate::gpu::{self, Device, GpuError, Program};
 use crate::progress::Progress;
@@ -160,6 +161,9 @@ pub fn ops(
         let mut memory = arena(model);
         if let Kind::Real { seed, step } = case.kind {
             let mut session = Session::with_weights(model, memory.as_mut_slice(), weights)?;
+            if let Some(shape) = model.condition_shape() {
+                Conditions::zeros(shape).give(&mut session, 0);
+            }
             let mut request = Request::new().seed(seed).steps(steps);
             if model.classes() > 0 {
                 request = request.class(case.class);

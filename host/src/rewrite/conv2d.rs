@@ -24,7 +24,7 @@ impl Rewriter<'_> {
         self.done.insert(node.output);
         let gather = self.gather(node)?;
         let sources: Vec<TensorId> = gather.sources.iter().map(|id| self.placed[id]).collect();
-        let norm = gather.norm.map(|node| self.group_norm(node, &sources));
+        let norm = gather.norm.map(|node| self.group_norm(node, gather.scale_shift, &sources));
         let Follow { result, mut projection, residual, scale } = self.follow(node, norm.is_none())?;
         scale::fold(scale, &mut conv, projection.as_mut());
         let projection = projection.map(|linear| self.projection(node, linear, &conv));
@@ -40,7 +40,7 @@ impl Rewriter<'_> {
         let op = Conv2d {
             sources,
             norm,
-            silu: gather.silu,
+            activation: gather.activation,
             input_affine: gather.affine,
             upsample: gather.upsample,
             conv,

@@ -1,7 +1,7 @@
 //! What a convolution reads: everything between it and tensors that exist folds into its gather.
 
 use super::{RewriteError, Rewriter};
-use crate::graph::{Node, Op as GraphOp, TensorId};
+use crate::graph::{Activation, Linear, Node, Op as GraphOp, TensorId};
 
 /// What a convolution's input is made of, traced back from it.
 pub(super) struct Gather<'g> {
@@ -9,8 +9,10 @@ pub(super) struct Gather<'g> {
     pub sources: Vec<TensorId>,
     /// The normalization of the joined channels.
     pub norm: Option<&'g Node>,
-    /// Whether SiLU follows the normalization.
-    pub silu: bool,
+    /// What scales and shifts the normalized channels by the conditioning vector, and its projection.
+    pub scale_shift: Option<(&'g Node, &'g Linear)>,
+    /// What follows.
+    pub activation: Option<Activation>,
     /// A raw input enters as `gain·x + offset`.
     pub affine: (f32, f32),
     /// Whether rows and columns are doubled first.
@@ -22,17 +24,31 @@ impl<'g> Rewriter<'g> {
     pub(super) fn gather(&self, node: &Node) -> Result<Gather<'g>, RewriteError> {
         let refuse = |what| Err(RewriteError::new(node, what));
         let identity = (1.0, 0.0);
-        let mut found = Gather { sources: vec![], norm: None, silu: false, affine: identity, upsample: false };
+        let mut found = Gather {
+            sources: vec![],
+            norm: None,
+            scale_shift: None,
+            activation: None,
+            affine: identity,
+            upsample: false,
+        };
         let mut at = node.inputs[0];
         while !self.placed.contains_key(&at) {
             let Some(&before) = self.writer.get(&at) else { return refuse("reads a tensor that nothing writes") };
-            // From the last operation to the first, and the device's gather is: affine or normalization, SiLU, upsampling.
+            // From the last operation to the first, and the device's gather is: affine or normalization, activation,
+            // upsampling.
             let is_raw = found.norm.is_none();
+            let is_bare = found.activation.is_none() && found.scale_shift.is_none();
             match &before.op {
-                GraphOp::Upsample if !found.upsample && is_raw && !found.silu => found.upsample = true,
-                GraphOp::Silu if !found.silu && is_raw && found.affine == identity => found.silu = true,
+                GraphOp::Upsample if !found.upsample && is_raw && is_bare => found.upsample = true,
+                GraphOp::Activation(activation) if is_bare && is_raw && found.affine == identity => {
+                    found.activation = Some(*activation);
+                }
+                GraphOp::ScaleShift(linear) if found.scale_shift.is_none() && is_raw && found.affine == identity => {
+                    found.scale_shift = Some((before, linear));
+                }
                 GraphOp::GroupNorm(_) if is_raw && found.affine == identity => found.norm = Some(before),
-                GraphOp::Affine { gain, offset } if is_raw && !found.silu => {
+                GraphOp::Affine { gain, offset } if is_raw && is_bare => {
                     found.affine = (found.affine.0 * gain, found.affine.0 * offset + found.affine.1);
                 }
                 GraphOp::Concat => {
@@ -49,8 +65,11 @@ impl<'g> Rewriter<'g> {
         if found.sources.is_empty() {
             found.sources = vec![at];
         }
-        if found.silu && found.norm.is_none() {
-            return refuse("applies SiLU without a normalization before it");
+        if found.norm.is_none() && found.scale_shift.is_some() {
+            return refuse("scales and shifts what is not normalized");
+        }
+        if found.norm.is_none() && found.activation.is_some() {
+            return refuse("applies an activation without a normalization before it");
         }
         Ok(found)
     }
@@ -60,7 +79,9 @@ impl<'g> Rewriter<'g> {
 mod tests {
     use super::super::rewrite;
     use super::super::testing::{conv, find, graph, names, norm};
-    use crate::graph::{Graph, Op};
+    use crate::graph::{Activation, Graph, Op};
+
+    const SILU: Op = Op::Activation(Activation::Silu);
 
     /// A graph of two convolutions with `between` between them.
     fn chain(between: &[Op]) -> Graph {
@@ -79,10 +100,10 @@ mod tests {
 
     #[test]
     fn normalization_silu_and_upsampling_fold() {
-        let network = rewrite(&chain(&[norm(2), Op::Silu, Op::Upsample]), false).expect("folds");
+        let network = rewrite(&chain(&[norm(2), SILU, Op::Upsample]), false).expect("folds");
         assert_eq!(names(&network), ["first", "between 0", "second"]);
         let second = find(&network, "second");
-        assert!(second.norm.is_some() && second.silu && second.upsample);
+        assert!(second.norm.is_some() && second.activation == Some(Activation::Silu) && second.upsample);
         assert_eq!(network.tensors[second.output].shape.h, 8);
         assert_eq!(second.sources, [find(&network, "first").output]);
     }
@@ -116,16 +137,16 @@ mod tests {
     #[test]
     fn what_does_not_fold_is_refused_with_the_convolutions_name() {
         let affine = Op::Affine { gain: 2.0, offset: 1.0 };
-        let silu = "second: applies SiLU without a normalization before it";
+        let silu = "second: applies an activation without a normalization before it";
         let other = "second: reads the result of an operation that does not fold into it";
         for (between, expected) in [
-            (vec![Op::Silu], silu),
+            (vec![SILU], silu),
             (vec![Op::Upsample, Op::Upsample], other),
-            (vec![Op::Silu, norm(2)], other),
+            (vec![SILU, norm(2)], other),
             (vec![norm(2), norm(2)], other),
             // The map of a normalization has no room for a second one.
             (vec![norm(2), affine.clone()], other),
-            (vec![norm(2), Op::Silu, affine], other),
+            (vec![norm(2), SILU, affine], other),
         ] {
             let refused = refusal(&chain(&between));
             assert!(refused.starts_with(expected), "{between:?}: {refused}");

@@ -1,8 +1,9 @@
 //! Rewrites: from the mathematics of a [`Graph`] to the operations that a device runs. One rule a file:
 //!
-//! - `gather`: the affine map of a normalization, the SiLU behind it, nearest upsampling, the join of a skip connection and
+//! - `gather`: the affine map of a normalization, the activation behind it, nearest upsampling, the join of a skip connection and
 //!   an affine input map fold into the gather of the convolution that reads them.
-//! - `group_norm`: GroupNorm shrinks to statistics that become a per-channel affine map.
+//! - `group_norm`: GroupNorm shrinks to statistics that become a per-channel affine map; scaling and shifting by the
+//!   conditioning vector becomes its factors and summands.
 //! - `projection`: the projection of the conditioning vector becomes the bias of the convolution before it.
 //! - `residual`: a sum becomes the residual of the convolution that computes its later operand.
 //! - `scale`: a factor behind a convolution goes into its weights and the residual's gain.
@@ -101,10 +102,18 @@ impl<'g> Rewriter<'g> {
         let mut tensors = TiVec::new();
         let shape = graph.shape(graph.input);
         let sample = tensors.push_and_get_key(Tensor { name: "sample".into(), shape, role: Role::Sample });
+        let mut placed = HashMap::from([(graph.input, sample)]);
+        let condition = graph.condition.map(|id| {
+            let tensor = Tensor { name: "condition".into(), shape: graph.shape(id), role: Role::Condition };
+            let condition = tensors.push_and_get_key(tensor);
+            placed.insert(id, condition);
+            condition
+        });
         let network = Network {
             tensors,
             ops: TiVec::new(),
             sample,
+            condition,
             prediction: sample,
             unconditional: None,
             history: [None; MAX_HISTORY],
@@ -115,7 +124,7 @@ impl<'g> Rewriter<'g> {
             writer,
             readers,
             network,
-            placed: HashMap::from([(graph.input, sample)]),
+            placed,
             norms: HashMap::new(),
             done: HashSet::new(),
             conditioning: None,

@@ -16,11 +16,16 @@ impl Rewriter<'_> {
         for (bias, &constant) in linear.bias.iter_mut().zip(&conv.bias) {
             *bias += constant;
         }
-        let Some(source) = self.conditioning else { return (linear, None) };
-        let name = format!("{} (bias)", node.name);
+        let tensor = self.project(format!("{} (bias)", node.name), &linear);
+        (linear, tensor)
+    }
+
+    /// Appends a projection of the conditioning vector, where that exists on the device; the tensor of its result.
+    pub(super) fn project(&mut self, name: String, linear: &graph::Linear) -> Option<TensorId> {
+        let source = self.conditioning?;
         let output = self.network.tensor(name.clone(), Shape::new(1, 1, linear.outputs), Role::Bias);
         self.push(name, Op::Linear(Linear { source, linear: linear.clone(), output }));
-        (linear, Some(output))
+        Some(output)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Small graphs for the tests of the rules.
 
-use crate::graph::{Conv2d, Graph, GroupNorm, Linear, Op, Shape, TensorId, TimeEmbedding};
+use crate::graph::{Activation, Conv2d, Graph, GroupNorm, Linear, Op, Projection, Shape, TensorId, TimeEmbedding};
 use crate::network::{self, Network};
 
 /// A graph of one square input, without nodes. Its conditioning vector has two elements.
@@ -9,15 +9,17 @@ pub(crate) fn graph(side: usize, channels: usize) -> Graph {
         tensors: vec![],
         nodes: vec![],
         input: TensorId(0),
+        condition: None,
         output: TensorId(0),
         time: TimeEmbedding {
-            channels: 2,
-            flip_sin_to_cos: false,
-            freq_shift: 0.0,
+            projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
             linear_1: linear(2, 2),
             linear_2: linear(2, 2),
         },
+        activation: Activation::Silu,
         classes: None,
+        over_timestep: false,
+        dropped_outputs: 0,
         params: 0,
     };
     graph.tensor("sample", Shape::new(side, side, channels));

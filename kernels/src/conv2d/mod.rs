@@ -99,9 +99,7 @@ impl Parameters {
     fn map<T: Pod, M: Memory>(&self, op: &Conv2d, memory: M, arena: usize, channel: u32) -> [T; 2] {
         match op.gather() {
             Gather::Raw => Zeroable::zeroed(),
-            Gather::Affine | Gather::AffineSilu => {
-                memory.load(Space::Arenas, arena + self.norm_at as usize + 2 * size_of::<T>() * channel as usize)
-            }
+            _ => memory.load(Space::Arenas, arena + self.norm_at as usize + 2 * size_of::<T>() * channel as usize),
         }
     }
 

@@ -11,8 +11,9 @@ use core::ffi::c_void;
 use core::mem::{align_of, size_of};
 use core::ptr::{addr_of, addr_of_mut, slice_from_raw_parts, slice_from_raw_parts_mut};
 
+use waft_core::fixed::SAMPLE_BITS;
 use waft_core::noise::Seed;
-use waft_core::{Guidance, Model, Noise, Original, Request, Run, Session};
+use waft_core::{Guidance, Model, Noise, Original, Request, Run, SamplesMut, Session, WeightSource};
 
 pub use status::{WaftStatus, waft_strerror};
 pub use weights::WaftRead;
@@ -45,6 +46,8 @@ pub struct WaftInfo {
     pub classes: u32,
     /// Steps of the default list.
     pub steps: u32,
+    /// Channels of the condition that it reads beside the sample, as high and wide as the picture; 0 if it reads none.
+    pub condition_channels: usize,
 }
 
 /// A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
@@ -78,6 +81,10 @@ pub struct WaftRequest {
     pub mask_len: usize,
     /// With a picture: the first step of the list that is taken, from 0.
     pub start: u32,
+    /// The condition, in 20 fractional bits, (row, column, channel) order; it is copied. Null if the model reads none.
+    pub condition: *const i32,
+    /// Its length.
+    pub condition_len: usize,
 }
 
 /// How far a run is.
@@ -223,6 +230,7 @@ pub unsafe extern "C" fn waft_inspect(model: *const u8, model_len: usize, info: 
         channels,
         classes: model.classes().into(),
         steps,
+        condition_channels: model.condition_shape().map_or(0, |[_, _, channels]| channels),
     };
     // SAFETY: the caller's promise.
     unsafe { info.write(found) };
@@ -323,14 +331,16 @@ pub extern "C" fn waft_default_request() -> WaftRequest {
         mask: core::ptr::null(),
         mask_len: 0,
         start: 0,
+        condition: core::ptr::null(),
+        condition_len: 0,
     }
 }
 
 /// Begins a picture; one that was in progress is abandoned.
 ///
 /// # Safety
-/// `context` is open, `request` points to a request, its noise function can be called, and its picture and mask can be read,
-/// until the run ends.
+/// `context` is open, `request` points to a request, its condition is null or points to as many readable values as it says,
+/// its noise function can be called, and its picture and mask can be read, until the run ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const WaftRequest) -> WaftStatus {
     if request.is_null() {
@@ -362,6 +372,16 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
         return WaftStatus::WeightsMissing;
     }
     // SAFETY: the caller's promise.
+    let condition: &[i32] = if asked.condition.is_null() {
+        &[]
+    } else {
+        unsafe { &*slice_from_raw_parts(asked.condition, asked.condition_len) }
+    };
+    if !give(&mut session, condition) {
+        *state = Some(State::Ready(session));
+        return WaftStatus::Condition;
+    }
+    // SAFETY: the caller's promise.
     let read = |start: *const u8, len: usize| unsafe { &*slice_from_raw_parts(start, len) };
     let original = (!asked.original.is_null()).then(|| {
         request = request.start(asked.start);
@@ -377,6 +397,23 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
             *state = Some(State::Ready(session));
             of_request(error)
         }
+    }
+}
+
+/// Copies a condition, if the model reads one; whether it is as long as the model's, which is 0 for none.
+fn give<W: WeightSource>(session: &mut Session<'_, W>, given: &[i32]) -> bool {
+    match session.condition() {
+        None => given.is_empty(),
+        Some(SamplesMut::Fixed(condition)) if condition.len() == given.len() => {
+            condition.iter_mut().zip(given).for_each(|(to, &value)| *to = value);
+            true
+        }
+        Some(SamplesMut::Float(condition)) if condition.len() == given.len() => {
+            let unit = 1.0 / (1 << SAMPLE_BITS) as f32;
+            condition.iter_mut().zip(given).for_each(|(to, &value)| *to = value as f32 * unit);
+            true
+        }
+        Some(_) => false,
     }
 }
 

@@ -56,6 +56,8 @@ pub enum WaftStatus {
     WeightsUnreadable = 22,
     /// Streamed weights are damaged or of another model; `waft_step` again reads them again.
     WeightsDamaged = 23,
+    /// The model reads a condition and the request has none, or the other way round, or it has another length.
+    Condition = 24,
 }
 
 pub(crate) fn of_model(error: ModelError) -> WaftStatus {
@@ -80,6 +82,7 @@ pub(crate) fn of_request(error: RequestError) -> WaftStatus {
         RequestError::GuidanceUnavailable => WaftStatus::Guidance,
         RequestError::NotASampler => WaftStatus::NotASampler,
         RequestError::Class { .. } | RequestError::Unconditional | RequestError::ClassMissing => WaftStatus::Class,
+        RequestError::ConditionMissing => WaftStatus::Condition,
         _ => WaftStatus::Original,
     }
 }
@@ -96,7 +99,7 @@ pub(crate) fn of_run(error: RunError) -> WaftStatus {
 /// What a status means, in English; never null.
 #[unsafe(no_mangle)]
 pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
-    const TEXTS: [&CStr; 24] = [
+    const TEXTS: [&CStr; 25] = [
         c"done",
         c"there is more to do",
         c"an argument is a null pointer",
@@ -121,6 +124,7 @@ pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
         c"the model streams its weights; call waft_set_weights",
         c"the weights cannot be read",
         c"the weights are damaged or of another model",
+        c"the model reads a condition of another length than the request has",
     ];
     TEXTS.get(status as usize).unwrap_or(&c"unknown status").as_ptr()
 }

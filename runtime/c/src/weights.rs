@@ -5,8 +5,7 @@ use core::ffi::c_void;
 /// Reads streamed weights: copies at most `len` bytes, from `offset` of the weights' file on, to `into` and answers how many;
 /// fewer or none if they have not arrived yet, in which case the next `waft_step` asks for the rest; or a negative number if
 /// they cannot be read. Offsets ascend from 0 in each network call.
-pub type WaftRead =
-    Option<unsafe extern "C" fn(user: *mut c_void, offset: u32, into: *mut u8, len: usize) -> i32>;
+pub type WaftRead = Option<unsafe extern "C" fn(user: *mut c_void, offset: u32, into: *mut u8, len: usize) -> i32>;
 
 /// Where a context's weights come from.
 #[cfg(feature = "stream")]

@@ -1,14 +1,17 @@
 //! The records of the conditioning vector and its projections.
 
-use super::record::record;
+use super::Activation;
+use super::record::{coded_fields, record};
 
 record! {
-    /// The conditioning vector of a step and a class: `silu(time row + class row)`.
+    /// The conditioning vector of a step and a class: `activation(time row + class row)`.
     pub struct Embed {
         /// [`OpKind::Embed`](super::OpKind::Embed)
         pub kind: u8,
+        /// [`Activation`](super::Activation)
+        pub activation: u8,
         /// zeros
-        pub reserved: [u8; 3],
+        pub reserved: [u8; 2],
         /// tensor: `i16` or `f32` vector of conditioning length
         pub output: u16,
         /// zeros
@@ -24,8 +27,16 @@ record! {
     }
 }
 
+coded_fields! {
+    Embed {
+        /// What the sum passes through.
+        activation: Activation or Silu,
+    }
+}
+
 record! {
-    /// `W·e + b`, a bias vector in the units of the accumulator of the convolution that takes it.
+    /// `W·e + b`: a bias vector in the units of the accumulator of the convolution that takes it, or the factors and
+    /// summands of a normalization.
     pub struct Linear {
         /// [`OpKind::Linear`](super::OpKind::Linear)
         pub kind: u8,

@@ -2,7 +2,7 @@
 
 use super::record::{coded_fields, codes, record};
 use super::weight_layout::{Chunks, WeightLayout};
-use super::{NONE, PATCH_GROUP};
+use super::{Activation, NONE, PATCH_GROUP};
 
 codes! {
     /// What a convolution does to an input element on its way into the ring of rows that the kernel reads.
@@ -11,8 +11,39 @@ codes! {
         Raw = 0,
         /// Per-channel affine map of a group normalization.
         Affine = 1,
-        /// The same followed by SiLU.
+        /// The same followed by [`Activation::Silu`].
         AffineSilu = 2,
+        /// The same followed by [`Activation::Relu`].
+        AffineRelu = 3,
+        /// The same followed by [`Activation::Gelu`].
+        AffineGelu = 4,
+        /// The same followed by [`Activation::Mish`].
+        AffineMish = 5,
+    }
+}
+
+impl Gather {
+    /// An affine map of each channel, and what follows it.
+    pub const fn affine(activation: Option<Activation>) -> Self {
+        match activation {
+            None => Gather::Affine,
+            Some(Activation::Silu) => Gather::AffineSilu,
+            Some(Activation::Relu) => Gather::AffineRelu,
+            Some(Activation::Gelu) => Gather::AffineGelu,
+            Some(Activation::Mish) => Gather::AffineMish,
+        }
+    }
+
+    /// What follows the affine map, if anything does.
+    #[inline(always)]
+    pub const fn activation(self) -> Option<Activation> {
+        match self {
+            Gather::Raw | Gather::Affine => None,
+            Gather::AffineSilu => Some(Activation::Silu),
+            Gather::AffineRelu => Some(Activation::Relu),
+            Gather::AffineGelu => Some(Activation::Gelu),
+            Gather::AffineMish => Some(Activation::Mish),
+        }
     }
 }
 

@@ -25,6 +25,16 @@ impl Precision {
     }
 }
 
+codes! {
+    /// What the network's output is.
+    pub enum Output {
+        /// The prediction.
+        Prediction = 0,
+        /// The prediction times the timestep; steps have the division among their coefficients.
+        TimesTimestep = 1,
+    }
+}
+
 record! {
     /// The first bytes of the file.
     pub struct Header {
@@ -34,8 +44,8 @@ record! {
         pub version: u16,
         /// [`Precision`]
         pub precision: u8,
-        /// zeros
-        pub reserved: u8,
+        /// [`Output`]
+        pub output: u8,
         /// bytes of the whole file
         pub file_bytes: u32,
         /// CRC-32 (IEEE 802.3, reflected, as zip) of the whole file without these four bytes
@@ -80,8 +90,10 @@ record! {
         pub weights_bytes: u32,
         /// tensors: the clean samples of the step before and of the one before that, or [`NONE`](super::NONE)
         pub history: [u16; 2],
+        /// tensor: the condition, which a network reads beside the sample and a run leaves as it is; 0 if there is none
+        pub condition: u16,
         /// zeros
-        pub reserved_end: [u8; 32],
+        pub reserved_end: [u8; 30],
     }
 }
 
@@ -89,5 +101,7 @@ coded_fields! {
     Header {
         /// How the model computes.
         precision: Precision or F32,
+        /// What the network's output is.
+        output: Output or Prediction,
     }
 }

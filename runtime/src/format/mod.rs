@@ -13,6 +13,7 @@
 //! its CRC-32 (zeros included) stands in the model file at [`Conv2d::checks`]. While chunk `k` is in use it lies in the
 //! window tensor at `(k mod n)·s`, where `s` is the size of a whole chunk and `n` = ⌊window / s⌋.
 
+mod activation;
 mod attention;
 mod checksum;
 mod conditioning;
@@ -26,13 +27,14 @@ mod tensor;
 mod validate;
 mod weight_layout;
 
+pub use activation::Activation;
 pub use attention::Attention;
 pub use checksum::{checksum, chunk_checksum, seal};
 pub(crate) use checksum::{checksum_interpreted, crc32};
 pub use conditioning::{Embed, Linear};
 pub use conv2d::{Bias, Conv2d, Gather, Upsample};
-pub use group_norm::GroupNorm;
-pub use header::{Header, Precision};
+pub use group_norm::{Affine, GroupNorm};
+pub use header::{Header, Output, Precision};
 pub use op::{OP_BYTES, Op, OpKind};
 #[doc(hidden)]
 pub use record::Field;

@@ -1,7 +1,7 @@
 //! Operations: the record of one of the kinds.
 
 use super::record::{bytes_at, codes};
-use super::{Attention, Conv2d, Embed, GroupNorm, Linear, NONE};
+use super::{Affine, Attention, Conv2d, Embed, GroupNorm, Linear, NONE};
 
 codes! {
     /// Kind of an operation: the first byte of its record.
@@ -83,7 +83,10 @@ impl Op {
                 let scratch = [op.scratch, op.patches, op.window];
                 [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor, scratch[0], scratch[1], scratch[2]]
             }
-            Op::GroupNorm(op) => [op.sources[0], op.sources[1], NONE, NONE, NONE, NONE, NONE, NONE],
+            Op::GroupNorm(op) => {
+                let affine = if matches!(op.affine(), Affine::Tensor) { op.affine_tensor } else { NONE };
+                [op.sources[0], op.sources[1], affine, NONE, NONE, NONE, NONE, NONE]
+            }
             Op::Attention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE, NONE],
             Op::Embed(_) => [NONE; 8],
             Op::Linear(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE, NONE],

@@ -68,7 +68,7 @@ fn codes_stand_for_their_values_only() {
             } )*
         };
     }
-    check!(Precision Element OpKind Gather Upsample Bias WeightLayout);
+    check!(Precision Output Element OpKind Activation Gather Upsample Bias Affine WeightLayout);
 }
 
 /// The tables of the documentation, from the records themselves.
@@ -101,12 +101,15 @@ fn tables() -> String {
     table::<StepScales>(&mut text, "Scales of a step");
     text.push_str("\n# Codes\n| field | values |\n|---|---|\n");
     codes(&mut text, "Precision", Precision::ALL);
+    codes(&mut text, "Output", Output::ALL);
     codes(&mut text, "Element", Element::ALL);
     codes(&mut text, "OpKind", OpKind::ALL);
+    codes(&mut text, "Activation", Activation::ALL);
     codes(&mut text, "Gather", Gather::ALL);
     codes(&mut text, "Upsample", Upsample::ALL);
     codes(&mut text, "WeightLayout", WeightLayout::ALL);
     codes(&mut text, "Bias", Bias::ALL);
+    codes(&mut text, "Affine", Affine::ALL);
     text
 }
 

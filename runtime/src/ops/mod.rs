@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 #[cfg(feature = "attention")]
 use crate::format::Attention;
-use crate::format::{Conv2d, GroupNorm, NONE, Op, Schedule, Tensor, WeightLayout};
+use crate::format::{Activation, Affine, Conv2d, GroupNorm, NONE, Op, Schedule, Tensor, WeightLayout};
 #[cfg(feature = "conditioning")]
 use crate::format::{Embed, Linear};
 use crate::model::Model;
@@ -35,6 +35,11 @@ impl<'m> Context<'m> {
     /// A tensor of the plan, `None` for [`NONE`] and for ids that do not exist.
     pub(crate) fn tensor(&self, id: u16) -> Option<Tensor> {
         self.model.tensor(id)
+    }
+
+    /// Offset of the biases of the step.
+    pub(crate) fn biases_of_step(&self) -> u32 {
+        self.schedule.biases + self.step * self.schedule.bias_bytes
     }
 
     /// `len` values of the file at offset `at`.
@@ -170,10 +175,20 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
     match op {
         Op::Conv2d(op) if matches!(op.layout(), WeightLayout::Groups4) && !cfg!(feature = "i4") => Some("i4"),
         Op::Conv2d(op) if op.weight_sums != 0 && !cfg!(feature = "step-scales") => Some("step-scales"),
+        Op::Conv2d(op) if !is_built(op.gather().activation()) => Some("activations"),
+        Op::Embed(op) if !is_built(Some(op.activation())) => Some("activations"),
+        Op::GroupNorm(op) if !matches!(op.affine(), Affine::Constant) && !cfg!(feature = "scale-shift") => {
+            Some("scale-shift")
+        }
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),
         _ => None,
     }
+}
+
+/// Whether the crate was built with an activation.
+const fn is_built(activation: Option<Activation>) -> bool {
+    matches!(activation, None | Some(Activation::Silu)) || cfg!(feature = "activations")
 }
 
 /// One or two sources that are joined along the channels, with the first channel of each: a list of fixed capacity, as how

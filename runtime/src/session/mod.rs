@@ -33,6 +33,8 @@ pub struct Session<'a, W = Resident> {
     model: &'a Model<'a>,
     arena: &'a mut [u8],
     weights: W,
+    /// Whether the model reads no condition, or was given one.
+    is_conditioned: bool,
 }
 
 impl<'a> Session<'a> {
@@ -76,7 +78,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
         let expected = model.arena_bytes();
         let arena = arena.get_mut(..expected).ok_or(SessionError::ArenaTooSmall { expected, found })?;
         debug!("waft: session of {} bytes", expected);
-        Ok(Self { model, arena, weights })
+        Ok(Self { model, arena, weights, is_conditioned: model.header().condition == 0 })
     }
 
     /// The model.
@@ -102,7 +104,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
     /// # Errors
     /// If the model cannot draw what is asked for.
     pub fn sample_with<N: Noise>(&mut self, request: Request, noise: N) -> Result<Run<'_, N, &mut W>, RequestError> {
-        let start = Start::new(self.model, request, None)?;
+        let start = Start::new(self, request, None)?;
         Ok(Run::new(self.lend(), start, noise))
     }
 
@@ -128,13 +130,18 @@ impl<'a, W: WeightSource> Session<'a, W> {
         original: Original<'s>,
         noise: N,
     ) -> Result<Run<'s, N, &'s mut W>, RequestError> {
-        let start = Start::new(self.model, request, Some(original))?;
+        let start = Start::new(self, request, Some(original))?;
         Ok(Run::new(self.lend(), start, noise))
     }
 
     /// The same session for as long as a run borrows it.
     fn lend(&mut self) -> Session<'_, &mut W> {
-        Session { model: self.model, arena: &mut *self.arena, weights: &mut self.weights }
+        Session {
+            model: self.model,
+            arena: &mut *self.arena,
+            weights: &mut self.weights,
+            is_conditioned: self.is_conditioned,
+        }
     }
 
     /// Starts a picture as [`sample`](Self::sample) does, in a run that owns the session until
@@ -188,14 +195,15 @@ impl<'a, W: WeightSource> Session<'a, W> {
         original: Option<Original<'a>>,
         noise: N,
     ) -> Result<Run<'a, N, W>, (Self, RequestError)> {
-        match Start::new(self.model, request, original) {
+        match Start::new(&self, request, original) {
             Ok(start) => Ok(Run::new(self, start, noise)),
             Err(error) => Err((self, error)),
         }
     }
 
     /// Starts one network call at step `step` of the model's step list number `schedule`, on the sample that
-    /// [`input`](Self::input) holds: for samplers of your own.
+    /// [`input`](Self::input) holds: for samplers of your own. What it computes is the network's output, see
+    /// [`Output`](crate::format::Output).
     ///
     /// # Errors
     /// If there is no such step or class.
@@ -211,6 +219,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
             .filter(|schedule| step < schedule.steps)
             .ok_or(RequestError::Steps { asked: step.saturating_add(1) })?;
         let class = request::check_class(self.model, class)?;
+        self.check_condition()?;
         Ok(Prediction { session: self, walk: Walk::default(), schedule, step, class })
     }
 
@@ -221,6 +230,21 @@ impl<'a, W: WeightSource> Session<'a, W> {
         let tensor = self.model.tensor(self.model.header().sample)?;
         let bytes = self.arena.get_mut(tensor.range())?;
         SamplesMut::view(self.model.precision(), bytes)
+    }
+
+    /// The condition that the network reads beside the sample, (row, column, channel) order, to be written before the first
+    /// picture: it stays for all that follow, until it is written again. `None` if the model reads none.
+    pub fn condition(&mut self) -> Option<SamplesMut<'_>> {
+        self.model.condition_shape()?;
+        let tensor = self.model.tensor(self.model.header().condition)?;
+        let bytes = self.arena.get_mut(tensor.range())?;
+        self.is_conditioned = true;
+        SamplesMut::view(self.model.precision(), bytes)
+    }
+
+    /// Whether the condition was given, if the model reads one.
+    fn check_condition(&self) -> Result<(), RequestError> {
+        if self.is_conditioned { Ok(()) } else { Err(RequestError::ConditionMissing) }
     }
 
     /// A tensor's bytes as the plan stands now, for calibration and parity tests.

@@ -75,17 +75,19 @@ pub(super) struct Start<'a> {
 
 impl<'a> Start<'a> {
     /// Checks the request.
-    pub(super) fn new(
-        model: &Model<'_>,
+    pub(super) fn new<W: WeightSource>(
+        session: &Session<'_, W>,
         request: Request,
         original: Option<Original<'a>>,
     ) -> Result<Self, RequestError> {
+        let model = session.model;
         let (schedule, class) = request.resolve(model)?;
         match &original {
             Some(original) => original.check(model, &request, &schedule)?,
             None if request.first_step() > 0 => return Err(RequestError::StartNeedsOriginal),
             None => {}
         }
+        session.check_condition()?;
         Ok(Self { request, schedule, class, original })
     }
 }

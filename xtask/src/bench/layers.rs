@@ -2,7 +2,7 @@
 //! of it.
 
 use waft::noise::philox;
-use waft_host::graph::{Conv2d, Graph, Linear, Op, Shape, TensorId, TimeEmbedding};
+use waft_host::graph::{Activation, Conv2d, Graph, Linear, Op, Projection, Shape, TensorId, TimeEmbedding};
 
 /// A convolution, or a dense layer as one of a single pixel.
 #[derive(Clone, Copy, Debug)]
@@ -80,9 +80,7 @@ impl Layer {
     pub(super) fn graph(&self) -> Graph {
         let linear = || Linear { inputs: 2, outputs: 2, weight: vec![0.0; 4], bias: vec![0.0; 2] };
         let time = TimeEmbedding {
-            channels: 2,
-            flip_sin_to_cos: false,
-            freq_shift: 0.0,
+            projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
             linear_1: linear(),
             linear_2: linear(),
         };
@@ -90,9 +88,13 @@ impl Layer {
             tensors: vec![],
             nodes: vec![],
             input: TensorId(0),
+            condition: None,
             output: TensorId(0),
             time,
+            activation: Activation::Silu,
             classes: None,
+            over_timestep: false,
+            dropped_outputs: 0,
             params: 0,
         };
         let [inputs, outputs] = self.channels;

@@ -24,7 +24,8 @@ const PRECISIONS: [&str; 10] = [
 ];
 
 /// Sets of operations that not every model needs.
-const OPERATIONS: [&str; 4] = ["", "attention", "conditioning", "attention,conditioning"];
+const OPERATIONS: [&str; 6] =
+    ["", "attention", "conditioning", "activations", "scale-shift", "attention,conditioning,activations,scale-shift"];
 
 /// Features that add an interface or exchange a function.
 const INTERFACES: [&str; 7] =
@@ -42,7 +43,7 @@ pub(super) fn format() -> anyhow::Result<()> {
 pub(super) fn clippy() -> anyhow::Result<()> {
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo(&["clippy", "-q", "-p", "xtask", "--no-default-features", "--", "-D", "warnings"])?;
-    for features in ["i8", "f16", "f32", "i8,i4,step-scales,f16,f32,attention,conditioning"] {
+    for features in ["i8", "f16", "f32", "i8,i4,step-scales,f16,f32,attention,conditioning,activations,scale-shift"] {
         outside("runtime/c", &["--no-default-features", "--features", features])?;
     }
     outside("runtime/web", &[])?;
@@ -50,7 +51,10 @@ pub(super) fn clippy() -> anyhow::Result<()> {
     outside("tests/fuzz", &[])?;
     if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         // Only the release profile aborts on a panic, which a program without the standard library must.
-        outside("tests/firmware", &["--release", "--features", "i8,i4,step-scales,attention,conditioning"])?;
+        outside(
+            "tests/firmware",
+            &["--release", "--features", "i8,i4,step-scales,attention,conditioning,activations,scale-shift"],
+        )?;
         outside("tests/firmware", &["--release", "--features", "i8,attention,conditioning,stream"])?;
     }
     Ok(())

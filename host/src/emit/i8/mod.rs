@@ -11,7 +11,7 @@ use waft::format::{self, ALIGN, Element, StepScales};
 
 pub use self::quantize::{QuantizedConv, QuantizedConvs, quantize};
 use self::records::step_record;
-use super::{Emitted, Source, bias_layout, conditioning_peak, schedules, tensor_table};
+use super::{Emitted, Source, bias_layout, conditioning_peak, put_affine, schedules, step_projection, tensor_table};
 use crate::calibrate::Observations;
 use crate::network::{Op, OpId, Role, TensorId};
 use crate::plan::Plan;
@@ -49,7 +49,8 @@ struct Emitter<'a> {
     conditioning_shift: u32,
     /// Fractional bits of time and class tables.
     table_bits: u32,
-    /// Real value of an accumulator's unit, and Σ(ring zero · weight), of the convolution that each bias tensor feeds.
+    /// Real value of a unit of what each bias tensor goes into, and what to subtract from it: of a convolution's accumulators,
+    /// Σ(ring zero · weight).
     accumulators: HashMap<TensorId, (Vec<f64>, Vec<i64>)>,
 }
 
@@ -72,18 +73,27 @@ pub fn emit(
         bias_bytes += if steps.is_some() { size_of::<StepScales>() } else { 0 };
     }
     let bias_bytes = bias_bytes.next_multiple_of(ALIGN);
-    // Linear maps and per-step biases are in the units of the accumulators that they go into.
+    // Linear maps and per-step biases are in the units of what they go into.
     for ((_, op), quantized) in network.ops.iter().zip(convs) {
-        if let (Op::Conv2d(conv), Some(quantized)) = (op, quantized)
-            && let Some((_, Some(bias))) = &conv.projection
-        {
-            emitter.accumulators.insert(*bias, (quantized.units.clone(), quantized.corrections.clone()));
+        match (op, quantized) {
+            (Op::Conv2d(conv), Some(quantized)) => {
+                if let Some((_, Some(bias))) = &conv.projection {
+                    emitter.accumulators.insert(*bias, (quantized.units.clone(), quantized.corrections.clone()));
+                }
+            }
+            (Op::GroupNorm(norm), _) => {
+                if let Some((linear, Some(affine))) = &norm.projection {
+                    let units = affine_units(linear.outputs / 2).collect();
+                    emitter.accumulators.insert(*affine, (units, vec![0; linear.outputs]));
+                }
+            }
+            _ => {}
         }
     }
     let record = |(id, (_, op)): (OpId, &(String, Op))| match op {
         Op::Embed(op) => format::Op::Embed(emitter.embed(op.output, writer)),
         Op::Linear(op) => format::Op::Linear(emitter.linear(op, writer)),
-        Op::GroupNorm(op) => format::Op::GroupNorm(emitter.norm(op, writer)),
+        Op::GroupNorm(op) => format::Op::GroupNorm(emitter.norm(op, bias_places[id], writer)),
         Op::Attention(op) => format::Op::Attention(emitter.attention(op)),
         Op::Conv2d(conv) => {
             let quantized = convs[id].as_ref().expect("computed above for every convolution");
@@ -98,13 +108,18 @@ pub fn emit(
         |entry, embeddings| embeddings.extend(emitter.table_entry(entry).to_le_bytes()),
         |place, activated, row| {
             for (id, (_, op)) in network.ops.iter_enumerated() {
-                if let (Op::Conv2d(conv), Some(place), Some(quantized)) = (op, bias_places[id], &convs[id])
-                    && let Some((linear, _)) = &conv.projection
-                {
-                    for (i, bias) in linear.apply(activated).into_iter().enumerate() {
+                let (Some(linear), Some(place)) = (step_projection(op), bias_places[id]) else { continue };
+                let values = linear.apply(activated);
+                if let Some(quantized) = &convs[id] {
+                    for (i, bias) in values.into_iter().enumerate() {
                         let bias = integer_bias(bias, quantized.units[i], quantized.corrections[i]);
                         row[place + 4 * i..][..4].copy_from_slice(&bias.to_le_bytes());
                     }
+                } else {
+                    let units = affine_units(values.len() / 2);
+                    let words =
+                        values.iter().zip(units).map(|(&value, unit)| integer_bias(value, unit, 0).to_le_bytes());
+                    put_affine(words.collect::<Vec<_>>().into_iter(), &mut row[place..]);
                 }
             }
             for (quantized, at) in convs.iter().zip(&scale_places) {
@@ -119,9 +134,18 @@ pub fn emit(
     Emitted { tensors, ops, schedules }
 }
 
+/// Fractional bits of the factors of a normalization.
+const FACTOR_BITS: u32 = 20;
+
 /// From a transformed activation in fixed point to the ring.
 fn activation_multiplier(ring: Scale) -> (i32, i32) {
     multiplier(2f64.powi(-(SILU_BITS as i32)) / ring.scale)
+}
+
+/// Real values of the units of a normalization's factors and then its summands.
+fn affine_units(channels: usize) -> impl Iterator<Item = f64> {
+    let [factor, summand] = [FACTOR_BITS, NORM_BITS].map(|bits| 2f64.powi(-(bits as i32)));
+    std::iter::repeat_n(factor, channels).chain(std::iter::repeat_n(summand, channels))
 }
 
 fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
@@ -141,7 +165,7 @@ impl<'a> Emitter<'a> {
             .tensors
             .iter_enumerated()
             .map(|(id, tensor)| match tensor.role {
-                Role::Sample | Role::Prediction | Role::Unconditional | Role::History => sample,
+                Role::Sample | Role::Condition | Role::Prediction | Role::Unconditional | Role::History => sample,
                 // Sixteen bits have room for twice of what was seen.
                 Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
                 Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),

@@ -4,8 +4,9 @@ use bytemuck::Zeroable;
 use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS};
 use waft::format::{Attention, Conv2d, Embed, FixedStep, GroupNorm, Linear, OpKind};
 
-use super::{Emitter, QuantizedConv, activation_multiplier, integer_bias};
-use crate::emit::{attention_record, conv_record, sources};
+use super::{Emitter, FACTOR_BITS, QuantizedConv, activation_multiplier, integer_bias};
+use crate::emit::{attention_record, conv_record, group_norm_record};
+use crate::graph;
 use crate::network::{self, TensorId};
 use crate::quantize::multiplier;
 use crate::schedule::Step;
@@ -17,6 +18,7 @@ impl Emitter<'_> {
         let table: Vec<i16> = classes.iter().map(|&e| self.table_entry(f64::from(e))).collect();
         Embed {
             kind: OpKind::Embed.code(),
+            activation: self.source.graph.activation.code(),
             output: output.in_file(),
             table: writer.values(&table),
             input_shift: NORM_BITS - self.table_bits,
@@ -50,24 +52,21 @@ impl Emitter<'_> {
         }
     }
 
-    pub(super) fn norm(&self, op: &network::GroupNorm, writer: &mut Writer) -> GroupNorm {
-        let network::GroupNorm { sources: ids, norm, output } = op;
+    pub(super) fn norm(&self, op: &network::GroupNorm, place: Option<usize>, writer: &mut Writer) -> GroupNorm {
+        let network::GroupNorm { sources: ids, norm, output, .. } = op;
         let widest = ids.iter().map(|&id| self.scales[id].scale).fold(0f64, f64::max);
-        let gamma: Vec<i32> = norm.gamma.iter().map(|&g| fixed(f64::from(g), 20)).collect();
-        let beta: Vec<i32> = norm.beta.iter().map(|&b| fixed(f64::from(b), NORM_BITS)).collect();
+        let vectors = |norm: &graph::GroupNorm| {
+            [(&norm.gamma, FACTOR_BITS), (&norm.beta, NORM_BITS)].map(|(values, bits)| {
+                let values: Vec<i32> = values.iter().map(|&value| fixed(f64::from(value), bits)).collect();
+                writer.values(&values)
+            })
+        };
         let epsilon = (norm.eps / (widest * widest) * 65_536.0).round().clamp(1.0, 2f64.powi(61)) as u64;
         let mut record = GroupNorm {
-            kind: OpKind::GroupNorm.code(),
-            sources: sources(ids),
-            output: output.in_file(),
-            groups: norm.groups as u16,
-            gamma: writer.values(&gamma),
-            beta: writer.values(&beta),
             ratio: [1 << 15; 2],
-            epsilon: norm.eps as f32,
             epsilon_q16: epsilon,
             affine_shift: self.affine_shift(ids, *output),
-            ..Zeroable::zeroed()
+            ..group_norm_record(op, place, vectors)
         };
         for (i, &id) in ids.iter().enumerate() {
             record.ratio[i] = (self.scales[id].scale / widest * 32_768.0).round().max(1.0) as u32;

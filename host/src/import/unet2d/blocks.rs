@@ -39,7 +39,7 @@ impl Builder<'_> {
         let factor = config.mid_block_scale_factor;
         x = self.resnet("mid_block.resnets.0", &[x], width, factor)?;
         if config.mid_attention {
-            let groups = config.mid_groups(width)?;
+            let groups = config.mid_groups();
             let attention = Attention { groups, factor, ..self.block_attention(config) };
             x = self.attention("mid_block.attentions.0", x, attention)?;
         }
@@ -74,7 +74,7 @@ impl Builder<'_> {
     }
 
     fn block_attention(&self, config: &Config) -> Attention {
-        Attention { head: config.attention_head_dim, groups: self.groups, factor: 1.0 }
+        Attention { heads: config.heads, groups: Some(self.groups), factor: 1.0 }
     }
 
     fn layer(

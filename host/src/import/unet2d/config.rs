@@ -3,8 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::super::ImportError;
+use super::super::attention::Heads;
+use super::super::builder::Conditioning;
 use super::super::config::{Fields, refuse};
-use super::kind::{DownBlock, Resampler, UpBlock};
+use super::kind::{ClassEmbedding, DownBlock, Resampler, TimeEmbedding, UpBlock};
+use crate::graph::Activation;
 
 /// The fields that change the network, with diffusers' defaults.
 pub(super) struct Config {
@@ -12,6 +15,7 @@ pub(super) struct Config {
     pub(super) in_channels: usize,
     pub(super) out_channels: usize,
     pub(super) center_input_sample: bool,
+    pub(super) time_embedding_type: TimeEmbedding,
     pub(super) time_embedding_dim: Option<usize>,
     pub(super) freq_shift: f64,
     pub(super) flip_sin_to_cos: bool,
@@ -25,12 +29,16 @@ pub(super) struct Config {
     pub(super) layers_per_block: usize,
     pub(super) mid_block_scale_factor: f64,
     pub(super) downsample_padding: usize,
-    /// `None`: one head as wide as the block.
-    pub(super) attention_head_dim: Option<usize>,
+    pub(super) heads: Heads,
     pub(super) norm_num_groups: usize,
     pub(super) attn_norm_num_groups: Option<usize>,
     pub(super) norm_eps: f64,
+    pub(super) act_fn: Activation,
+    pub(super) resnet_time_scale_shift: Conditioning,
+    pub(super) class_embed_type: ClassEmbedding,
     pub(super) num_class_embeds: Option<usize>,
+    /// Read with learned time embeddings only.
+    pub(super) num_train_timesteps: Option<usize>,
 }
 
 impl Config {
@@ -42,14 +50,15 @@ impl Config {
             in_channels: fields.int("in_channels", 1024)?.unwrap_or(3),
             out_channels: fields.int("out_channels", 1024)?.unwrap_or(3),
             center_input_sample: fields.flag("center_input_sample", false)?,
+            time_embedding_type: fields.choice("time_embedding_type", &TimeEmbedding::SUPPORTED)?,
             time_embedding_dim: fields.int("time_embedding_dim", 1 << 15)?,
             freq_shift: fields.float("freq_shift", 0.0)?,
             flip_sin_to_cos: fields.flag("flip_sin_to_cos", true)?,
-            down: fields.choices("down_block_types", DownBlock::named, DownBlock::SUPPORTED)?.unwrap_or_else(|| {
+            down: fields.choices("down_block_types", DownBlock::named)?.unwrap_or_else(|| {
                 use DownBlock::{AttnDown, Down};
                 vec![Down, AttnDown, AttnDown, AttnDown]
             }),
-            up: fields.choices("up_block_types", UpBlock::named, UpBlock::SUPPORTED)?.unwrap_or_else(|| {
+            up: fields.choices("up_block_types", UpBlock::named)?.unwrap_or_else(|| {
                 use UpBlock::{AttnUp, Up};
                 vec![AttnUp, AttnUp, AttnUp, Up]
             }),
@@ -68,45 +77,52 @@ impl Config {
             downsample_padding: match fields.take("downsample_padding") {
                 None => 1,
                 Some(value) => match value.as_u64() {
-                    Some(padding @ 0..=1) => padding as usize,
+                    Some(padding @ 0..=1024) => padding as usize,
                     _ => return Err(refuse("downsample_padding", value, "0 or 1")),
                 },
             },
-            attention_head_dim: if config.contains_key("attention_head_dim") {
-                fields.int("attention_head_dim", 8192)?
-            } else {
-                Some(8)
+            heads: match fields.int("attention_head_dim", 8192)? {
+                Some(width) => Heads::Width(width),
+                None if config.contains_key("attention_head_dim") => Heads::Count(1),
+                None => Heads::Width(8),
             },
             norm_num_groups: fields.int("norm_num_groups", 8192)?.unwrap_or(32),
             attn_norm_num_groups: fields.int("attn_norm_num_groups", 8192)?,
             norm_eps: fields.float("norm_eps", 1e-5)?,
+            act_fn: fields.choice_in_any_case("act_fn", &ACTIVATIONS)?,
+            resnet_time_scale_shift: fields.choice(
+                "resnet_time_scale_shift",
+                &[("default", Conditioning::Add), ("scale_shift", Conditioning::ScaleShift)],
+            )?,
+            class_embed_type: match fields.take("class_embed_type") {
+                None => ClassEmbedding::Table,
+                Some(Value::String(name)) if name == "timestep" => ClassEmbedding::Timestep,
+                Some(Value::String(name)) if name == "identity" => ClassEmbedding::Identity,
+                Some(value) => return Err(refuse("class_embed_type", value, "supported: null, timestep, identity")),
+            },
             num_class_embeds: fields.int("num_class_embeds", 65_534)?,
+            num_train_timesteps: fields.int("num_train_timesteps", 1 << 20)?,
         };
-        fields.choice("time_embedding_type", &[("positional", ())])?;
-        fields.choice("act_fn", &[("silu", ()), ("swish", ())])?;
-        fields.choice("resnet_time_scale_shift", &[("default", ())])?;
-        if let Some(value) = fields.take("class_embed_type") {
-            return Err(refuse(
-                "class_embed_type",
-                value,
-                "supported: null, with num_class_embeds for a table of classes",
-            ));
-        }
-        // Neither changes what a trained network with a sinusoidal embedding computes.
+        // It does not change what a trained network computes.
         fields.take("dropout");
-        fields.take("num_train_timesteps");
         fields.finish()?;
         read.check()?;
         Ok(read)
     }
 
-    /// Groups of the normalization before the attention in the middle.
-    pub(super) fn mid_groups(&self, width: usize) -> Result<usize, ImportError> {
-        match self.attn_norm_num_groups {
-            Some(groups) if width.is_multiple_of(groups) => Ok(groups),
-            Some(groups) => Err(refuse("attn_norm_num_groups", groups, format!("a divisor of {width} channels"))),
-            None => Ok(self.norm_num_groups),
+    /// Groups of the normalization before the attention in the middle; with scaling and shifting diffusers leaves it out,
+    /// unless groups are stated.
+    pub(super) fn mid_groups(&self) -> Option<usize> {
+        match (self.attn_norm_num_groups, self.resnet_time_scale_shift) {
+            (None, Conditioning::Add) => Some(self.norm_num_groups),
+            (stated, _) => stated,
         }
+    }
+
+    /// Whether some block halves its map by a convolution, which `downsample_padding` is for.
+    fn has_strided_convolution(&self) -> bool {
+        let halving = self.down.iter().take(self.channels.len() - 1);
+        halving.clone().any(|block| block.resampler(self.downsample_type) == Resampler::Conv)
     }
 
     fn check(&self) -> Result<(), ImportError> {
@@ -122,14 +138,29 @@ impl Config {
             let expected = format!("multiples of {step}, or skip connections do not fit");
             return Err(refuse("sample_size", format!("{:?}", self.size), expected));
         }
-        if self.channels[0] % 2 == 1 || self.channels[0] < 4 {
-            return Err(refuse("block_out_channels", self.channels[0], "an even first entry of at least 4"));
+        if self.downsample_padding > 1 && self.has_strided_convolution() {
+            return Err(refuse(
+                "downsample_padding",
+                self.downsample_padding,
+                "0 or 1, or skip connections do not fit",
+            ));
+        }
+        if self.channels[0] < 2 {
+            return Err(refuse("block_out_channels", self.channels[0], "a first entry of at least 2"));
+        }
+        if let (Some(groups), Some(width)) = (self.attn_norm_num_groups, self.channels.last())
+            && !width.is_multiple_of(groups)
+        {
+            return Err(refuse("attn_norm_num_groups", groups, format!("a divisor of {width} channels")));
+        }
+        if self.time_embedding_type == TimeEmbedding::Learned && self.num_train_timesteps.is_none() {
+            return Err(refuse("num_train_timesteps", "null", "a learned time embedding needs it"));
         }
         if let Some(channels) = self.channels.iter().find(|channels| !channels.is_multiple_of(self.norm_num_groups)) {
             return Err(refuse("norm_num_groups", self.norm_num_groups, format!("a divisor of {channels} channels")));
         }
-        if self.mid_block_scale_factor <= 0.0 {
-            return Err(refuse("mid_block_scale_factor", self.mid_block_scale_factor, "above 0"));
+        if self.mid_block_scale_factor == 0.0 {
+            return Err(refuse("mid_block_scale_factor", self.mid_block_scale_factor, "another number than 0"));
         }
         if self.norm_eps <= 0.0 {
             return Err(refuse("norm_eps", self.norm_eps, "above 0"));
@@ -140,6 +171,15 @@ impl Config {
         Ok(())
     }
 }
+
+/// diffusers' names of activations, in lower case; the first is the default.
+const ACTIVATIONS: [(&str, Activation); 5] = [
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("mish", Activation::Mish),
+    ("gelu", Activation::Gelu),
+    ("relu", Activation::Relu),
+];
 
 fn size(value: Option<Value>) -> Result<[usize; 2], ImportError> {
     let list: Option<Vec<u64>> = match &value {

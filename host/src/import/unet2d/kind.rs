@@ -25,18 +25,55 @@ pub(super) enum UpBlock {
     ResnetUp,
 }
 
+/// How a timestep becomes the input of a perceptron.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TimeEmbedding {
+    Positional,
+    Fourier,
+    Learned,
+}
+
+impl TimeEmbedding {
+    /// By their names; the first is the default.
+    pub(super) const SUPPORTED: [(&str, Self); 3] =
+        [("positional", Self::Positional), ("fourier", Self::Fourier), ("learned", Self::Learned)];
+}
+
+/// What a class adds to the time embedding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClassEmbedding {
+    /// A row of a table, if the configuration has classes.
+    Table,
+    /// What a perceptron makes of its number.
+    Timestep,
+    /// The vector that stands in the class's place.
+    Identity,
+}
+
 /// Old versions of diffusers wrote this before the name of a block.
 const OLD_PREFIX: &str = "UNetRes";
 
-impl DownBlock {
-    pub(super) const SUPPORTED: &str = "DownBlock2D, AttnDownBlock2D, ResnetDownsampleBlock2D";
+/// Why a block is refused, and what is supported.
+fn refusal(name: &str, supported: &str) -> String {
+    let reason = if name.contains("Skip") {
+        "it resamples by FIR filters, for which there is no operation, and its models are drawn by a sampler of variance \
+         exploding processes; "
+    } else if name.contains("CrossAttn") || name.starts_with('K') {
+        "it attends to a text or an image, which a UNet2DModel is not given; "
+    } else {
+        ""
+    };
+    format!("{reason}supported: {supported}")
+}
 
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name.strip_prefix(OLD_PREFIX).unwrap_or(name) {
+impl DownBlock {
+    /// By its name, or what would be accepted.
+    pub(super) fn named(name: &str) -> Result<Self, String> {
+        Ok(match name.strip_prefix(OLD_PREFIX).unwrap_or(name) {
             "DownBlock2D" => Self::Down,
             "AttnDownBlock2D" => Self::AttnDown,
             "ResnetDownsampleBlock2D" => Self::ResnetDown,
-            _ => return None,
+            other => return Err(refusal(other, "DownBlock2D, AttnDownBlock2D, ResnetDownsampleBlock2D")),
         })
     }
 
@@ -58,14 +95,13 @@ impl DownBlock {
 }
 
 impl UpBlock {
-    pub(super) const SUPPORTED: &str = "UpBlock2D, AttnUpBlock2D, ResnetUpsampleBlock2D";
-
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name.strip_prefix(OLD_PREFIX).unwrap_or(name) {
+    /// By its name, or what would be accepted.
+    pub(super) fn named(name: &str) -> Result<Self, String> {
+        Ok(match name.strip_prefix(OLD_PREFIX).unwrap_or(name) {
             "UpBlock2D" => Self::Up,
             "AttnUpBlock2D" => Self::AttnUp,
             "ResnetUpsampleBlock2D" => Self::ResnetUp,
-            _ => return None,
+            other => return Err(refusal(other, "UpBlock2D, AttnUpBlock2D, ResnetUpsampleBlock2D")),
         })
     }
 

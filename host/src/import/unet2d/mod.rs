@@ -2,42 +2,122 @@
 
 mod blocks;
 mod config;
+mod guided_diffusion;
 mod kind;
+mod layout;
 
 use config::Config;
+use kind::{ClassEmbedding, TimeEmbedding};
+
+use serde_json::Value;
 
 use super::ImportError;
 use super::builder::{Builder, Window};
-use super::embedding::{self, Sinusoid};
+use super::config::refuse;
+use super::embedding;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{Graph, Op, Shape, TensorId};
+use crate::graph::{self, Activation, Graph, Op, Projection, Shape, TensorId};
+
+pub(super) use guided_diffusion::import as import_guided_diffusion;
 
 /// Imports the network.
 pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
-    let config = Config::read(checkpoint.config())?;
+    build(checkpoint, &Config::read(checkpoint.config())?)
+}
+
+/// The network of a configuration.
+fn build(checkpoint: &Checkpoint, config: &Config) -> Result<Graph, ImportError> {
     let first = config.channels[0];
     let embedding = config.time_embedding_dim.unwrap_or(4 * first);
-    let sinusoid = Sinusoid { channels: first, flip_sin_to_cos: config.flip_sin_to_cos, freq_shift: config.freq_shift };
+    let projection = match config.time_embedding_type {
+        TimeEmbedding::Positional => Projection::Sinusoid {
+            channels: first,
+            flip_sin_to_cos: config.flip_sin_to_cos,
+            freq_shift: config.freq_shift,
+        },
+        TimeEmbedding::Fourier => Projection::Fourier { frequencies: checkpoint.tensor("time_proj.weight", &[first])? },
+        TimeEmbedding::Learned => {
+            // The configuration was read: it names their number.
+            let timesteps = config.num_train_timesteps.unwrap_or(0);
+            Projection::Learned { table: checkpoint.tensor("time_proj.weight", &[timesteps, first])?, channels: first }
+        }
+    };
     let mut graph = Graph {
         tensors: vec![],
         nodes: vec![],
         input: TensorId(0),
+        condition: None,
         output: TensorId(0),
-        time: embedding::time(checkpoint, sinusoid, embedding)?,
-        classes: match config.num_class_embeds {
-            Some(classes) => Some(embedding::class(checkpoint, classes, embedding)?),
-            None => None,
-        },
+        time: embedding::timestep(checkpoint, "time_embedding", projection.clone(), embedding)?,
+        activation: config.act_fn,
+        classes: classes(checkpoint, config, projection, embedding)?,
+        dropped_outputs: 0,
+        over_timestep: config.time_embedding_type == TimeEmbedding::Fourier,
         params: checkpoint.params(),
     };
-    graph.input = graph.tensor("sample", Shape::new(config.size[0], config.size[1], config.in_channels));
-    let mut builder = Builder { checkpoint, graph, embedding, groups: config.norm_num_groups, eps: config.norm_eps };
-    builder.graph.output = network(&mut builder, &config)?;
+    let [h, w] = config.size;
+    let condition = condition_channels(checkpoint, config)?;
+    graph.input = graph.tensor("sample", Shape::new(h, w, config.in_channels - condition));
+    graph.condition = (condition > 0).then(|| graph.tensor("condition", Shape::new(h, w, condition)));
+    let mut builder = Builder {
+        checkpoint,
+        graph,
+        embedding,
+        conditioning: config.resnet_time_scale_shift,
+        groups: config.norm_num_groups,
+        eps: config.norm_eps,
+    };
+    builder.graph.output = network(&mut builder, config)?;
     Ok(builder.graph)
+}
+
+/// How many of the input's channels, the last ones, are a condition: what `waft.json` says, or those that the output does not
+/// have.
+fn condition_channels(checkpoint: &Checkpoint, config: &Config) -> Result<usize, ImportError> {
+    match checkpoint.defaults().condition_channels {
+        None => Ok(config.in_channels.saturating_sub(config.out_channels)),
+        Some(channels) if channels < config.in_channels => Ok(channels),
+        Some(channels) => {
+            let expected = format!("waft.json has {channels} condition_channels, and the sample needs some as well");
+            Err(refuse("in_channels", config.in_channels, expected))
+        }
+    }
+}
+
+/// What a class adds to the time embedding, if there are classes.
+fn classes(
+    checkpoint: &Checkpoint,
+    config: &Config,
+    projection: Projection,
+    length: usize,
+) -> Result<Option<graph::ClassEmbedding>, ImportError> {
+    if checkpoint.class_vectors().is_some() && config.class_embed_type != ClassEmbedding::Identity {
+        let expected = "its classes are numbers: vectors stand for classes where this is \"identity\"";
+        return Err(refuse(
+            "class_embed_type",
+            checkpoint.config().get("class_embed_type").unwrap_or(&Value::Null),
+            expected,
+        ));
+    }
+    Ok(Some(match (config.class_embed_type, config.num_class_embeds) {
+        (ClassEmbedding::Table, None) => return Ok(None),
+        (ClassEmbedding::Table, Some(classes)) => embedding::class(checkpoint, classes, length)?,
+        (ClassEmbedding::Timestep, stated) => {
+            let Some(classes) = stated.or(checkpoint.defaults().classes) else {
+                let expected = "any number is a class to it: say how many there are as classes in waft.json";
+                return Err(refuse("class_embed_type", "\"timestep\"", expected));
+            };
+            embedding::class_as_timestep(checkpoint, projection, classes, length)?
+        }
+        (ClassEmbedding::Identity, _) => embedding::class_given(checkpoint, length)?,
+    }))
 }
 
 fn network(builder: &mut Builder<'_>, config: &Config) -> Result<TensorId, ImportError> {
     let mut x = builder.graph.input;
+    if let Some(condition) = builder.graph.condition {
+        x = builder.graph.node("condition (join)", Op::Concat, &[x, condition]);
+    }
     if config.center_input_sample {
         x = builder.graph.node("center_input_sample", Op::Affine { gain: 2.0, offset: -1.0 }, &[x]);
     }
@@ -53,6 +133,7 @@ fn network(builder: &mut Builder<'_>, config: &Config) -> Result<TensorId, Impor
         x = builder.up_block(index, config, x, &mut skips)?;
     }
     x = builder.norm("conv_norm_out", x, builder.groups)?;
-    x = builder.silu("conv_act".into(), x);
+    // Whatever the activation of the blocks.
+    x = builder.graph.node("conv_act", Op::Activation(Activation::Silu), &[x]);
     builder.conv("conv_out", x, config.out_channels, Window::SAME)
 }

@@ -1,4 +1,4 @@
-use super::{Check, File, check, ensure, is_zero, joined, readable, require};
+use super::{Check, File, check, ensure, in_every_step, is_zero, joined, readable, require};
 use crate::format::{
     ALIGN, Bias, Conv2d, Element, Gather, NONE, PATCH_PIXELS, Precision, StepScales, Tensor, WeightLayout,
 };
@@ -39,7 +39,7 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
 
     match op.gather() {
         Gather::Raw => ensure!(op.norm == NONE, Op, index),
-        Gather::Affine | Gather::AffineSilu => {
+        _ => {
             let norm = require!(file.tensor(op.norm), Operand, index);
             ensure!(norm.element().is(file.wide()), Operand, index);
             ensure!(norm.columns as usize == channels && norm.rows == 1 && norm.channels == 2, Operand, index);
@@ -118,17 +118,6 @@ const fn validate_bias(file: File<'_>, index: u16, op: &Conv2d, output: &Tensor)
             let bias = require!(file.tensor(op.bias_tensor), Operand, index);
             ensure!(bias.len() as u64 == outputs && bias.element().is(file.wide()), Operand, index);
         }
-    }
-    Ok(())
-}
-
-/// Whether `len` bytes at `at` lie in the biases of a step, in every schedule.
-const fn in_every_step(file: File<'_>, index: u16, at: u32, len: u64) -> Check {
-    let mut i = 0;
-    while i < file.header.schedules {
-        let schedule = require!(file.header.schedule(file.bytes, i), Schedule, i);
-        ensure!(at as u64 + len <= schedule.bias_bytes as u64, Offset, index);
-        i += 1;
     }
     Ok(())
 }

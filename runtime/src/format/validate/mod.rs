@@ -70,7 +70,7 @@ pub(crate) const fn validate(bytes: &[u8], found: u32) -> Result<Header, ModelEr
     if header.version != super::VERSION {
         return Err(ModelError::Version { found: header.version });
     }
-    if !header.has_known_codes() {
+    if Precision::from_code(header.precision).is_none() {
         return Err(ModelError::Precision { found: header.precision });
     }
     if bytes.len() < header.file_bytes as usize {
@@ -129,6 +129,11 @@ impl File<'_> {
         )
     }
 
+    /// Whether a tensor is given to the network, so that no operation writes it: the sample, or the condition.
+    const fn is_given(self, id: u16) -> bool {
+        id == self.header.sample || self.header.condition != 0 && id == self.header.condition
+    }
+
     /// Whether a tensor belongs to the sampler, so that no operation reads or writes it: it holds what lies between calls.
     const fn is_kept(self, id: u16) -> bool {
         id == self.header.unconditional || id == self.header.history[0] || id == self.header.history[1]
@@ -159,8 +164,9 @@ const fn joined(file: File<'_>, index: u16, sources: [u16; 2]) -> Result<[usize;
     Ok([first.rows as usize, first.columns as usize, channels])
 }
 
-/// Whether every source has an element type that the operation reads; `sample`: whether the sample is one.
-const fn readable(file: File<'_>, sources: [u16; 2], sample: bool) -> bool {
+/// Whether every source has an element type that the operation reads; `given`: whether the sample and the condition are
+/// among these.
+const fn readable(file: File<'_>, sources: [u16; 2], given: bool) -> bool {
     let mut i = 0;
     while i < 2 {
         if sources[i] != NONE {
@@ -168,14 +174,25 @@ const fn readable(file: File<'_>, sources: [u16; 2], sample: bool) -> bool {
                 Some(t) => t.element(),
                 None => return false,
             };
-            let raw_sample = sample && sources[i] == file.header.sample && element.is(file.wide());
-            if !file.is_activation(element) && !raw_sample {
+            let is_given = given && file.is_given(sources[i]) && element.is(file.wide());
+            if !file.is_activation(element) && !is_given {
                 return false;
             }
         }
         i += 1;
     }
     true
+}
+
+/// Whether `len` bytes at `at` lie in the biases of a step, in every schedule.
+const fn in_every_step(file: File<'_>, index: u16, at: u32, len: u64) -> Check {
+    let mut i = 0;
+    while i < file.header.schedules {
+        let schedule = require!(file.header.schedule(file.bytes, i), Schedule, i);
+        ensure!(at as u64 + len <= schedule.bias_bytes as u64, Offset, index);
+        i += 1;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

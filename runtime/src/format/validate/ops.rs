@@ -1,5 +1,5 @@
-use super::{Check, File, check, conv2d, ensure, is_zero, joined, readable, require};
-use crate::format::{Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
+use super::{Check, File, check, conv2d, ensure, in_every_step, is_zero, joined, readable, require};
+use crate::format::{ALIGN, Affine, Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
     let header = file.header;
@@ -9,7 +9,7 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         check!(validate_operands(file, index, &op));
         // A result's life starts where it is written: nothing else can be lost by writing it.
         let output = require!(file.tensor(op.output()), Operand, index);
-        ensure!(output.first == index && op.output() != header.sample, Lifetime, op.output());
+        ensure!(output.first == index && !file.is_given(op.output()), Lifetime, op.output());
         ensure!(!file.is_kept(op.output()) && !op.is_scratch(op.output()), Lifetime, op.output());
         check!(match op {
             Op::Conv2d(op) => conv2d::validate(file, index, &op),
@@ -25,7 +25,6 @@ pub(super) const fn validate(file: File<'_>) -> Check {
 
 /// Operands are alive and were written before; scratch is the operation's own.
 const fn validate_operands(file: File<'_>, index: u16, op: &Op) -> Check {
-    let sample = file.header.sample;
     let operands = op.operands();
     let mut i = 0;
     while i < operands.len() {
@@ -33,11 +32,11 @@ const fn validate_operands(file: File<'_>, index: u16, op: &Op) -> Check {
         if id != NONE {
             let t = require!(file.tensor(id), Operand, index);
             ensure!(t.first <= index && index <= t.last, Lifetime, id);
-            // Results are read after the operation that wrote them; the sample is there from the start.
-            let written = t.first < index || id == sample || op.is_scratch(id);
+            // Results are read after the operation that wrote them; what is given is there from the start.
+            let written = t.first < index || file.is_given(id) || op.is_scratch(id);
             ensure!(written && !file.is_kept(id), Lifetime, id);
             if op.is_scratch(id) {
-                ensure!(t.first == index && t.last == index && id != sample, Lifetime, id);
+                ensure!(t.first == index && t.last == index && !file.is_given(id), Lifetime, id);
                 let mut other = 0;
                 while other < operands.len() {
                     ensure!(other == i || operands[other] != id, Operand, index);
@@ -51,7 +50,7 @@ const fn validate_operands(file: File<'_>, index: u16, op: &Op) -> Check {
 }
 
 const fn validate_group_norm(file: File<'_>, index: u16, op: &GroupNorm) -> Check {
-    ensure!(is_zero(op.reserved) && is_zero(op.reserved_end), Op, index);
+    ensure!(op.has_known_codes() && is_zero(op.reserved_end), Op, index);
     let [rows, columns, channels] = check!(joined(file, index, op.sources));
     let output = require!(file.tensor(op.output), Operand, index);
     ensure!(readable(file, op.sources, false), Operand, index);
@@ -60,7 +59,7 @@ const fn validate_group_norm(file: File<'_>, index: u16, op: &GroupNorm) -> Chec
     ensure!(op.groups > 0 && channels.is_multiple_of(op.groups as usize), Op, index);
     // Bounds the sum of squares of 16-bit values so that 16 fractional bits of its mean fit an unsigned 64-bit word.
     ensure!(rows as u64 * columns as u64 * (channels / op.groups as usize) as u64 <= 1 << 17, Op, index);
-    ensure!(file.holds(op.gamma, channels as u64 * 4) && file.holds(op.beta, channels as u64 * 4), Offset, index);
+    check!(validate_affine(file, index, op, channels as u64));
     if file.is_i8() {
         ensure!(op.epsilon_q16 >= 1 && op.epsilon_q16 < 1 << 62, Op, index);
         ensure!(op.affine_shift >= 4 && op.affine_shift <= 30, Op, index);
@@ -75,6 +74,27 @@ const fn validate_group_norm(file: File<'_>, index: u16, op: &GroupNorm) -> Chec
             };
             ensure!(*zeros.start() <= op.zero[i] && op.zero[i] <= *zeros.end(), Op, index);
             i += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The factors and summands of a normalization are where it says.
+const fn validate_affine(file: File<'_>, index: u16, op: &GroupNorm, channels: u64) -> Check {
+    ensure!(matches!(op.affine(), Affine::Tensor) || op.affine_tensor == 0, Op, index);
+    match op.affine() {
+        Affine::Constant => {
+            ensure!(file.holds(op.gamma, channels * 4) && file.holds(op.beta, channels * 4), Offset, index);
+        }
+        Affine::Step => {
+            let is_aligned = op.gamma.is_multiple_of(ALIGN as u32) && op.beta.is_multiple_of(ALIGN as u32);
+            ensure!(is_aligned, Offset, index);
+            check!(in_every_step(file, index, op.gamma, channels * 4));
+            check!(in_every_step(file, index, op.beta, channels * 4));
+        }
+        Affine::Tensor => {
+            let affine = require!(file.tensor(op.affine_tensor), Operand, index);
+            ensure!(affine.len() as u64 == 2 * channels && affine.element().is(file.wide()), Operand, index);
         }
     }
     Ok(())
@@ -109,7 +129,8 @@ const fn validate_attention(file: File<'_>, index: u16, op: &Attention) -> Check
 }
 
 const fn validate_embed(file: File<'_>, index: u16, op: &Embed) -> Check {
-    ensure!(is_zero(op.reserved) && is_zero(op.reserved_middle) && is_zero(op.reserved_end), Op, index);
+    ensure!(op.has_known_codes() && is_zero(op.reserved), Op, index);
+    ensure!(is_zero(op.reserved_middle) && is_zero(op.reserved_end), Op, index);
     let output = require!(file.tensor(op.output), Operand, index);
     ensure!(output.len() as u64 == file.header.conditioning as u64, Operand, index);
     ensure!(output.element().is(file.conditioning()), Operand, index);

@@ -24,6 +24,12 @@ pub(super) const fn validate(file: File<'_>) -> Check {
     // The sample lives through every pass, the prediction until the sampler has read it.
     ensure!(sample.first == 0 && sample.last == header.ops && prediction.last == header.ops, Lifetime, header.sample);
     ensure!(header.sample != header.prediction, Header, 0);
+    if header.condition != 0 {
+        let condition = require!(file.tensor(header.condition), Header, 0);
+        ensure!(condition.element().is(wide) && header.condition != header.prediction, Header, 0);
+        ensure!(header.condition != header.sample && !file.is_kept(header.condition), Header, 0);
+        ensure!(condition.first == 0 && condition.last == header.ops, Lifetime, header.condition);
+    }
     if header.unconditional != NONE {
         ensure!(header.unconditional_class != NONE, Header, 0);
         check!(keeps(file, header.unconditional, &prediction));
@@ -45,7 +51,7 @@ pub(super) const fn validate(file: File<'_>) -> Check {
 /// The tensor's life begins with the operation that writes it, so that nobody reads what the arena held before; what lies
 /// between network calls is written by the sampler.
 const fn is_written(file: File<'_>, id: u16, t: &Tensor) -> Check {
-    if id == file.header.sample || file.is_kept(id) {
+    if file.is_given(id) || file.is_kept(id) {
         return Ok(());
     }
     let op = require!(file.header.op(file.bytes, t.first), Lifetime, id);

@@ -80,7 +80,7 @@ fn what_is_no_file_is_told_from_what_is_damaged() {
 #[test]
 fn header() {
     let tensors = Draft::new(I8).tensors.len() as u16;
-    bounds!(I8, Header, |d, v| d.header.reserved = v, [0], [1]);
+    bounds!(I8, Header, |d, v| d.header.output = v, [0, 1], [2]);
     bounds!(I8, Header, |d, v| d.header.arena_bytes += v, [16], [1, 8]);
     bounds!(I8, Header, |d, v| d.header.arena_bytes = v, [1 << 30], [(1 << 30) + 16]);
     bounds!(I8, Offset, |d, v| d.header.tensors_at = v, [], [1, 0xFFFF_FFF0, 16]);
@@ -426,7 +426,8 @@ fn streamed_weights() {
 
 #[test]
 fn normalizations() {
-    bounds!(I8, Op, |d, v| d.group_norm().reserved[2] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.group_norm().affine_tensor = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.group_norm().affine = v, [0], [3]);
     bounds!(I8, Op, |d, v| d.group_norm().reserved_end[0] = v, [0], [1]);
     bounds!(I8, Op, |d, v| d.group_norm().groups = v, [1, 2, 4], [0, 3, 8]);
     bounds!(I8, Op, |d, v| d.group_norm().epsilon_q16 = v, [1, (1 << 62) - 1], [0, 1 << 62]);

@@ -2,7 +2,7 @@
 
 use super::{Bound, Gathered, Layer, Tile};
 use crate::arch::{PIXELS, dot_pixels};
-use crate::float::{Float, silu};
+use crate::float::{Float, activate};
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
 use crate::ops::{Context, Source, sources, view, view_mut};
 
@@ -42,10 +42,10 @@ fn gather_row<E: Float>(layer: &Layer<'_>, ring_row: usize, arena: &mut [u8]) ->
 /// One value on its way into the ring, by the map of its channel if there is one.
 #[inline(always)]
 pub fn gathered(op: &Conv2d, value: f32, [a, b]: [f32; 2]) -> f32 {
-    match op.gather() {
-        Gather::Raw => op.input_gain * value + op.input_offset,
-        Gather::Affine => value * a + b,
-        Gather::AffineSilu => silu(value * a + b),
+    match (op.gather(), op.gather().activation()) {
+        (Gather::Raw, _) => op.input_gain * value + op.input_offset,
+        (_, None) => value * a + b,
+        (_, Some(activation)) => activate(activation, value * a + b),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Bound, Gathered, Layer, Tile};
 use crate::arch::patches::{self, Group};
 use crate::arch::{self, PIXELS, QUAD};
 use crate::fixed::{
-    NORM_BITS, RESIDUAL_BITS, SILU_BITS, affine, requantize, requantize_each, saturate_i8, saturate_i16, silu,
+    NORM_BITS, RESIDUAL_BITS, SILU_BITS, activate, affine, requantize, requantize_each, saturate_i8, saturate_i16,
 };
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE, StepScales, WeightLayout};
 use crate::ops::{Context, Source, sources, tail, view, view_mut};
@@ -97,7 +97,7 @@ pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u
     let layer = Layer::new(context, op)?;
     let tile = layer.geometry.tile(slice);
     if cfg!(feature = "step-scales") && op.weight_sums != 0 {
-        let at = layer.biases_of_step() + op.step_scales;
+        let at = context.biases_of_step() + op.step_scales;
         let scales = StepScales::read(context.model.bytes(), at as usize);
         let layer = Layer { op: &op.during(&scales), ..layer };
         return run_ring::<i8, _>(&layer, OfStep(scales.rescale), &tile, arena);
@@ -145,8 +145,10 @@ pub fn raw_map(op: &Conv2d, source: usize) -> [i32; 3] {
 pub fn gathered(op: &Conv2d, raw: [i32; 3], value: i32, map: [i32; 2]) -> i32 {
     match op.gather() {
         Gather::Raw => rescaled_input(op, raw, value),
-        Gather::Affine => activated(op, unactivated(normalized(op, value, map))),
-        Gather::AffineSilu => activated(op, silu(normalized(op, value, map))),
+        gather => {
+            let value = normalized(op, value, map);
+            activated(op, gather.activation().map_or_else(|| unactivated(value), |f| activate(f, value)))
+        }
     }
 }
 
@@ -185,12 +187,12 @@ fn gather_each(op: &Conv2d, [zero, multiplier, shift]: [i32; 3], values: &mut [i
             values.iter_mut().for_each(|value| *value = value.saturating_sub(zero));
             requantize_each(values, multiplier, shift);
         }
-        Gather::Affine => {
-            values.iter_mut().zip(maps).for_each(|(value, &map)| *value = unactivated(normalized(op, *value, map)));
-            requantize_each(values, op.multiplier[0], op.shift[0]);
-        }
-        Gather::AffineSilu => {
-            values.iter_mut().zip(maps).for_each(|(value, &map)| *value = silu(normalized(op, *value, map)));
+        gather => {
+            let mapped = values.iter_mut().zip(maps);
+            match gather.activation() {
+                None => mapped.for_each(|(value, &map)| *value = unactivated(normalized(op, *value, map))),
+                Some(f) => mapped.for_each(|(value, &map)| *value = activate(f, normalized(op, *value, map))),
+            }
             requantize_each(values, op.multiplier[0], op.shift[0]);
         }
     }

@@ -287,17 +287,12 @@ impl<'a> Layer<'a> {
         start..start + self.geometry.ring_row_len() * bytes
     }
 
-    /// Offset of the biases of the context's step.
-    fn biases_of_step(&self) -> u32 {
-        self.context.schedule.biases + self.context.step * self.context.schedule.bias_bytes
-    }
-
     /// The biases of a tile's channels; `tensor` is what a tensor of biases holds.
     fn bias<T: Pod>(&self, tile: &Tile, tensor: &'a [u8]) -> Option<&'a [T]> {
         let Self { context, op, geometry, .. } = self;
         let bias: &[T] = match op.bias() {
             Bias::Constant => context.data(op.bias_at, geometry.output_channels)?,
-            Bias::Step => context.data(self.biases_of_step() + op.bias_at, geometry.output_channels)?,
+            Bias::Step => context.data(context.biases_of_step() + op.bias_at, geometry.output_channels)?,
             Bias::Tensor => view(tensor)?,
         };
         bias.get(tile.channels())

@@ -2,13 +2,13 @@
 
 use super::{Outputs, Rows};
 use crate::arch::dot_float;
-use crate::float::{Float, silu};
+use crate::float::{Float, activate};
 use crate::format::{Embed, Linear};
 use crate::ops::Context;
 
 pub(crate) fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Option<()> {
     for (output, time, class) in Rows::bind(context, op, arena)?.elements() {
-        *output = silu(time + class);
+        *output = activate(op.activation(), time + class);
     }
     Some(())
 }

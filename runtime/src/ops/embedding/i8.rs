@@ -2,7 +2,7 @@
 
 use super::{Outputs, Rows};
 use crate::arch::dot_i16;
-use crate::fixed::{requantize, round_shift, saturate_i16, saturate_i32, silu};
+use crate::fixed::{activate, requantize, round_shift, saturate_i16, saturate_i32};
 use crate::format::{Embed, Linear};
 use crate::ops::Context;
 
@@ -19,7 +19,7 @@ pub(crate) fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Opti
 /// One element of the conditioning vector.
 #[inline]
 pub fn activated(op: &Embed, time: i16, class: i16) -> i16 {
-    let value = silu((i32::from(time) + i32::from(class)).wrapping_shl(op.input_shift));
+    let value = activate(op.activation(), (i32::from(time) + i32::from(class)).wrapping_shl(op.input_shift));
     saturate_i16(saturate_i32(round_shift(value.into(), op.output_shift)))
 }
 

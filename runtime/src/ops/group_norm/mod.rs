@@ -12,7 +12,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::{Context, Source, sources, view, view_mut};
-use crate::format::GroupNorm;
+use crate::format::{Affine, GroupNorm};
 
 /// The channels of one group.
 struct Group {
@@ -72,9 +72,23 @@ impl Part {
         let output = context.tensor(op.output)?;
         let len = usize::from(output.columns);
         let joined = self.source.channel + self.channels.start..self.source.channel + self.channels.end;
-        let gamma: &[T] = context.data::<T>(op.gamma, len)?.get(joined.clone())?;
-        let beta: &[T] = context.data::<T>(op.beta, len)?.get(joined.clone())?;
-        let map = view_mut::<T>(arena.get_mut(output.range())?)?.as_chunks_mut().0.get_mut(joined)?;
+        let (affine, map) = match op.affine() {
+            Affine::Tensor if cfg!(feature = "scale-shift") => {
+                let affine = context.tensor(op.affine_tensor)?.range();
+                let [affine, map] = arena.get_disjoint_mut([affine, output.range()]).ok()?;
+                (view(affine)?.split_at_checked(len)?, map)
+            }
+            affine => {
+                let at = match affine {
+                    Affine::Step if cfg!(feature = "scale-shift") => context.biases_of_step(),
+                    _ => 0,
+                };
+                let vectors = (context.data(at + op.gamma, len)?, context.data(at + op.beta, len)?);
+                (vectors, arena.get_mut(output.range())?)
+            }
+        };
+        let (gamma, beta): (&[T], &[T]) = (affine.0.get(joined.clone())?, affine.1.get(joined.clone())?);
+        let map = view_mut::<T>(map)?.as_chunks_mut().0.get_mut(joined)?;
         Some(gamma.iter().zip(beta).zip(map).map(|((&gamma, &beta), map)| (gamma, beta, map)))
     }
 }

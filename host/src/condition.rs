@@ -1,0 +1,140 @@
+//! Conditions: channels beside the sample that stay what they are during a run, as a small image to enlarge, or one to paint
+//! in.
+
+use std::path::Path;
+
+use thiserror::Error;
+use waft::{SamplesMut, Session, WeightSource};
+
+use crate::image::{ImageError, read_png};
+use crate::sample::{fits_fixed, to_fixed};
+use crate::tensors::{self, TensorsError, to_hwc};
+
+/// Why conditions are refused.
+#[derive(Debug, Error)]
+pub enum ConditionError {
+    /// The picture cannot be read.
+    #[error("{path}: {error}")]
+    Image {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        error: ImageError,
+    },
+    /// The tensor cannot be read.
+    #[error(transparent)]
+    Tensors(#[from] TensorsError),
+    /// They have another shape.
+    #[error("condition has shape {found:?}, expected (N, {channels}, {rows}, {columns})")]
+    Shape {
+        /// Their shape.
+        found: Vec<usize>,
+        /// Channels of a condition.
+        channels: usize,
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        columns: usize,
+    },
+    /// A value that the runtime's fixed point does not hold.
+    #[error("condition holds {value}; the i8 precision takes numbers between -2048 and 2048")]
+    Range {
+        /// The value.
+        value: f32,
+    },
+}
+
+/// One condition or several, of which pictures take turns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions {
+    /// (condition, row, column, channel) order.
+    values: Vec<f32>,
+    /// Values of one.
+    len: usize,
+}
+
+impl Conditions {
+    /// From values of shape (N, C, H, W), for a network whose condition has `shape`: rows, columns, channels.
+    ///
+    /// # Errors
+    /// If the shape is another, there is none, or a value does not fit the runtime's fixed point.
+    pub fn new(found: &[usize], values: &[f32], shape: [usize; 3]) -> Result<Self, ConditionError> {
+        let [rows, columns, channels] = shape;
+        match *found {
+            [count, c, h, w] if count > 0 && [h, w, c] == shape => {}
+            _ => return Err(ConditionError::Shape { found: found.to_vec(), channels, rows, columns }),
+        }
+        match values.iter().find(|value| !fits_fixed(**value)) {
+            Some(&value) => Err(ConditionError::Range { value }),
+            None => Ok(Self { values: to_hwc(values, shape), len: shape.iter().product() }),
+        }
+    }
+
+    /// From a file: tensor `condition` (N, C, H, W) f32 of a safetensors file, or a PNG whose bytes 0 to 255 become −1 to 1.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or as [`Conditions::new`].
+    pub fn read(path: &Path, shape: [usize; 3]) -> Result<Self, ConditionError> {
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+            let image = |error| ConditionError::Image { path: path.display().to_string(), error };
+            let bytes = read_png(path, shape).map_err(image)?;
+            let values = bytes.into_iter().map(|byte| f32::from(byte) / 127.5 - 1.0).collect();
+            return Ok(Self { values, len: shape.iter().product() });
+        }
+        let (found, values) = tensors::read(path)?.f32("condition")?;
+        Self::new(&found, &values, shape)
+    }
+
+    /// One of zeros.
+    pub fn zeros(shape: [usize; 3]) -> Self {
+        let len = shape.iter().product();
+        Self { values: vec![0.0; len], len }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.values.len().checked_div(self.len).unwrap_or(0)
+    }
+
+    /// The condition of a picture; `None` if there are none.
+    pub fn of(&self, picture: usize) -> Option<&[f32]> {
+        let at = picture.checked_rem(self.count())? * self.len;
+        self.values.get(at..at + self.len)
+    }
+
+    /// Gives a session the condition of a picture, if there is one and the model reads one.
+    pub fn give<W: WeightSource>(&self, session: &mut Session<'_, W>, picture: usize) {
+        let (Some(values), Some(condition)) = (self.of(picture), session.condition()) else { return };
+        match condition {
+            SamplesMut::Fixed(condition) => condition.copy_from_slice(&to_fixed(values)),
+            SamplesMut::Float(condition) => condition.copy_from_slice(values),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_take_turns() {
+        let values: Vec<f32> = (0..8).map(|value| value as f32).collect();
+        let conditions = Conditions::new(&[2, 2, 1, 2], &values, [1, 2, 2]).expect("of that shape");
+        assert_eq!(conditions.count(), 2);
+        // (channel, column) becomes (column, channel).
+        assert_eq!(conditions.of(0), Some(&[0.0, 2.0, 1.0, 3.0][..]));
+        assert_eq!(conditions.of(3), Some(&[4.0, 6.0, 5.0, 7.0][..]));
+        assert_eq!(Conditions::default().of(0), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let new =
+            |shape: &[usize], value: f32| Conditions::new(shape, &[value; 4], [1, 2, 2]).map_err(|e| e.to_string());
+        assert!(new(&[1, 2, 1, 2], 1.0).is_ok());
+        for shape in [&[2, 1, 2][..], &[0, 2, 1, 2], &[1, 1, 2, 2]] {
+            assert!(new(shape, 1.0).expect_err("refused").contains("expected (N, 2, 1, 2)"), "{shape:?}");
+        }
+        assert!(new(&[1, 2, 1, 2], 4000.0).expect_err("refused").contains("holds 4000"));
+    }
+}
