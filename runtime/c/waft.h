@@ -66,6 +66,8 @@ typedef enum waft_status {
   WAFT_STATUS_WEIGHTS_UNREADABLE = 22,
   // Streamed weights are damaged or of another model; `waft_step` again reads them again.
   WAFT_STATUS_WEIGHTS_DAMAGED = 23,
+  // The model reads a condition and the request has none, or the other way round, or it has another length.
+  WAFT_STATUS_CONDITION = 24,
 } waft_status;
 
 // A model, its session and its run. Opaque to C; never moved.
@@ -87,6 +89,8 @@ typedef struct waft_info {
   uint32_t classes;
   // Steps of the default list.
   uint32_t steps;
+  // Channels of the condition that it reads beside the sample, as high and wide as the picture; 0 if it reads none.
+  size_t condition_channels;
 } waft_info;
 
 // Reads streamed weights: copies at most `len` bytes, from `offset` of the weights' file on, to `into` and answers how many;
@@ -123,6 +127,10 @@ typedef struct waft_request {
   size_t mask_len;
   // With a picture: the first step of the list that is taken, from 0.
   uint32_t start;
+  // The condition, in 20 fractional bits, (row, column, channel) order; it is copied. Null if the model reads none.
+  const int32_t *condition;
+  // Its length.
+  size_t condition_len;
 } waft_request;
 
 // How far a run is.
@@ -192,8 +200,8 @@ struct waft_request waft_default_request(void);
 // Begins a picture; one that was in progress is abandoned.
 //
 // # Safety
-// `context` is open, `request` points to a request, its noise function can be called, and its picture and mask can be read,
-// until the run ends.
+// `context` is open, `request` points to a request, its condition is null or points to as many readable values as it says,
+// its noise function can be called, and its picture and mask can be read, until the run ends.
 enum waft_status waft_begin(struct waft_context *context,
                             const struct waft_request *request);
 
