@@ -268,7 +268,6 @@ fn damaged_files_are_refused() {
         ("scheduler_config.json", r#"{"beta_schedule": "sigmoid"}"#),
         ("scheduler_config.json", r#"{"prediction_type": "flow"}"#),
         ("scheduler_config.json", r#"{"num_train_timesteps": 1000000000}"#),
-        ("scheduler_config.json", r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#),
         ("scheduler_config.json", r#"{"trained_betas": [2.0], "num_train_timesteps": 1}"#),
     ] {
         std::fs::write(folder.join(file), text).expect("writes");
