@@ -54,16 +54,18 @@ typedef enum waft_status {
   WAFT_STATUS_NOISE_EXHAUSTED = 16,
   // The model's bytes changed under the run.
   WAFT_STATUS_CORRUPT = 17,
-  // Memory, model, arena and what a function writes to overlap.
-  WAFT_STATUS_OVERLAP = 18,
+  // A picture to start from, or its mask, has another size, or the first step does not exist.
+  WAFT_STATUS_ORIGINAL = 18,
+  // Memory, model, arena and what a function reads or writes overlap.
+  WAFT_STATUS_OVERLAP = 19,
   // Called from inside a function that waft called.
-  WAFT_STATUS_BUSY = 19,
+  WAFT_STATUS_BUSY = 20,
   // The model streams its weights: call `waft_set_weights`.
-  WAFT_STATUS_WEIGHTS_MISSING = 20,
+  WAFT_STATUS_WEIGHTS_MISSING = 21,
   // The function that reads weights could not; `waft_step` again asks it again.
-  WAFT_STATUS_WEIGHTS_UNREADABLE = 21,
+  WAFT_STATUS_WEIGHTS_UNREADABLE = 22,
   // Streamed weights are damaged or of another model; `waft_step` again reads them again.
-  WAFT_STATUS_WEIGHTS_DAMAGED = 22,
+  WAFT_STATUS_WEIGHTS_DAMAGED = 23,
 } waft_status;
 
 // A model, its session and its run. Opaque to C; never moved.
@@ -111,6 +113,16 @@ typedef struct waft_request {
   waft_noise noise;
   // Handed to `noise`.
   void *user;
+  // Picture to start from, (row, column, channel) bytes that stay in use until the run ends, or null for noise alone.
+  const uint8_t *original;
+  // Its bytes.
+  size_t original_len;
+  // With a picture: a byte a pixel, 128 or more where it is drawn anew; or null. Stays in use until the run ends.
+  const uint8_t *mask;
+  // Its bytes.
+  size_t mask_len;
+  // With a picture: the first step of the list that is taken, from 0.
+  uint32_t start;
 } waft_request;
 
 // How far a run is.
@@ -180,8 +192,10 @@ struct waft_request waft_default_request(void);
 // Begins a picture; one that was in progress is abandoned.
 //
 // # Safety
-// `context` is open, `request` points to a request, and its noise function can be called until the run ends.
-enum waft_status waft_begin(struct waft_context *context, const struct waft_request *request);
+// `context` is open, `request` points to a request, its noise function can be called, and its picture and mask can be read,
+// until the run ends.
+enum waft_status waft_begin(struct waft_context *context,
+                            const struct waft_request *request);
 
 // Does a bounded slice of work: `WAFT_STATUS_MORE` until the picture is complete, then `WAFT_STATUS_OK`. After an error
 // the picture is abandoned, but for those of streamed weights, which another call asks for again. `progress` may be null.
