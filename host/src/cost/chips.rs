@@ -133,15 +133,3 @@ pub fn table(costs: &[ChipCost], steps: u32) -> String {
          shipped models) times an assumed 0.9 to 1.4 cycles, see --json; waits for flash are left out\n"
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chips_name_cores_that_are_known() {
-        for chip in &CHIPS {
-            assert!(cores().contains_key(chip.target), "{}: no core {}", chip.name, chip.target);
-        }
-    }
-}
