@@ -16,7 +16,7 @@ fn noise(seed: u32, len: usize) -> Vec<u8> {
 
 /// What was written is read, wherever the record lies, and each field lies where the table says.
 fn round_trip<R: Record>(read: impl Fn(&[u8], usize) -> R) {
-    for seed in 0..50 {
+    for seed in 0..if cfg!(miri) { 2 } else { 50 } {
         let written = noise(seed, R::BYTES);
         let mut file = std::vec![0xA5; 7 + R::BYTES + 9];
         file[7..7 + R::BYTES].copy_from_slice(&written);

@@ -29,7 +29,9 @@ fn draw(draft: &Draft, request: Request, fill: u8) -> Vec<u8> {
 
 #[test]
 fn runs_depend_on_the_request_alone() {
-    for &precision in Precision::ALL {
+    // The square root of the float precisions is inline assembly on x86, which Miri does not execute.
+    let precisions = if cfg!(miri) { &[Precision::I8] } else { Precision::ALL };
+    for &precision in precisions {
         let draft = Draft::new(precision);
         let request = Request::new().class(1).seed(5);
         let picture = draw(&draft, request, 0x00);
