@@ -44,7 +44,7 @@ async fn main(_spawner: Spawner) {
     }
     let mut config = wdt::Config::default();
     config.timeout_ticks = 32_768 / 2;
-    config.action_during_debug_halt = HaltConfig::PAUSE;
+    config.action_during_debug_halt = HaltConfig::Pause;
     let Ok((_, [mut watchdog])) = Watchdog::try_new(p.WDT, config) else { defmt::panic!("the watchdog runs already") };
 
     let mut session = unwrap!(Session::new(&digits::I8, unwrap!(ARENA.take())));
