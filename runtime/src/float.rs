@@ -59,6 +59,8 @@ fn silu(x: f32) -> f32 {
 
 /// `x·Φ(x)`.
 #[cfg(feature = "activations")]
+// A kernel of a GPU has no calls.
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 fn gelu(x: f32) -> f32 {
     0.5 * x * libm::erfcf(-core::f32::consts::FRAC_1_SQRT_2 * x)
 }
