@@ -217,7 +217,13 @@ fn operands_live_when_they_are_used() {
 fn convolutions() {
     bounds!(I8, Op, |d, v| d.conv(ADD).gather = v, [0], [Gather::ALL.len() as u8]);
     bounds!(I8, Operand, |d, v| d.conv(ADD).gather = v, [], [Gather::Affine.code(), Gather::AffineSilu.code()]);
-    bounds!(I8, Op, |d, v| d.conv(TO_QUERY).gather = v, [Gather::Affine.code()], [Gather::ALL.len() as u8, Gather::Raw.code()]);
+    bounds!(
+        I8,
+        Op,
+        |d, v| d.conv(TO_QUERY).gather = v,
+        [Gather::Affine.code()],
+        [Gather::ALL.len() as u8, Gather::Raw.code()]
+    );
     bounds!(I8, Op, |d, v| d.conv(ADD).upsample = v, [], [2]);
     bounds!(I8, Op, |d, v| d.conv(ADD).bias = v, [], [3]);
     bounds!(
