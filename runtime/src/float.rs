@@ -97,7 +97,7 @@ fn mish(x: f32) -> f32 {
     x * (n / (n + 2.0))
 }
 
-/// An activation; without the feature `activations` it is [`silu`]: sessions refuse models with another.
+/// An activation; without the feature `activations` it is `silu`: sessions refuse models with another.
 #[inline(always)]
 pub fn activate(activation: Activation, x: f32) -> f32 {
     #[cfg(feature = "activations")]

@@ -82,12 +82,15 @@ fn under_miri(options: &[&str]) -> Command {
 
 /// The packages as they would be published: they build from their own files alone, and the models are small.
 pub(super) fn packages() -> anyhow::Result<()> {
-    let mut arguments = vec!["publish", "--dry-run", "--allow-dirty", "--quiet"];
+    // What cargo unpacked for a folder it takes for the same packages ever after: the folder is another one each time.
+    let folder = tempfile::tempdir_in(root().join("target"))?;
+    let target = folder.path().to_string_lossy();
+    let mut arguments = vec!["publish", "--dry-run", "--allow-dirty", "--quiet", "--target-dir", &target];
     PACKAGES.iter().for_each(|package| arguments.extend(["-p", package]));
     cargo(&arguments)?;
     // Cargo removes the archive of a dry run, but leaves what it unpacked to build it.
     let models = format!("waft-models-{}", env!("CARGO_PKG_VERSION"));
-    let bytes = folder_bytes(&root().join("target").join("package").join(models))?;
+    let bytes = folder_bytes(&folder.path().join("package").join(models))?;
     ensure!(bytes <= MODELS_BYTES, "waft-models: a package of {bytes} bytes, above {MODELS_BYTES}");
     eprintln!("waft-models: a package of {bytes} bytes");
     Ok(())

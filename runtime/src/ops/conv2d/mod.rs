@@ -230,6 +230,7 @@ struct Bound<'a> {
     /// What the weights come from if they are streamed.
     window: &'a [u8],
     /// Room for the patches of four pixels; empty if there is none.
+    #[cfg_attr(not(feature = "i8"), expect(dead_code, reason = "float precisions have no patches"))]
     patches: &'a mut [u8],
     /// The row of the residual; empty if there is none or it is the output's.
     residual: &'a mut [u8],
