@@ -131,9 +131,8 @@ fn dot_groups(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[[i8; GROUP
 /// Writes the sums of products from `patches` to `end`. Up to `unrolled`, a multiple of four groups further, weights are
 /// aligned to words.
 ///
-/// 16 products of a group take 13 instructions: 4 loads of two pixels' activations each would be 2 words, so a load brings
-/// four words; the weights' word is spread by two `sxtb16`; 8 `smlad` add two products each. Two groups share the load of
-/// their weights.
+/// A group has 16 products and takes 12.5 instructions: 2 loads of four words of activations, half a load of two words of
+/// weights, 2 `sxtb16` that spread a word of weights, and 8 `smlad` that add two products each.
 #[cfg(dsp)]
 #[unsafe(naked)]
 unsafe extern "C" fn multiply_groups(
