@@ -128,7 +128,8 @@ pub fn memory_map(model: &Model<'_>, memory: &[Memory]) -> String {
     svg
 }
 
-fn escape(text: &str) -> String {
+/// Text as it may stand in SVG.
+pub fn escape(text: &str) -> String {
     maud::html! { (visible(text)) }.into_string()
 }
 

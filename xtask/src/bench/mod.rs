@@ -1,9 +1,11 @@
 //! `bench`: speed beside a peer.
 
+mod bars;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod kernels;
 mod layers;
+mod models;
 
 /// Measures speed beside a peer.
 #[derive(clap::Args)]
@@ -17,6 +19,7 @@ enum What {
     #[cfg(feature = "cuda")]
     Cuda(cuda::Args),
     Kernels(kernels::Args),
+    Models(models::Args),
 }
 
 /// Runs the command.
@@ -25,5 +28,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         #[cfg(feature = "cuda")]
         What::Cuda(args) => cuda::run(args),
         What::Kernels(args) => kernels::run(args),
+        What::Models(args) => models::run(args),
     }
 }
