@@ -33,9 +33,8 @@ pub const fn requantize(value: i32, multiplier: i32, shift: i32) -> i32 {
     let shift = if shift < -31 { -31 } else { shift };
     let shift = if shift > 30 { 30 } else { shift };
     let right = (31 - shift) as u32;
-    if right > 32 {
-        // The rounding constant has no low word, and the product has at most 62 bits: the high word decides.
-        return (multiply_high(value, multiplier) + (1 << (right - 33))) >> (right - 32);
+    if let Some(high) = HighWord::new(multiplier, right) {
+        return high.scale(value);
     }
     saturate_i32((multiply(value, multiplier) + (1 << (right - 1))) >> right)
 }
@@ -44,13 +43,64 @@ pub const fn requantize(value: i32, multiplier: i32, shift: i32) -> i32 {
 #[inline(never)]
 pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
     let right = (31 - shift.clamp(-31, 30)) as u32;
-    if right > 32 {
-        // See `requantize`.
-        let (rounding, right) = (1 << (right - 33), right - 32);
-        values.iter_mut().for_each(|value| *value = (multiply_high(*value, multiplier) + rounding) >> right);
+    if let Some(high) = HighWord::new(multiplier, right) {
+        values.iter_mut().for_each(|value| *value = high.scale(*value));
     } else {
         let rounding = 1i64 << (right - 1);
         values.iter_mut().for_each(|value| *value = saturating_shift(multiply(*value, multiplier) + rounding, right));
+    }
+}
+
+/// [`requantize_each`] of values of at most [`NARROW`] from zero: with room above them, the high word decides for every
+/// shift of practical size.
+pub(crate) fn requantize_each_narrow(values: &mut [i32], multiplier: i32, shift: i32) {
+    let right = (31 - shift.clamp(-31, 30)) as u32;
+    let left = 33u32.saturating_sub(right);
+    if left > 0 && left <= NARROW_ROOM {
+        values.iter_mut().for_each(|value| *value <<= left);
+        requantize_each(values, multiplier, -2);
+    } else {
+        requantize_each(values, multiplier, shift);
+    }
+}
+
+/// What a value of 16 bits and a zero point of 16 bits are apart at most.
+pub(crate) const NARROW: i32 = 1 << 17;
+
+/// Bits by which [`NARROW`] can grow.
+const NARROW_ROOM: u32 = 13;
+
+/// `(value·multiplier + 2^(k−1)) >> k` for `k > 32`, which the high word of the product decides: the rounding constant has
+/// no low word, and the product has at most 62 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct HighWord {
+    multiplier: i32,
+    rounding: i32,
+    right: u32,
+}
+
+impl HighWord {
+    /// For a product that is shifted right by `right` bits; `None` if its low word counts.
+    #[inline(always)]
+    pub(crate) const fn new(multiplier: i32, right: u32) -> Option<Self> {
+        if right > 32 && right <= 62 {
+            Some(Self { multiplier, rounding: 1 << (right - 33), right: right - 32 })
+        } else {
+            None
+        }
+    }
+
+    /// For [`requantize`] by this multiplier and shift.
+    #[inline(always)]
+    pub(crate) const fn of(multiplier: i32, shift: i32) -> Option<Self> {
+        let shift = if shift < -31 { -31 } else { shift };
+        if shift < -1 { Self::new(multiplier, (31 - shift) as u32) } else { None }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn scale(self, value: i32) -> i32 {
+        // The mask keeps 1 to 30, and spares the test of a shift that is too far.
+        (multiply_high(value, self.multiplier) + self.rounding) >> (self.right & 31)
     }
 }
 
@@ -94,6 +144,20 @@ pub const fn affine(value: i32, factor: i32, right: u32, summand: i32) -> i32 {
     } else {
         saturate_i32((product >> right) + summand as i64)
     }
+}
+
+/// [`affine`] of values of 16 bits by the high word: what it multiplies the value by first; `None` where the shift is too
+/// short.
+#[inline(always)]
+pub(crate) const fn affine_room(right: u32) -> Option<u32> {
+    if right >= 17 && right <= 30 { Some(33 - right) } else { None }
+}
+
+/// [`affine`] of a value of 16 bits that was shifted left by [`affine_room`]. The product has at most 62 bits, and the word
+/// that is left of it at most 30.
+#[inline(always)]
+pub(crate) const fn affine_narrow(value: i32, factor: i32, summand: i32) -> i32 {
+    ((multiply_high(value, factor) + 1) >> 1).saturating_add(summand)
 }
 
 /// The nearest `i32` of `value >> right`, for 1 ≤ `right` ≤ 32: shifts of words, where 64 bits would take branches.

@@ -1,16 +1,17 @@
 //! Armv6-M: eight registers that instructions reach, products of 32 bits. Sums lie in the high registers, to which a product
 //! can be added; a word of a patch holds two activations.
 
-use super::patches::{GROUP, Group};
+use super::patches::{GROUP, Group, rows};
 use super::{PIXELS, reference};
 
 /// See [`reference::dot_patches`].
 #[inline]
-pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize) {
-    if !taps.is_multiple_of(GROUP) || taps == 0 || !weights.as_ptr().addr().is_multiple_of(4) {
-        return reference::dot_patches(sums, patches, weights, taps);
+pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    let whole = taps.is_multiple_of(GROUP) && stride.is_multiple_of(GROUP);
+    if !whole || taps == 0 || !weights.as_ptr().addr().is_multiple_of(4) {
+        return reference::dot_patches(sums, patches, weights, taps, stride);
     }
-    for (sums, weights) in sums.iter_mut().zip(weights.chunks(taps)) {
+    for (sums, weights) in sums.iter_mut().zip(rows(weights, taps, stride)) {
         dot_channel(sums, patches, weights.as_chunks().0);
     }
 }

@@ -4,7 +4,7 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
-use super::patches::{GROUP, Group, unfold};
+use super::patches::{GROUP, Group, rows, unfold};
 use super::{PIXELS, QUAD};
 
 /// Activations and weights that are taken at once.
@@ -71,6 +71,33 @@ fn dot4<T: Copy + Into<i32>>(
     [sum_a, sum_b, sum_c, sum_d]
 }
 
+/// See [`reference::weighted4_i8`](super::reference::weighted4_i8). A word holds the four neighbours.
+#[cfg(feature = "attention")]
+#[inline(never)]
+pub(crate) fn weighted4_i8(weights: &[i32], values: &[i8], stride: usize) -> [i32; QUAD] {
+    let rows = values.len().div_ceil(stride.max(1)).min(weights.len());
+    if rows == 0 || stride < QUAD || values.len() < (rows - 1) * stride + QUAD {
+        return super::reference::weighted4_i8(weights, values, stride);
+    }
+    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = [0i32; QUAD];
+    let (mut weight, mut value) = (weights.as_ptr(), values.as_ptr());
+    // SAFETY: there are at least `rows` weights, and four values at each of as many multiples of the stride. A pointer past
+    // the last is not read. Reads of values need no alignment.
+    unsafe {
+        let end = weight.add(rows);
+        while weight != end {
+            let word = value.cast::<i32>().read_unaligned();
+            value = value.wrapping_add(stride);
+            sum_a = sum_a.wrapping_add((*weight).wrapping_mul(word << 24 >> 24));
+            sum_b = sum_b.wrapping_add((*weight).wrapping_mul(word << 16 >> 24));
+            sum_c = sum_c.wrapping_add((*weight).wrapping_mul(word << 8 >> 24));
+            sum_d = sum_d.wrapping_add((*weight).wrapping_mul(word >> 24));
+            weight = weight.add(1);
+        }
+    }
+    [sum_a, sum_b, sum_c, sum_d]
+}
+
 /// See [`reference::unfold_i8`](super::reference::unfold_i8).
 #[inline(never)]
 pub(crate) fn unfold_i8(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]) {
@@ -91,56 +118,95 @@ pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXEL
 
 /// See [`reference::dot_patches`](super::reference::dot_patches).
 #[inline(always)]
-pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize) {
-    sums.iter_mut().zip(weights.chunks(taps.max(1))).for_each(|(sums, weights)| dot_channel(sums, patches, weights));
+pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    if taps.is_multiple_of(GROUP) && stride.is_multiple_of(GROUP) {
+        dot_channels(sums, patches, weights, taps, stride);
+    } else {
+        dot_rows(sums, patches, weights, taps, stride);
+    }
 }
 
-/// The sums of one channel.
+/// The same where taps are left over behind the last whole group.
 #[inline(never)]
-fn dot_channel(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[i8]) {
-    let (whole, rest) = weights.as_chunks::<GROUP>();
-    let groups = whole.len().min(patches.len());
-    dot_groups(sums, patches, whole, groups);
-    if let (Some(group), false) = (patches.get(groups), rest.is_empty()) {
-        let mut last = [0; GROUP];
-        last.iter_mut().zip(rest).for_each(|(weight, &value)| *weight = value);
-        let word = bytemuck::cast(last);
-        let (even, odd) = (even_bytes(word), odd_bytes(word));
-        for (sum, &pixel) in sums.iter_mut().zip(group) {
-            let [first, second]: [u32; 2] = bytemuck::cast(pixel);
-            *sum = multiply_add(multiply_add(*sum, first, even), second, odd);
+fn dot_rows(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    let whole = taps - taps % GROUP;
+    for (sums, row) in sums.iter_mut().zip(rows(weights, taps, stride)) {
+        dot_channels(core::slice::from_mut(sums), patches, row, whole, whole);
+        if let (Some(group), Some(rest)) = (patches.get(whole / GROUP), row.get(whole..)) {
+            let mut last = [0; GROUP];
+            last.iter_mut().zip(rest).for_each(|(weight, &value)| *weight = value);
+            add_group(sums, group, last);
         }
     }
 }
 
-/// The sums over the first `groups` groups, which patches and weights have.
-#[cfg(dsp)]
-fn dot_groups(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[[i8; GROUP]], groups: usize) {
-    /// Groups that the unrolled loop takes at once.
-    const UNROLLED: usize = 4;
-    let (patches, weights) = (patches.as_ptr(), weights.as_ptr());
-    // Two words of weights are loaded by one instruction, which asks for their alignment.
-    let unrolled = if weights.addr().is_multiple_of(4) { groups - groups % UNROLLED } else { 0 };
-    // SAFETY: there are `groups` groups of both, a group of patches is 32 bytes, one of weights four; the loops end where
-    // they are told, after a whole number of rounds.
-    unsafe {
-        multiply_groups(patches, weights, patches.add(unrolled), sums, patches.add(groups));
+/// Adds the products of one group.
+#[inline(always)]
+fn add_group(sums: &mut [i32; PIXELS], group: &Group, weights: [i8; GROUP]) {
+    let word = bytemuck::cast(weights);
+    let (even, odd) = (even_bytes(word), odd_bytes(word));
+    for (sum, &pixel) in sums.iter_mut().zip(group) {
+        let [first, second]: [u32; 2] = bytemuck::cast(pixel);
+        *sum = multiply_add(multiply_add(*sum, first, even), second, odd);
     }
 }
 
-/// Writes the sums of products from `patches` to `end`. Up to `unrolled`, a multiple of four groups further, weights are
-/// aligned to words.
+/// The sums of channels whose taps are a whole number of groups.
+#[inline(always)]
+fn dot_channels(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    let groups = patches.len().min(taps / GROUP);
+    let there = rows(weights, taps, stride).take(sums.len()).count();
+    let sums = sums.get_mut(..there).unwrap_or_default();
+    #[cfg(dsp)]
+    if !sums.is_empty() {
+        /// Groups that the unrolled loop takes at once.
+        const UNROLLED: usize = 4;
+        // Two words of weights are loaded by one instruction, which asks for their alignment.
+        let aligned = weights.as_ptr().addr().is_multiple_of(4) && stride.is_multiple_of(4);
+        let unrolled = if aligned { groups - groups % UNROLLED } else { 0 };
+        let ends = sums.as_mut_ptr_range();
+        // SAFETY: there are `groups` groups of patches, and of weights in each channel's row, of which there are as many as
+        // sums; a group of patches is 32 bytes, one of weights four; the loops end where they are told, after whole rounds.
+        unsafe {
+            let patches = patches.as_ptr();
+            let behind = stride - groups * GROUP;
+            multiply_channels(
+                patches,
+                weights.as_ptr(),
+                patches.add(unrolled),
+                ends.start,
+                patches.add(groups),
+                ends.end,
+                behind,
+            );
+        }
+    }
+    // The same loop over the modelled instructions.
+    #[cfg(not(dsp))]
+    for (sums, row) in sums.iter_mut().zip(rows(weights, taps, stride)) {
+        *sums = [0; PIXELS];
+        for (group, &weights) in patches.iter().zip(row.as_chunks().0).take(groups) {
+            add_group(sums, group, weights);
+        }
+    }
+}
+
+/// Writes the sums of products from `patches` to `end` of each channel, from `sums` to `sums_end`, which is not where they
+/// begin. Up to `unrolled`, a multiple of four groups further, weights are aligned to words; `behind` of them lie between
+/// those of two channels.
 ///
 /// A group has 16 products and takes 12.5 instructions: 2 loads of four words of activations, half a load of two words of
 /// weights, 2 `sxtb16` that spread a word of weights, and 8 `smlad` that add two products each.
 #[cfg(dsp)]
 #[unsafe(naked)]
-unsafe extern "C" fn multiply_groups(
+unsafe extern "C" fn multiply_channels(
     patches: *const Group,
-    weights: *const [i8; GROUP],
+    weights: *const i8,
     unrolled: *const Group,
     sums: *mut [i32; PIXELS],
     end: *const Group,
+    sums_end: *mut [i32; PIXELS],
+    behind: usize,
 ) {
     core::arch::naked_asm!(
         ".cpu cortex-m4",
@@ -159,8 +225,10 @@ unsafe extern "C" fn multiply_groups(
         "smlad r5, r8, r12, r5",
         "smlad r5, r9, \\word, r5",
         ".endm",
-        "push {{r3-r11, lr}}",
-        "mov lr, r2",
+        // On the stack: patches, unrolled, sums; behind what is saved: end, sums_end, behind.
+        "push {{r0, r2-r11, lr}}",
+        "0:",
+        "ldrd r0, lr, [sp]",
         "movs r2, #0",
         "movs r3, #0",
         "movs r4, #0",
@@ -177,7 +245,7 @@ unsafe extern "C" fn multiply_groups(
         "cmp r0, lr",
         "bne 1b",
         "2:",
-        "ldr lr, [sp, #40]",
+        "ldr lr, [sp, #48]",
         "cmp r0, lr",
         "beq 4f",
         "3:",
@@ -186,25 +254,17 @@ unsafe extern "C" fn multiply_groups(
         "cmp r0, lr",
         "bne 3b",
         "4:",
-        "ldr r0, [sp]",
-        "stmia r0, {{r2-r5}}",
-        "pop {{r3-r11, pc}}",
+        "ldr r0, [sp, #8]",
+        "ldrd r6, r7, [sp, #52]",
+        "stmia r0!, {{r2-r5}}",
+        "add r1, r7",
+        "str r0, [sp, #8]",
+        "cmp r0, r6",
+        "bne 0b",
+        "add sp, #12",
+        "pop {{r4-r11, pc}}",
         ".purgem waft_group",
     )
-}
-
-/// The same loop over the modelled instructions.
-#[cfg(not(dsp))]
-fn dot_groups(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[[i8; GROUP]], groups: usize) {
-    *sums = [0; PIXELS];
-    for (group, &weights) in patches.iter().zip(weights).take(groups) {
-        let word = bytemuck::cast(weights);
-        let (even, odd) = (even_bytes(word), odd_bytes(word));
-        for (sum, &pixel) in sums.iter_mut().zip(group) {
-            let [first, second]: [u32; 2] = bytemuck::cast(pixel);
-            *sum = multiply_add(multiply_add(*sum, first, even), second, odd);
-        }
-    }
 }
 
 /// Bytes 0 and 2, sign-extended to halves.

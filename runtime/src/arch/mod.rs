@@ -68,8 +68,7 @@ macro_rules! kernels {
             dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
-            dot_i8 (all(feature = "i8", feature = "attention")):;
-            weighted_i8 (all(feature = "i8", feature = "attention")):;
+            weighted4_i8 (all(feature = "i8", feature = "attention")): dsp;
             dot_i16 (all(feature = "i8", feature = "conditioning")):;
             dot_pixels (any(feature = "f16", feature = "f32")):;
             dot_float (all(any(feature = "f16", feature = "f32"), any(feature = "attention", feature = "conditioning"))):;

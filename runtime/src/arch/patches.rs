@@ -59,3 +59,9 @@ pub(crate) fn fill(patches: &mut [Group], taps: usize) {
         }
     }
 }
+
+/// The weights of each channel: the first `taps` of every `stride`.
+#[inline(always)]
+pub(super) fn rows(weights: &[i8], taps: usize, stride: usize) -> impl Iterator<Item = &[i8]> {
+    weights.chunks(stride.max(1)).map_while(move |row| row.get(..taps))
+}

@@ -6,7 +6,7 @@ use super::PIXELS;
 #[cfg(feature = "i8")]
 use super::QUAD;
 #[cfg(feature = "i8")]
-use super::patches::{GROUP, Group, unfold};
+use super::patches::{GROUP, Group, rows, unfold};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -91,11 +91,12 @@ pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXEL
 }
 
 /// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for as many output channels as there are sums, modulo
-/// 2³². Patches hold the activations; each channel has as many weights as there are taps, and they follow one another.
+/// 2³². Patches hold the activations; each channel has as many weights as there are taps, `stride` after those of the one
+/// before.
 #[cfg(feature = "i8")]
 #[inline]
-pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize) {
-    for (sums, weights) in sums.iter_mut().zip(weights.chunks(taps.max(1))) {
+pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    for (sums, weights) in sums.iter_mut().zip(rows(weights, taps, stride)) {
         *sums = dot_channel(patches, weights);
     }
 }
@@ -141,19 +142,26 @@ fn dot_channel(patches: &[Group], weights: &[i8]) -> [i32; PIXELS] {
     [sum_a, sum_b, sum_c, sum_d]
 }
 
-/// `Σ a[k]·b[k]`, modulo 2³².
+/// `Σ weights[k]·values[k·stride + c]` of [`QUAD`] neighbours `c`, or of as many as there are, modulo 2³²; `stride ≥ 1`.
+// Out of line: the loop wants the registers for itself.
 #[cfg(all(feature = "i8", feature = "attention"))]
-#[inline]
-pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
-    a.iter().zip(b).fold(0, |sum, (&a, &b)| sum.wrapping_add(i32::from(a) * i32::from(b)))
-}
-
-/// `Σ weights[k]·values[k·stride]`, modulo 2³²; `stride ≥ 1`.
-#[cfg(all(feature = "i8", feature = "attention"))]
-#[inline]
-pub(crate) fn weighted_i8(weights: &[i32], values: &[i8], stride: usize) -> i32 {
-    let values = values.iter().step_by(stride.max(1));
-    weights.iter().zip(values).fold(0, |sum, (&weight, &value)| sum.wrapping_add(weight.wrapping_mul(value.into())))
+#[inline(never)]
+pub(crate) fn weighted4_i8(weights: &[i32], values: &[i8], stride: usize) -> [i32; QUAD] {
+    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = [0i32; QUAD];
+    for (&weight, values) in weights.iter().zip(values.chunks(stride.max(1))) {
+        let [a, b, c, d] = match values.first_chunk() {
+            Some(&four) => four,
+            None => {
+                let mut values = values.iter();
+                [(); QUAD].map(|()| values.next().copied().unwrap_or_default())
+            }
+        };
+        sum_a = sum_a.wrapping_add(weight.wrapping_mul(a.into()));
+        sum_b = sum_b.wrapping_add(weight.wrapping_mul(b.into()));
+        sum_c = sum_c.wrapping_add(weight.wrapping_mul(c.into()));
+        sum_d = sum_d.wrapping_add(weight.wrapping_mul(d.into()));
+    }
+    [sum_a, sum_b, sum_c, sum_d]
 }
 
 /// `Σ a[k]·b[k]`, which 64 bits hold.

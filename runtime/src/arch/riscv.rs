@@ -1,40 +1,43 @@
 //! RISC-V without vectors: 31 registers hold the sums of four output channels at four pixels, so that each activation and
 //! each weight is loaded once for four products. A product and its sum are two instructions; loads add a half.
 
+#[cfg(not(riscv))]
+use super::patches::rows;
 use super::patches::{GROUP, Group};
 use super::{PIXELS, QUAD, reference};
 
 /// See [`reference::dot_patches`].
 #[inline]
-pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize) {
-    let mut blocks = weights.chunks((QUAD * taps).max(1));
+pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    let mut blocks = weights.chunks((QUAD * stride).max(1));
     for sums in sums.chunks_mut(QUAD) {
         let weights = blocks.next().unwrap_or_default();
         let whole = sums.as_chunks_mut().0.first_mut();
-        if let (Some(sums), true, true) = (whole, taps.is_multiple_of(GROUP), weights.len() == QUAD * taps) {
-            dot_quad(sums, patches, weights, taps);
+        let quad = taps.is_multiple_of(GROUP) && weights.len() >= (QUAD - 1) * stride + taps;
+        if let (Some(sums), true) = (whole, quad) {
+            dot_quad(sums, patches, weights, taps, stride);
         } else {
-            reference::dot_patches(sums, patches, weights, taps);
+            reference::dot_patches(sums, patches, weights, taps, stride);
         }
     }
 }
 
 /// The sums of four channels whose taps are a whole number of groups.
-fn dot_quad(sums: &mut [[i32; PIXELS]; QUAD], patches: &[Group], weights: &[i8], taps: usize) {
+fn dot_quad(sums: &mut [[i32; PIXELS]; QUAD], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
     let groups = patches.len().min(taps / GROUP);
-    if groups == 0 || weights.len() < QUAD * taps {
+    if groups == 0 || weights.len() < (QUAD - 1) * stride + taps {
         *sums = [[0; PIXELS]; QUAD];
         return;
     }
     #[cfg(riscv)]
-    // SAFETY: there are `groups` of patches and of weights in each of four rows that are `taps` apart; the loop ends behind
+    // SAFETY: there are `groups` of patches and of weights in each of four rows that are `stride` apart; the loop ends behind
     // the last group of patches.
     unsafe {
         let patches = patches.as_ptr();
-        multiply_quad(patches, weights.as_ptr(), taps, patches.add(groups), sums);
+        multiply_quad(patches, weights.as_ptr(), stride, patches.add(groups), sums);
     }
     #[cfg(not(riscv))]
-    for (sums, row) in sums.iter_mut().zip(weights.chunks(taps)) {
+    for (sums, row) in sums.iter_mut().zip(rows(weights, taps, stride)) {
         *sums = core::array::from_fn(|pixel| {
             let products = patches
                 .iter()
@@ -45,7 +48,7 @@ fn dot_quad(sums: &mut [[i32; PIXELS]; QUAD], patches: &[Group], weights: &[i8],
     }
 }
 
-/// Writes the sums of four rows of weights, `taps` apart, over the patches up to `end`, which is not where they begin.
+/// Writes the sums of four rows of weights, `stride` apart, over the patches up to `end`, which is not where they begin.
 ///
 /// A tap takes 40 instructions for 16 products: 4 loads of weights, 4 of activations, 16 products, 16 sums.
 #[cfg(riscv)]
@@ -53,7 +56,7 @@ fn dot_quad(sums: &mut [[i32; PIXELS]; QUAD], patches: &[Group], weights: &[i8],
 unsafe extern "C" fn multiply_quad(
     patches: *const Group,
     weights: *const i8,
-    taps: usize,
+    stride: usize,
     end: *const Group,
     sums: *mut [[i32; PIXELS]; QUAD],
 ) {

@@ -5,21 +5,23 @@ use core::arch::x86_64::{
     _mm_srai_epi16, _mm_unpacklo_epi8, _mm_unpacklo_epi64,
 };
 
-use super::patches::{GROUP, Group};
+use super::patches::{GROUP, Group, rows};
 use super::{PIXELS, QUAD, reference};
 
 /// See [`reference::dot_patches`].
 #[inline]
-pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize) {
-    let mut blocks = weights.chunks((QUAD * taps).max(1));
+pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    let mut blocks = weights.chunks((QUAD * stride).max(1));
     for sums in sums.chunks_mut(QUAD) {
         let weights = blocks.next().unwrap_or_default();
+        let mut rows = rows(weights, taps, stride);
+        let quad = [(); QUAD].map(|()| rows.next().unwrap_or_default().as_chunks().0);
         match sums.as_chunks_mut().0.first_mut() {
-            Some(sums) if taps.is_multiple_of(GROUP) && weights.len() == QUAD * taps => {
+            Some(sums) if taps.is_multiple_of(GROUP) => {
                 // SAFETY: the target has the instructions, or `build.rs` would not have chosen this file.
-                unsafe { dot_quad(sums, patches, weights.as_chunks().0) };
+                unsafe { dot_quad(sums, patches, quad) };
             }
-            _ => reference::dot_patches(sums, patches, weights, taps),
+            _ => reference::dot_patches(sums, patches, weights, taps, stride),
         }
     }
 }
@@ -27,10 +29,7 @@ pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights
 /// The sums of four channels whose taps are a whole number of groups.
 #[inline(never)]
 #[target_feature(enable = "sse2")]
-fn dot_quad(sums: &mut [[i32; PIXELS]; QUAD], patches: &[Group], weights: &[[i8; GROUP]]) {
-    let mut rows = weights.chunks((weights.len() / QUAD).max(1));
-    let rows: [&[[i8; GROUP]]; QUAD] = core::array::from_fn(|_| rows.next().unwrap_or_default());
-    let [a, b, c, d] = rows;
+fn dot_quad(sums: &mut [[i32; PIXELS]; QUAD], patches: &[Group], [a, b, c, d]: [&[[i8; GROUP]]; QUAD]) {
     let mut wide = [[_mm_setzero_si128(); 2]; QUAD];
     for ((((group, &a), &b), &c), &d) in patches.iter().zip(a).zip(b).zip(c).zip(d) {
         let pixels = halves(group);

@@ -150,22 +150,26 @@ mod cases {
         patches(i16s, kernel);
     }
 
-    pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize)) {
-        for taps in LENGTHS {
+    pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize, usize)) {
+        // Weights between those of two channels, as where a row of the kernel lies in the padding.
+        let behind = [0, 1, patches::GROUP, 3 * patches::GROUP];
+        for (taps, behind) in LENGTHS.into_iter().flat_map(|taps| behind.map(|behind| (taps, behind))) {
+            let stride = taps + behind;
             for fill in 0..FILLS {
                 let pixels: [Vec<i16>; PIXELS] = core::array::from_fn(|p| i16s(taps, fill, p as u32));
                 let mut unfolded = std::vec![[[0; patches::GROUP]; PIXELS]; taps.div_ceil(patches::GROUP)];
                 super::super::reference::unfold_i16(&mut unfolded, 0, core::array::from_fn(|p| pixels[p].as_slice()));
                 // Rows of odd lengths lie at odd addresses.
                 for channels in 1..9 {
-                    let weights = i8s(channels * taps, fill, 9);
-                    let row = |c: usize| &weights[c * taps..][..taps];
+                    // Behind the last channel's there need not be any.
+                    let weights = i8s(channels * stride - behind, fill, 9);
+                    let row = |c: usize| &weights[c * stride..][..taps];
                     let expected: Vec<[i32; PIXELS]> =
                         (0..channels).map(|c| core::array::from_fn(|p| wrapped(0, &pixels[p], row(c)))).collect();
                     let mut sums = std::vec![[77; PIXELS]; channels];
-                    kernel(&mut sums, &unfolded, &weights, taps);
+                    kernel(&mut sums, &unfolded, &weights, taps, stride);
                     if taps > 0 {
-                        assert_eq!(sums, expected, "{channels} channels of {taps} taps, fill {fill}");
+                        assert_eq!(sums, expected, "{channels} channels of {taps} taps, {behind} behind, fill {fill}");
                     }
                 }
             }
@@ -198,24 +202,18 @@ mod cases {
         dot4_packed(i16s, kernel);
     }
 
-    pub(super) fn dot_i8(kernel: impl Fn(&[i8], &[i8]) -> i32) {
+    pub(super) fn weighted4_i8(kernel: impl Fn(&[i32], &[i8], usize) -> [i32; QUAD]) {
         for len in LENGTHS {
-            for fill in 0..FILLS {
-                let (a, b) = (i8s(len, fill, 0), i8s(len, fill, 1));
-                assert_eq!(kernel(&a, &b), wrapped(0, &a, &b), "length {len}, fill {fill}");
-            }
-        }
-    }
-
-    /// As values lie in keys and values: every `stride`-th element.
-    pub(super) fn weighted_i8(kernel: impl Fn(&[i32], &[i8], usize) -> i32) {
-        for len in LENGTHS {
-            for (fill, stride) in (0..FILLS).flat_map(|fill| [1, 3, 5, 7].map(|stride| (fill, stride))) {
+            // A stride below four leaves fewer neighbours.
+            for (fill, stride) in (0..FILLS).flat_map(|fill| [1, 3, 4, 5, 8].map(|stride| (fill, stride))) {
                 let weights = numbers(len, fill, 0, [0, i32::MAX.into()]);
                 let narrow: Vec<i32> = weights.iter().map(|&w| w as i32).collect();
                 let values = i8s(len * stride, fill, 1);
-                let strided: Vec<i8> = values.iter().copied().step_by(stride).collect();
-                let expected = wrapped(0, &weights, &strided);
+                let expected: [i32; QUAD] = core::array::from_fn(|c| {
+                    let rows = values.chunks(stride.max(1));
+                    let column: Vec<i8> = rows.map(|row| row.get(c).copied().unwrap_or_default()).collect();
+                    wrapped(0, &weights, &column)
+                });
                 assert_eq!(kernel(&narrow, &values, stride), expected, "length {len}, fill {fill}, stride {stride}");
             }
         }

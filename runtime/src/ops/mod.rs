@@ -5,6 +5,8 @@
 //! index, executed in ascending order. Operations return `None` if the plan does not hold together, which a validated
 //! model excludes: it means that the model's bytes changed under the run.
 
+use core::ops::Range;
+
 use bytemuck::Pod;
 
 #[cfg(feature = "attention")]
@@ -68,9 +70,13 @@ pub(crate) fn tail<T>(values: &[T], from: usize) -> &[T] {
 pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
     let slices = match op {
         Op::Conv2d(op) => conv2d::slices(model, op),
-        Op::GroupNorm(op) => Some(u32::from(op.groups)),
+        Op::GroupNorm(op) => {
+            group_norm::per_slice(model, op).map(|groups| u32::from(op.groups).div_ceil(groups.max(1)))
+        }
         #[cfg(feature = "attention")]
-        Op::Attention(op) => attention::slices(model, op),
+        Op::Attention(op) => {
+            attention::per_slice(model, op).map(|[per_slice, queries]| queries.div_ceil(per_slice.max(1)))
+        }
         #[cfg(feature = "conditioning")]
         Op::Embed(_) => Some(1),
         #[cfg(feature = "conditioning")]
@@ -83,14 +89,14 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
     slices.unwrap_or(0)
 }
 
-/// What a precision makes of each operation: executes one slice.
+/// What a precision makes of each operation: executes one slice, or one group, or one query.
 pub(crate) trait Operations {
     fn conv2d(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()>;
 
-    fn group_norm(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()>;
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()>;
 
     #[cfg(feature = "attention")]
-    fn attention(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()>;
+    fn attention(context: &Context<'_>, op: &Attention, query: u32, arena: &mut [u8]) -> Option<()>;
 
     #[cfg(feature = "conditioning")]
     fn embed(context: &Context<'_>, op: &Embed, arena: &mut [u8]) -> Option<()>;
@@ -105,13 +111,13 @@ impl Operations for i8 {
         conv2d::i8::run(context, op, slice, arena)
     }
 
-    fn group_norm(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
-        group_norm::i8::run(context, op, slice, arena)
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
+        group_norm::i8::run(context, op, group, arena)
     }
 
     #[cfg(feature = "attention")]
-    fn attention(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()> {
-        attention::i8::run(context, op, slice, arena)
+    fn attention(context: &Context<'_>, op: &Attention, query: u32, arena: &mut [u8]) -> Option<()> {
+        attention::i8::run(context, op, query, arena)
     }
 
     #[cfg(feature = "conditioning")]
@@ -131,13 +137,13 @@ impl<E: crate::float::Float> Operations for E {
         conv2d::float::run::<E>(context, op, slice, arena)
     }
 
-    fn group_norm(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
-        group_norm::float::run::<E>(context, op, slice, arena)
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
+        group_norm::float::run::<E>(context, op, group, arena)
     }
 
     #[cfg(feature = "attention")]
-    fn attention(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()> {
-        attention::float::run::<E>(context, op, slice, arena)
+    fn attention(context: &Context<'_>, op: &Attention, query: u32, arena: &mut [u8]) -> Option<()> {
+        attention::float::run::<E>(context, op, query, arena)
     }
 
     #[cfg(feature = "conditioning")]
@@ -151,13 +157,25 @@ impl<E: crate::float::Float> Operations for E {
     }
 }
 
+/// What slice `slice` takes of some units, `per_slice` of which are one.
+fn units(slice: u32, per_slice: u32, units: u32) -> Range<u32> {
+    let start = slice.saturating_mul(per_slice);
+    start..start.saturating_add(per_slice).min(units)
+}
+
 /// Executes one slice of an operation.
 pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, arena: &mut [u8]) -> Option<()> {
     match op {
         Op::Conv2d(op) => P::conv2d(context, op, slice, arena),
-        Op::GroupNorm(op) => P::group_norm(context, op, slice, arena),
+        Op::GroupNorm(op) => {
+            let per_slice = group_norm::per_slice(context.model, op)?;
+            units(slice, per_slice, op.groups.into()).try_for_each(|group| P::group_norm(context, op, group, arena))
+        }
         #[cfg(feature = "attention")]
-        Op::Attention(op) => P::attention(context, op, slice, arena),
+        Op::Attention(op) => {
+            let [per_slice, queries] = attention::per_slice(context.model, op)?;
+            units(slice, per_slice, queries).try_for_each(|query| P::attention(context, op, query, arena))
+        }
         #[cfg(feature = "conditioning")]
         Op::Embed(op) => P::embed(context, op, arena),
         #[cfg(feature = "conditioning")]

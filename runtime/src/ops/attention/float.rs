@@ -6,8 +6,8 @@ use crate::float::{Float, exp};
 use crate::format::Attention;
 use crate::ops::Context;
 
-pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let Operands { query, key_value, scores, head } = Operands::<E, f32>::bind(context, op, slice, arena)?;
+pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Attention, place: u32, arena: &mut [u8]) -> Option<()> {
+    let Operands { query, key_value, scores, head } = Operands::<E, f32>::bind(context, op, place, arena)?;
     for (query, first) in query.chunks_exact_mut(head).zip((0..).step_by(head)) {
         let mut largest = f32::NEG_INFINITY;
         for (score, key) in scores.iter_mut().zip(key_value.keys(first)) {

@@ -1,37 +1,62 @@
 //! Integer attention: symmetric `i8` queries, keys and values, a table for the exponential, one division a row.
 
 use super::Operands;
-use crate::arch::{dot_i8, weighted_i8};
-use crate::fixed::{exp2_neg, requantize, saturate_i8};
+use crate::arch::{QUAD, dot4_i8, weighted4_i8};
+use crate::fixed::{exp2_neg, requantize, requantize_each, saturate_i8};
 use crate::format::Attention;
 use crate::ops::Context;
 
-pub(crate) fn run(context: &Context<'_>, op: &Attention, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let Operands { query, key_value, scores, head } = Operands::<i8, i32>::bind(context, op, slice, arena)?;
+pub(crate) fn run(context: &Context<'_>, op: &Attention, place: u32, arena: &mut [u8]) -> Option<()> {
+    let Operands { query, key_value, scores, head } = Operands::<i8, i32>::bind(context, op, place, arena)?;
     for (query, first) in query.chunks_exact_mut(head).zip((0..).step_by(head)) {
-        let mut largest = i32::MIN;
-        for (score, key) in scores.iter_mut().zip(key_value.keys(first)) {
-            *score = dot_i8(query, key);
-            largest = largest.max(*score);
+        let mut keys = key_value.keys(first);
+        for scores in scores.chunks_mut(QUAD) {
+            // Past the last key the last one is taken again; its score is not stored.
+            let mut last = &[] as &[i8];
+            let mut next = || {
+                last = keys.next().unwrap_or(last);
+                last
+            };
+            let keys = [next(), next(), next(), next()];
+            let sums = dot4_i8([0; QUAD], query, keys);
+            match scores.first_chunk_mut() {
+                Some(scores) => *scores = sums,
+                None => scores.iter_mut().zip(sums).for_each(|(score, sum)| *score = sum),
+            }
         }
-        let mut total = 0u32;
-        for score in scores.iter_mut() {
-            *score = weight(op, largest, *score);
-            total = total.wrapping_add(score.unsigned_abs());
-        }
+        let total = weigh(op, scores);
         let [multiplier, shift] = normalizer(op, total);
-        for (context, channel) in query.iter_mut().zip(first..) {
-            let sum = weighted_i8(scores, key_value.values(channel), key_value.stride());
-            *context = saturate_i8(requantize(sum, multiplier, shift));
+        for (contexts, channel) in query.chunks_mut(QUAD).zip((first..).step_by(QUAD)) {
+            let mut sums = weighted4_i8(scores, key_value.values(channel), key_value.stride());
+            requantize_each(&mut sums, multiplier, shift);
+            contexts.iter_mut().zip(sums).for_each(|(context, sum)| *context = saturate_i8(sum));
         }
     }
     Some(())
 }
 
+/// Replaces scores by their [`weight`]s. Returns the total.
+fn weigh(op: &Attention, scores: &mut [i32]) -> u32 {
+    let largest = scores.iter().copied().max().unwrap_or_default();
+    scores.iter_mut().for_each(|score| *score = largest.saturating_sub(*score));
+    requantize_each(scores, op.score_multiplier, op.score_shift);
+    let mut total = 0u32;
+    for score in scores {
+        *score = unnormalized(op, *score);
+        total = total.wrapping_add(score.unsigned_abs());
+    }
+    total
+}
+
 /// The unnormalized weight of a score.
 #[inline(always)]
 pub fn weight(op: &Attention, largest: i32, score: i32) -> i32 {
-    let below = requantize(largest.saturating_sub(score), op.score_multiplier, op.score_shift);
+    unnormalized(op, requantize(largest.saturating_sub(score), op.score_multiplier, op.score_shift))
+}
+
+/// The weight of a score that lies `below/256` binary orders below the largest.
+#[inline(always)]
+fn unnormalized(op: &Attention, below: i32) -> i32 {
     exp2_neg(below.max(0).unsigned_abs(), op.weight_bits)
 }
 

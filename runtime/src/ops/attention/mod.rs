@@ -1,5 +1,5 @@
 //! Self-attention over pixels (Vaswani et al., 2017, equation 1), one query at a time: scores of one row live in the
-//! scratch, the context is written over the query. Slice `s` is query `s`, all heads.
+//! scratch, the context is written over the query. A slice is some queries, all heads.
 
 use bytemuck::Pod;
 
@@ -12,7 +12,7 @@ pub(crate) mod float;
 #[cfg(feature = "i8")]
 pub(crate) mod i8;
 
-/// What one slice reads and writes, with elements `E` and scores `S`.
+/// What the query at a place reads and writes, with elements `E` and scores `S`.
 struct Operands<'a, E, S> {
     /// The channels of the query, which the context replaces.
     query: &'a mut [E],
@@ -25,14 +25,14 @@ struct Operands<'a, E, S> {
 }
 
 impl<'a, E: Pod, S: Pod> Operands<'a, E, S> {
-    fn bind(context: &Context<'_>, op: &Attention, slice: u32, arena: &'a mut [u8]) -> Option<Self> {
+    fn bind(context: &Context<'_>, op: &Attention, place: u32, arena: &'a mut [u8]) -> Option<Self> {
         let query = context.tensor(op.query)?;
         let key_value = context.tensor(op.key_value)?;
         let scratch = context.tensor(op.scratch)?;
         let channels = usize::from(query.channels);
         let [rows, key_value, scores] =
             arena.get_disjoint_mut([query.range(), key_value.range(), scratch.range()]).ok()?;
-        let start = slice as usize * channels;
+        let start = place as usize * channels;
         Some(Self {
             query: view_mut(rows)?.get_mut(start..start + channels)?,
             key_value: KeyValue { values: view(key_value)?, channels },
@@ -60,14 +60,23 @@ impl<'a, E> KeyValue<'a, E> {
         tail(self.values, channel).chunks(self.stride())
     }
 
-    /// The values of a channel: the first, and every `stride`-th after it.
+    /// The values of each pixel from a channel on, the first of every `stride` and those behind.
     fn values(self, channel: usize) -> &'a [E] {
         tail(self.values, self.channels + channel)
     }
 }
 
-/// Number of slices.
-pub(super) fn slices(model: &Model<'_>, op: &Attention) -> Option<u32> {
-    let query = model.tensor(op.query)?;
-    Some(u32::from(query.rows) * u32::from(query.columns))
+/// Multiply-accumulates of a slice of more than one query, at most.
+const SLICE_MACS: u32 = 1 << 16;
+
+/// Queries of a slice, and all there are.
+pub(super) fn per_slice(model: &Model<'_>, op: &Attention) -> Option<[u32; 2]> {
+    let [queries, keys] = [op.query, op.key_value].map(|id| {
+        model
+            .tensor(id)
+            .map_or([0; 2], |tensor| [u32::from(tensor.rows) * u32::from(tensor.columns), tensor.channels.into()])
+    });
+    // A key and a value for each channel of the query.
+    let macs = keys[0].saturating_mul(keys[1]);
+    Some([SLICE_MACS.checked_div(macs)?.max(1), queries[0]])
 }

@@ -2,9 +2,9 @@
 //!
 //! A ring holds the last `kh` rows of the padded, transformed input, each of
 //! `ring_width·channels` elements, so that the patch under the kernel is `kh` runs of `kw·channels` neighbours. Row `r`
-//! of the padded input lies in slot `r mod kh`. A slice computes some blocks of eight channels of one output row; the first
-//! slice of a row brings the rows into the ring that the row before did not need. Slices go through the channels of a row,
-//! then to the next row. Streamed weights cut the channels into chunks; then slices go through all rows of a chunk, and each
+//! of the padded input lies in slot `r mod kh`. A slice computes some blocks of eight channels of one output row, or
+//! all channels of some rows; the first slice of a row brings the rows into the ring that the row before did not need.
+//! Slices go through the channels of a row, then to the next row. Streamed weights cut the channels into chunks; then slices go through all rows of a chunk, and each
 //! chunk gathers the input again.
 //!
 //! Where the plan has room for the patches of four pixels, these are unfolded once for all channels of a slice.
@@ -26,6 +26,7 @@ pub(crate) mod i8;
 #[derive(Clone, Copy, Debug)]
 struct Geometry {
     rows: usize,
+    columns: usize,
     channels: usize,
     output_columns: usize,
     output_channels: usize,
@@ -40,16 +41,19 @@ struct Geometry {
     chunk_blocks: usize,
     /// Blocks that a slice computes, at most.
     slice_blocks: usize,
+    /// Output rows that a slice computes, at most.
+    slice_rows: usize,
 }
 
-/// Multiply-accumulates of a slice that computes several blocks of channels, at most.
+/// Multiply-accumulates of a slice that computes more than one block of channels of one row, at most.
 const SLICE_MACS: usize = 1 << 18;
 
 /// What one slice computes.
 #[derive(Clone, Copy, Debug)]
 struct Tile {
-    /// Output row.
+    /// First output row, and how many.
     y: usize,
+    rows: usize,
     /// First output channel, and how many.
     channel: usize,
     count: usize,
@@ -59,6 +63,13 @@ struct Tile {
 }
 
 impl Tile {
+    /// One for each of its rows.
+    #[cfg(feature = "i8")]
+    fn rows(&self) -> impl Iterator<Item = Self> + use<> {
+        let tile = *self;
+        (tile.y..tile.y + tile.rows).map(move |y| Self { y, rows: 1, ..tile })
+    }
+
     /// The output channels.
     fn channels(&self) -> Range<usize> {
         self.channel..self.channel + self.count
@@ -82,6 +93,7 @@ impl Geometry {
         let ring = model.tensor(op.scratch)?;
         let mut geometry = Self {
             rows: source.rows.into(),
+            columns: source.columns.into(),
             channels: ring.channels.into(),
             output_columns: output.columns.into(),
             output_channels: output.channels.into(),
@@ -97,11 +109,16 @@ impl Geometry {
                 op.chunk_blocks.into()
             },
             slice_blocks: 1,
+            slice_rows: 1,
         };
         if !matches!(ring.element(), Element::F32) {
             let block = geometry.output_columns * geometry.taps() * CHANNEL_BLOCK;
             let most = SLICE_MACS.checked_div(block).unwrap_or(1);
             geometry.slice_blocks = most.clamp(1, geometry.chunk_blocks.max(1));
+            if matches!(ring.element(), Element::I8 | Element::I16) {
+                let most = most.checked_div(geometry.chunk_blocks).unwrap_or(1);
+                geometry.slice_rows = most.clamp(1, geometry.output_rows.max(1));
+            }
         }
         Some(geometry)
     }
@@ -117,6 +134,15 @@ impl Geometry {
     fn source_row(&self, ring_row: usize) -> Option<usize> {
         let row = ring_row.checked_sub(self.padding[0])? >> self.doubling;
         (row < self.rows).then_some(row)
+    }
+
+    /// The rows of the kernel that do not lie in the padding at output row `y`.
+    #[cfg(feature = "i8")]
+    fn covered_rows(&self, y: usize) -> Range<usize> {
+        let top = y * self.stride;
+        let (first, end) = (self.padding[0], self.padding[0] + (self.rows << self.doubling));
+        let clamp = |row: usize| row.saturating_sub(top).min(self.kernel[0]);
+        clamp(first)..clamp(end).max(clamp(first))
     }
 
     /// Neighbours in the ring that a row of the kernel covers.
@@ -140,6 +166,12 @@ impl Geometry {
         ring.get(start..start + self.run()).unwrap_or_default()
     }
 
+    /// Elements of a slot before the first of the input's pixels, and up to the last.
+    fn margins(&self) -> [usize; 2] {
+        let before = self.padding[1] * self.channels;
+        [before, before + (self.columns << self.doubling) * self.channels]
+    }
+
     /// Elements of one row of the ring.
     fn ring_row_len(&self) -> usize {
         self.ring_width * self.channels
@@ -161,8 +193,10 @@ impl Geometry {
         let block = within % per_row * self.slice_blocks;
         let channel = (first + block) * CHANNEL_BLOCK;
         let count = self.slice_blocks.min(width - block) * CHANNEL_BLOCK;
+        let y = within / per_row * self.slice_rows;
         Tile {
-            y: within / per_row,
+            y,
+            rows: self.slice_rows.min(self.output_rows.saturating_sub(y)),
             channel,
             count: self.output_channels.saturating_sub(channel).min(count),
             chunk,
@@ -178,7 +212,7 @@ impl Geometry {
     /// Slices of a chunk of some blocks.
     fn slices_of(&self, blocks: usize) -> usize {
         // At least one, which is not always seen from here.
-        self.output_rows * blocks.div_ceil(self.slice_blocks.max(1))
+        self.output_rows.div_ceil(self.slice_rows.max(1)) * blocks.div_ceil(self.slice_blocks.max(1))
     }
 
     /// Number of slices.

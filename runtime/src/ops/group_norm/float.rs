@@ -5,8 +5,8 @@ use crate::float::{Float, sqrt};
 use crate::format::GroupNorm;
 use crate::ops::Context;
 
-pub(crate) fn run<E: Float>(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let group = Group::bind(context, op, slice)?;
+pub(crate) fn run<E: Float>(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
+    let group = Group::bind(context, op, group)?;
     let mean = mean_of::<E>(&group, arena, &|x| x)?;
     let variance = mean_of::<E>(&group, arena, &|x| (x - mean) * (x - mean))?;
     let inverse = inverse_deviation(op, variance);

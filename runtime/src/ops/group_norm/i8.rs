@@ -5,8 +5,8 @@ use crate::fixed::{round_shift, rsqrt_q16, saturate_i32};
 use crate::format::{Element, GroupNorm};
 use crate::ops::Context;
 
-pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
-    let group = Group::bind(context, op, slice)?;
+pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
+    let group = Group::bind(context, op, group)?;
 
     // Sums over the group in units of the larger scale: Σx with 15 fractional bits, Σx² without.
     let mut sum = 0i64;
@@ -86,6 +86,8 @@ impl GroupMap {
 }
 
 /// Σ(x − zero) and Σ(x − zero)².
+// Out of line: the loop wants the registers for itself.
+#[inline(never)]
 fn sums<'a, S: Copy + Into<i32> + 'a>(pixels: impl Iterator<Item = &'a [S]>, zero: i32) -> (i64, u64) {
     let mut sum = 0i64;
     let mut squares = 0u64;
@@ -93,7 +95,8 @@ fn sums<'a, S: Copy + Into<i32> + 'a>(pixels: impl Iterator<Item = &'a [S]>, zer
         for &value in pixel {
             let value = value.into().wrapping_sub(zero);
             sum = sum.wrapping_add(value.into());
-            squares = squares.wrapping_add(u64::from(value.unsigned_abs()).pow(2));
+            // A square has no sign: signed products, of which the processor adds one to 64 bits at once.
+            squares = squares.wrapping_add((i64::from(value) * i64::from(value)) as u64);
         }
     }
     (sum, squares)

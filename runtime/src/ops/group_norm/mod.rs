@@ -1,6 +1,6 @@
 //! Group normalization (Wu and He, 2018, arXiv:1803.08494), reduced to what needs the whole map: per channel the
-//! factor `A` and summand `B` of `y = x·A + B`. Applying them is part of the convolution that reads the result. Slice
-//! `s` is group `s`.
+//! factor `A` and summand `B` of `y = x·A + B`. Applying them is part of the convolution that reads the result. A slice
+//! is some groups.
 
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub(crate) mod float;
@@ -13,6 +13,18 @@ use bytemuck::Pod;
 
 use super::{Context, Source, sources, view, view_mut};
 use crate::format::{Affine, GroupNorm};
+use crate::model::Model;
+
+/// Elements of a slice of more than one group, at most.
+const SLICE_ELEMENTS: usize = 1 << 13;
+
+/// Groups of a slice.
+pub(super) fn per_slice(model: &Model<'_>, op: &GroupNorm) -> Option<u32> {
+    let source = model.tensor(op.sources[0])?;
+    let channels = usize::from(model.tensor(op.output)?.columns).checked_div(op.groups.into())?;
+    let elements = usize::from(source.rows) * usize::from(source.columns) * channels;
+    Some(SLICE_ELEMENTS.checked_div(elements).unwrap_or(1).max(1) as u32)
+}
 
 /// The channels of one group.
 struct Group {
@@ -22,10 +34,9 @@ struct Group {
 }
 
 impl Group {
-    /// Group `slice`.
-    fn bind(context: &Context<'_>, op: &GroupNorm, slice: u32) -> Option<Self> {
+    fn bind(context: &Context<'_>, op: &GroupNorm, group: u32) -> Option<Self> {
         let per_group = usize::from(context.tensor(op.output)?.columns).checked_div(op.groups.into())?;
-        let start = slice as usize * per_group;
+        let start = group as usize * per_group;
         Some(Self { sources: sources(context, op.sources)?, channels: start..start + per_group })
     }
 

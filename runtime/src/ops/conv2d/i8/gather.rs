@@ -1,0 +1,180 @@
+//! The way of an input into the ring: rescaled, or normalized and activated; padded; doubled.
+
+use super::values::Values;
+use super::weights::Activation;
+use crate::fixed::{
+    self, HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_narrow, affine_room, requantize, requantize_each,
+    requantize_each_narrow, silu,
+};
+use crate::format::{Activation as Function, Conv2d, Element, Gather};
+use crate::ops::conv2d::{Gathered, Layer};
+use crate::ops::{Source, tail, view, view_mut};
+
+/// Brings one row of the padded, transformed input into its slot of the ring.
+pub(super) fn gather_row<R: Activation>(
+    layer: &Layer<'_>,
+    sources: &[Source],
+    ring_row: usize,
+    arena: &mut [u8],
+) -> Option<()> {
+    let slot: &mut [R] = view_mut(arena.get_mut(layer.slot(ring_row))?)?;
+    let zero = R::saturate(layer.op.ring_zero);
+    let Some(row) = layer.geometry.source_row(ring_row) else {
+        slot.fill(zero);
+        return Some(());
+    };
+    // The sources fill what lies between.
+    let [before, behind] = layer.geometry.margins();
+    slot.get_mut(..before).unwrap_or_default().fill(zero);
+    slot.get_mut(behind..).unwrap_or_default().fill(zero);
+    for source in sources {
+        let Gathered { input, norm, slot } = Gathered::bind(layer, source, row, ring_row, arena)?;
+        let input = Values::new(source.tensor.element(), input)?;
+        gather_pixels::<R>(layer, source, &input, view(norm)?, view_mut(slot)?);
+    }
+    Some(())
+}
+
+/// Zero point, multiplier and shift of a raw input, by its place among the sources.
+#[inline]
+pub fn raw_map(op: &Conv2d, source: usize) -> [i32; 3] {
+    let of = |[first, second]: [i32; 2]| if source == 0 { first } else { second };
+    [of(op.source_zero), of(op.multiplier), of(op.shift)]
+}
+
+/// One value on its way into the ring, to be saturated to the ring's width: by the raw map of its source, or by the map of
+/// its channel.
+#[inline(always)]
+pub fn gathered(op: &Conv2d, raw: [i32; 3], value: i32, map: [i32; 2]) -> i32 {
+    match op.gather() {
+        Gather::Raw => rescaled_input(op, raw, value),
+        gather => {
+            let value = normalized(op, value, map);
+            activated(op, gather.activation().map_or_else(|| unactivated(value), |f| activate(f, value)))
+        }
+    }
+}
+
+/// A raw value in the units of the ring; as it is where the multiplier is zero.
+#[inline(always)]
+fn rescaled_input(op: &Conv2d, [zero, multiplier, shift]: [i32; 3], value: i32) -> i32 {
+    if multiplier == 0 {
+        return value;
+    }
+    requantize(value.saturating_sub(zero), multiplier, shift).saturating_add(op.ring_zero)
+}
+
+/// A value behind its channel's map, with [`NORM_BITS`] fractional bits.
+#[inline(always)]
+fn normalized(op: &Conv2d, value: i32, [a, b]: [i32; 2]) -> i32 {
+    affine(value, a, op.affine_shift, b)
+}
+
+/// A normalized value with [`SILU_BITS`] fractional bits.
+#[inline(always)]
+fn unactivated(value: i32) -> i32 {
+    value.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS)
+}
+
+/// A value with [`SILU_BITS`] fractional bits in the units of the ring.
+#[inline(always)]
+fn activated(op: &Conv2d, value: i32) -> i32 {
+    requantize(value, op.multiplier[0], op.shift[0]).saturating_add(op.ring_zero)
+}
+
+/// Channels that are brought into the ring together.
+const GATHERED: usize = 16;
+
+/// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
+fn gather_pixels<R: Activation>(
+    layer: &Layer<'_>,
+    source: &Source,
+    input: &Values<'_>,
+    norm: &[[i32; 2]],
+    slot: &mut [R],
+) {
+    let Layer { op, geometry, .. } = layer;
+    let channels = usize::from(source.tensor.channels);
+    let raw = raw_map(op, source.index());
+    let narrow = !matches!(source.tensor.element(), Element::I32);
+    let mut at = 0;
+    let mut values = [0; GATHERED];
+    for target in
+        slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(source.tensor.columns.into())
+    {
+        let targets = target.get_mut(source.channel..source.channel + channels).unwrap_or_default();
+        for (first, target) in (0..).step_by(GATHERED).zip(targets.chunks_mut(GATHERED)) {
+            let (values, _) = values.split_at_mut(target.len());
+            input.read(at + first, values);
+            match op.gather() {
+                Gather::Raw => put_raw(op, raw, narrow, values, target),
+                _ => put_mapped(op, narrow, values, tail(norm, first), target),
+            }
+        }
+        at += channels;
+        if let Some((pixel, double)) = target.split_at_mut_checked(geometry.channels) {
+            for (copy, &value) in double.iter_mut().zip(&*pixel) {
+                *copy = value;
+            }
+        }
+    }
+}
+
+/// [`gathered`] of neighbouring channels by their source's map. `narrow` values have at most 16 bits.
+// Out of line, as is what follows: these loops want the registers for themselves.
+#[inline(never)]
+fn put_raw<R: Activation>(op: &Conv2d, raw: [i32; 3], narrow: bool, values: &mut [i32], targets: &mut [R]) {
+    let [zero, multiplier, shift] = raw;
+    let mut offset = 0;
+    if multiplier != 0 {
+        values.iter_mut().for_each(|value| *value = value.saturating_sub(zero));
+        if narrow && zero.unsigned_abs() <= fixed::NARROW.unsigned_abs() / 2 {
+            requantize_each_narrow(values, multiplier, shift);
+        } else {
+            requantize_each(values, multiplier, shift);
+        }
+        offset = op.ring_zero;
+    }
+    put(targets, values, |value| value.saturating_add(offset));
+}
+
+/// [`gathered`] of neighbouring channels by their maps. `narrow` values have at most 16 bits.
+#[inline(never)]
+fn put_mapped<R: Activation>(op: &Conv2d, narrow: bool, values: &mut [i32], maps: &[[i32; 2]], targets: &mut [R]) {
+    normalize_each(op, narrow, values, maps);
+    let (multiplier, shift, zero) = (op.multiplier[0], op.shift[0], op.ring_zero);
+    // By far the most frequent: in one go where a product has 64 bits.
+    if let (Some(Function::Silu), Some(high), false) =
+        (op.gather().activation(), HighWord::of(multiplier, shift), cfg!(no_long_multiply))
+    {
+        return put(targets, values, |value| high.scale(silu(value)).saturating_add(zero));
+    }
+    activate_each(op, values);
+    put(targets, values, |value| value.saturating_add(zero));
+}
+
+/// [`normalized`] neighbouring channels.
+#[inline(never)]
+fn normalize_each(op: &Conv2d, narrow: bool, values: &mut [i32], maps: &[[i32; 2]]) {
+    let mapped = values.iter_mut().zip(maps);
+    match affine_room(op.affine_shift).filter(|_| narrow) {
+        Some(left) => mapped.for_each(|(value, &[a, b])| *value = affine_narrow(*value << left, a, b)),
+        None => mapped.for_each(|(value, &map)| *value = normalized(op, *value, map)),
+    }
+}
+
+/// Normalized values behind the gather's activation, in the units of the ring but for its zero point.
+#[inline(never)]
+fn activate_each(op: &Conv2d, values: &mut [i32]) {
+    match op.gather().activation() {
+        None => values.iter_mut().for_each(|value| *value = unactivated(*value)),
+        Some(function) => values.iter_mut().for_each(|value| *value = activate(function, *value)),
+    }
+    requantize_each(values, op.multiplier[0], op.shift[0]);
+}
+
+/// The nearest values of the ring.
+#[inline(always)]
+fn put<R: Activation>(targets: &mut [R], values: &[i32], finish: impl Fn(i32) -> i32) {
+    targets.iter_mut().zip(values).for_each(|(target, &value)| *target = R::saturate(finish(value)));
+}

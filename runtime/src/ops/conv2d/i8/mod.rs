@@ -1,0 +1,154 @@
+//! Convolution in the `i8` precision: `i8` or `i16` activations, `i8` or four-bit weights, `i32` accumulators that wrap.
+//!
+//! The exporter chooses the width of `i16` rings so that no accumulator of the layer can leave 32 bits.
+
+mod gather;
+mod output;
+mod values;
+mod weights;
+
+pub use self::gather::{gathered, raw_map};
+pub use self::output::{finished, rescaled};
+
+use self::gather::gather_row;
+use self::output::{Block, OfRecord, OfStep, Place, Scales};
+use self::values::Values;
+use self::weights::{Activation, Weights};
+use super::{Bound, Layer, Tile};
+use crate::arch::patches::{self, GROUP, Group};
+use crate::arch::{PIXELS, QUAD};
+use crate::format::{CHANNEL_BLOCK, Conv2d, Element, StepScales, WeightLayout};
+use crate::ops::{Context, sources, tail, view, view_mut};
+
+pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
+    let layer = Layer::new(context, op)?;
+    let tile = layer.geometry.tile(slice);
+    if cfg!(feature = "step-scales") && op.weight_sums != 0 {
+        let at = context.biases_of_step() + op.step_scales;
+        let scales = StepScales::read(context.model.bytes(), at as usize);
+        let layer = Layer { op: &op.during(&scales), ..layer };
+        return run_ring::<i8, _>(&layer, OfStep(scales.rescale), &tile, arena);
+    }
+    match layer.ring.element() {
+        Element::I8 => run_ring::<i8, _>(&layer, OfRecord, &tile, arena),
+        Element::I16 => run_ring::<i16, _>(&layer, OfRecord, &tile, arena),
+        _ => None,
+    }
+}
+
+fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, arena: &mut [u8]) -> Option<()> {
+    let sources = sources(layer.context, layer.op.sources)?;
+    for tile in tile.rows() {
+        let tile = &tile;
+        if tile.gathers() {
+            for ring_row in layer.geometry.new_rows(tile.y) {
+                gather_row::<R>(layer, &sources, ring_row, arena)?;
+            }
+        }
+        compute(layer, scales, tile, Operands::<R>::bind(layer, tile, arena)?);
+    }
+    Some(())
+}
+
+/// What the computation of one tile reads and writes.
+struct Operands<'a, R> {
+    ring: &'a [R],
+    /// Room for the patches of four pixels; empty if there is none.
+    patches: &'a mut [Group],
+    weights: Weights<'a>,
+    bias: &'a [i32],
+    /// Sums of each channel's weights; empty if the record's scales hold.
+    sums: &'a [i32],
+    requant: &'a [[i32; 2]],
+    /// The row of the residual, if there is one at a place of its own.
+    residual: Option<Values<'a>>,
+    /// The row of the output.
+    output: Values<'a>,
+}
+
+impl<'a, R: Activation> Operands<'a, R> {
+    fn bind(layer: &'a Layer<'_>, tile: &Tile, arena: &'a mut [u8]) -> Option<Self> {
+        let Layer { context, op, output, geometry, .. } = layer;
+        let bound = Bound::bind(layer, tile.y, arena)?;
+        let taps = geometry.taps();
+        let (first, end) = (tile.first(), tile.first() + tile.count);
+        let weights = match op.layout() {
+            #[cfg(feature = "i4")]
+            WeightLayout::Groups4 => {
+                let weights: &[u16] = layer.weights(tile, bound.window)?;
+                Weights::I4(weights.get(first / QUAD * taps..end.div_ceil(QUAD) * taps)?)
+            }
+            WeightLayout::Rows8 => Weights::I8(layer.weights(tile, bound.window)?.get(first * taps..end * taps)?),
+            // Those of other precisions, or without the feature.
+            _ => return None,
+        };
+        let sums: &[i32] = if op.weight_sums == 0 {
+            &[]
+        } else {
+            context.data(op.weight_sums, geometry.output_channels)?.get(tile.channels())?
+        };
+        let residual = match context.tensor(op.residual) {
+            Some(residual) if !bound.residual.is_empty() => Some(Values::new(residual.element(), bound.residual)?),
+            _ => None,
+        };
+        Some(Self {
+            ring: view(bound.ring)?,
+            patches: view_mut(bound.patches)?,
+            weights,
+            bias: layer.bias(tile, bound.bias)?,
+            sums,
+            requant: context.data(op.requant, geometry.output_channels)?.get(tile.channels())?,
+            residual,
+            output: Values::new(output.element(), bound.output)?,
+        })
+    }
+}
+
+/// The channels of a tile in one row.
+fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, operands: Operands<'_, R>) {
+    let Layer { geometry, .. } = layer;
+    let Operands { ring, patches, weights, bias, sums, requant, residual, mut output } = operands;
+    let last = geometry.output_columns.saturating_sub(1);
+    let (taps, run) = (geometry.taps(), geometry.run());
+    // Rows of the kernel over padding add nothing where padding is zero. Patches come in whole groups.
+    let whole = patches.is_empty() || run.is_multiple_of(GROUP);
+    let rows = if layer.op.ring_zero == 0 && whole { geometry.covered_rows(tile.y) } else { 0..geometry.kernel[0] };
+    let used = rows.start * run..rows.end * run;
+    let mut accumulators = [[0; PIXELS]; CHANNEL_BLOCK];
+    for x in (0..geometry.output_columns).step_by(PIXELS) {
+        // Past the last pixel the last one is computed again; its sums are not stored.
+        let pixels = core::array::from_fn(|pixel| (x + pixel).min(last));
+        if !patches.is_empty() {
+            for ky in rows.clone() {
+                let runs = pixels.map(|x| geometry.patch(ring, [tile.y, x], ky));
+                R::unfold(patches, ky * run - used.start, runs);
+            }
+            patches::fill(patches, used.len());
+        }
+        for first in (0..tile.count).step_by(CHANNEL_BLOCK) {
+            let count = (tile.count - first).min(CHANNEL_BLOCK);
+            let block = weights.of_channels(first, count, taps);
+            if patches.is_empty() {
+                for (pixel, x) in pixels.into_iter().enumerate() {
+                    let runs = rows.clone().map(|ky| geometry.patch(ring, [tile.y, x], ky));
+                    block.multiply(runs, [taps, used.start], pixel, &mut accumulators);
+                }
+            } else {
+                block.multiply_patches(patches, taps, used.clone(), &mut accumulators);
+            }
+            let block = Block {
+                op: layer.op,
+                scales,
+                bias: tail(bias, first),
+                sums: tail(sums, first),
+                requant: tail(requant, first),
+            };
+            let place = Place {
+                at: x * geometry.output_channels + tile.channel + first,
+                advance: geometry.output_channels,
+                pixels: geometry.output_columns - x,
+            };
+            block.write(accumulators.get(..count).unwrap_or_default(), residual.as_ref(), &mut output, place);
+        }
+    }
+}

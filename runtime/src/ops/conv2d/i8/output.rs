@@ -1,0 +1,213 @@
+//! From accumulators to results: bias, requantization, residual.
+
+use super::values::Values;
+use crate::arch::PIXELS;
+use crate::fixed::{
+    self, HighWord, RESIDUAL_BITS, requantize, requantize_each, requantize_each_narrow, saturate_i8, saturate_i16,
+};
+use crate::format::{CHANNEL_BLOCK, Conv2d, NONE};
+
+/// What a ring's scales ask of accumulators. A type, so that a firmware without scales of steps is none the larger.
+pub(super) trait Scales: Copy {
+    /// An accumulator in the units of its bias, with the bias.
+    fn complete(self, op: &Conv2d, accumulator: i32, sum: i32, bias: i32) -> i32;
+}
+
+/// Those of the record.
+#[derive(Clone, Copy)]
+pub(super) struct OfRecord;
+
+impl Scales for OfRecord {
+    fn complete(self, _op: &Conv2d, accumulator: i32, _sum: i32, bias: i32) -> i32 {
+        accumulator.wrapping_add(bias)
+    }
+}
+
+/// Those of the step: multiplier and shift of accumulators.
+#[derive(Clone, Copy)]
+pub(super) struct OfStep(pub(super) [i32; 2]);
+
+impl Scales for OfStep {
+    fn complete(self, op: &Conv2d, accumulator: i32, sum: i32, bias: i32) -> i32 {
+        rescaled(op.ring_zero, accumulator, sum, self.0, bias)
+    }
+}
+
+/// An accumulator that started at zero over a ring with the step's own scales, in the units of its bias; `sum` is that of
+/// the channel's weights. Products and differences wrap.
+#[inline(always)]
+pub fn rescaled(ring_zero: i32, accumulator: i32, sum: i32, [multiplier, shift]: [i32; 2], bias: i32) -> i32 {
+    let centered = accumulator.wrapping_sub(ring_zero.wrapping_mul(sum));
+    requantize(centered, multiplier, shift).saturating_add(bias)
+}
+
+/// One result, to be saturated to the output's width, from its accumulator and what the residual holds there.
+#[inline(always)]
+pub fn finished(op: &Conv2d, accumulator: i32, requant: [i32; 2], kept: Option<i32>) -> i32 {
+    let value = match kept {
+        None => scaled(accumulator, requant, 0),
+        Some(kept) => added(op, scaled(accumulator, requant, RESIDUAL_BITS), kept),
+    };
+    value.saturating_add(op.output_zero)
+}
+
+/// An accumulator in the units of the output, with some more fractional bits.
+#[inline(always)]
+fn scaled(accumulator: i32, [multiplier, shift]: [i32; 2], bits: u32) -> i32 {
+    requantize(accumulator, multiplier, shift.saturating_add(bits as i32))
+}
+
+/// The sum of a result with [`RESIDUAL_BITS`] more bits and what the residual holds.
+#[inline(always)]
+fn added(op: &Conv2d, value: i32, kept: i32) -> i32 {
+    let kept = requantize(kept.saturating_sub(op.residual_zero), op.residual_multiplier, op.residual_shift);
+    sum(value, kept)
+}
+
+/// The sum of two values with [`RESIDUAL_BITS`] more bits than the output, rounded half up: high and low bits apart, as the
+/// sum itself may have 33.
+#[inline(always)]
+fn sum(value: i32, kept: i32) -> i32 {
+    const MASK: i32 = (1 << RESIDUAL_BITS) - 1;
+    let carry = ((value & MASK) + (kept & MASK) + (1 << (RESIDUAL_BITS - 1))) >> RESIDUAL_BITS;
+    (value >> RESIDUAL_BITS) + (kept >> RESIDUAL_BITS) + carry
+}
+
+/// What turns the accumulators of some output channels into results.
+pub(super) struct Block<'a, S> {
+    pub(super) op: &'a Conv2d,
+    pub(super) scales: S,
+    pub(super) bias: &'a [i32],
+    /// Sums of weights; empty if the record's scales hold.
+    pub(super) sums: &'a [i32],
+    pub(super) requant: &'a [[i32; 2]],
+}
+
+/// Where the results of neighbouring pixels go.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The element of the first pixel's first channel.
+    pub(super) at: usize,
+    /// Elements from one pixel to the next.
+    pub(super) advance: usize,
+    /// Pixels that there are, at most [`PIXELS`]; the accumulators of others are left.
+    pub(super) pixels: usize,
+}
+
+/// What the residual holds for each accumulator of a block.
+type Kept = [[i32; PIXELS]; CHANNEL_BLOCK];
+
+impl<S: Scales> Block<'_, S> {
+    /// Writes the results of a block's accumulators. A residual without values of its own is what stands at the output's
+    /// place.
+    pub(super) fn write(
+        &self,
+        accumulators: &[[i32; PIXELS]],
+        residual: Option<&Values<'_>>,
+        output: &mut Values<'_>,
+        place: Place,
+    ) {
+        let kept = (self.op.residual != NONE).then(|| self.kept(residual.unwrap_or(output), place));
+        let kept = kept.as_ref();
+        match output {
+            Values::I8(output) => self.put(accumulators, kept, output, place, saturate_i8),
+            Values::I16(output) => self.put(accumulators, kept, output, place, saturate_i16),
+            Values::I32(output) => self.put(accumulators, kept, output, place, |value| value),
+        }
+    }
+
+    /// The residual with [`RESIDUAL_BITS`] more bits than the output.
+    #[inline(never)]
+    fn kept(&self, residual: &Values<'_>, place: Place) -> Kept {
+        let op = self.op;
+        let mut kept = [[0; PIXELS]; CHANNEL_BLOCK];
+        for pixel in 0..place.pixels.min(PIXELS) {
+            let mut values = [0; CHANNEL_BLOCK];
+            residual.read(place.at + pixel * place.advance, &mut values);
+            for (kept, value) in kept.iter_mut().zip(values) {
+                if let Some(kept) = kept.get_mut(pixel) {
+                    *kept = value.saturating_sub(op.residual_zero);
+                }
+            }
+        }
+        let narrow = op.residual_zero.unsigned_abs() <= fixed::NARROW.unsigned_abs() / 2;
+        if narrow && !matches!(residual, Values::I32(_)) {
+            requantize_each_narrow(kept.as_flattened_mut(), op.residual_multiplier, op.residual_shift);
+        } else {
+            requantize_each(kept.as_flattened_mut(), op.residual_multiplier, op.residual_shift);
+        }
+        kept
+    }
+
+    // Out of line, so that only one element type's copy takes stack; four pixels by name, which are a loop otherwise where
+    // code is to be small.
+    #[inline(never)]
+    fn put<T: Copy + Default>(
+        &self,
+        accumulators: &[[i32; PIXELS]],
+        kept: Option<&Kept>,
+        output: &mut [T],
+        place: Place,
+        nearest: impl Fn(i32) -> T,
+    ) {
+        let mut spare = [[T::default(); CHANNEL_BLOCK]; PIXELS];
+        let [a, b, c, d] = rows(output, place, &mut spare);
+        let zero = self.op.output_zero;
+        let nearest = |value: i32| nearest(value.saturating_add(zero));
+        let targets = a.iter_mut().zip(b).zip(c).zip(d);
+        let channels = accumulators.iter().zip(self.bias).zip(self.requant);
+        let mut sums = self.sums.iter();
+        let mut complete = |&[a, b, c, d]: &[i32; PIXELS], bias| {
+            let sum = sums.next().copied().unwrap_or_default();
+            let complete = |accumulator| self.scales.complete(self.op, accumulator, sum, bias);
+            [complete(a), complete(b), complete(c), complete(d)]
+        };
+        match kept {
+            None => {
+                for ((((a, b), c), d), ((accumulators, &bias), &requant)) in targets.zip(channels) {
+                    let scaled = scaled_pixels(complete(accumulators, bias), requant, 0);
+                    *a = nearest(scaled[0]);
+                    *b = nearest(scaled[1]);
+                    *c = nearest(scaled[2]);
+                    *d = nearest(scaled[3]);
+                }
+            }
+            Some(kept) => {
+                for (((((a, b), c), d), ((accumulators, &bias), &requant)), kept) in targets.zip(channels).zip(kept) {
+                    let scaled = scaled_pixels(complete(accumulators, bias), requant, RESIDUAL_BITS);
+                    *a = nearest(sum(scaled[0], kept[0]));
+                    *b = nearest(sum(scaled[1], kept[1]));
+                    *c = nearest(sum(scaled[2], kept[2]));
+                    *d = nearest(sum(scaled[3], kept[3]));
+                }
+            }
+        }
+    }
+}
+
+/// One channel's accumulators in the units of the output, with some more fractional bits.
+#[inline(always)]
+fn scaled_pixels(mut values: [i32; PIXELS], [multiplier, shift]: [i32; 2], bits: u32) -> [i32; PIXELS] {
+    let shift = shift.saturating_add(bits as i32);
+    if let (false, Some(high)) = (cfg!(no_long_multiply), HighWord::of(multiplier, shift)) {
+        let [a, b, c, d] = values;
+        [high.scale(a), high.scale(b), high.scale(c), high.scale(d)]
+    } else {
+        requantize_each(&mut values, multiplier, shift);
+        values
+    }
+}
+
+/// The places of each pixel's results; those of pixels that there are not are in `spare`.
+#[inline(always)]
+fn rows<'a, T>(
+    output: &'a mut [T],
+    place: Place,
+    spare: &'a mut [[T; CHANNEL_BLOCK]; PIXELS],
+) -> [&'a mut [T]; PIXELS] {
+    let output = output.get_mut(place.at..).unwrap_or_default();
+    let mut rows = output.chunks_mut(place.advance.max(1)).take(place.pixels);
+    let mut row = |spare: &'a mut [T; CHANNEL_BLOCK]| -> &'a mut [T] { rows.next().unwrap_or(spare) };
+    let [a, b, c, d] = spare;
+    [row(a), row(b), row(c), row(d)]
+}

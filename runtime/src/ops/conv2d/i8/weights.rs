@@ -1,0 +1,147 @@
+//! The products of weights and activations, whatever the widths of both.
+
+use core::ops::Range;
+
+use bytemuck::Pod;
+
+use crate::arch::patches::Group;
+use crate::arch::{self, PIXELS, QUAD};
+use crate::fixed::{saturate_i8, saturate_i16};
+use crate::format::CHANNEL_BLOCK;
+use crate::ops::tail;
+
+/// An element of the ring.
+pub(super) trait Activation: Pod + Into<i32> {
+    /// The nearest.
+    fn saturate(value: i32) -> Self;
+
+    /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³².
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD];
+
+    /// Writes a row of the kernel's taps at each pixel into patches, as the taps from number `tap` on.
+    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]);
+
+    /// [`dot4`](Self::dot4) for four-bit weights, those of the four channels side by side.
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD];
+}
+
+impl Activation for i8 {
+    fn saturate(value: i32) -> Self {
+        saturate_i8(value)
+    }
+
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+        arch::dot4_i8(sums, activations, weights)
+    }
+
+    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]) {
+        arch::unfold_i8(patches, tap, runs);
+    }
+
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
+        arch::dot4_packed_i8(sums, activations, weights)
+    }
+}
+
+impl Activation for i16 {
+    fn saturate(value: i32) -> Self {
+        saturate_i16(value)
+    }
+
+    fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD] {
+        arch::dot4_i16(sums, activations, weights)
+    }
+
+    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]) {
+        arch::unfold_i16(patches, tap, runs);
+    }
+
+    #[cfg(feature = "i4")]
+    fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
+        arch::dot4_packed_i16(sums, activations, weights)
+    }
+}
+
+/// The weights of some output channels.
+#[derive(Clone, Copy)]
+pub(super) enum Weights<'a> {
+    /// One row for each channel.
+    I8(&'a [i8]),
+    /// One row for each four.
+    #[cfg(feature = "i4")]
+    I4(&'a [u16]),
+}
+
+impl Weights<'_> {
+    /// Those of `count` channels from `first` on, a multiple of four, each with `taps` weights.
+    pub(super) fn of_channels(self, first: usize, count: usize, taps: usize) -> Self {
+        match self {
+            Weights::I8(weights) => Weights::I8(weights.get(first * taps..(first + count) * taps).unwrap_or_default()),
+            #[cfg(feature = "i4")]
+            Weights::I4(weights) => {
+                let groups = first / QUAD..(first + count).div_ceil(QUAD);
+                Weights::I4(weights.get(groups.start * taps..groups.end * taps).unwrap_or_default())
+            }
+        }
+    }
+
+    /// `Σ activations[k]·weights[c][k]` of each channel at one pixel, wrapping; `runs` are the activations of rows of the
+    /// kernel, whose first tap is number `at`.
+    #[inline]
+    pub(super) fn multiply<'r, R: Activation>(
+        self,
+        runs: impl Iterator<Item = &'r [R]>,
+        [taps, mut at]: [usize; 2],
+        pixel: usize,
+        accumulators: &mut [[i32; PIXELS]; CHANNEL_BLOCK],
+    ) {
+        let mut sums = [[0; QUAD]; CHANNEL_BLOCK / QUAD];
+        for activations in runs {
+            match self {
+                Weights::I8(weights) => {
+                    for (quad, weights) in sums.iter_mut().zip(weights.chunks((QUAD * taps).max(1))) {
+                        // Past the last channel the last row is computed again; its sums are not stored.
+                        let mut rows = weights.chunks(taps.max(1));
+                        let mut last = &[] as &[i8];
+                        let rows = [(); QUAD].map(|()| {
+                            last = rows.next().map_or(last, |row| tail(row, at));
+                            last
+                        });
+                        *quad = R::dot4(*quad, activations, rows);
+                    }
+                }
+                #[cfg(feature = "i4")]
+                Weights::I4(weights) => {
+                    for (quad, row) in sums.iter_mut().zip(weights.chunks(taps.max(1))) {
+                        *quad = R::dot4_packed(*quad, activations, tail(row, at));
+                    }
+                }
+            }
+            at += activations.len();
+        }
+        for (accumulators, &sum) in accumulators.iter_mut().zip(sums.as_flattened()) {
+            accumulators.get_mut(pixel).into_iter().for_each(|accumulator| *accumulator = sum);
+        }
+    }
+
+    /// The same at each pixel of the patches, which hold the taps that are `used`.
+    #[inline]
+    pub(super) fn multiply_patches(
+        self,
+        patches: &[Group],
+        taps: usize,
+        used: Range<usize>,
+        accumulators: &mut [[i32; PIXELS]; CHANNEL_BLOCK],
+    ) {
+        // Patches go with rows of eight bits.
+        #[cfg_attr(
+            not(feature = "i4"),
+            expect(irrefutable_let_patterns, reason = "the only layout without the feature")
+        )]
+        if let Weights::I8(weights) = self {
+            arch::dot_patches(accumulators, patches, tail(weights, used.start), used.len(), taps);
+        }
+    }
+}
