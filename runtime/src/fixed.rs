@@ -53,6 +53,7 @@ pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
 
 /// [`requantize_each`] of values of at most [`NARROW`] from zero: with room above them, the high word decides for every
 /// shift of practical size.
+#[cfg(feature = "i8")]
 pub(crate) fn requantize_each_narrow(values: &mut [i32], multiplier: i32, shift: i32) {
     let right = (31 - shift.clamp(-31, 30)) as u32;
     let left = 33u32.saturating_sub(right);
@@ -65,9 +66,11 @@ pub(crate) fn requantize_each_narrow(values: &mut [i32], multiplier: i32, shift:
 }
 
 /// What a value of 16 bits and a zero point of 16 bits are apart at most.
+#[cfg(feature = "i8")]
 pub(crate) const NARROW: i32 = 1 << 17;
 
 /// Bits by which [`NARROW`] can grow.
+#[cfg(feature = "i8")]
 const NARROW_ROOM: u32 = 13;
 
 /// `(value·multiplier + 2^(k−1)) >> k` for `k > 32`, which the high word of the product decides: the rounding constant has
@@ -91,6 +94,7 @@ impl HighWord {
     }
 
     /// For [`requantize`] by this multiplier and shift.
+    #[cfg(feature = "i8")]
     #[inline(always)]
     pub(crate) const fn of(multiplier: i32, shift: i32) -> Option<Self> {
         let shift = if shift < -31 { -31 } else { shift };
@@ -148,6 +152,7 @@ pub const fn affine(value: i32, factor: i32, right: u32, summand: i32) -> i32 {
 
 /// [`affine`] of values of 16 bits by the high word: what it multiplies the value by first; `None` where the shift is too
 /// short.
+#[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) const fn affine_room(right: u32) -> Option<u32> {
     if right >= 17 && right <= 30 { Some(33 - right) } else { None }
@@ -155,6 +160,7 @@ pub(crate) const fn affine_room(right: u32) -> Option<u32> {
 
 /// [`affine`] of a value of 16 bits that was shifted left by [`affine_room`]. The product has at most 62 bits, and the word
 /// that is left of it at most 30.
+#[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) const fn affine_narrow(value: i32, factor: i32, summand: i32) -> i32 {
     ((multiply_high(value, factor) + 1) >> 1).saturating_add(summand)

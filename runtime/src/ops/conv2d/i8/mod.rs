@@ -15,8 +15,10 @@ use self::output::{Block, OfRecord, OfStep, Place, Scales};
 use self::values::Values;
 use self::weights::{Activation, Weights};
 use super::{Bound, Layer, Tile};
+use crate::arch::PIXELS;
+#[cfg(feature = "i4")]
+use crate::arch::QUAD;
 use crate::arch::patches::{self, GROUP, Group};
-use crate::arch::{PIXELS, QUAD};
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, StepScales, WeightLayout};
 use crate::ops::{Context, sources, tail, view, view_mut};
 
