@@ -153,7 +153,7 @@ mod cases {
     pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize, usize)) {
         // Weights between those of two channels, as where a row of the kernel lies in the padding.
         let behind = [0, 1, patches::GROUP, 3 * patches::GROUP];
-        for (taps, behind) in LENGTHS.iter().flat_map(|&taps| behind.map(|behind| (taps, behind))) {
+        for (taps, behind) in LENGTHS.flat_map(|taps| behind.map(|behind| (taps, behind))) {
             let stride = taps + behind;
             for fill in 0..FILLS {
                 let pixels: [Vec<i16>; PIXELS] = core::array::from_fn(|p| i16s(taps, fill, p as u32));

@@ -26,6 +26,7 @@ pub(crate) mod i8;
 #[derive(Clone, Copy, Debug)]
 struct Geometry {
     rows: usize,
+    #[cfg(feature = "i8")]
     columns: usize,
     channels: usize,
     output_columns: usize,
@@ -93,6 +94,7 @@ impl Geometry {
         let ring = model.tensor(op.scratch)?;
         let mut geometry = Self {
             rows: source.rows.into(),
+            #[cfg(feature = "i8")]
             columns: source.columns.into(),
             channels: ring.channels.into(),
             output_columns: output.columns.into(),
@@ -167,6 +169,7 @@ impl Geometry {
     }
 
     /// Elements of a slot before the first of the input's pixels, and up to the last.
+    #[cfg(feature = "i8")]
     fn margins(&self) -> [usize; 2] {
         let before = self.padding[1] * self.channels;
         [before, before + (self.columns << self.doubling) * self.channels]
