@@ -54,6 +54,7 @@ const SLICE_MACS: usize = 1 << 18;
 struct Tile {
     /// First output row, and how many.
     y: usize,
+    #[cfg(feature = "i8")]
     rows: usize,
     /// First output channel, and how many.
     channel: usize,
@@ -199,6 +200,7 @@ impl Geometry {
         let y = within / per_row * self.slice_rows;
         Tile {
             y,
+            #[cfg(feature = "i8")]
             rows: self.slice_rows.min(self.output_rows.saturating_sub(y)),
             channel,
             count: self.output_channels.saturating_sub(channel).min(count),
