@@ -1,28 +1,63 @@
-//! Patches: room in the arena in which a convolution unfolds its input, four pixels at a time.
+//! Memory for speed: what convolutions may unfold or transform their input into, besides the ring.
 //!
-//! They are worth 8 bytes a tap, and cut the instructions of a convolution to a third where the processor multiplies two
-//! pairs at once: each weight is loaded once for four pixels. A convolution without them reads its ring as it is.
+//! - Patches of four pixels are worth 8 bytes a tap, and cut the instructions of a convolution to a third where the processor
+//!   multiplies two pairs at once: each weight is loaded once for four pixels.
+//! - Tiles of 4×4 outputs (Winograd, see `runtime/src/arch/winograd.rs`) need a quarter of the products of a 3×3 kernel. They
+//!   are worth 144 bytes for each input channel and pair of tiles, as much once more for weights, and more rows of the ring.
+//!
+//! A convolution without either reads its ring as it is. The result is the same bit for bit.
 
+use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
-use waft::format::{Element, PATCH_GROUP, PATCH_PIXELS, WeightLayout};
+use waft::format::{self, Element, PATCH_GROUP, PATCH_PIXELS, TILE, WeightLayout};
 
 use crate::graph::Shape;
-use crate::network::{Network, Op, OpId, Role, TensorId};
+use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
 use crate::plan::{Plan, live_bytes, plan};
 
 /// Output columns from which patches are worth it: a row with fewer leaves most of them unused.
 const FEWEST: usize = 3;
 
-/// The share of the arena by which patches may enlarge it where no budget is given.
+/// Input channels from which tiles are worth it: transforms weigh on few.
+const FEWEST_TILED: usize = 8;
+
+/// Tiles for which weights are to be transformed once.
+const TILES: usize = 8;
+
+/// The share of the arena by which patches and tiles may enlarge it where no budget is given.
 const GROWTH: u64 = 3;
 
-/// The most bytes of an arena of `arena_bytes` with patches.
+/// The most bytes of an arena of `arena_bytes` with patches and tiles.
 pub fn default_limit(arena_bytes: u64) -> u64 {
     arena_bytes + arena_bytes / GROWTH
 }
 
-/// The network with patches, which are its last tensors, for as many convolutions as an arena of at most `limit` bytes has
-/// room for, and its plan; `elements` gets those of the new tensors. Weights of other layouts than rows need none.
+/// What a convolution unfolds its input into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Some rows of tiles at once.
+    Tiles(usize),
+    Patches,
+}
+
+/// A convolution and what it may do, the best last.
+struct Candidate {
+    id: OpId,
+    /// Bytes that are live besides.
+    live: u64,
+    /// Each with its bytes.
+    ways: Vec<(Way, u64)>,
+}
+
+impl Candidate {
+    /// The most that is live with the way that is chosen.
+    fn bytes(&self) -> u64 {
+        self.live + self.ways.last().map_or(0, |(_, bytes)| *bytes)
+    }
+}
+
+/// The network with patches and tiles, which are its last tensors, for as many convolutions as an arena of at most `limit`
+/// bytes has room for, and its plan; `elements` gets those of the new tensors. Weights of other layouts than rows need none.
 pub fn with_patches(
     network: &Network,
     elements: &mut TiVec<TensorId, Element>,
@@ -30,38 +65,94 @@ pub fn with_patches(
     limit: u64,
 ) -> (Network, Plan) {
     let live = live_bytes(network, elements);
-    let needs = |id: OpId| shape(network, id).map_or(0, |shape| (shape.len() * Element::I32.bytes()) as u64);
-    // The most that is live during the operation, with its patches: those that need most make way first.
-    let mut chosen: Vec<(u64, OpId)> = network
-        .convs()
-        .filter(|&(id, conv)| layouts[id] == WeightLayout::Rows8 && network.tensors[conv.output].shape.w >= FEWEST)
-        .map(|(id, _)| (live[usize::from(id)] + needs(id), id))
-        .filter(|&(bytes, _)| bytes <= limit)
+    let convs = network.convs().filter(|&(id, _)| layouts[id] == WeightLayout::Rows8);
+    let mut candidates: Vec<Candidate> = convs
+        .map(|(id, conv)| {
+            let ways = ways(network, conv, elements);
+            Candidate { id, live: live[usize::from(id)], ways }
+        })
         .collect();
-    chosen.sort_unstable();
+    for candidate in &mut candidates {
+        while candidate.bytes() > limit && candidate.ways.pop().is_some() {}
+    }
+    candidates.retain(|candidate| !candidate.ways.is_empty());
     loop {
-        let mut network = network.clone();
-        for &(_, id) in &chosen {
-            let Some(shape) = shape(&network, id) else { continue };
-            let tensor = network.tensor(format!("{} (patches)", network.ops[id].0), shape, Role::Patches);
-            if let Op::Conv2d(conv) = &mut network.ops[id].1 {
-                conv.patches = Some(tensor);
+        let (network, plan) = laid_out(network, elements, &candidates);
+        // Those that need most make way first.
+        let most = candidates.iter_mut().max_by_key(|candidate| (candidate.bytes(), candidate.id));
+        match most {
+            Some(most) if plan.arena_bytes > limit => {
+                most.ways.pop();
+            }
+            _ => return (network, plan),
+        }
+        candidates.retain(|candidate| !candidate.ways.is_empty());
+    }
+}
+
+/// The network with what is chosen, and its plan.
+fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidates: &[Candidate]) -> (Network, Plan) {
+    elements.truncate(network.tensors.len());
+    let mut network = network.clone();
+    for Candidate { id, ways, .. } in candidates {
+        let (Some(&(way, _)), Op::Conv2d(conv)) = (ways.last(), &network.ops[*id].1) else { continue };
+        let shape = shape(&network, conv, way);
+        let (kind, ring) = (if way == Way::Patches { "patches" } else { "tiles" }, conv.ring);
+        let tensor = network.tensor(format!("{} ({kind})", network.ops[*id].0), shape, Role::Patches);
+        elements.push(Element::I32);
+        if let Op::Conv2d(conv) = &mut network.ops[*id].1 {
+            conv.patches = Some(tensor);
+            if let Way::Tiles(rows) = way {
+                conv.tile_rows = rows;
+                network.tensors[ring].shape.h = record(conv, rows).ring_rows();
             }
         }
-        elements.truncate(network.tensors.len() - chosen.len());
-        elements.resize(network.tensors.len(), Element::I32);
-        let plan = plan(&network, elements);
-        if plan.arena_bytes <= limit || chosen.pop().is_none() {
-            return (network, plan);
+    }
+    let plan = plan(&network, elements);
+    (network, plan)
+}
+
+/// What a convolution may unfold its input into, the best last, with the bytes that it takes.
+fn ways(network: &Network, conv: &Conv2d, elements: &TiSlice<TensorId, Element>) -> Vec<(Way, u64)> {
+    let output = network.tensors[conv.output].shape;
+    let bytes = |way| (shape(network, conv, way).len() * Element::I32.bytes()) as u64;
+    let mut ways = vec![];
+    if output.w >= FEWEST {
+        ways.push((Way::Patches, bytes(Way::Patches)));
+    }
+    let ring = network.tensors[conv.ring].shape;
+    if elements[conv.ring] == Element::I8 && conv.conv.inputs >= FEWEST_TILED {
+        // One row of tiles, then as many as give weights enough tiles to meet.
+        for rows in 1..=TILES.div_ceil(output.w / TILE + usize::from(output.w < TILE)) {
+            let tiled = record(conv, rows);
+            if tiled.tiles(conv.conv.inputs as u64, [output.h, output.w, output.c]) {
+                let rows_more = (tiled.ring_rows() - ring.h) * ring.w * ring.c;
+                ways.push((Way::Tiles(rows), bytes(Way::Tiles(rows)) + rows_more as u64));
+            }
+        }
+    }
+    ways
+}
+
+/// The shape of the tensor of patches or tiles.
+fn shape(network: &Network, conv: &Conv2d, way: Way) -> Shape {
+    match way {
+        Way::Patches => Shape::new(1, conv.taps().div_ceil(PATCH_GROUP), 2 * PATCH_PIXELS),
+        Way::Tiles(rows) => {
+            let columns = network.tensors[conv.output].shape.w;
+            Shape::new(1, record(conv, rows).tile_columns(columns), conv.conv.inputs)
         }
     }
 }
 
-/// Shape of an operation's patches; `None` if it is no convolution.
-fn shape(network: &Network, id: OpId) -> Option<Shape> {
-    match &network.ops[id].1 {
-        Op::Conv2d(conv) => Some(Shape::new(1, conv.taps().div_ceil(PATCH_GROUP), 2 * PATCH_PIXELS)),
-        _ => None,
+/// What tiles depend on, as the file has it.
+fn record(conv: &Conv2d, tile_rows: usize) -> format::Conv2d {
+    format::Conv2d {
+        kernel: conv.conv.kernel.map(|size| size as u8),
+        stride: conv.conv.stride as u8,
+        layout: WeightLayout::Rows8.code(),
+        tile_rows: tile_rows as u8,
+        ..Zeroable::zeroed()
     }
 }
 
@@ -104,6 +195,27 @@ mod tests {
         assert_eq!(all.tensors[first].shape.len() * 4, 224);
         let (none, plan) = with_patches(&network, &mut elements, &layouts, 0);
         assert_eq!((patched(&none), plan.arena_bytes), (vec![false, false], arena));
+    }
+
+    #[test]
+    fn tiles_need_eight_bits_and_whole_pairs() {
+        let mut graph = graph(8, 12);
+        let a = graph.node("a", conv(12, 16), &[graph.input]);
+        graph.output = graph.node("b", conv(16, 12), &[a]);
+        let network = rewrite(&graph, false).expect("folds");
+        let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
+        let tiles = |element: Element, limit: u64| -> Vec<(usize, usize)> {
+            let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| element).collect();
+            let (tiled, _) = with_patches(&network, &mut elements, &layouts, limit);
+            tiled.convs().map(|(_, conv)| (conv.tile_rows, tiled.tensors[conv.ring].shape.h)).collect()
+        };
+        // Two rows of two tiles are all that 8×8 pixels have: 8 rows of output are 10 of the ring.
+        assert_eq!(tiles(Element::I8, u64::MAX), [(2, 10), (2, 10)]);
+        assert_eq!(tiles(Element::I16, u64::MAX), [(0, 3), (0, 3)]);
+        assert_eq!(tiles(Element::I8, 0), [(0, 3), (0, 3)]);
+        // 16 channels, 4·36 words each for two pairs, weights and products.
+        let conv = network.convs().nth(1).expect("two").1;
+        assert_eq!(shape(&network, conv, Way::Tiles(2)), Shape::new(1, 4 * 36, 16));
     }
 
     #[test]

@@ -44,7 +44,11 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
     let precision = format!("{:?}", model.precision()).to_lowercase();
     match op {
         Op::Conv2d(op) => {
-            let unfolded = if op.patches == NONE { "" } else { " unfolded" };
+            let unfolded = match (op.patches, op.tile_rows) {
+                (NONE, _) => "",
+                (_, 0) => " unfolded",
+                _ => " tiled",
+            };
             let class = format!("conv2d {} {:?}{unfolded}", element(op.scratch), op.layout());
             let [rows, columns, outputs] = shape(op.output);
             let inputs: f64 = op.sources.iter().map(|&source| shape(source)[2]).sum();

@@ -4,7 +4,7 @@ use typed_index_collections::{TiSlice, TiVec};
 use waft::Model;
 use waft::format::{Element, MAX_ALIVE, WeightLayout};
 
-use super::ExportError;
+use super::{ExportError, Room};
 use crate::emit::Emitted;
 use crate::network::{Network, OpId, TensorId};
 use crate::patches::{default_limit, with_patches};
@@ -45,17 +45,6 @@ impl File {
     }
 }
 
-/// How large an arena may be with patches.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Room {
-    /// There are none.
-    None,
-    /// As they may enlarge it by default.
-    Default,
-    /// At most this many bytes.
-    Bytes(u64),
-}
-
 /// A network with the place of everything that it needs in the arena.
 pub(super) struct Layout {
     pub network: Network,
@@ -72,7 +61,7 @@ impl Layout {
             Room::None => return Self { network, elements, plan }.within_limits(),
             _ if streams => plan.arena_bytes,
             Room::Bytes(bytes) => bytes.max(plan.arena_bytes),
-            Room::Default => default_limit(plan.arena_bytes),
+            Room::Third => default_limit(plan.arena_bytes),
         };
         let (network, plan) = with_patches(&network, &mut elements, layouts, limit.min(MOST_ARENA));
         Self { network, elements, plan }.within_limits()

@@ -25,7 +25,7 @@ use waft::format::Precision;
 use self::calibrated::Calibrated;
 pub use self::error::ExportError;
 use self::file::File;
-pub use self::options::{ExportOptions, ResidualWidth};
+pub use self::options::{ExportOptions, ResidualWidth, Room};
 use self::prepared::Prepared;
 use self::quantized::Quantized;
 pub use self::report::{ExportReport, TensorError};

@@ -27,6 +27,18 @@ pub enum ResidualWidth {
     Wide,
 }
 
+/// How large an arena may be with what makes convolutions fast: patches and tiles, see [`patches`](crate::patches).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// There are none.
+    None,
+    /// The arena has room for them, or grows by a third at most.
+    #[default]
+    Third,
+    /// At most this many bytes.
+    Bytes(u64),
+}
+
 /// What to export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
@@ -64,9 +76,9 @@ pub struct ExportOptions {
     pub output_correction: bool,
     /// Most bytes of the arena in the `i8` precision: activations get 16 bits as long as they fit. `None`: as `residual` says.
     pub budget_ram: Option<u64>,
-    /// Let convolutions of the `i8` precision unfold their input where the arena has room for it, or grows by a third at most:
-    /// a matter of speed alone.
-    pub patches: bool,
+    /// Where convolutions of the `i8` precision may unfold or transform their input: a matter of speed alone. With
+    /// `budget_ram`, anything but [`Room::None`] is that budget.
+    pub patches: Room,
     /// Most bytes of the file in the `i8` precision: weights of convolutions get four bits until it fits, those first that
     /// lose least by it. `None`: as `weights` says.
     pub budget_flash: Option<u64>,
@@ -95,7 +107,7 @@ impl Default for ExportOptions {
             recipe: Recipe::default(),
             output_correction: false,
             budget_ram: None,
-            patches: true,
+            patches: Room::default(),
             budget_flash: None,
             name: None,
             stream: None,

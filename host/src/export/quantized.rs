@@ -5,9 +5,9 @@ use waft::Model;
 use waft::format::{Precision, WeightLayout};
 
 use super::calibrated::Calibrated;
-use super::file::{File, Layout, Room};
+use super::file::{File, Layout};
 use super::prepared::Prepared;
-use super::{ExportError, ExportOptions, weights};
+use super::{ExportError, ExportOptions, Room, weights};
 use crate::calibrate::output_gains;
 use crate::emit;
 use crate::emit::i8::QuantizedConvs;
@@ -31,10 +31,10 @@ impl Quantized {
         options: &ExportOptions,
         progress: &dyn Progress,
     ) -> Result<Self, ExportError> {
-        let room = match options.budget_ram {
-            _ if !options.patches => Room::None,
-            None => Room::Default,
-            Some(bytes) => Room::Bytes(bytes),
+        let room = match (options.patches, options.budget_ram) {
+            (Room::None, _) => Room::None,
+            (_, Some(bytes)) => Room::Bytes(bytes),
+            (room, None) => room,
         };
         let network = &calibrated.prepared.network;
         let Some(budget) = options.budget_flash else {

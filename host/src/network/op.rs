@@ -176,8 +176,10 @@ pub struct Conv2d {
     pub residual: Option<(TensorId, f32)>,
     /// The ring.
     pub ring: TensorId,
-    /// The patches of four pixels, if there is room for them.
+    /// The patches of four pixels or the transformed tiles, if there is room for them.
     pub patches: Option<TensorId>,
+    /// Rows of tiles that are computed at once; 0 without tiles.
+    pub tile_rows: usize,
     /// How the weights are streamed, if they are.
     pub window: Option<Window>,
     /// The result.

@@ -48,6 +48,7 @@ impl Rewriter<'_> {
             residual: residual.map(|id| (id, scale)),
             ring,
             patches: None,
+            tile_rows: 0,
             window: None,
             output,
         };

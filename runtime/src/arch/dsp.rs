@@ -4,6 +4,9 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
+mod winograd;
+
+pub(crate) use self::winograd::{winograd_input, winograd_multiply, winograd_weights};
 use super::patches::{GROUP, Group, rows, unfold};
 use super::{PIXELS, QUAD};
 

@@ -12,6 +12,9 @@ use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::CHANNEL_BLOCK;
 
+#[cfg(all(feature = "i8", test))]
+pub(crate) use super::winograd::reference::{winograd_input, winograd_multiply, winograd_weights};
+
 /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³², for `i8` activations.
 // Out of line: the loop wants the registers for itself.
 #[cfg(feature = "i8")]

@@ -176,6 +176,86 @@ mod cases {
         }
     }
 
+    /// `Bᵀ` of Lavin and Gray, and `G` of theirs by the denominators of its rows.
+    const INPUT: [[i32; 6]; 6] = [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ];
+    const WEIGHTS: [[i32; 3]; 6] = [[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]];
+
+    /// `m·values·mᵀ` at each point.
+    fn transformed<const N: usize>(m: [[i32; N]; 6], values: impl Fn(usize, usize) -> i32) -> [i32; 36] {
+        core::array::from_fn(|point| {
+            let (row, column) = (m[point / 6], m[point % 6]);
+            let terms = (0..N * N).map(|k| row[k / N] * column[k % N] * values(k / N, k % N));
+            terms.sum()
+        })
+    }
+
+    /// Where a group of four has a channel.
+    const PLACE: [usize; 4] = [0, 2, 1, 3];
+
+    pub(super) fn winograd_input(kernel: impl Fn(&mut [winograd::Pair], usize, [&[i8]; 6])) {
+        for (groups, fill) in (1..6).flat_map(|groups| (0..FILLS).map(move |fill| (groups, fill))) {
+            let mut pair = std::vec![[[77; 4]; 2]; 36 * groups];
+            for tile in 0..2 {
+                let rows: [Vec<i8>; 6] = core::array::from_fn(|y| i8s(24 * groups, fill, (6 * tile + y) as u32));
+                kernel(&mut pair, tile, core::array::from_fn(|y| rows[y].as_slice()));
+                for channel in 0..4 * groups {
+                    let expected = transformed(INPUT, |y, x| rows[y][x * 4 * groups + channel].into());
+                    for (point, expected) in expected.into_iter().enumerate() {
+                        let found = pair[point * groups + channel / 4][tile][PLACE[channel % 4]];
+                        assert_eq!(i32::from(found), expected, "{groups} groups, fill {fill}, point {point}");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn winograd_weights(kernel: impl Fn(&mut [winograd::Pair], usize, &[i8])) {
+        for (groups, fill) in (1..6).flat_map(|groups| (0..FILLS).map(move |fill| (groups, fill))) {
+            let mut pair = std::vec![[[77; 4]; 2]; 36 * groups];
+            for channel in 0..2 {
+                let weights = i8s(36 * groups, fill, channel as u32);
+                kernel(&mut pair, channel, &weights);
+                for input in 0..4 * groups {
+                    let expected = transformed(WEIGHTS, |y, x| weights[(3 * y + x) * 4 * groups + input].into());
+                    for (point, expected) in expected.into_iter().enumerate() {
+                        let found = pair[point * groups + input / 4][channel][PLACE[input % 4]];
+                        assert_eq!(i32::from(found), expected, "{groups} groups, fill {fill}, point {point}");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn winograd_multiply(
+        kernel: impl Fn(&mut [winograd::Products; 36], &[winograd::Pair], &[winograd::Pair]),
+    ) {
+        for (groups, fill) in (1..20).flat_map(|groups| (0..FILLS).map(move |fill| (groups, fill))) {
+            let pairs = |operand: u32| -> Vec<winograd::Pair> {
+                let halves = i16s(36 * groups * 8, fill, operand);
+                halves.chunks(8).map(|h| [[h[0], h[1], h[2], h[3]], [h[4], h[5], h[6], h[7]]]).collect()
+            };
+            let (tiles, channels) = (pairs(0), pairs(1));
+            let mut products = [[77; 4]; 36];
+            kernel(&mut products, &tiles, &channels);
+            for (point, products) in products.into_iter().enumerate() {
+                for (which, sum) in products.into_iter().enumerate() {
+                    let row = |pairs: &[winograd::Pair], side: usize| -> Vec<i16> {
+                        pairs[point * groups..][..groups].iter().flat_map(|pair| pair[side]).collect()
+                    };
+                    let expected = wrapped(0, &row(&tiles, which / 2), &row(&channels, which % 2));
+                    assert_eq!(sum, expected, "{groups} groups, fill {fill}, point {point}, sum {which}");
+                }
+            }
+        }
+    }
+
     fn dot4_packed<T: Copy + Into<i64>>(
         activations: impl Fn(usize, usize, u32) -> Vec<T>,
         kernel: impl Fn([i32; QUAD], &[T], &[u16]) -> [i32; QUAD],
@@ -271,6 +351,36 @@ mod cases {
                 let strided: Vec<f32> = values.iter().copied().step_by(stride).collect();
                 let expected = exact(&weights, &strided);
                 assert_eq!(f64::from(kernel(&weights, &values, stride)), expected, "length {len}, stride {stride}");
+            }
+        }
+    }
+}
+
+/// Transforms, products and the way back together are the convolution, up to the most input channels and at the extremes.
+#[test]
+fn tiles_are_convolutions() {
+    use super::winograd::{POINTS, output};
+    let most = usize::from(crate::format::MOST_TILED_INPUTS);
+    for (inputs, fill) in [4, 20, most].into_iter().flat_map(|inputs| (0..FILLS).map(move |fill| (inputs, fill))) {
+        let (mut tiles, mut channels) =
+            (std::vec![[[0; 4]; 2]; POINTS * inputs / 4], std::vec![[[0; 4]; 2]; POINTS * inputs / 4]);
+        let rows: [[Vec<i8>; 6]; 2] =
+            core::array::from_fn(|t| core::array::from_fn(|y| i8s(6 * inputs, fill, (6 * t + y) as u32)));
+        let weights: [Vec<i8>; 2] = core::array::from_fn(|c| i8s(9 * inputs, fill, 20 + c as u32));
+        let mut products = [[0; 4]; POINTS];
+        for side in 0..2 {
+            dsp::winograd_input(&mut tiles, side, core::array::from_fn(|y| rows[side][y].as_slice()));
+            dsp::winograd_weights(&mut channels, side, &weights[side]);
+        }
+        dsp::winograd_multiply(&mut products, &tiles, &channels);
+        for which in 0..4 {
+            let (rows, weights) = (&rows[which / 2], &weights[which % 2]);
+            let mut found = [[77; 4]; 4];
+            output(&mut found, &products, which);
+            for (y, x) in (0..4).flat_map(|y| (0..4).map(move |x| (y, x))) {
+                let runs = (0..3).map(|ky| (&rows[y + ky][x * inputs..][..3 * inputs], &weights[3 * ky * inputs..]));
+                let expected = runs.fold(0, |sum, (row, weights)| wrapped(sum, row, &weights[..3 * inputs]));
+                assert_eq!(found[y][x], expected, "{inputs} inputs, fill {fill}, sum {which}, at {y}, {x}");
             }
         }
     }

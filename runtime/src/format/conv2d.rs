@@ -2,7 +2,7 @@
 
 use super::record::{coded_fields, codes, record};
 use super::weight_layout::{Chunks, WeightLayout};
-use super::{Activation, NONE, PATCH_GROUP};
+use super::{Activation, MOST_TILED_INPUTS, NONE, PATCH_GROUP, TILE};
 
 codes! {
     /// What a convolution does to an input element on its way into the ring of rows that the kernel reads.
@@ -91,7 +91,7 @@ record! {
         pub residual: u16,
         /// tensor: per-channel affine map of all input channels, or [`NONE`](super::NONE) with [`Gather::Raw`]
         pub norm: u16,
-        /// tensor: the ring of `kernel[0]` rows of padded input
+        /// tensor: the ring of [`Conv2d::ring_rows`] rows of padded input
         pub scratch: u16,
         /// rows and columns of the kernel, 1 to 15
         pub kernel: [u8; 2],
@@ -145,11 +145,13 @@ record! {
         /// offset of the `i32` sum of each output channel's weights, where each step has scales of its own: i8, rings of 8
         /// bits, gathers through a map; 0: every step has the scales of this record
         pub weight_sums: u32,
-        /// tensor: patches of [`PATCH_PIXELS`](super::PATCH_PIXELS) output pixels, see [`Conv2d::patch_groups`], or
-        /// [`NONE`](super::NONE): the kernel reads the ring as it is
+        /// tensor: patches of [`PATCH_PIXELS`](super::PATCH_PIXELS) output pixels, see [`Conv2d::patch_groups`], or transformed
+        /// tiles, see [`Conv2d::tile_columns`], or [`NONE`](super::NONE): the kernel reads the ring as it is
         pub patches: u16,
+        /// rows of tiles that are computed at once by Winograd's F(4×4, 3×3), see [`Conv2d::tiles`]; 0: as it is defined
+        pub tile_rows: u8,
         /// zeros
-        pub reserved_end: [u8; 6],
+        pub reserved_end: [u8; 5],
     }
 }
 
@@ -191,6 +193,27 @@ impl Conv2d {
     /// `i32`, two for each output pixel.
     pub const fn patch_groups(&self, inputs: u64) -> u64 {
         self.taps(inputs).div_ceil(PATCH_GROUP as u64)
+    }
+
+    /// Whether a convolution may be computed by tiles: 3×3 kernels in steps of one, 8-bit weights and rings, whole tiles in
+    /// pairs, channels in groups of four, and few enough of them that sums of products stay exact. Not seen from here: the
+    /// ring's element.
+    pub const fn tiles(&self, inputs: u64, [rows, columns, outputs]: [usize; 3]) -> bool {
+        let kernel = self.kernel[0] == 3 && self.kernel[1] == 3 && self.stride == 1;
+        let whole = rows.is_multiple_of(TILE * self.tile_rows as usize) && columns.is_multiple_of(2 * TILE);
+        let channels = inputs.is_multiple_of(4) && inputs <= MOST_TILED_INPUTS as u64 && outputs.is_multiple_of(2);
+        kernel && whole && channels && matches!(self.layout(), WeightLayout::Rows8)
+    }
+
+    /// Rows of the ring: those of the kernel, or those under some rows of tiles.
+    pub const fn ring_rows(&self) -> usize {
+        if self.tile_rows == 0 { self.kernel[0] as usize } else { TILE * self.tile_rows as usize + 2 }
+    }
+
+    /// Columns of the tensor of transformed tiles, which has a row of `i32` and as many channels as the input: 36 for each
+    /// pair of neighbouring tiles, 36 for the weights of two output channels, and 36 for products.
+    pub const fn tile_columns(&self, columns: usize) -> usize {
+        (columns / (2 * TILE) * self.tile_rows as usize + 2) * 36
     }
 
     /// How external weights are cut, for `outputs` and `inputs` channels; `None` if they are in the model file.

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 use waft::format::{Conv2d, NONE, Op, chunk_checksum};
 use waft::{Model, Request as HostRequest, Session};
-use waft_host::export::{ExportOptions, ResidualWidth, export_graph};
+use waft_host::export::{ExportOptions, ResidualWidth, Room, export_graph};
 use waft_host::progress::Progress;
 use waft_host::sample::AlignedBytes;
 
@@ -42,7 +42,7 @@ const PEER: &str = include_str!("cmsis_nn.json");
 /// One way to compute a layer.
 #[derive(Clone, Debug, Serialize)]
 struct Variant {
-    variant: &'static str,
+    variant: String,
     instructions: u64,
     scratch_bytes: u64,
     /// Bytes of the stored weights as a multiple of those of eight bits.
@@ -113,7 +113,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
-    for patches in [true, false] {
+    for patches in [Room::Bytes(u64::MAX), Room::Third, Room::None] {
         let residual = ResidualWidth::Narrow;
         let options = ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, ..Default::default() };
         let export = export_graph(layer.graph(), &options, &())?;
@@ -148,7 +148,12 @@ fn record(model: &Model<'_>) -> anyhow::Result<Conv2d> {
 fn variant(board: &'static Board, model: &[u8]) -> anyhow::Result<Variant> {
     let parsed = Model::from_bytes(model)?;
     let op = record(&parsed)?;
-    let variant = if op.patches == NONE { "ring" } else { "patches" };
+    let variant = match (op.patches, op.tile_rows) {
+        (NONE, _) => "ring".into(),
+        (_, 0) => "patches".into(),
+        (_, 1) => "tiles, a row".into(),
+        (_, rows) => format!("tiles, {rows} rows"),
+    };
     let request = Request::default();
     let measured = profile(board, model, &request)?;
     let operation = measured.get(&OPERATION).context("the firmware did not count the layer")?;

@@ -25,7 +25,7 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
     } else {
         matches!(ring.element(), Element::F32)
     };
-    ensure!(ring_fits && ring.rows == op.kernel[0] as u16, Operand, index);
+    ensure!(ring_fits && ring.rows as usize == op.ring_rows(), Operand, index);
     ensure!(ring.columns as usize == op.ring_width(columns, output.columns as usize), Operand, index);
     ensure!(ring.channels as usize == channels, Operand, index);
 
@@ -33,8 +33,18 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
         let patches = require!(file.tensor(op.patches), Operand, index);
         ensure!(file.is_i8() && matches!(op.layout(), WeightLayout::Rows8), Op, index);
         ensure!(patches.element().is(Element::I32) && patches.rows == 1, Operand, index);
-        ensure!(patches.columns as u64 == op.patch_groups(channels as u64), Operand, index);
-        ensure!(patches.channels as usize == 2 * PATCH_PIXELS, Operand, index);
+        if op.tile_rows == 0 {
+            ensure!(patches.columns as u64 == op.patch_groups(channels as u64), Operand, index);
+            ensure!(patches.channels as usize == 2 * PATCH_PIXELS, Operand, index);
+        } else {
+            ensure!(patches.columns as usize == op.tile_columns(output.columns as usize), Operand, index);
+            ensure!(patches.channels as usize == channels, Operand, index);
+        }
+    }
+    if op.tile_rows != 0 {
+        let shape = [output.rows as usize, output.columns as usize, output.channels as usize];
+        ensure!(op.patches != NONE && matches!(ring.element(), Element::I8), Op, index);
+        ensure!(op.tiles(channels as u64, shape), Op, index);
     }
 
     match op.gather() {

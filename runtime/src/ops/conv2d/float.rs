@@ -79,7 +79,7 @@ struct Operands<'a, E> {
 
 impl<'a, E: Float> Operands<'a, E> {
     fn bind(layer: &'a Layer<'_>, tile: &Tile, arena: &'a mut [u8]) -> Option<Self> {
-        let bound = Bound::bind(layer, tile.y, arena)?;
+        let bound = Bound::bind(layer, tile.y..tile.y + 1, arena)?;
         let taps = layer.geometry.taps();
         let block = tile.first() / CHANNEL_BLOCK;
         let weights: &[E] = layer.weights(tile, bound.window)?;

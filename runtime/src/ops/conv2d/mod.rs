@@ -1,8 +1,8 @@
 //! Convolution with its input transformation.
 //!
-//! A ring holds the last `kh` rows of the padded, transformed input, each of
+//! A ring holds the last rows of the padded, transformed input, as many as the kernel has or tiles need, each of
 //! `ring_width·channels` elements, so that the patch under the kernel is `kh` runs of `kw·channels` neighbours. Row `r`
-//! of the padded input lies in slot `r mod kh`. A slice computes some blocks of eight channels of one output row, or
+//! of the padded input lies in slot `r` modulo their number. A slice computes some blocks of eight channels of one output row, or
 //! all channels of some rows; the first slice of a row brings the rows into the ring that the row before did not need.
 //! Slices go through the channels of a row, then to the next row. Streamed weights cut the channels into chunks; then slices go through all rows of a chunk, and each
 //! chunk gathers the input again.
@@ -14,7 +14,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::{Context, Source, view};
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, Tensor};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, TILE, Tensor};
 use crate::model::Model;
 
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -44,10 +44,17 @@ struct Geometry {
     slice_blocks: usize,
     /// Output rows that a slice computes, at most.
     slice_rows: usize,
+    /// Rows that the ring holds.
+    ring_rows: usize,
+    /// Output rows whose input is in the ring at once: one, or those of some rows of tiles.
+    band: usize,
 }
 
 /// Multiply-accumulates of a slice that computes more than one block of channels of one row, at most.
 const SLICE_MACS: usize = 1 << 18;
+
+/// The same with tiles, which take a quarter of the products where a kernel has them.
+const TILED_SLICE_MACS: usize = 1 << 20;
 
 /// What one slice computes.
 #[derive(Clone, Copy, Debug)]
@@ -65,11 +72,11 @@ struct Tile {
 }
 
 impl Tile {
-    /// One for each of its rows.
+    /// Its parts of `rows` rows each.
     #[cfg(feature = "i8")]
-    fn rows(&self) -> impl Iterator<Item = Self> + use<> {
+    fn parts(&self, rows: usize) -> impl Iterator<Item = Self> + use<> {
         let tile = *self;
-        (tile.y..tile.y + tile.rows).map(move |y| Self { y, rows: 1, ..tile })
+        (tile.y..tile.y + tile.rows).step_by(rows.max(1)).map(move |y| Self { y, rows, ..tile })
     }
 
     /// The output channels.
@@ -113,24 +120,29 @@ impl Geometry {
             },
             slice_blocks: 1,
             slice_rows: 1,
+            ring_rows: op.ring_rows(),
+            band: (TILE * usize::from(op.tile_rows)).max(1),
         };
         if !matches!(ring.element(), Element::F32) {
-            let block = geometry.output_columns * geometry.taps() * CHANNEL_BLOCK;
-            let most = SLICE_MACS.checked_div(block).unwrap_or(1);
+            let block = geometry.output_columns * geometry.band * geometry.taps() * CHANNEL_BLOCK;
+            let budget = if op.tile_rows == 0 { SLICE_MACS } else { TILED_SLICE_MACS };
+            let most = budget.checked_div(block).unwrap_or(1);
             geometry.slice_blocks = most.clamp(1, geometry.chunk_blocks.max(1));
             if matches!(ring.element(), Element::I8 | Element::I16) {
                 let most = most.checked_div(geometry.chunk_blocks).unwrap_or(1);
-                geometry.slice_rows = most.clamp(1, geometry.output_rows.max(1));
+                // Whole bands, of which there is a whole number.
+                let rows = most.max(1).saturating_mul(geometry.band);
+                geometry.slice_rows = rows.min(geometry.output_rows);
             }
         }
         Some(geometry)
     }
 
-    /// Rows of the padded input that output row `y` needs and the row before did not.
+    /// Rows of the padded input that the band of output rows from `y` on needs and the one before did not.
     fn new_rows(&self, y: usize) -> Range<usize> {
         let start = y * self.stride;
-        let end = start + self.kernel[0];
-        if y == 0 { start..end } else { start.max(end - self.stride)..end }
+        let end = start + self.ring_rows;
+        if y == 0 { start..end } else { start.max(end.saturating_sub(self.band * self.stride))..end }
     }
 
     /// The source row of a row of the padded input; `None` for padding.
@@ -183,7 +195,7 @@ impl Geometry {
 
     /// First element of the ring's slot of a row of the padded input.
     fn slot(&self, ring_row: usize) -> usize {
-        ring_row.checked_rem(self.kernel[0]).unwrap_or(0) * self.ring_row_len()
+        ring_row.checked_rem(self.ring_rows).unwrap_or(0) * self.ring_row_len()
     }
 
     /// What a slice computes.
@@ -268,31 +280,31 @@ struct Bound<'a> {
     bias: &'a [u8],
     /// What the weights come from if they are streamed.
     window: &'a [u8],
-    /// Room for the patches of four pixels; empty if there is none.
+    /// Room for the patches of four pixels, or for tiles; empty if there is none.
     #[cfg_attr(not(feature = "i8"), expect(dead_code, reason = "float precisions have no patches"))]
     patches: &'a mut [u8],
-    /// The row of the residual; empty if there is none or it is the output's.
+    /// The rows of the residual; empty if there is none or it is the output's.
     residual: &'a mut [u8],
-    /// The row of the output.
+    /// The rows of the output.
     output: &'a mut [u8],
 }
 
 impl<'a> Bound<'a> {
-    fn bind(layer: &Layer<'_>, y: usize, arena: &'a mut [u8]) -> Option<Self> {
+    fn bind(layer: &Layer<'_>, rows: Range<usize>, arena: &'a mut [u8]) -> Option<Self> {
         let Layer { context, op, output, ring, geometry } = layer;
-        let row = |tensor: &Tensor| {
+        let rows = |tensor: &Tensor| {
             let bytes = geometry.output_columns * geometry.output_channels * tensor.element().bytes();
-            let from = tensor.offset as usize + y * bytes;
-            from..from + bytes
+            let from = tensor.offset as usize;
+            from + rows.start * bytes..from + rows.end * bytes
         };
         let place = |id: u16| context.tensor(id).map_or(0..0, |tensor| tensor.range());
         // A residual at the output's place is read through the output.
         let residual = context.tensor(op.residual).filter(|residual| residual.offset != output.offset);
-        let residual = residual.map_or(0..0, |residual| row(&residual));
-        let places = [ring.range(), place(op.bias_tensor), place(op.window), place(op.patches), residual, row(output)];
+        let residual = residual.map_or(0..0, |residual| rows(&residual));
+        let places = [ring.range(), place(op.bias_tensor), place(op.window), place(op.patches), residual, rows(output)];
         let [ring_bytes, bias, window, patches, residual, output] = arena.get_disjoint_mut(places).ok()?;
         let reach = geometry.output_columns.saturating_sub(1) * geometry.advance() + geometry.run();
-        let slots = geometry.kernel[0] * geometry.ring_row_len() * ring.element().bytes();
+        let slots = geometry.ring_rows * geometry.ring_row_len() * ring.element().bytes();
         (reach <= geometry.ring_row_len() && slots <= ring_bytes.len()).then_some(Self {
             ring: ring_bytes,
             bias,

@@ -6,6 +6,8 @@ mod gather;
 mod output;
 mod values;
 mod weights;
+#[cfg(any(dsp, test))]
+mod winograd;
 
 pub use self::gather::{gathered, raw_map};
 pub use self::output::{finished, rescaled};
@@ -40,14 +42,20 @@ pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u
 
 fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, arena: &mut [u8]) -> Option<()> {
     let sources = sources(layer.context, layer.op.sources)?;
-    for tile in tile.rows() {
-        let tile = &tile;
-        if tile.gathers() {
-            for ring_row in layer.geometry.new_rows(tile.y) {
+    for band in tile.parts(layer.geometry.band) {
+        if band.gathers() {
+            for ring_row in layer.geometry.new_rows(band.y) {
                 gather_row::<R>(layer, &sources, ring_row, arena)?;
             }
         }
-        compute(layer, scales, tile, Operands::<R>::bind(layer, tile, arena)?);
+        #[cfg(any(dsp, test))]
+        if layer.op.tile_rows > 0 {
+            winograd::compute(layer, scales, &band, Operands::<i8>::bind(layer, &band, arena)?);
+            continue;
+        }
+        for row in band.parts(1) {
+            compute(layer, scales, &row, Operands::<R>::bind(layer, &row, arena)?);
+        }
     }
     Some(())
 }
@@ -55,23 +63,23 @@ fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile,
 /// What the computation of one tile reads and writes.
 struct Operands<'a, R> {
     ring: &'a [R],
-    /// Room for the patches of four pixels; empty if there is none.
+    /// Room for the patches of four pixels or for transformed tiles, which are more; empty if there is none.
     patches: &'a mut [Group],
     weights: Weights<'a>,
     bias: &'a [i32],
     /// Sums of each channel's weights; empty if the record's scales hold.
     sums: &'a [i32],
     requant: &'a [[i32; 2]],
-    /// The row of the residual, if there is one at a place of its own.
+    /// The rows of the residual, if there is one at a place of its own.
     residual: Option<Values<'a>>,
-    /// The row of the output.
+    /// The rows of the output.
     output: Values<'a>,
 }
 
 impl<'a, R: Activation> Operands<'a, R> {
     fn bind(layer: &'a Layer<'_>, tile: &Tile, arena: &'a mut [u8]) -> Option<Self> {
         let Layer { context, op, output, geometry, .. } = layer;
-        let bound = Bound::bind(layer, tile.y, arena)?;
+        let bound = Bound::bind(layer, tile.y..tile.y + tile.rows, arena)?;
         let taps = geometry.taps();
         let (first, end) = (tile.first(), tile.first() + tile.count);
         let weights = match op.layout() {

@@ -107,7 +107,7 @@ impl<S: Scales> Block<'_, S> {
         output: &mut Values<'_>,
         place: Place,
     ) {
-        let kept = (self.op.residual != NONE).then(|| self.kept(residual.unwrap_or(output), place));
+        let kept = (self.op.residual != NONE).then(|| self.kept(residual.unwrap_or(output), accumulators.len(), place));
         let kept = kept.as_ref();
         match output {
             Values::I8(output) => self.put(accumulators, kept, output, place, saturate_i8),
@@ -118,13 +118,15 @@ impl<S: Scales> Block<'_, S> {
 
     /// The residual with [`RESIDUAL_BITS`] more bits than the output.
     #[inline(never)]
-    fn kept(&self, residual: &Values<'_>, place: Place) -> Kept {
+    fn kept(&self, residual: &Values<'_>, channels: usize, place: Place) -> Kept {
         let op = self.op;
-        let mut kept = [[0; PIXELS]; CHANNEL_BLOCK];
+        let mut all = [[0; PIXELS]; CHANNEL_BLOCK];
+        let kept = all.get_mut(..channels).unwrap_or_default();
         for pixel in 0..place.pixels.min(PIXELS) {
             let mut values = [0; CHANNEL_BLOCK];
-            residual.read(place.at + pixel * place.advance, &mut values);
-            for (kept, value) in kept.iter_mut().zip(values) {
+            let values = values.get_mut(..kept.len()).unwrap_or_default();
+            residual.read(place.at + pixel * place.advance, values);
+            for (kept, &value) in kept.iter_mut().zip(&*values) {
                 if let Some(kept) = kept.get_mut(pixel) {
                     *kept = value.saturating_sub(op.residual_zero);
                 }
@@ -136,7 +138,7 @@ impl<S: Scales> Block<'_, S> {
         } else {
             requantize_each(kept.as_flattened_mut(), op.residual_multiplier, op.residual_shift);
         }
-        kept
+        all
     }
 
     // Out of line, so that only one element type's copy takes stack; four pixels by name, which are a loop otherwise where
@@ -150,8 +152,15 @@ impl<S: Scales> Block<'_, S> {
         place: Place,
         nearest: impl Fn(i32) -> T,
     ) {
-        let mut spare = [[T::default(); CHANNEL_BLOCK]; PIXELS];
-        let [a, b, c, d] = rows(output, place, &mut spare);
+        // There is one pixel at least.
+        let mut spare;
+        let [a, b, c, d] = if place.pixels < PIXELS {
+            spare = [[T::default(); CHANNEL_BLOCK]; PIXELS - 1];
+            let [b, c, d] = &mut spare;
+            rows(output, place, [b, c, d])
+        } else {
+            rows(output, place, Default::default())
+        };
         let zero = self.op.output_zero;
         let nearest = |value: i32| nearest(value.saturating_add(zero));
         let targets = a.iter_mut().zip(b).zip(c).zip(d);
@@ -198,16 +207,11 @@ fn scaled_pixels(mut values: [i32; PIXELS], [multiplier, shift]: [i32; 2], bits:
     }
 }
 
-/// The places of each pixel's results; those of pixels that there are not are in `spare`.
+/// The places of each pixel's results; those of pixels behind the first that there are not are in what is spare.
 #[inline(always)]
-fn rows<'a, T>(
-    output: &'a mut [T],
-    place: Place,
-    spare: &'a mut [[T; CHANNEL_BLOCK]; PIXELS],
-) -> [&'a mut [T]; PIXELS] {
+fn rows<'a, T>(output: &'a mut [T], place: Place, [b, c, d]: [&'a mut [T]; PIXELS - 1]) -> [&'a mut [T]; PIXELS] {
     let output = output.get_mut(place.at..).unwrap_or_default();
     let mut rows = output.chunks_mut(place.advance.max(1)).take(place.pixels);
-    let mut row = |spare: &'a mut [T; CHANNEL_BLOCK]| -> &'a mut [T] { rows.next().unwrap_or(spare) };
-    let [a, b, c, d] = spare;
-    [row(a), row(b), row(c), row(d)]
+    let mut row = |spare: &'a mut [T]| rows.next().unwrap_or(spare);
+    [row(Default::default()), row(b), row(c), row(d)]
 }

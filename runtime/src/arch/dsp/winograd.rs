@@ -1,0 +1,255 @@
+//! Winograd's F(4×4, 3×3) with the DSP extension: `sadd16` and `ssub16` transform two channels at a time.
+
+use super::super::patches::GROUP;
+use super::super::winograd::{POINTS, Pair, Products, SIDE, transform_input, transform_weights};
+use super::even_bytes;
+
+/// A [`Pair`] as words: of the first tile or channel, then of the second.
+#[cfg(not(dsp))]
+type Words = [[u32; 2]; 2];
+
+/// See [`reference::winograd_input`](super::super::reference::winograd_input).
+#[inline(never)]
+pub(crate) fn winograd_input(pair: &mut [Pair], tile: usize, rows: [&[i8]; SIDE]) {
+    let groups = pair.len() / POINTS;
+    let pixel = groups * GROUP;
+    if pair.len() != groups * POINTS || tile > 1 || rows.iter().any(|row| row.len() < SIDE * pixel) {
+        return;
+    }
+    let next = groups * WORDS;
+    let mut first = pair.as_mut_ptr().cast::<u32>().wrapping_add(2 * tile);
+    let mut rows = rows.map(<[i8]>::as_ptr);
+    for _ in 0..groups {
+        for half in 0..2 {
+            // SAFETY: rows have six pixels, and each group four channels of a pixel.
+            let column = |x: usize| unsafe {
+                let [a, b, c, d, e, f] = rows;
+                let at = |row: *const i8| bytes(row.add(x * pixel), half);
+                transform_input([at(a), at(b), at(c), at(d), at(e), at(f)], add, sub)
+            };
+            let [a, b, c, d, e, f] = [column(0), column(1), column(2), column(3), column(4), column(5)];
+            // Without a loop, for which the compiler would keep six pointers.
+            let row = |point, y: usize| {
+                // SAFETY: there are 36 points of as many groups; `tile` and `half` are 0 or 1.
+                unsafe { store(point, next, transform_input([a[y], b[y], c[y], d[y], e[y], f[y]], add, sub)) }
+            };
+            row(row(row(row(row(row(first.wrapping_add(half), 0), 1), 2), 3), 4), 5);
+        }
+        first = first.wrapping_add(WORDS);
+        rows = rows.map(|row| row.wrapping_add(GROUP));
+    }
+}
+
+/// See [`reference::winograd_weights`](super::super::reference::winograd_weights).
+#[inline(never)]
+pub(crate) fn winograd_weights(pair: &mut [Pair], channel: usize, weights: &[i8]) {
+    let groups = pair.len() / POINTS;
+    let tap = groups * GROUP;
+    if pair.len() != groups * POINTS || channel > 1 || weights.len() < 9 * tap {
+        return;
+    }
+    let next = groups * WORDS;
+    let mut first = pair.as_mut_ptr().cast::<u32>().wrapping_add(2 * channel);
+    let mut weight = weights.as_ptr();
+    for _ in 0..groups {
+        for half in 0..2 {
+            // SAFETY: there are nine taps, and each group is four inputs of a tap.
+            let column = |x: usize| unsafe {
+                let at = |row: usize| bytes(weight.add((row + x) * tap), half);
+                transform_weights([at(0), at(3), at(6)], add, sub)
+            };
+            let [a, b, c] = [column(0), column(1), column(2)];
+            let row = |point, y: usize| {
+                // SAFETY: there are 36 points of as many groups; `channel` and `half` are 0 or 1.
+                unsafe { store(point, next, transform_weights([a[y], b[y], c[y]], add, sub)) }
+            };
+            row(row(row(row(row(row(first.wrapping_add(half), 0), 1), 2), 3), 4), 5);
+        }
+        first = first.wrapping_add(WORDS);
+        weight = weight.wrapping_add(GROUP);
+    }
+}
+
+/// Words of a pair.
+const WORDS: usize = size_of::<Pair>() / size_of::<u32>();
+
+/// Bytes 0 and 2 of a word, or 1 and 3, sign-extended to halves.
+///
+/// # Safety
+/// There are four bytes; they need no alignment.
+#[inline(always)]
+unsafe fn bytes(from: *const i8, half: usize) -> u32 {
+    // SAFETY: said above.
+    even_bytes(unsafe { from.cast::<u32>().read_unaligned() }.rotate_right(8 * half as u32))
+}
+
+/// Writes six words, each `next` behind the one before. Returns where a seventh would go.
+///
+/// # Safety
+/// There are such words.
+#[inline(always)]
+unsafe fn store(mut at: *mut u32, next: usize, words: [u32; SIDE]) -> *mut u32 {
+    let [a, b, c, d, e, f] = words;
+    // SAFETY: said above.
+    let mut put = |word| unsafe {
+        *at = word;
+        at = at.wrapping_add(next);
+    };
+    put(a);
+    put(b);
+    put(c);
+    put(d);
+    put(e);
+    put(f);
+    at
+}
+
+/// See [`reference::winograd_multiply`](super::super::reference::winograd_multiply).
+#[inline(always)]
+pub(crate) fn winograd_multiply(products: &mut [Products; POINTS], tiles: &[Pair], channels: &[Pair]) {
+    let groups = tiles.len() / POINTS;
+    if groups == 0 || channels.len() < groups * POINTS {
+        *products = [[0; 4]; POINTS];
+        return;
+    }
+    #[cfg(dsp)]
+    // SAFETY: there are 36 points of `groups` pairs in both, and as many products; pairs are 16 bytes and, as their type
+    // does not say, where the plan and the compiler put words.
+    unsafe {
+        let bytes = groups * size_of::<Pair>();
+        multiply_points(tiles.as_ptr(), channels.as_ptr(), products.as_mut_ptr(), bytes, bytes - bytes % 64);
+    }
+    // The same over the modelled instructions.
+    #[cfg(not(dsp))]
+    for (products, (tiles, channels)) in products.iter_mut().zip(tiles.chunks(groups).zip(channels.chunks(groups))) {
+        *products = [0; 4];
+        for (&tiles, &channels) in tiles.iter().zip(channels) {
+            let (tiles, channels): (Words, Words) = (bytemuck::cast(tiles), bytemuck::cast(channels));
+            for (which, sum) in products.iter_mut().enumerate() {
+                let ([a, b], [c, d]) = (tiles[which / 2], channels[which % 2]);
+                *sum = super::multiply_add(super::multiply_add(*sum, a, c), b, d);
+            }
+        }
+    }
+}
+
+/// Writes the sums of 36 points with `bytes` of pairs each, those up to `unrolled` by four.
+///
+/// A pair has 16 products and takes 10 instructions: two loads of four words, and 8 `smlad` that add two products each.
+#[cfg(dsp)]
+#[unsafe(naked)]
+unsafe extern "C" fn multiply_points(
+    tiles: *const Pair,
+    channels: *const Pair,
+    products: *mut Products,
+    bytes: usize,
+    unrolled: usize,
+) {
+    core::arch::naked_asm!(
+        ".cpu cortex-m4",
+        ".macro waft_pair",
+        "ldmia r0!, {{r6-r9}}",
+        "ldmia r1!, {{r10, r11, r12, lr}}",
+        "smlad r2, r6, r10, r2",
+        "smlad r2, r7, r11, r2",
+        "smlad r3, r6, r12, r3",
+        "smlad r3, r7, lr, r3",
+        "smlad r4, r8, r10, r4",
+        "smlad r4, r9, r11, r4",
+        "smlad r5, r8, r12, r5",
+        "smlad r5, r9, lr, r5",
+        ".endm",
+        // On the stack: products and bytes of a point; behind what is saved: unrolled.
+        "push {{r2-r11, lr}}",
+        "sub sp, #12",
+        // Below: where the point's unrolled pairs end, where all of them end, where the products end.
+        "add r4, r2, #576",
+        "str r4, [sp, #8]",
+        "0:",
+        "ldr r2, [sp, #56]",
+        "ldr r3, [sp, #16]",
+        "add r2, r0",
+        "add r3, r0",
+        "strd r2, r3, [sp]",
+        "movs r2, #0",
+        "movs r3, #0",
+        "movs r4, #0",
+        "movs r5, #0",
+        "b 2f",
+        ".p2align 2",
+        "1:",
+        ".rept 4",
+        "waft_pair",
+        ".endr",
+        "2:",
+        "ldr r6, [sp]",
+        "cmp r0, r6",
+        "bne 1b",
+        "b 4f",
+        "3:",
+        "waft_pair",
+        "4:",
+        "ldr r6, [sp, #4]",
+        "cmp r0, r6",
+        "bne 3b",
+        "ldr r6, [sp, #12]",
+        "ldr r7, [sp, #8]",
+        "stmia r6!, {{r2-r5}}",
+        "str r6, [sp, #12]",
+        "cmp r6, r7",
+        "bne 0b",
+        "add sp, #20",
+        "pop {{r4-r11, pc}}",
+        ".purgem waft_pair",
+    )
+}
+
+/// Sums of halves.
+#[inline(always)]
+fn add(a: u32, b: u32) -> u32 {
+    #[cfg(dsp)]
+    {
+        let result;
+        // SAFETY: arithmetic on registers; the target has the extension, or `build.rs` would not have chosen this file.
+        unsafe {
+            // Flags of greater-or-equal are written.
+            core::arch::asm!(
+                ".cpu cortex-m4",
+                "sadd16 {result}, {a}, {b}",
+                result = lateout(reg) result, a = in(reg) a, b = in(reg) b,
+                options(pure, nomem, nostack),
+            );
+        }
+        result
+    }
+    #[cfg(not(dsp))]
+    halves(a, b, i16::wrapping_add)
+}
+
+/// Differences of halves.
+#[inline(always)]
+fn sub(a: u32, b: u32) -> u32 {
+    #[cfg(dsp)]
+    {
+        let result;
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!(
+                ".cpu cortex-m4",
+                "ssub16 {result}, {a}, {b}",
+                result = lateout(reg) result, a = in(reg) a, b = in(reg) b,
+                options(pure, nomem, nostack),
+            );
+        }
+        result
+    }
+    #[cfg(not(dsp))]
+    halves(a, b, i16::wrapping_sub)
+}
+
+/// The instructions as the architecture manual defines them (Armv7-M, A7.7), for machines without.
+#[cfg(not(dsp))]
+fn halves(a: u32, b: u32, f: impl Fn(i16, i16) -> i16) -> u32 {
+    let half = |shift: u32| u32::from(f((a >> shift) as i16, (b >> shift) as i16) as u16) << shift;
+    half(0) | half(16)
+}
