@@ -6,7 +6,7 @@ use crate::args::write_whole;
 use crate::repository::root;
 
 /// The interface's files in the order of the header.
-const SOURCES: [&str; 6] = ["status.rs", "weights.rs", "info.rs", "context.rs", "request.rs", "run.rs"];
+const SOURCES: [&str; 6] = ["info.rs", "context.rs", "weights.rs", "request.rs", "run.rs", "status.rs"];
 
 /// Writes runtime/c/waft.h.
 #[derive(clap::Args)]

@@ -9,14 +9,14 @@ use crate::request::Source;
 use crate::status::{WaftStatus, of_model, of_session};
 use crate::weights::Weights;
 
-/// Bytes of memory for a context, on any target.
-pub const WAFT_CONTEXT_BYTES: usize = 512;
+/// Words of memory for a context, on any target.
+pub const WAFT_CONTEXT_WORDS: usize = 64;
 
 /// Memory for a context: static, on a stack that outlives it, or allocated.
 #[repr(C)]
 pub struct WaftMemory {
     /// Of waft.
-    pub words: [u64; WAFT_CONTEXT_BYTES / 8],
+    pub words: [u64; WAFT_CONTEXT_WORDS],
 }
 
 /// A model, its session and its run. Opaque to C; never moved.

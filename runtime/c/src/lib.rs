@@ -11,7 +11,7 @@ mod run;
 mod status;
 mod weights;
 
-pub use context::{WAFT_CONTEXT_BYTES, WaftContext, WaftMemory, waft_open};
+pub use context::{WAFT_CONTEXT_WORDS, WaftContext, WaftMemory, waft_open};
 pub use info::{WaftInfo, waft_inspect};
 pub use request::{WAFT_GUIDANCE_NONE, WAFT_NO_CLASS, WaftNoise, WaftRequest, waft_begin, waft_default_request};
 pub use run::{WaftImage, WaftProgress, waft_cancel, waft_get_image, waft_step};

@@ -51,6 +51,8 @@ const F32: Precision = Precision::F32;
 
 #[test]
 fn the_draft_is_valid() {
+    let kinds: Vec<u8> = Draft::new(I8).ops.iter().map(|op| op.bytes()[0]).collect();
+    OpKind::ALL.iter().for_each(|kind| assert!(kinds.contains(&kind.code()), "the draft has no {kind:?}"));
     ALL.iter().for_each(|&precision| accepted(precision, |_| ()));
 }
 

@@ -146,3 +146,19 @@ fn numbers_of_tensors() {
     accepted(I8, |d| chain(d, 248, true));
     refused(I8, Field::Alive, |d| chain(d, 249, true));
 }
+
+/// A tensor takes the memory of several dead ones; those behind it are looked at as before.
+#[test]
+fn memory_of_several() {
+    let place = |d: &mut Draft, over: u16| {
+        let first = d.tensors.len() as u16;
+        chain(d, 6, false);
+        // Six tensors of 16 bytes each, of the first three convolutions.
+        d.tensor(RINGS + 4).offset = d.tensors[usize::from(first)].offset;
+        // The last result lives on beside the one before it, which is dead.
+        let last = first + 11;
+        d.tensor(last).last = LAST as u16 + 6;
+        d.tensor(PREDICTION).offset = d.tensors[usize::from(if over == 0 { last } else { last - over })].offset;
+    };
+    bounds!(I8, Overlap, |d, v| place(d, v), [1, 2, 3, 4], [0]);
+}
