@@ -50,3 +50,27 @@ fn schedules() {
         }
     }
 }
+
+/// What a list has for each step ends with the file.
+#[test]
+fn lists_end_in_the_file() {
+    for &precision in ALL {
+        let end = Draft::new(precision).file().bytes().len() as u32;
+        let steps = STEPS as u32;
+        refused(precision, Field::Offset, |d| d.schedule.rows = end - steps * STEP_BYTES as u32 + 16);
+        // Four numbers of 16 or 32 bits a step, and 16 bytes of biases.
+        let embeddings = |d: &mut Draft, bytes: u32| d.schedule.embeddings = end - bytes;
+        let (inside, outside) = if precision == I8 { (32, 16) } else { (48, 32) };
+        accepted(precision, |d| embeddings(d, inside));
+        refused(precision, Field::Offset, |d| embeddings(d, outside));
+        bounds!(precision, Offset, |d, v| d.schedule.biases = end - v, [48], [16, 32]);
+        let levels = steps * size_of::<Level>() as u32;
+        bounds!(
+            precision,
+            Offset,
+            |d, v| d.schedule.levels = end - v,
+            [levels.next_multiple_of(16)],
+            [levels / 16 * 16]
+        );
+    }
+}
