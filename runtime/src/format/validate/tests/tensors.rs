@@ -150,7 +150,7 @@ fn numbers_of_tensors() {
 /// A tensor takes the memory of several dead ones; those behind it are looked at as before.
 #[test]
 fn memory_of_several() {
-    let place = |d: &mut Draft, over: u16| {
+    let place = |d: &mut Draft, over: Option<u16>| {
         let first = d.tensors.len() as u16;
         chain(d, 6, false);
         // Six tensors of 16 bytes each, of the first three convolutions.
@@ -158,7 +158,9 @@ fn memory_of_several() {
         // The last result lives on beside the one before it, which is dead.
         let last = first + 11;
         d.tensor(last).last = LAST as u16 + 6;
-        d.tensor(PREDICTION).offset = d.tensors[usize::from(if over == 0 { last } else { last - over })].offset;
+        // Over one of the chain, or over what the sampler keeps just before it.
+        let id = over.map_or(OLDER, |before| last - before);
+        d.tensor(PREDICTION).offset = d.tensors[usize::from(id)].offset;
     };
-    bounds!(I8, Overlap, |d, v| place(d, v), [1, 2, 3, 4], [0]);
+    bounds!(I8, Overlap, |d, v| place(d, v), [Some(1), Some(2), Some(3), Some(4)], [Some(0), None]);
 }
