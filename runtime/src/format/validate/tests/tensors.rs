@@ -145,6 +145,12 @@ fn numbers_of_tensors() {
     // Beside the results: four of the sampler, the sum, the context, the last ring and the prediction.
     accepted(I8, |d| chain(d, 248, true));
     refused(I8, Field::Alive, |d| chain(d, 249, true));
+    // As many before the last operation, and one of them dead when it begins.
+    accepted(I8, |d| {
+        let first = d.tensors.len() + 1;
+        chain(d, 249, true);
+        d.tensors[first].last -= 1;
+    });
 }
 
 /// A tensor takes the memory of several dead ones; those behind it are looked at as before.
