@@ -325,6 +325,23 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// A network without operations that reads a sample of a shape, and nothing else but the timestep.
+    pub fn new(sample: Shape, time: TimeEmbedding) -> Self {
+        Self {
+            tensors: vec![Tensor { name: "sample".into(), shape: sample }],
+            nodes: vec![],
+            input: TensorId(0),
+            condition: None,
+            output: TensorId(0),
+            time,
+            activation: Activation::Silu,
+            classes: None,
+            over_timestep: false,
+            dropped_outputs: 0,
+            params: 0,
+        }
+    }
+
     /// The shape of an activation.
     pub fn shape(&self, id: TensorId) -> Shape {
         self.tensors[id.0].shape

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use waft::Model;
-use waft::format::{NONE, Op, Tensor};
+use waft::format::Tensor;
+use waft::{Model, Role};
 
 use crate::text::visible;
 
@@ -15,39 +15,31 @@ pub struct Memory {
     /// Its place and life.
     pub tensor: Tensor,
     /// What it is for.
-    pub role: &'static str,
+    pub role: Role,
 }
 
 /// The tensors of a model with their roles.
 pub fn memory(model: &Model<'_>) -> Vec<Memory> {
     (0..model.tensors())
-        .filter_map(|id| model.tensor(id).map(|tensor| Memory { id, tensor, role: role(model, id) }))
+        .filter_map(|id| model.tensor(id).map(|tensor| Memory { id, tensor, role: model.role(id) }))
         .collect()
 }
 
-fn role(model: &Model<'_>, id: u16) -> &'static str {
-    let header = model.header();
-    if id == header.sample {
-        return "sample";
+const fn colour(role: Role) -> &'static str {
+    match role {
+        Role::Sample => "#4477aa",
+        Role::Condition => "#882255",
+        Role::Prediction => "#66ccee",
+        Role::History => "#004488",
+        Role::Activation => "#228833",
+        Role::Ring => "#ccbb44",
+        Role::Patches => "#999933",
+        Role::Window => "#dd7711",
+        Role::Map => "#ee6677",
+        Role::Scores => "#aa3377",
+        Role::Conditioning => "#bbbbbb",
+        Role::Unused => "#000",
     }
-    if id == header.prediction || id == header.unconditional {
-        return "prediction";
-    }
-    for index in 0..model.ops() {
-        match model.op(index) {
-            Some(Op::Conv2d(op)) if op.scratch == id => return "ring",
-            Some(Op::Conv2d(op)) if op.patches == id => return "patches",
-            Some(Op::Conv2d(op)) if op.output == id => return "activation",
-            Some(Op::GroupNorm(op)) if op.output == id => return "map",
-            Some(Op::Attention(op)) if op.scratch == id => return "scores",
-            Some(Op::Attention(op)) if op.output == id => return "activation",
-            Some(Op::Embed(op)) if op.output == id => return "conditioning",
-            Some(Op::Linear(op)) if op.output == id => return "conditioning",
-            _ => {}
-        }
-    }
-    debug_assert_ne!(id, NONE);
-    "unused"
 }
 
 /// The memory map.
@@ -75,33 +67,26 @@ pub fn memory_map(model: &Model<'_>, memory: &[Memory]) -> String {
         model.arena_bytes(),
         model.header().arena_lower_bound
     ));
-    let roles = [
-        ("sample", "#4477aa"),
-        ("prediction", "#66ccee"),
-        ("activation", "#228833"),
-        ("ring", "#ccbb44"),
-        ("map", "#ee6677"),
-        ("scores", "#aa3377"),
-        ("conditioning", "#bbbbbb"),
-    ];
-    for (index, (role, colour)) in roles.iter().enumerate() {
+    let used = Role::ALL.into_iter().filter(|&role| memory.iter().any(|entry| entry.role == role));
+    for (index, role) in used.enumerate() {
         let x = LEFT + 95.0 * index as f64;
-        put(format_args!("<rect x=\"{x}\" y=\"28\" width=\"10\" height=\"10\" fill=\"{colour}\"/>"));
-        put(format_args!("<text x=\"{}\" y=\"37\">{role}</text>\n", x + 14.0));
+        let fill = colour(role);
+        put(format_args!("<rect x=\"{x}\" y=\"28\" width=\"10\" height=\"10\" fill=\"{fill}\"/>"));
+        put(format_args!("<text x=\"{}\" y=\"37\">{}</text>\n", x + 14.0, role.name()));
     }
     for entry in memory {
         let t = &entry.tensor;
-        let colour = roles.iter().find(|(role, _)| *role == entry.role).map_or("#000", |(_, colour)| colour);
+        let fill = colour(entry.role);
         let (start, end) = (f64::from(t.first), f64::from(t.last) + 1.0);
         let top = y(f64::from(t.offset) + f64::from(t.bytes));
         put(format_args!(
-            "<rect x=\"{:.1}\" y=\"{top:.2}\" width=\"{:.1}\" height=\"{:.2}\" fill=\"{colour}\" fill-opacity=\"0.75\" \
+            "<rect x=\"{:.1}\" y=\"{top:.2}\" width=\"{:.1}\" height=\"{:.2}\" fill=\"{fill}\" fill-opacity=\"0.75\" \
              stroke=\"#fff\" stroke-width=\"0.5\"><title>#{} {} {}×{}×{} {:?}, {} bytes at {}, operations {} to {}</title></rect>\n",
             LEFT + start * column,
             (end - start) * column,
             HEIGHT * f64::from(t.bytes) / arena,
             entry.id,
-            entry.role,
+            entry.role.name(),
             t.rows,
             t.columns,
             t.channels,

@@ -89,20 +89,25 @@ impl Parameters {
         }
     }
 
-    /// The channels of a group that a source holds.
+    /// The channels of a group that each source holds, in one arena.
     #[inline(always)]
-    fn part(&self, group: u32, source: usize) -> Part {
-        let first = if source == 0 { 0 } else { self.sources[0].channels };
-        let channels = self.sources[source].channels;
-        let start = (group * self.per_group).saturating_sub(first).min(channels);
-        let end = ((group + 1) * self.per_group).saturating_sub(first).min(channels);
-        Part { start, len: end - start }
+    fn parts(&self, arena: usize, group: u32) -> [Part; 2] {
+        let part = |source: usize| {
+            let first = if source == 0 { 0 } else { self.sources[0].channels };
+            let tensor = self.sources[source];
+            let start = (group * self.per_group).saturating_sub(first).min(tensor.channels);
+            let end = ((group + 1) * self.per_group).saturating_sub(first).min(tensor.channels);
+            Part { tensor, arena, start, len: end - start }
+        };
+        [part(0), part(1)]
     }
 }
 
-/// A group's share of a source: its first channel there, and how many.
+/// A group's share of a source: where it lies, its first channel there, and how many.
 #[derive(Clone, Copy)]
 struct Part {
+    tensor: Place,
+    arena: usize,
     start: u32,
     len: u32,
 }
@@ -110,12 +115,69 @@ struct Part {
 impl Part {
     /// Visits the elements that fall to a lane.
     #[inline(always)]
-    fn visit(self, tensor: Place, lane: u32, mut f: impl FnMut(u32)) {
+    fn visit(self, lane: u32, mut f: impl FnMut(u32)) {
         let mut index = lane;
-        while index < tensor.rows * tensor.columns * self.len {
-            f(index / self.len * tensor.channels + self.start + index % self.len);
+        while index < self.tensor.rows * self.tensor.columns * self.len {
+            f(index / self.len * self.tensor.channels + self.start + index % self.len);
             index += LANES as u32;
         }
+    }
+
+    /// Its sums and its sums of squares, in the common scale of the two sources.
+    #[inline(always)]
+    fn sums<M: Memory, W: Warp>(self, memory: M, warp: W, zero: i32, ratio: u32) -> W::Each<(i64, u64)> {
+        let sums = warp.each(|lane| {
+            let (mut sum, mut squares) = (0i64, 0u64);
+            self.visit(lane, |element| {
+                let value = self.tensor.integer(memory, self.arena, element).wrapping_sub(zero);
+                sum = sum.wrapping_add(value.into());
+                squares = squares.wrapping_add(u64::from(value.unsigned_abs()).pow(2));
+            });
+            (sum, squares as i64)
+        });
+        let total = warp.sum(warp.map(sums, |(sum, _)| sum));
+        let total_squares = warp.sum(warp.map(sums, |(_, squares)| squares));
+        warp.zip(total, total_squares, |sum, squares: i64| to_common_scale(sum, squares as u64, ratio))
+    }
+
+    /// Adds `f` of each element and of the mean to a total, row by row.
+    #[inline(always)]
+    fn add<M: Memory, W: Warp>(
+        self,
+        memory: M,
+        warp: W,
+        means: W::Each<f32>,
+        total: W::Each<f32>,
+        f: impl Fn(f32, f32) -> f32,
+    ) -> W::Each<f32> {
+        let tensor = self.tensor;
+        let mut total = total;
+        if self.len == 0 {
+            return total;
+        }
+        let lanes = warp.each(|lane| lane);
+        let mut first = 0;
+        while first < tensor.rows {
+            let sums = warp.zip(lanes, means, |lane, mean| {
+                let mut row_sum = 0f32;
+                if first + lane < tensor.rows {
+                    for column in 0..tensor.columns {
+                        let pixel = ((first + lane) * tensor.columns + column) * tensor.channels + self.start;
+                        let mut sum = 0f32;
+                        for channel in 0..self.len {
+                            sum += f(tensor.float(memory, self.arena, pixel + channel), mean);
+                        }
+                        row_sum += sum;
+                    }
+                }
+                row_sum
+            });
+            for row in 0..(tensor.rows - first).min(LANES as u32) {
+                total = warp.zip(total, warp.broadcast(sums, row), |total, sum| total + sum);
+            }
+            first += LANES as u32;
+        }
+        total
     }
 }
 
@@ -134,12 +196,12 @@ impl Body for IntegerKernel {
         let p = &self.0;
         let op = p.op;
         let Some((arena, group)) = p.place(&op, index, batch) else { return };
-        let first = self.sums(memory, warp, p.sources[0], p.part(group, 0), op.zero[0], op.ratio[0], arena);
-        let second = self.sums(memory, warp, p.sources[1], p.part(group, 1), op.zero[1], op.ratio[1], arena);
+        let parts = p.parts(arena, group);
+        let first = parts[0].sums(memory, warp, op.zero[0], op.ratio[0]);
+        let second = parts[1].sums(memory, warp, op.zero[1], op.ratio[1]);
         let sums = warp.zip(first, second, |(sum, squares): (i64, u64), (more, more_squares): (i64, u64)| {
             (sum.wrapping_add(more), squares.wrapping_add(more_squares))
         });
-        let parts = [p.part(group, 0), p.part(group, 1)];
         let count = u64::from(p.sources[0].rows * p.sources[0].columns) * u64::from(parts[0].len + parts[1].len);
         warp.with(sums, |lane, (sum, squares)| {
             let Some(map) = GroupMap::new(&op, sum, squares, count) else { return };
@@ -149,34 +211,6 @@ impl Body for IntegerKernel {
                 map.channel(&op, gamma, beta, ratio, zero)
             });
         });
-    }
-}
-
-impl IntegerKernel {
-    /// Sums over a group's part of a source, in the common scale.
-    #[inline(always)]
-    fn sums<M: Memory, W: Warp>(
-        &self,
-        memory: M,
-        warp: W,
-        tensor: Place,
-        part: Part,
-        zero: i32,
-        ratio: u32,
-        arena: usize,
-    ) -> W::Each<(i64, u64)> {
-        let sums = warp.each(|lane| {
-            let (mut sum, mut squares) = (0i64, 0u64);
-            part.visit(tensor, lane, |element| {
-                let value = tensor.integer(memory, arena, element).wrapping_sub(zero);
-                sum = sum.wrapping_add(value.into());
-                squares = squares.wrapping_add(u64::from(value.unsigned_abs()).pow(2));
-            });
-            (sum, squares as i64)
-        });
-        let total = warp.sum(warp.map(sums, |(sum, _)| sum));
-        let total_squares = warp.sum(warp.map(sums, |(_, squares)| squares));
-        warp.zip(total, total_squares, |sum, squares: i64| to_common_scale(sum, squares as u64, ratio))
     }
 }
 
@@ -195,63 +229,19 @@ impl Body for FloatKernel {
         let p = &self.0;
         let op = p.op;
         let Some((arena, group)) = p.place(&op, index, batch) else { return };
-        let parts = [p.part(group, 0), p.part(group, 1)];
+        let parts = p.parts(arena, group);
         let count = (p.sources[0].rows * p.sources[0].columns * (parts[0].len + parts[1].len)) as f32;
         let zero = warp.each(|_| 0f32);
-        let sum = self.rows(memory, warp, p.sources[0], parts[0], arena, zero, zero, |x, _| x);
-        let sum = self.rows(memory, warp, p.sources[1], parts[1], arena, zero, sum, |x, _| x);
+        let sum = parts[0].add(memory, warp, zero, zero, |x, _| x);
+        let sum = parts[1].add(memory, warp, zero, sum, |x, _| x);
         let means = warp.map(sum, |sum| sum / count);
         let square = |x: f32, mean: f32| (x - mean) * (x - mean);
-        let squares = self.rows(memory, warp, p.sources[0], parts[0], arena, means, zero, square);
-        let squares = self.rows(memory, warp, p.sources[1], parts[1], arena, means, squares, square);
+        let squares = parts[0].add(memory, warp, means, zero, square);
+        let squares = parts[1].add(memory, warp, means, squares, square);
         let moments = warp.zip(means, squares, |mean, squares| (mean, squares / count));
         warp.with(moments, |lane, (mean, variance)| {
             let inverse = inverse_deviation(&op, variance);
             p.set_maps(memory, &op, arena, [group, lane], |_, gamma, beta| channel_map(mean, inverse, gamma, beta));
         });
-    }
-}
-
-impl FloatKernel {
-    /// Adds `f` of a group's part of a source and of the mean to a total.
-    #[inline(always)]
-    fn rows<M: Memory, W: Warp>(
-        &self,
-        memory: M,
-        warp: W,
-        tensor: Place,
-        part: Part,
-        arena: usize,
-        means: W::Each<f32>,
-        total: W::Each<f32>,
-        f: impl Fn(f32, f32) -> f32,
-    ) -> W::Each<f32> {
-        let mut total = total;
-        if part.len == 0 {
-            return total;
-        }
-        let lanes = warp.each(|lane| lane);
-        let mut first = 0;
-        while first < tensor.rows {
-            let sums = warp.zip(lanes, means, |lane, mean| {
-                let mut row_sum = 0f32;
-                if first + lane < tensor.rows {
-                    for column in 0..tensor.columns {
-                        let pixel = ((first + lane) * tensor.columns + column) * tensor.channels + part.start;
-                        let mut sum = 0f32;
-                        for channel in 0..part.len {
-                            sum += f(tensor.float(memory, arena, pixel + channel), mean);
-                        }
-                        row_sum += sum;
-                    }
-                }
-                row_sum
-            });
-            for row in 0..(tensor.rows - first).min(LANES as u32) {
-                total = warp.zip(total, warp.broadcast(sums, row), |total, sum| total + sum);
-            }
-            first += LANES as u32;
-        }
-        total
     }
 }

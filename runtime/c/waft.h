@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Bytes of memory for a context, on any target.
-#define WAFT_CONTEXT_BYTES 512
+// Words of memory for a context, on any target.
+#define WAFT_CONTEXT_WORDS 64
 
 // Class of a request that names none.
 #define WAFT_NO_CLASS -1
@@ -24,7 +24,7 @@ typedef enum waft_status {
   WAFT_STATUS_MORE = 1,
   // An argument is a null pointer.
   WAFT_STATUS_NULL = 2,
-  // The context's memory is too small or not aligned to 8.
+  // The context's memory is not aligned to 8.
   WAFT_STATUS_CONTEXT = 3,
   // Not a model file, of another version, or truncated.
   WAFT_STATUS_MODEL_FORMAT = 4,
@@ -92,6 +92,12 @@ typedef struct waft_info {
   // Channels of the condition that it reads beside the sample, as high and wide as the picture; 0 if it reads none.
   size_t condition_channels;
 } waft_info;
+
+// Memory for a context: static, on a stack that outlives it, or allocated.
+typedef struct waft_memory {
+  // Of waft.
+  uint64_t words[WAFT_CONTEXT_WORDS];
+} waft_memory;
 
 // Reads streamed weights: copies at most `len` bytes, from `offset` of the weights' file on, to `into` and answers how many;
 // fewer or none if they have not arrived yet, in which case the next `waft_step` asks for the rest; or a negative number if
@@ -161,24 +167,20 @@ typedef struct waft_image {
 extern "C" {
 #endif // __cplusplus
 
-// What a status means, in English; never null.
-const char *waft_strerror(uint32_t status);
-
 // Checks a model file and tells what it needs.
 //
 // # Safety
 // `model` points to `model_len` readable bytes, `info` to one writable value; null is answered with a status.
 enum waft_status waft_inspect(const uint8_t *model, size_t model_len, struct waft_info *info);
 
-// Checks a model file completely and opens a context in `memory`: `WAFT_CONTEXT_BYTES`, aligned to 8. The model and the
-// arena stay in use until the context is; memory, model and arena must not overlap. `context` is null after a failure.
+// Checks a model file completely and opens a context in `memory`. The model and the arena stay in use until the context is;
+// memory, model and arena must not overlap. `context` is null after a failure.
 // There is nothing to close: a context ends when its memory is used for something else.
 //
 // # Safety
 // The three blocks are valid for as long as the context is used, and only the context uses `memory` and `arena`. Not from
 // inside a function that waft calls, for the same memory.
-enum waft_status waft_open(void *memory,
-                           size_t memory_len,
+enum waft_status waft_open(struct waft_memory *memory,
                            const uint8_t *model,
                            size_t model_len,
                            uint8_t *arena,

@@ -95,6 +95,7 @@ mod model;
 pub mod noise;
 mod ops;
 mod precision;
+mod role;
 mod sampler;
 mod session;
 #[cfg(feature = "ed25519")]
@@ -109,6 +110,7 @@ pub use format::Precision;
 pub use model::Aligned;
 pub use model::Model;
 pub use noise::Noise;
+pub use role::Role;
 pub use sampler::Guidance;
 pub use session::{Image, Original, Prediction, Progress, Request, Run, Samples, SamplesMut, Session};
 pub use weights::WeightSource;

@@ -34,7 +34,7 @@ static void expect(const char *what, waft_status found, waft_status expected) {
   failures++;
 }
 
-static _Alignas(8) unsigned char memory[WAFT_CONTEXT_BYTES];
+static waft_memory memory;
 static unsigned char *arena;
 static size_t arena_len;
 
@@ -94,36 +94,35 @@ static void expect_closed(const char *what, waft_status found, waft_context *con
   if (context) fprintf(stderr, "%s: the context is not null\n", what), failures++;
 }
 
-#define OPEN(MEMORY, MEMORY_LEN, MODEL, MODEL_LEN, ARENA, ARENA_LEN, EXPECTED)                                        \
+#define OPEN(MEMORY, MODEL, MODEL_LEN, ARENA, ARENA_LEN, EXPECTED)                                                    \
   do {                                                                                                               \
-    waft_context *out = (waft_context *)memory;                                                                      \
-    waft_status found = waft_open(MEMORY, MEMORY_LEN, MODEL, MODEL_LEN, ARENA, ARENA_LEN, &out);                     \
+    waft_context *out = (waft_context *)&memory;                                                                     \
+    waft_status found = waft_open((waft_memory *)(MEMORY), MODEL, MODEL_LEN, ARENA, ARENA_LEN, &out);                \
     expect_closed(#MEMORY ", " #MODEL ", " #MODEL_LEN ", " #ARENA ", " #ARENA_LEN, found, out, EXPECTED);            \
   } while (0)
 
 static void refuses_misuse(File model) {
   unsigned char *data = model.data;
-  OPEN(0, sizeof memory, data, model.len, arena, arena_len, WAFT_STATUS_NULL);
-  OPEN(memory, 8, data, model.len, arena, arena_len, WAFT_STATUS_CONTEXT);
-  OPEN(memory + 1, sizeof memory - 1, data, model.len, arena, arena_len, WAFT_STATUS_CONTEXT);
-  OPEN(memory, sizeof memory, data, 100, arena, arena_len, WAFT_STATUS_MODEL_FORMAT);
-  OPEN(memory, sizeof memory, data, model.len, arena, 16, WAFT_STATUS_ARENA_TOO_SMALL);
-  OPEN(memory, sizeof memory, data, model.len, arena + 8, arena_len, WAFT_STATUS_ARENA_MISALIGNED);
-  OPEN(arena, arena_len, data, model.len, arena, arena_len, WAFT_STATUS_OVERLAP);
-  OPEN(arena + arena_len - 8, WAFT_CONTEXT_BYTES, data, model.len, arena, arena_len, WAFT_STATUS_OVERLAP);
-  OPEN(data + 16, WAFT_CONTEXT_BYTES, data, model.len, arena, arena_len, WAFT_STATUS_OVERLAP);
-  OPEN(memory, sizeof memory, data, model.len, data, arena_len, WAFT_STATUS_OVERLAP);
+  OPEN(0, data, model.len, arena, arena_len, WAFT_STATUS_NULL);
+  OPEN((unsigned char *)&memory + 1, data, model.len, arena, arena_len, WAFT_STATUS_CONTEXT);
+  OPEN(&memory, data, 100, arena, arena_len, WAFT_STATUS_MODEL_FORMAT);
+  OPEN(&memory, data, model.len, arena, 16, WAFT_STATUS_ARENA_TOO_SMALL);
+  OPEN(&memory, data, model.len, arena + 8, arena_len, WAFT_STATUS_ARENA_MISALIGNED);
+  OPEN(arena, data, model.len, arena, arena_len, WAFT_STATUS_OVERLAP);
+  OPEN(arena + arena_len - 8, data, model.len, arena, arena_len, WAFT_STATUS_OVERLAP);
+  OPEN(data + 16, data, model.len, arena, arena_len, WAFT_STATUS_OVERLAP);
+  OPEN(&memory, data, model.len, data, arena_len, WAFT_STATUS_OVERLAP);
   data[model.len - 1] ^= 1;
-  OPEN(memory, sizeof memory, data, model.len, arena, arena_len, WAFT_STATUS_MODEL_DAMAGED);
+  OPEN(&memory, data, model.len, arena, arena_len, WAFT_STATUS_MODEL_DAMAGED);
   data[model.len - 1] ^= 1;
   expect("out in the arena",
-         waft_open(memory, sizeof memory, data, model.len, arena, arena_len, (waft_context **)(void *)arena),
+         waft_open(&memory, data, model.len, arena, arena_len, (waft_context **)(void *)arena),
          WAFT_STATUS_OVERLAP);
 
   waft_context *context;
   waft_image image;
   waft_request request = waft_default_request();
-  expect("open", waft_open(memory, sizeof memory, data, model.len, arena, arena_len, &context), WAFT_STATUS_OK);
+  expect("open", waft_open(&memory, data, model.len, arena, arena_len, &context), WAFT_STATUS_OK);
   expect("step at rest", waft_step(context, 0), WAFT_STATUS_IDLE);
   expect("image at rest", waft_get_image(context, &image), WAFT_STATUS_IDLE);
   expect("no context", waft_step(0, 0), WAFT_STATUS_NULL);
@@ -143,7 +142,7 @@ static void refuses_misuse(File model) {
   request.original_len = 0;
   expect("begin", waft_begin(context, &request), WAFT_STATUS_OK);
   expect("progress in the arena", waft_step(context, (waft_progress *)(void *)arena), WAFT_STATUS_OVERLAP);
-  expect("progress in the context", waft_step(context, (waft_progress *)(void *)(memory + 64)), WAFT_STATUS_OVERLAP);
+  expect("progress in the context", waft_step(context, (waft_progress *)(void *)(memory.words + 8)), WAFT_STATUS_OVERLAP);
   expect("image in the arena", waft_get_image(context, (waft_image *)(void *)(arena + 16)), WAFT_STATUS_OVERLAP);
   expect("image too early", waft_get_image(context, &image), WAFT_STATUS_INCOMPLETE);
   expect("cancel", waft_cancel(context), WAFT_STATUS_OK);
@@ -176,7 +175,7 @@ int main(int argc, char **argv) {
   request.seed = 5;
   Slow slow = {{0, 0}, 0, 1000};
   if (argc == 2) refuses_misuse(model);
-  expect("open", waft_open(memory, sizeof memory, model.data, model.len, arena, arena_len, &context), WAFT_STATUS_OK);
+  expect("open", waft_open(&memory, model.data, model.len, arena, arena_len, &context), WAFT_STATUS_OK);
   if (failures) return 1;
   if (argc > 2) {
     slow.file = read_file(argv[2]);

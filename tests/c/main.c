@@ -12,7 +12,7 @@ __asm__(".section .rodata.model, \"a\"\n"
         ".previous\n");
 extern const uint8_t model[], model_end[];
 
-static _Alignas(8) unsigned char memory[WAFT_CONTEXT_BYTES];
+static waft_memory memory;
 static _Alignas(16) uint8_t arena[ARENA_BYTES];
 
 static const char *find(const char *line, const char *key) {
@@ -50,11 +50,12 @@ static int refuses_misuse(waft_context *context, size_t model_len) {
   waft_image image;
   waft_request request = waft_default_request();
   request.class_ = 99;
-  return waft_open(0, 0, model, model_len, arena, sizeof arena, &other) == WAFT_STATUS_NULL &&
-         waft_open(memory, 8, model, model_len, arena, sizeof arena, &other) == WAFT_STATUS_CONTEXT &&
-         waft_open(memory, sizeof memory, model, 100, arena, sizeof arena, &other) == WAFT_STATUS_MODEL_FORMAT &&
-         waft_open(memory, sizeof memory, model, model_len, arena, 16, &other) == WAFT_STATUS_ARENA_TOO_SMALL &&
-         waft_open(memory, sizeof memory, model, model_len, arena, sizeof arena, &context) == WAFT_STATUS_OK &&
+  waft_memory *misaligned = (waft_memory *)((unsigned char *)&memory + 1);
+  return waft_open(0, model, model_len, arena, sizeof arena, &other) == WAFT_STATUS_NULL &&
+         waft_open(misaligned, model, model_len, arena, sizeof arena, &other) == WAFT_STATUS_CONTEXT &&
+         waft_open(&memory, model, 100, arena, sizeof arena, &other) == WAFT_STATUS_MODEL_FORMAT &&
+         waft_open(&memory, model, model_len, arena, 16, &other) == WAFT_STATUS_ARENA_TOO_SMALL &&
+         waft_open(&memory, model, model_len, arena, sizeof arena, &context) == WAFT_STATUS_OK &&
          waft_step(context, 0) == WAFT_STATUS_IDLE && waft_get_image(context, &image) == WAFT_STATUS_IDLE &&
          waft_begin(context, &request) == WAFT_STATUS_CLASS;
 }
@@ -67,7 +68,7 @@ int main(void) {
   waft_context *context;
   waft_info info;
   if (!check(waft_inspect(model, model_len, &info), "inspect")) return 1;
-  if (!check(waft_open(memory, sizeof memory, model, model_len, arena, sizeof arena, &context), "open")) return 1;
+  if (!check(waft_open(&memory, model, model_len, arena, sizeof arena, &context), "open")) return 1;
   if (!refuses_misuse(context, model_len)) {
     semihosting_print("a misuse was not refused\n");
     return 1;

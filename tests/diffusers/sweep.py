@@ -18,26 +18,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import torch
-from diffusers import (
-    CMStochasticIterativeScheduler,
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EDMEulerScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    HeunDiscreteScheduler,
-    LCMScheduler,
-    UNet2DModel,
-    UniPCMultistepScheduler,
-)
+from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.append(str(ROOT / "tests" / "goldens"))
+
+from schedulers import SCHEDULERS, run
+
 DIGITS = ROOT / "models" / "digits" / "checkpoint"
 CALL_BOUND = 1e-5
 TRAJECTORY_BOUND = 1e-3
@@ -136,21 +126,6 @@ def check_network(binary: Path, config: dict, seed: int, folder: Path) -> float:
     return relative_error(load_file(folder / "out.safetensors")["out"], expected)
 
 
-SCHEDULERS = {
-    "ddim": DDIMScheduler,
-    "ddpm": DDPMScheduler,
-    "dpm-solver++": DPMSolverMultistepScheduler,
-    "unipc": UniPCMultistepScheduler,
-    "euler": EulerDiscreteScheduler,
-    "euler-ancestral": EulerAncestralDiscreteScheduler,
-    "heun": HeunDiscreteScheduler,
-    "lcm": LCMScheduler,
-    "flow-match-euler": FlowMatchEulerDiscreteScheduler,
-    "edm-euler": EDMEulerScheduler,
-    "consistency": CMStochasticIterativeScheduler,
-}
-
-
 def scheduler_config(rng: random.Random, kind: str) -> tuple[str, dict, int, dict]:
     """Fields of a scheduler, a number of steps with a usable list, and what its step takes besides."""
     spaced = kind in ("ddim", "ddpm", "dpm-solver++", "unipc", "euler", "euler-ancestral", "heun")
@@ -241,14 +216,10 @@ def check_scheduler(
         if "no step of the model takes noise" not in str(refusal):
             raise
         waft(binary, "sample", "--model", file, *arguments)
-    sample = latents * getattr(scheduler, "init_noise_sigma", 1.0)
-    module = sys.modules[type(scheduler).__module__]
-    scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
-    for index, t in enumerate(timesteps):
-        output = model(scale(sample, t), t, class_labels=torch.full((2,), label)).sample
-        given = {"variance_noise": noise[index]} if kind in ("ddim", "dpm-solver++") else {}
-        with mock.patch.object(module, "randn_tensor", lambda *_, **__: noise[index], create=True):
-            sample = scheduler.step(output, t, sample, **given, **options).prev_sample.float()
+    def predict(_, scaled: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return model(scaled, t, class_labels=torch.full((2,), label)).sample
+
+    sample = run(scheduler, latents, predict, lambda index: noise[index], options)
     # waft writes pictures, from -1 to 1.
     return relative_error(load_file(out)["sample"], sample.clamp(-1, 1))
 

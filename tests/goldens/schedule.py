@@ -21,34 +21,11 @@ from unittest import mock
 
 import numpy as np
 import torch
-from diffusers import (
-    CMStochasticIterativeScheduler,
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EDMEulerScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    HeunDiscreteScheduler,
-    LCMScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers import DPMSolverMultistepScheduler
+
+from schedulers import SCHEDULERS, run
 
 HERE = Path(__file__).parent
-CLASSES = {
-    "ddim": DDIMScheduler,
-    "ddpm": DDPMScheduler,
-    "dpm-solver++": DPMSolverMultistepScheduler,
-    "unipc": UniPCMultistepScheduler,
-    "euler": EulerDiscreteScheduler,
-    "euler-ancestral": EulerAncestralDiscreteScheduler,
-    "heun": HeunDiscreteScheduler,
-    "lcm": LCMScheduler,
-    "flow-match-euler": FlowMatchEulerDiscreteScheduler,
-    "edm-euler": EDMEulerScheduler,
-    "consistency": CMStochasticIterativeScheduler,
-}
 ELEMENTS = 4
 
 
@@ -80,7 +57,7 @@ def timesteps() -> list[dict]:
 
 def timestep_row(solver: str, config: dict, counts: int, train: int) -> dict:
     """A digest over the lists of all counts, each timestep as the bits of a float32."""
-    scheduler = CLASSES[solver](**config)
+    scheduler = SCHEDULERS[solver](**config)
     digest, refused, spelled = hashlib.sha256(), [], {}
     for n in range(1, counts + 1):
         scheduler.set_timesteps(n)
@@ -122,33 +99,24 @@ def exact_root(x: torch.Tensor) -> torch.Tensor:
     return torch.sqrt(x.double()).to(x.dtype)
 
 
-def trajectory(solver: str, scheduler, options: dict) -> list[list[float]]:
+def trajectory(scheduler, options: dict) -> list[list[float]]:
     """The network's input after each step but the last, then the picture."""
-    module, samples = sys.modules[type(scheduler).__module__], []
-    timesteps = list(scheduler.timesteps)
+    inputs = []
+
+    def predict(index: int, scaled: torch.Tensor, _) -> torch.Tensor:
+        inputs.append(scaled)
+        return numbers(ELEMENTS * (1 + 2 * index))
+
     with in_double(scheduler):
-        sample = 1.5 * numbers(0) * getattr(scheduler, "init_noise_sigma", 1.0)
-        scaled = scale(scheduler, sample, timesteps[0])
-        for index, t in enumerate(timesteps):
-            output, noise = (numbers(ELEMENTS * (1 + 2 * index + i)) for i in (0, 1))
-            given = {"variance_noise": noise} if solver in ("ddim", "dpm-solver++") else {}
-            with mock.patch.object(module, "randn_tensor", lambda *_, **__: noise, create=True):
-                sample = scheduler.step(output, t, sample, **given, **options).prev_sample
-            assert sample.dtype == torch.float64
-            scaled = scale(scheduler, sample, timesteps[index + 1]) if index + 1 < len(timesteps) else sample
-            samples.append([float(f"{value:.12g}") for value in scaled.flatten().tolist()])
-    return samples
-
-
-def scale(scheduler, sample: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    return scheduler.scale_model_input(sample, t) if hasattr(scheduler, "scale_model_input") else sample
+        picture = run(scheduler, 1.5 * numbers(0), predict, lambda index: numbers(ELEMENTS * (2 + 2 * index)), options)
+    return [[float(f"{value:.12g}") for value in sample.flatten().tolist()] for sample in [*inputs[1:], picture]]
 
 
 def case(solver: str, config: dict, steps: int | list[int], options: dict | None = None, text: str | None = None) -> dict:
     row = {"solver": solver, "config": text or json.dumps(config), "steps": steps} | (options or {})
     try:
         with mock.patch.object(torch.Tensor, "sqrt", exact_root):
-            scheduler = CLASSES[solver].from_config(config)
+            scheduler = SCHEDULERS[solver].from_config(config)
         if isinstance(steps, int):
             scheduler.set_timesteps(steps)
         elif isinstance(steps, dict):
@@ -156,7 +124,7 @@ def case(solver: str, config: dict, steps: int | list[int], options: dict | None
         else:
             scheduler.set_timesteps(timesteps=steps)
         row["timesteps"] = scheduler.timesteps.tolist()
-        row["samples"] = trajectory(solver, scheduler, options or {})
+        row["samples"] = trajectory(scheduler, options or {})
         if not np.isfinite(row["samples"]).all():
             row["refused"] = "not finite"
     except Exception as error:
@@ -205,7 +173,7 @@ def random_cases() -> list[dict]:
             if rng.random() < 0.4:
                 config["beta_schedule"] = rng.choice(("sigmoid", "laplace"))
         steps = rng.choice((1, 2, 3, 5, 8, 10, 14, 15, 16, 20))
-        config["_class_name"] = CLASSES[solver].__name__
+        config["_class_name"] = SCHEDULERS[solver].__name__
         rows.append(case(solver, config, steps, options))
     # The file as save_config writes it, which is not quite JSON.
     scheduler = DPMSolverMultistepScheduler(solver_order=3, solver_type="heun")
@@ -285,11 +253,11 @@ def sigma_cases() -> list[dict]:
         if solver == "consistency":
             config["num_train_timesteps"] = rng.choice((40, 40, 151))
             config |= {"clip_denoised": rng.random() < 0.7, "s_noise": rng.choice((1.0, 1.007))}
-        config["_class_name"] = CLASSES[solver].__name__
+        config["_class_name"] = SCHEDULERS[solver].__name__
         rows.append(case(solver, config, rng.choice((1, 2, 3, 4, 5, 8, 10, 14, 15, 16, 20))))
     # Absent fields have the defaults of each class; over 50 steps.
     for solver in kinds[:-1]:
-        rows.append(case(solver, {"_class_name": CLASSES[solver].__name__}, 20 if solver == "consistency" else 50))
+        rows.append(case(solver, {"_class_name": SCHEDULERS[solver].__name__}, 20 if solver == "consistency" else 50))
     for solver in ("euler", "heun", "lcm", "unipc"):
         config = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "timestep_spacing": "trailing"}
         rows.append(case(solver, config | {"clip_sample": False}, 12))
@@ -300,7 +268,7 @@ def list_cases() -> list[dict]:
     rows = []
     for steps in ([999], [999, 749, 499, 249], [980, 611, 400, 20]):
         for solver in ("euler", "heun", "lcm", "flow-match-euler"):
-            rows.append(case(solver, {"_class_name": CLASSES[solver].__name__}, steps))
+            rows.append(case(solver, {"_class_name": SCHEDULERS[solver].__name__}, steps))
     rows.append(case("flow-match-euler", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, [900, 500, 3]))
     for steps in ([0], [17, 0], [38, 22, 10, 5]):
         rows.append(case("consistency", {"_class_name": "CMStochasticIterativeScheduler"}, steps))
@@ -323,7 +291,7 @@ def list_cases() -> list[dict]:
 def null_cases() -> list[dict]:
     rows = []
     for solver in ("ddim", "ddpm", "dpm-solver++"):
-        cls = CLASSES[solver]
+        cls = SCHEDULERS[solver]
         names = [name for name in cls().config if not name.startswith("_")]
         for extra in (
             {"timestep_spacing": "leading"},

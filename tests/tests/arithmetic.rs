@@ -81,6 +81,7 @@ proptest! {
     fn roots(v: u64) {
         let root = u128::from(isqrt(v));
         prop_assert!(root * root <= v.into() && (root + 1) * (root + 1) > v.into());
+        prop_assert_eq!(root, u128::from(v.isqrt()));
     }
 
     #[test]

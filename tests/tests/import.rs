@@ -195,6 +195,21 @@ fn fields_that_are_not_supported_are_named_with_their_value() {
 }
 
 #[test]
+fn every_block_is_in_a_checkpoint_of_diffusers() {
+    let folders = std::fs::read_dir(golden("")).expect("goldens").map(|entry| entry.expect("readable").path());
+    let configs: String = folders.filter_map(|path| std::fs::read_to_string(path.join("config.json")).ok()).collect();
+    for field in ["down_block_types", "up_block_types"] {
+        let refusal = Draft::of("heads").with(&json!({ field: ["Block", "Block"] })).refusal();
+        let (_, supported) = refusal.split_once("supported: ").expect(&refusal);
+        let names: Vec<&str> = supported.split(", ").map(str::trim).collect();
+        assert!(names.len() >= 3, "{refusal}");
+        for name in names {
+            assert!(configs.contains(&format!("\"{name}\"")), "tests/goldens/make.py makes no checkpoint with {name}");
+        }
+    }
+}
+
+#[test]
 fn tensors_that_do_not_fit_are_named_with_both_shapes() {
     let key = "mid_block.resnets.0.conv1.weight".to_string();
     let mut draft = Draft::of("heads");

@@ -209,6 +209,16 @@ macro_rules! precision_suite {
     };
 }
 
+#[test]
+fn the_suite_has_every_operation() {
+    let export = exported(&digits(), &options(Precision::F32, ResidualWidth::Auto));
+    let model = model(&export.bytes);
+    let kinds: Vec<u8> = (0..model.ops()).map(|index| model.op(index).expect("exists").bytes()[0]).collect();
+    for kind in format::OpKind::ALL {
+        assert!(kinds.contains(&kind.code()), "digits has no {kind:?}: let another model of this suite have it");
+    }
+}
+
 precision_suite!(f32, Precision::F32);
 precision_suite!(f16, Precision::F16);
 precision_suite!(i8, Precision::I8);

@@ -21,7 +21,7 @@ fn rows<'v>(value: &'v Value, name: &str) -> &'v [Value] {
 
 fn solver(row: &Value) -> Solver {
     let name = row["solver"].as_str().expect("text");
-    match Solver::ALL.into_iter().find(|solver| solver.name() == name).expect("a solver") {
+    match Solver::ALL.iter().copied().find(|solver| solver.name() == name).expect("a solver") {
         Solver::Ddim(_) => Solver::Ddim(Ddim {
             eta: row["eta"].as_f64().unwrap_or(0.0),
             use_clipped_model_output: row["use_clipped_model_output"] == true,
@@ -143,6 +143,16 @@ fn every_solver_steps_as_diffusers_does() {
     }
     assert_eq!(longest, 2, "the third order looks back on two samples");
     assert!(refused > 0, "some have no finite samples");
+}
+
+#[test]
+fn every_solver_has_steps_of_diffusers() {
+    let goldens = goldens("schedule_steps.json");
+    let rows: Vec<&Value> = ["random", "sigma"].iter().flat_map(|name| rows(&goldens, name)).collect();
+    for solver in Solver::ALL {
+        let is_held = rows.iter().any(|row| row["solver"] == solver.name() && row.get("refused").is_none());
+        assert!(is_held, "tests/goldens/schedule.py has no steps of {}", solver.name());
+    }
 }
 
 #[test]
@@ -350,7 +360,7 @@ fn a_checkpoint_is_sampled_with_the_solver_that_it_was_saved_with() {
     assert_eq!(of("DDIMScheduler"), Some(Solver::Ddim(Ddim::default())));
     assert_eq!(of("DDPMScheduler"), Some(Solver::Ddpm));
     assert_eq!(of("DPMSolverMultistepScheduler"), Some(Solver::DpmSolver));
-    for solver in Solver::ALL {
+    for &solver in Solver::ALL {
         assert_eq!(of(solver.class_name()), Some(solver));
     }
     assert_eq!(of("PNDMScheduler"), None);

@@ -5,6 +5,9 @@ use anyhow::{Context, bail};
 use crate::args::write_whole;
 use crate::repository::root;
 
+/// The interface's files in the order of the header.
+const SOURCES: [&str; 6] = ["info.rs", "context.rs", "weights.rs", "request.rs", "run.rs", "status.rs"];
+
 /// Writes runtime/c/waft.h.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -18,13 +21,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let folder = root().join("runtime").join("c");
     let path = folder.join("waft.h");
     let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(anyhow::Error::msg)?;
-    let bindings = cbindgen::Builder::new()
-        .with_config(config)
-        .with_src(folder.join("src").join("status.rs"))
-        .with_src(folder.join("src").join("weights.rs"))
-        .with_src(folder.join("src").join("lib.rs"))
-        .generate()
-        .context("runtime/c/src")?;
+    let builder = SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |builder, name| {
+        builder.with_src(folder.join("src").join(name))
+    });
+    let bindings = builder.generate().context("runtime/c/src")?;
     let mut text = vec![];
     bindings.write(&mut text);
     if !args.check {

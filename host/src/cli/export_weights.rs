@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
+use clap::builder::PossibleValue;
 
 use super::args::{Bar, CheckpointArgs, Precision, guidance};
 use super::output::{self, print_json, write_files};
 use super::print_notes;
 use crate::cost::chips;
 use crate::export::{ExportOptions, ExportReport, Ranges, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
-use crate::schedule::{Ddim, Solver};
+use crate::schedule::Solver;
 use crate::text::visible;
 
 /// Turns a diffusers checkpoint into a .waft file.
@@ -39,7 +40,7 @@ pub struct Args {
     /// Sampler [default: that of the checkpoint's scheduler_config.json]. Another takes over its noise levels, where both
     /// follow from betas.
     #[arg(long, value_enum)]
-    scheduler: Option<Scheduler>,
+    scheduler: Option<Solver>,
     /// Noise of DDIM, 0 to 1: 0 is deterministic, 1 has DDPM's variance.
     #[arg(long, value_name = "ETA", default_value_t = 0.0)]
     eta: f64,
@@ -206,49 +207,13 @@ enum ShortcutsArg {
     Split,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Scheduler {
-    /// DDIM (Song et al., 2020).
-    Ddim,
-    /// Ancestral sampling (Ho et al., 2020): noise in every step.
-    Ddpm,
-    /// DPM-Solver++, multistep (Lu et al., 2022): looks back on up to two steps, for which the arena has room.
-    #[value(name = "dpm-solver++")]
-    DpmSolver,
-    /// UniPC of orders 1 and 2 (Zhao et al., 2023): looks back on two steps.
-    #[value(name = "unipc")]
-    UniPc,
-    /// Euler's method in the noise level (Karras et al., 2022).
-    Euler,
-    /// The same with noise in every step.
-    EulerAncestral,
-    /// Heun's method in the noise level (Karras et al., 2022): N steps take 2N - 1 network calls.
-    Heun,
-    /// Latent consistency models (Luo et al., 2023): noise in every step.
-    Lcm,
-    /// Euler's method for flow matching (Esser et al., 2024).
-    FlowMatchEuler,
-    /// Euler's method with the preconditioning of EDM (Karras et al., 2022).
-    EdmEuler,
-    /// Consistency models (Song et al., 2023): noise in every step.
-    Consistency,
-}
+impl clap::ValueEnum for Solver {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
 
-impl From<Scheduler> for Solver {
-    fn from(scheduler: Scheduler) -> Self {
-        match scheduler {
-            Scheduler::Ddim => Self::Ddim(Ddim::default()),
-            Scheduler::Ddpm => Self::Ddpm,
-            Scheduler::DpmSolver => Self::DpmSolver,
-            Scheduler::UniPc => Self::UniPc,
-            Scheduler::Euler => Self::Euler,
-            Scheduler::EulerAncestral => Self::EulerAncestral,
-            Scheduler::Heun => Self::Heun,
-            Scheduler::Lcm => Self::Lcm,
-            Scheduler::FlowMatchEuler => Self::FlowMatchEuler,
-            Scheduler::EdmEuler => Self::EdmEuler,
-            Scheduler::Consistency => Self::Consistency,
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(self.summary()))
     }
 }
 
@@ -293,7 +258,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         steps: args.steps.clone(),
         timesteps: args.timesteps.iter().map(|list| list.0.clone()).collect(),
         sigmas: args.sigmas.iter().map(|list| list.0.clone()).collect(),
-        solver: args.scheduler.map(Solver::from),
+        solver: args.scheduler,
         eta: args.eta,
         guidance: args.guidance,
         use_clipped_model_output: args.use_clipped_model_output,

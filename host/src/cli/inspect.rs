@@ -64,11 +64,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             "unconditional_class": model.unconditional_class(),
             "timesteps": lists,
             "chips": chips::costs(&model),
-            "ops": ops.iter().map(|(text, op)| json!({ "op": kind(op), "description": text })).collect::<Vec<_>>(),
+            "ops": ops.iter().map(|(text, op)| json!({ "op": op.name(), "description": text })).collect::<Vec<_>>(),
             "tensors": memory.iter().map(|m| json!({
                 "offset": m.tensor.offset, "bytes": m.tensor.bytes, "first": m.tensor.first, "last": m.tensor.last,
                 "shape": [m.tensor.rows, m.tensor.columns, m.tensor.channels],
-                "element": format!("{:?}", m.tensor.element()).to_lowercase(), "role": m.role,
+                "element": format!("{:?}", m.tensor.element()).to_lowercase(), "role": m.role.name(),
             })).collect::<Vec<_>>(),
         }));
     }
@@ -95,16 +95,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         writeln!(text, "{index:>4}  {description}")?;
     }
     output::print(&text)
-}
-
-fn kind(op: &Op) -> &'static str {
-    match op {
-        Op::Conv2d(_) => "conv2d",
-        Op::GroupNorm(_) => "group_norm",
-        Op::Attention(_) => "attention",
-        Op::Embed(_) => "embed",
-        Op::Linear(_) => "linear",
-    }
 }
 
 fn describe(model: &Model<'_>, op: &Op) -> String {

@@ -154,5 +154,5 @@ pub enum ExportError {
 }
 
 fn names() -> String {
-    Solver::ALL.map(|solver| solver.name()).join(", ")
+    Solver::ALL.iter().map(Solver::name).collect::<Vec<_>>().join(", ")
 }

@@ -224,11 +224,7 @@ pub fn ops(
 fn name(model: &Model<'_>, index: u16, op: &Op, output: &Tensor) -> String {
     let kind = match op {
         Op::Conv2d(op) if op.layout() == WeightLayout::Groups4 => "conv2d_i4",
-        Op::Conv2d(_) => "conv2d",
-        Op::GroupNorm(_) => "group_norm",
-        Op::Attention(_) => "attention",
-        Op::Embed(_) => "embed",
-        Op::Linear(_) => "linear",
+        _ => op.name(),
     };
     let Tensor { rows, columns, channels, .. } = output;
     format!("{} {index:03} {kind} {rows}x{columns}x{channels}", precision_name(model.precision()))

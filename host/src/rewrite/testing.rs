@@ -1,29 +1,16 @@
 //! Small graphs for the tests of the rules.
 
-use crate::graph::{Activation, Conv2d, Graph, GroupNorm, Linear, Op, Projection, Shape, TensorId, TimeEmbedding};
+use crate::graph::{Conv2d, Graph, GroupNorm, Linear, Op, Projection, Shape, TimeEmbedding};
 use crate::network::{self, Network};
 
 /// A graph of one square input, without nodes. Its conditioning vector has two elements.
 pub(crate) fn graph(side: usize, channels: usize) -> Graph {
-    let mut graph = Graph {
-        tensors: vec![],
-        nodes: vec![],
-        input: TensorId(0),
-        condition: None,
-        output: TensorId(0),
-        time: TimeEmbedding {
-            projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
-            linear_1: linear(2, 2),
-            linear_2: linear(2, 2),
-        },
-        activation: Activation::Silu,
-        classes: None,
-        over_timestep: false,
-        dropped_outputs: 0,
-        params: 0,
+    let time = TimeEmbedding {
+        projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
+        linear_1: linear(2, 2),
+        linear_2: linear(2, 2),
     };
-    graph.tensor("sample", Shape::new(side, side, channels));
-    graph
+    Graph::new(Shape::new(side, side, channels), time)
 }
 
 /// A dense layer whose weights are 1 and whose biases are 2.

@@ -6,33 +6,72 @@ use super::{
     Ddim, ScheduleError, SchedulerConfig, Step, consistency, ddpm, dpm_solver, edm, flow_match, heun, lcm, unipc,
 };
 
-/// What turns a configuration into steps. Each is a file of its own beside this one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Solver {
-    /// DDIM (Song et al., 2020, arXiv:2010.02502), as diffusers' `DDIMScheduler`.
-    Ddim(Ddim),
-    /// Ancestral sampling (Ho et al., 2020, arXiv:2006.11239), as diffusers' `DDPMScheduler`.
-    Ddpm,
-    /// DPM-Solver++ (Lu et al., 2022, arXiv:2211.01095), as diffusers' `DPMSolverMultistepScheduler`.
-    DpmSolver,
-    /// UniPC (Zhao et al., 2023, arXiv:2302.04867), as diffusers' `UniPCMultistepScheduler`.
-    UniPc,
-    /// Euler's method in the noise level (Karras et al., 2022, arXiv:2206.00364), as diffusers' `EulerDiscreteScheduler`.
-    Euler,
-    /// Its ancestral form, as diffusers' `EulerAncestralDiscreteScheduler`.
-    EulerAncestral,
-    /// Heun's method in the noise level (Karras et al., 2022), as diffusers' `HeunDiscreteScheduler`: `n` steps take
-    /// 2n − 1 network calls, each a [`Step`].
-    Heun,
-    /// Latent consistency models (Luo et al., 2023, arXiv:2310.04378), as diffusers' `LCMScheduler`.
-    Lcm,
-    /// Euler's method for flow matching (Esser et al., 2024, arXiv:2403.03206), as diffusers'
-    /// `FlowMatchEulerDiscreteScheduler`.
-    FlowMatchEuler,
-    /// Euler's method with the preconditioning of EDM (Karras et al., 2022), as diffusers' `EDMEulerScheduler`.
-    EdmEuler,
-    /// Consistency models (Song et al., 2023, arXiv:2303.01469), as diffusers' `CMStochasticIterativeScheduler`.
-    Consistency,
+/// Declares the solvers, each with its name in commands, its class in diffusers, and what it is, in a line.
+macro_rules! solvers {
+    ($($(#[$doc:meta])* $solver:ident $(($options:ty) = $default:expr)?, $name:literal, $class:literal, $summary:literal;)*) => {
+        /// What turns a configuration into steps. Each is a file of its own beside this one.
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub enum Solver {
+            $($(#[$doc])* $solver $(($options))?,)*
+        }
+
+        impl Solver {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$solver $(($default))?),*];
+
+            /// Its name in commands.
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$solver { .. } => $name,)*
+                }
+            }
+
+            /// The class in diffusers.
+            pub const fn class_name(&self) -> &'static str {
+                match self {
+                    $(Self::$solver { .. } => $class,)*
+                }
+            }
+
+            /// What it is, in a line.
+            pub const fn summary(&self) -> &'static str {
+                match self {
+                    $(Self::$solver { .. } => $summary,)*
+                }
+            }
+        }
+    };
+}
+
+solvers! {
+    /// DDIM (Song et al., 2020, arXiv:2010.02502).
+    Ddim(Ddim) = Ddim { eta: 0.0, use_clipped_model_output: false },
+        "ddim", "DDIMScheduler", "DDIM (Song et al., 2020)";
+    /// Ancestral sampling (Ho et al., 2020, arXiv:2006.11239).
+    Ddpm, "ddpm", "DDPMScheduler", "Ancestral sampling (Ho et al., 2020): noise in every step";
+    /// DPM-Solver++ (Lu et al., 2022, arXiv:2211.01095).
+    DpmSolver, "dpm-solver++", "DPMSolverMultistepScheduler",
+        "DPM-Solver++, multistep (Lu et al., 2022): looks back on up to two steps, for which the arena has room";
+    /// UniPC (Zhao et al., 2023, arXiv:2302.04867).
+    UniPc, "unipc", "UniPCMultistepScheduler",
+        "UniPC of orders 1 and 2 (Zhao et al., 2023): looks back on two steps";
+    /// Euler's method in the noise level (Karras et al., 2022, arXiv:2206.00364).
+    Euler, "euler", "EulerDiscreteScheduler", "Euler's method in the noise level (Karras et al., 2022)";
+    /// Its ancestral form.
+    EulerAncestral, "euler-ancestral", "EulerAncestralDiscreteScheduler", "The same with noise in every step";
+    /// Heun's method in the noise level (Karras et al., 2022): `n` steps take 2n − 1 network calls, each a [`Step`].
+    Heun, "heun", "HeunDiscreteScheduler",
+        "Heun's method in the noise level (Karras et al., 2022): N steps take 2N - 1 network calls";
+    /// Latent consistency models (Luo et al., 2023, arXiv:2310.04378).
+    Lcm, "lcm", "LCMScheduler", "Latent consistency models (Luo et al., 2023): noise in every step";
+    /// Euler's method for flow matching (Esser et al., 2024, arXiv:2403.03206).
+    FlowMatchEuler, "flow-match-euler", "FlowMatchEulerDiscreteScheduler",
+        "Euler's method for flow matching (Esser et al., 2024)";
+    /// Euler's method with the preconditioning of EDM (Karras et al., 2022).
+    EdmEuler, "edm-euler", "EDMEulerScheduler", "Euler's method with the preconditioning of EDM (Karras et al., 2022)";
+    /// Consistency models (Song et al., 2023, arXiv:2303.01469).
+    Consistency, "consistency", "CMStochasticIterativeScheduler",
+        "Consistency models (Song et al., 2023): noise in every step";
 }
 
 /// What a list of steps is made from.
@@ -69,55 +108,6 @@ impl Family {
 }
 
 impl Solver {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::Ddim(Ddim { eta: 0.0, use_clipped_model_output: false }),
-        Self::Ddpm,
-        Self::DpmSolver,
-        Self::UniPc,
-        Self::Euler,
-        Self::EulerAncestral,
-        Self::Heun,
-        Self::Lcm,
-        Self::FlowMatchEuler,
-        Self::EdmEuler,
-        Self::Consistency,
-    ];
-
-    /// Its name in commands.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Ddim(_) => "ddim",
-            Self::Ddpm => "ddpm",
-            Self::DpmSolver => "dpm-solver++",
-            Self::UniPc => "unipc",
-            Self::Euler => "euler",
-            Self::EulerAncestral => "euler-ancestral",
-            Self::Heun => "heun",
-            Self::Lcm => "lcm",
-            Self::FlowMatchEuler => "flow-match-euler",
-            Self::EdmEuler => "edm-euler",
-            Self::Consistency => "consistency",
-        }
-    }
-
-    /// The class in diffusers.
-    pub const fn class_name(&self) -> &'static str {
-        match self {
-            Self::Ddim(_) => "DDIMScheduler",
-            Self::Ddpm => "DDPMScheduler",
-            Self::DpmSolver => "DPMSolverMultistepScheduler",
-            Self::UniPc => "UniPCMultistepScheduler",
-            Self::Euler => "EulerDiscreteScheduler",
-            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
-            Self::Heun => "HeunDiscreteScheduler",
-            Self::Lcm => "LCMScheduler",
-            Self::FlowMatchEuler => "FlowMatchEulerDiscreteScheduler",
-            Self::EdmEuler => "EDMEulerScheduler",
-            Self::Consistency => "CMStochasticIterativeScheduler",
-        }
-    }
-
     /// The solver of the scheduler that a checkpoint was saved with, if there is one. Solvers whose noise levels follow from
     /// β take over configurations of each other.
     pub fn of(config: &SchedulerConfig) -> Option<Self> {
@@ -126,7 +116,7 @@ impl Solver {
             "DDPMParallelScheduler" => "DDPMScheduler",
             other => other,
         };
-        Self::ALL.into_iter().find(|solver| solver.class_name() == class_name)
+        Self::ALL.iter().copied().find(|solver| solver.class_name() == class_name)
     }
 
     /// Fields that it reads of those that change noise levels or timesteps and that not every solver has.

@@ -14,7 +14,7 @@ pub enum WaftStatus {
     More = 1,
     /// An argument is a null pointer.
     Null = 2,
-    /// The context's memory is too small or not aligned to 8.
+    /// The context's memory is not aligned to 8.
     Context = 3,
     /// Not a model file, of another version, or truncated.
     ModelFormat = 4,
@@ -103,7 +103,7 @@ pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
         c"done",
         c"there is more to do",
         c"an argument is a null pointer",
-        c"the context's memory is too small or not aligned to 8",
+        c"the context's memory is not aligned to 8",
         c"not a model file of this version, or truncated",
         c"the model file is damaged; copy it again",
         c"the model does not start at a multiple of 4",

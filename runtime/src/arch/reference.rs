@@ -93,7 +93,7 @@ pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXEL
     unfold(patches, tap, runs, |[a, b, c, d]| [a, c, b, d]);
 }
 
-/// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for as many output channels as there are sums, modulo
+/// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for each output channel that has a sum and weights, modulo
 /// 2³². Patches hold the activations; each channel has as many weights as there are taps, `stride` after those of the one
 /// before.
 #[cfg(feature = "i8")]

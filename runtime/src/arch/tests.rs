@@ -152,24 +152,27 @@ mod cases {
 
     pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize, usize)) {
         // Weights between those of two channels, as where a row of the kernel lies in the padding.
-        let behind = [0, 1, patches::GROUP, 3 * patches::GROUP];
-        for (taps, behind) in LENGTHS.flat_map(|taps| behind.map(|behind| (taps, behind))) {
+        let all = [0, 1, patches::GROUP, 3 * patches::GROUP];
+        let behind = if cfg!(miri) { &all[..2] } else { &all };
+        for (taps, &behind) in LENGTHS.flat_map(|taps| behind.iter().map(move |behind| (taps, behind))) {
             let stride = taps + behind;
             for fill in 0..FILLS {
                 let pixels: [Vec<i16>; PIXELS] = core::array::from_fn(|p| i16s(taps, fill, p as u32));
                 let mut unfolded = std::vec![[[0; patches::GROUP]; PIXELS]; taps.div_ceil(patches::GROUP)];
                 super::super::reference::unfold_i16(&mut unfolded, 0, core::array::from_fn(|p| pixels[p].as_slice()));
                 // Rows of odd lengths lie at odd addresses.
-                for channels in 1..9 {
+                for channels in (1..9).step_by(if cfg!(miri) { 3 } else { 1 }) {
                     // Behind the last channel's there need not be any.
                     let weights = i8s(channels * stride - behind, fill, 9);
                     let row = |c: usize| &weights[c * stride..][..taps];
                     let expected: Vec<[i32; PIXELS]> =
                         (0..channels).map(|c| core::array::from_fn(|p| wrapped(0, &pixels[p], row(c)))).collect();
-                    let mut sums = std::vec![[77; PIXELS]; channels];
-                    kernel(&mut sums, &unfolded, &weights, taps, stride);
-                    if taps > 0 {
-                        assert_eq!(sums, expected, "{channels} channels of {taps} taps, {behind} behind, fill {fill}");
+                    // There may be sums of channels that do not exist.
+                    for room in [channels, 9] {
+                        let mut sums = std::vec![[77; PIXELS]; room];
+                        kernel(&mut sums, &unfolded, &weights, taps, stride);
+                        let what = std::format!("{channels} channels of {taps} taps, {behind} behind, fill {fill}");
+                        assert!(taps == 0 || sums[..channels] == expected, "{what}: {room} sums are {sums:?}");
                     }
                 }
             }

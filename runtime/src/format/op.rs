@@ -65,6 +65,17 @@ impl Op {
         }
     }
 
+    /// Its name in reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Op::Conv2d(_) => "conv2d",
+            Op::GroupNorm(_) => "group_norm",
+            Op::Attention(_) => "attention",
+            Op::Embed(_) => "embed",
+            Op::Linear(_) => "linear",
+        }
+    }
+
     /// The tensor it writes as its result.
     pub const fn output(&self) -> u16 {
         match self {

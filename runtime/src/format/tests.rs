@@ -53,6 +53,8 @@ fn operations_are_read_by_their_kind() {
         bytes[0] = kind.code();
         let op = Op::read(&bytes, 0).expect("a kind");
         assert_eq!(op.bytes(), bytes, "{kind:?}");
+        let title = std::format!("\n# Operation: {}, ", op.name().replace('_', " "));
+        assert!(tables().contains(&title), "the documentation has no table of {kind:?}");
     }
     assert_eq!(Op::read(&[OpKind::ALL.len() as u8; OP_BYTES], 0), None);
 }
@@ -89,10 +91,10 @@ fn tables() -> String {
     let mut text = String::from("<!-- Made from the records: `WAFT_WRITE_TABLES=1 cargo test -p waft tables` -->\n");
     table::<Header>(&mut text, "Header");
     table::<Tensor>(&mut text, "Tensor");
-    table::<Conv2d>(&mut text, "Operation: convolution");
-    table::<GroupNorm>(&mut text, "Operation: group normalization");
+    table::<Conv2d>(&mut text, "Operation: conv2d");
+    table::<GroupNorm>(&mut text, "Operation: group norm");
     table::<Attention>(&mut text, "Operation: attention");
-    table::<Embed>(&mut text, "Operation: conditioning vector");
+    table::<Embed>(&mut text, "Operation: embed");
     table::<Linear>(&mut text, "Operation: linear");
     table::<Schedule>(&mut text, "Schedule");
     table::<FixedStep>(&mut text, "Step in i8");

@@ -6,8 +6,8 @@ const $ = (id) => document.getElementById(id);
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 
 const COLOURS = {
-  sample: "#4477aa", prediction: "#66ccee", history: "#004488", activation: "#228833", ring: "#ccbb44", map: "#ee6677",
-  scores: "#aa3377", conditioning: "#999999", window: "#dd7711",
+  sample: "#4477aa", condition: "#882255", prediction: "#66ccee", history: "#004488", activation: "#228833", ring: "#ccbb44",
+  patches: "#999933", window: "#dd7711", map: "#ee6677", scores: "#aa3377", conditioning: "#999999", unused: "#000000",
 };
 // Milliseconds of work before the page may react, and slices before the clock is looked at.
 const TURN = 12;

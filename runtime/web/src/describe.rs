@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use waft::Model;
-use waft::format::{Op, Precision};
+use waft::format::Precision;
 
 /// The model's description.
 pub(crate) fn describe(model: &Model<'_>) -> String {
@@ -18,7 +18,7 @@ pub(crate) fn describe(model: &Model<'_>) -> String {
         .filter_map(|id| Some((id, model.tensor(id)?)))
         .map(|(id, t)| {
             json!({
-                "role": role(model, id), "offset": t.offset, "bytes": t.bytes, "first": t.first, "last": t.last,
+                "role": model.role(id).name(), "offset": t.offset, "bytes": t.bytes, "first": t.first, "last": t.last,
                 "shape": [t.rows, t.columns, t.channels],
             })
         })
@@ -40,31 +40,4 @@ pub(crate) fn describe(model: &Model<'_>) -> String {
         "tensors": tensors,
     })
     .to_string()
-}
-
-/// What a tensor is for.
-fn role(model: &Model<'_>, id: u16) -> &'static str {
-    let header = model.header();
-    if id == header.sample {
-        return "sample";
-    }
-    if id == header.prediction || id == header.unconditional {
-        return "prediction";
-    }
-    if header.history.contains(&id) {
-        return "history";
-    }
-    let ops = (0..model.ops()).filter_map(|index| model.op(index));
-    ops.filter_map(|op| match op {
-        Op::Conv2d(op) if op.scratch == id => Some("ring"),
-        Op::Conv2d(op) if op.output == id => Some("activation"),
-        Op::GroupNorm(op) if op.output == id => Some("map"),
-        Op::Attention(op) if op.scratch == id => Some("scores"),
-        Op::Attention(op) if op.output == id => Some("activation"),
-        Op::Embed(op) if op.output == id => Some("conditioning"),
-        Op::Linear(op) if op.output == id => Some("conditioning"),
-        _ => None,
-    })
-    .next()
-    .unwrap_or("window")
 }

@@ -2,7 +2,7 @@
 //! of it.
 
 use waft::noise::philox;
-use waft_host::graph::{Activation, Conv2d, Graph, Linear, Op, Projection, Shape, TensorId, TimeEmbedding};
+use waft_host::graph::{Conv2d, Graph, Linear, Op, Projection, Shape, TimeEmbedding};
 
 /// A convolution, or a dense layer as one of a single pixel.
 #[derive(Clone, Copy, Debug)]
@@ -84,21 +84,8 @@ impl Layer {
             linear_1: linear(),
             linear_2: linear(),
         };
-        let mut graph = Graph {
-            tensors: vec![],
-            nodes: vec![],
-            input: TensorId(0),
-            condition: None,
-            output: TensorId(0),
-            time,
-            activation: Activation::Silu,
-            classes: None,
-            over_timestep: false,
-            dropped_outputs: 0,
-            params: 0,
-        };
         let [inputs, outputs] = self.channels;
-        graph.input = graph.tensor("sample", Shape::new(self.side, self.side, inputs));
+        let mut graph = Graph::new(Shape::new(self.side, self.side, inputs), time);
         let before = graph.node("before", conv(1, 1, [inputs, inputs], 1), &[graph.input]);
         let mut layer = graph.node("layer", conv(self.kernel, self.stride, [inputs, outputs], 3), &[before]);
         if self.stride == 2 {

@@ -1,6 +1,7 @@
 //! The firmware draws the host's images on every target, within its limits, without a panic path or a float routine.
 
 use anyhow::{Context, bail, ensure};
+use rayon::prelude::*;
 use waft::{Model, Precision};
 use waft_host::checkpoint::Checkpoint;
 use waft_host::cost;
@@ -86,8 +87,10 @@ fn every_target(model: &[u8]) -> anyhow::Result<Vec<Report>> {
     let mut reports = vec![];
     for board in boards::find("all")? {
         let image = Firmware::build(board, Contents::of(model))?;
-        for (request, expected) in REQUESTS.iter().zip(&expected) {
-            let report = image.draw(request)?;
+        // An emulator takes one core.
+        let drawn: Vec<Report> =
+            REQUESTS.par_iter().map(|request| image.draw(request)).collect::<anyhow::Result<_>>()?;
+        for ((request, expected), report) in REQUESTS.iter().zip(&expected).zip(drawn) {
             let what = format!("{}: {request:?}", board.name);
             ensure!(&report.digest == expected, "{what}: digest {} but the host's is {expected}", report.digest);
             ensure!(report.stack_bytes <= STACK_BYTES, "{what}: stack of {} bytes", report.stack_bytes);

@@ -11,6 +11,7 @@ mod build;
 mod c;
 mod firmware;
 mod gpu;
+mod memory;
 mod readme;
 mod source;
 mod web;
@@ -29,7 +30,7 @@ pub(crate) struct Args {
 /// What there is to test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// The sources are formatted.
+    /// The sources are formatted, no file is too long, and none is left out of its crate.
     Format,
     /// clippy has no complaints.
     Clippy,
@@ -49,6 +50,8 @@ enum Part {
     Tests,
     /// The core's unit tests in Miri, with addresses of 64 and of 32 bits; a big-endian target is refused.
     Miri,
+    /// The same tests under AddressSanitizer, on x86-64.
+    Asan,
     /// The tests of the GPU backend: on a GPU, if there is one.
     Cuda,
     /// The same over a driver that executes kernels on the host.
@@ -87,7 +90,8 @@ impl Part {
             Self::Oldest => build::oldest(missing),
             Self::Packages => build::packages(),
             Self::Tests => build::tests(),
-            Self::Miri => build::miri(missing),
+            Self::Miri => memory::miri(missing),
+            Self::Asan => memory::asan(missing),
             Self::Cuda => gpu::cuda(missing),
             Self::Driver => gpu::driver(),
             Self::Kernels => gpu::kernels(missing),

@@ -1,7 +1,11 @@
 //! Checks of the sources that run nothing: format, lints, features, documentation.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use anyhow::{Context, ensure};
+use rayon::prelude::*;
 
 use super::build::EXAMPLES;
 use crate::repository::{cargo, root, run};
@@ -31,12 +35,66 @@ const OPERATIONS: [&str; 6] =
 const INTERFACES: [&str; 7] =
     ["micromath", "defmt", "rand_core", "embedded-graphics", "ed25519", "embedded-storage", "embedded-io"];
 
-/// rustfmt has nothing to change.
+/// Most lines of a file that is written by hand, and how such files end.
+const FILE_LINES: usize = 500;
+const WRITTEN: [&str; 6] = ["rs", "py", "c", "h", "js", "sh"];
+
+/// rustfmt has nothing to change, no file is too long, and no module is left out.
 pub(super) fn format() -> anyhow::Result<()> {
+    let files = written_files(&root())?;
+    let (mut long, mut orphans) = (vec![], vec![]);
+    for file in &files {
+        let lines = fs::read(file)?.iter().filter(|&&byte| byte == b'\n').count();
+        if lines > FILE_LINES {
+            long.push(format!("{} ({lines})", file.display()));
+        }
+        if is_orphan(file) {
+            orphans.push(file.display().to_string());
+        }
+    }
+    ensure!(long.is_empty(), "more than {FILE_LINES} lines; split by subject: {}", long.join(", "));
+    ensure!(orphans.is_empty(), "no module of its crate, so never compiled: {}", orphans.join(", "));
     cargo(&["fmt", "--all", "--check"])?;
     let examples = EXAMPLES.iter().map(|(board, _)| format!("runtime/boards/{board}"));
     let mut folders = OUTSIDE.iter().map(|folder| folder.to_string()).chain(examples);
     folders.try_for_each(|folder| cargo(&["fmt", "--check", "--manifest-path", &format!("{folder}/Cargo.toml")]))
+}
+
+/// The files written by hand in a folder and its folders, but for hidden ones and what a build made.
+fn written_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = vec![];
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if name.to_string_lossy().starts_with('.') || name == "target" {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            files.extend(written_files(&path)?);
+        } else if path.extension().is_some_and(|extension| WRITTEN.iter().any(|written| extension == *written)) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// Whether a file under a `src` is Rust that the module above it does not name: the compiler passes over such a file.
+fn is_orphan(file: &Path) -> bool {
+    let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some(mut folder) = file.parent() else { return false };
+    let mut module = stem(file);
+    let is_root = module == "lib" || module == "main";
+    if is_root || file.extension().is_none_or(|end| end != "rs") || !file.iter().any(|part| part == "src") {
+        return false;
+    }
+    if module == "mod" {
+        module = stem(folder);
+        folder = folder.parent().unwrap_or(folder);
+    }
+    let above = ["mod.rs", "lib.rs", "main.rs"].map(|name| folder.join(name)).into_iter();
+    let texts = above.chain([folder.with_extension("rs")]).filter_map(|path| fs::read_to_string(path).ok());
+    let declaration = format!("mod {module};");
+    !texts.into_iter().any(|text| text.contains(&declaration))
 }
 
 /// clippy has no complaints, in the workspace and in what is none of its members but compiles for this machine.
@@ -72,20 +130,27 @@ fn outside(folder: &str, options: &[&str]) -> anyhow::Result<()> {
 
 /// Every set of features that a firmware may choose builds without a warning.
 pub(super) fn features() -> anyhow::Result<()> {
-    let check = |features: &str| {
-        cargo(&["clippy", "-q", "-p", "waft", "--no-default-features", "--features", features, "--", "-D", "warnings"])
-    };
+    let mut sets = vec!["--all-features".to_string()];
     for precisions in PRECISIONS {
-        for operations in OPERATIONS {
-            check(&format!("{precisions},{operations}"))?;
-        }
+        sets.extend(OPERATIONS.map(|operations| format!("--features={precisions},{operations}")));
     }
     for interface in INTERFACES {
-        for precision in ["i8", "f16", "f32"] {
-            check(&format!("{precision},{interface}"))?;
-        }
+        sets.extend(["i8", "f16", "f32"].map(|precision| format!("--features={precision},{interface}")));
     }
-    cargo(&["clippy", "-q", "-p", "waft", "--all-features", "--", "-D", "warnings"])
+    // Each takes one core, and waits for every other in its folder.
+    let workers = rayon::current_num_threads();
+    sets.par_chunks(sets.len().div_ceil(workers)).enumerate().try_for_each(|(worker, sets)| {
+        let folder = root().join("target").join("features").join(worker.to_string());
+        sets.iter().try_for_each(|set| {
+            let mut command = Command::new("cargo");
+            command.args(["clippy", "-q", "-p", "waft"]);
+            if set != "--all-features" {
+                command.arg("--no-default-features");
+            }
+            command.args([set, "--", "-D", "warnings"]).env("CARGO_TARGET_DIR", &folder);
+            run(command.env("CARGO_INCREMENTAL", "0"))
+        })
+    })
 }
 
 /// The documentation builds without a warning, that of the core with every feature as well.
@@ -95,4 +160,37 @@ pub(super) fn docs() -> anyhow::Result<()> {
         run(command.args(["doc", "--no-deps"]).args(packages).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_orphan, written_files};
+
+    #[test]
+    fn files_that_no_module_names_are_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["src/inner", "target", ".hidden"] {
+            std::fs::create_dir_all(at(name)).expect("a folder");
+        }
+        let files = [
+            ("src/lib.rs", "mod named;\npub(crate) mod inner;\n"),
+            ("src/named.rs", ""),
+            ("src/left_out.rs", ""),
+            ("src/inner/mod.rs", "mod below;\n"),
+            ("src/inner/below.rs", ""),
+            ("src/inner/below_left_out.rs", ""),
+            ("build.rs", ""),
+            ("script.py", ""),
+            ("notes.txt", ""),
+            ("target/made.rs", ""),
+            (".hidden/kept.rs", ""),
+        ];
+        files.iter().for_each(|(name, text)| std::fs::write(at(name), text).expect("a file"));
+        let found = written_files(folder.path()).expect("readable");
+        assert_eq!(found.len(), 8);
+        let mut orphans: Vec<_> = found.into_iter().filter(|file| is_orphan(file)).collect();
+        orphans.sort();
+        assert_eq!(orphans, [at("src/inner/below_left_out.rs"), at("src/left_out.rs")]);
+    }
 }

@@ -42,22 +42,14 @@ fn build(checkpoint: &Checkpoint, config: &Config) -> Result<Graph, ImportError>
             Projection::Learned { table: checkpoint.tensor("time_proj.weight", &[timesteps, first])?, channels: first }
         }
     };
-    let mut graph = Graph {
-        tensors: vec![],
-        nodes: vec![],
-        input: TensorId(0),
-        condition: None,
-        output: TensorId(0),
-        time: embedding::timestep(checkpoint, "time_embedding", projection.clone(), embedding)?,
-        activation: config.act_fn,
-        classes: classes(checkpoint, config, projection, embedding)?,
-        dropped_outputs: 0,
-        over_timestep: config.time_embedding_type == TimeEmbedding::Fourier,
-        params: checkpoint.params(),
-    };
     let [h, w] = config.size;
     let condition = condition_channels(checkpoint, config)?;
-    graph.input = graph.tensor("sample", Shape::new(h, w, config.in_channels - condition));
+    let time = embedding::timestep(checkpoint, "time_embedding", projection.clone(), embedding)?;
+    let mut graph = Graph::new(Shape::new(h, w, config.in_channels - condition), time);
+    graph.activation = config.act_fn;
+    graph.classes = classes(checkpoint, config, projection, embedding)?;
+    graph.over_timestep = config.time_embedding_type == TimeEmbedding::Fourier;
+    graph.params = checkpoint.params();
     graph.condition = (condition > 0).then(|| graph.tensor("condition", Shape::new(h, w, condition)));
     let mut builder = Builder {
         checkpoint,

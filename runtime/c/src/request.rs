@@ -1,0 +1,173 @@
+//! What to draw, and the beginning of a run.
+
+use core::ffi::c_void;
+use core::ptr::slice_from_raw_parts;
+
+use waft_core::fixed::SAMPLE_BITS;
+use waft_core::noise::Seed;
+use waft_core::{Guidance, Noise, Original, Request, SamplesMut, Session, WeightSource};
+
+use crate::context::{Block, State, WaftContext, enter};
+use crate::status::{WaftStatus, of_request};
+
+/// Class of a request that names none.
+pub const WAFT_NO_CLASS: i32 = -1;
+/// Guidance of 1: the conditional prediction alone. Guidance has 16 fractional bits.
+pub const WAFT_GUIDANCE_NONE: i32 = 1 << 16;
+
+/// A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
+/// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k; elements count in
+/// (row, column, channel) order.
+pub type WaftNoise = Option<unsafe extern "C" fn(user: *mut c_void, draw: u32, index: u32, value: *mut i32) -> bool>;
+
+/// What to draw. Start from `waft_default_request()`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct WaftRequest {
+    /// Seed of the documented noise.
+    pub seed: u64,
+    /// Class, or `WAFT_NO_CLASS`.
+    pub class_: i32,
+    /// Steps; 0 takes the model's default list.
+    pub steps: u32,
+    /// Guidance, in 16 fractional bits.
+    pub guidance: i32,
+    /// Noise of the caller instead of the seed's, or null.
+    pub noise: WaftNoise,
+    /// Handed to `noise`.
+    pub user: *mut c_void,
+    /// Picture to start from, (row, column, channel) bytes that stay in use until the run ends, or null for noise alone.
+    pub original: *const u8,
+    /// Its bytes.
+    pub original_len: usize,
+    /// With a picture: a byte a pixel, 128 or more where it is drawn anew; or null. Stays in use until the run ends.
+    pub mask: *const u8,
+    /// Its bytes.
+    pub mask_len: usize,
+    /// With a picture: the first step of the list that is taken, from 0.
+    pub start: u32,
+    /// The condition, in 20 fractional bits, (row, column, channel) order; it is copied. Null if the model reads none.
+    pub condition: *const i32,
+    /// Its length.
+    pub condition_len: usize,
+}
+
+/// Where a run's noise comes from.
+pub(crate) enum Source {
+    Seed(Seed),
+    Caller(unsafe extern "C" fn(*mut c_void, u32, u32, *mut i32) -> bool, *mut c_void),
+}
+
+impl Noise for Source {
+    fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
+        match self {
+            Source::Seed(seed) => seed.sample(draw, index),
+            Source::Caller(function, user) => {
+                let mut value = 0;
+                // SAFETY: the caller of `waft_begin` promised a function that can be called with these.
+                unsafe { function(*user, draw, index, &raw mut value) }.then_some(value)
+            }
+        }
+    }
+}
+
+/// Seed 0, no class, the model's default list of steps, guidance 1.
+#[unsafe(no_mangle)]
+pub extern "C" fn waft_default_request() -> WaftRequest {
+    WaftRequest {
+        seed: 0,
+        class_: WAFT_NO_CLASS,
+        steps: 0,
+        guidance: WAFT_GUIDANCE_NONE,
+        noise: None,
+        user: core::ptr::null_mut(),
+        original: core::ptr::null(),
+        original_len: 0,
+        mask: core::ptr::null(),
+        mask_len: 0,
+        start: 0,
+        condition: core::ptr::null(),
+        condition_len: 0,
+    }
+}
+
+/// Begins a picture; one that was in progress is abandoned.
+///
+/// # Safety
+/// `context` is open, `request` points to a request, its condition is null or points to as many readable values as it says,
+/// its noise function can be called, and its picture and mask can be read, until the run ends.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const WaftRequest) -> WaftStatus {
+    if request.is_null() {
+        return WaftStatus::Null;
+    }
+    // SAFETY: the caller's promise.
+    let asked = unsafe { *request };
+    let reads = [Block::of(asked.original, asked.original_len), Block::of(asked.mask, asked.mask_len)];
+    // SAFETY: the caller's promise.
+    let state = match unsafe { enter(context, &reads) } {
+        Ok(state) => state,
+        Err(status) => return status,
+    };
+    let mut request = Request::new().guidance(Guidance::from_bits(asked.guidance));
+    if asked.class_ != WAFT_NO_CLASS {
+        let Ok(class) = u16::try_from(asked.class_) else { return WaftStatus::Class };
+        request = request.class(class);
+    }
+    if asked.steps != 0 {
+        request = request.steps(asked.steps);
+    }
+    let noise = match asked.noise {
+        Some(function) => Source::Caller(function, asked.user),
+        None => Source::Seed(Seed::new(asked.seed)),
+    };
+    let Some(mut session) = state.take().map(State::into_session) else { return WaftStatus::Idle };
+    if session.model().header().weights_bytes > 0 && session.weights().are_missing() {
+        *state = Some(State::Ready(session));
+        return WaftStatus::WeightsMissing;
+    }
+    // SAFETY: the caller's promise.
+    let condition: &[i32] = if asked.condition.is_null() {
+        &[]
+    } else {
+        unsafe { &*slice_from_raw_parts(asked.condition, asked.condition_len) }
+    };
+    if !give(&mut session, condition) {
+        *state = Some(State::Ready(session));
+        return WaftStatus::Condition;
+    }
+    // SAFETY: the caller's promise.
+    let read = |start: *const u8, len: usize| unsafe { &*slice_from_raw_parts(start, len) };
+    let original = (!asked.original.is_null()).then(|| {
+        request = request.start(asked.start);
+        let original = Original::new(read(asked.original, asked.original_len));
+        if asked.mask.is_null() { original } else { original.mask(read(asked.mask, asked.mask_len)) }
+    });
+    match session.into_run_from(request, original, noise) {
+        Ok(run) => {
+            *state = Some(State::Drawing(run));
+            WaftStatus::Ok
+        }
+        Err((session, error)) => {
+            *state = Some(State::Ready(session));
+            of_request(error)
+        }
+    }
+}
+
+/// Copies a condition, if the model reads one; whether it is as long as the model's, which is 0 for none.
+fn give<W: WeightSource>(session: &mut Session<'_, W>, given: &[i32]) -> bool {
+    match session.condition() {
+        None => given.is_empty(),
+        Some(SamplesMut::Fixed(condition)) if condition.len() == given.len() => {
+            condition.iter_mut().zip(given).for_each(|(to, &value)| *to = value);
+            true
+        }
+        Some(SamplesMut::Float(condition)) if condition.len() == given.len() => {
+            let unit = 1.0 / (1 << SAMPLE_BITS) as f32;
+            condition.iter_mut().zip(given).for_each(|(to, &value)| *to = value as f32 * unit);
+            true
+        }
+        Some(_) => false,
+    }
+}

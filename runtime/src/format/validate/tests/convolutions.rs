@@ -1,0 +1,220 @@
+//! Convolutions and their parameters.
+
+use super::*;
+
+#[test]
+fn convolutions() {
+    bounds!(I8, Op, |d, v| d.conv(ADD).gather = v, [0], [Gather::ALL.len() as u8]);
+    bounds!(I8, Operand, |d, v| d.conv(ADD).gather = v, [], [Gather::Affine.code(), Gather::AffineSilu.code()]);
+    bounds!(
+        I8,
+        Op,
+        |d, v| d.conv(TO_QUERY).gather = v,
+        [Gather::Affine.code()],
+        [Gather::ALL.len() as u8, Gather::Raw.code()]
+    );
+    bounds!(I8, Op, |d, v| d.conv(ADD).upsample = v, [], [2]);
+    bounds!(I8, Op, |d, v| d.conv(ADD).bias = v, [], [3]);
+    bounds!(
+        I8,
+        Op,
+        |d, v| d.conv(ADD).layout = v,
+        [WeightLayout::Groups4.code()],
+        [4, WeightLayout::Groups16.code(), 3]
+    );
+    bounds!(Precision::F16, Op, |d, v| d.conv(ADD).layout = v, [2], [0, 1, 3]);
+    bounds!(F32, Op, |d, v| d.conv(ADD).layout = v, [3], [0, 1, 2]);
+    bounds!(I8, Op, |d, v| d.conv(TO_QUERY).affine_shift = v, [4, 30], [3, 31]);
+    bounds!(I8, Op, |d, v| d.conv(FIRST).stride = v, [1], [0, 3, 4, 5]);
+    bounds!(I8, Op, |d, v| d.conv(FIRST).kernel = v, [], [[0, 3], [3, 0], [16, 3], [3, 16]]);
+    bounds!(I8, Op, |d, v| d.conv(FIRST).padding = v, [[1, 1], [0, 1], [2, 1]], [[3, 1], [1, 3]]);
+    bounds!(I8, Lifetime, |d, v| d.conv(FIRST).scratch = v, [], [NONE]);
+    // The largest.
+    accepted(I8, |d| {
+        let conv = d.conv(FIRST);
+        (conv.stride, conv.kernel, conv.padding) = (4, [5, 5], [3, 3]);
+        let width = conv.ring_width(2, 2) as u16;
+        d.resize(RINGS, [5, width, 1], Element::I16);
+    });
+    accepted(I8, |d| {
+        d.conv(FIRST).kernel[0] = 15;
+        d.resize(RINGS, [15, 4, 1], Element::I16);
+    });
+    bounds!(I8, Operand, |d, v| d.conv(TO_QUERY).norm = v, [], [NONE]);
+    refused(I8, Field::Operand, |d| {
+        d.tensor(BIAS).last = 4;
+        d.conv(TO_QUERY).norm = BIAS;
+    });
+    // Rings.
+    for shape in [[2, 4, 1], [4, 4, 1], [3, 3, 1], [3, 5, 1], [3, 4, 2]] {
+        refused(I8, Field::Operand, |d| d.resize(RINGS, shape, Element::I16));
+    }
+    accepted(I8, |d| d.resize(RINGS, [3, 4, 1], Element::I8));
+    refused(I8, Field::Operand, |d| d.resize(RINGS, [3, 4, 1], Element::I32));
+    refused(F32, Field::Operand, |d| d.resize(RINGS, [3, 4, 1], Element::F16));
+    // Results: activations, or the prediction as it is.
+    refused(I8, Field::Operand, |d| d.resize(MAP, [2, 2, 4], Element::I32));
+    refused(Precision::F16, Field::Operand, |d| d.resize(MAP, [2, 2, 4], Element::F32));
+    // A residual has the result's shape and is an activation.
+    refused(I8, Field::Operand, |d| {
+        d.tensor(KEY_VALUE).last = 7;
+        d.conv(ADD).residual = KEY_VALUE;
+    });
+    refused(I8, Field::Operand, |d| d.conv(LAST).residual = SAMPLE);
+    // The result may be up to a kernel larger or smaller than the input gives.
+    let with_rows = |d: &mut Draft, rows: u16| {
+        for id in [SAMPLE, PREDICTION, UNCONDITIONAL, NEWER, OLDER] {
+            d.resize(id, [rows, 2, 1], Element::I32);
+        }
+    };
+    bounds!(I8, Op, |d, v| with_rows(d, v), [1, 2, 3], [4]);
+}
+
+/// Only the sample is read as it is, and only the prediction written.
+#[test]
+fn maps_are_activations() {
+    refused(I8, Field::Operand, |d| {
+        d.resize(BIAS, [2, 2, 1], Element::I32);
+        d.tensor(BIAS).last = 5;
+        d.conv(TO_KEY_VALUE).sources = [BIAS, NONE];
+        d.resize(RINGS + 2, [1, 2, 1], Element::I8);
+    });
+    refused(I8, Field::Operand, |d| {
+        d.resize(BIAS, [2, 2, 1], Element::I32);
+        d.tensor(BIAS).last = 5;
+        d.conv(TO_KEY_VALUE).sources = [MAP, BIAS];
+        d.resize(RINGS + 2, [1, 2, 5], Element::I8);
+    });
+    // A result that nobody reads, so that only its own operation can object.
+    let unread = |d: &mut Draft, element: Element| {
+        d.conv(ADD).residual = NONE;
+        d.resize(SUM, [2, 2, 4], element);
+        d.conv(LAST).sources = [CONTEXT, NONE];
+        d.resize(RINGS + 4, [3, 4, 4], Element::I8);
+    };
+    bounds!(I8, Operand, |d, v| unread(d, v), [Element::I8, Element::I16], [Element::I32, Element::F16]);
+}
+
+#[test]
+fn patches() {
+    // Of four taps: one group, of eight words.
+    let patched = |d: &mut Draft, shape: [u16; 3], element: Element| {
+        let id = d.add(shape, element, [7, 7]);
+        d.conv(ADD).patches = id;
+    };
+    accepted(I8, |d| patched(d, [1, 1, 8], Element::I32));
+    for shape in [[2, 1, 8], [1, 2, 8], [1, 1, 7], [1, 8, 1]] {
+        refused(I8, Field::Operand, |d| patched(d, shape, Element::I32));
+    }
+    refused(I8, Field::Operand, |d| patched(d, [1, 1, 8], Element::I16));
+    refused(F32, Field::Op, |d| patched(d, [1, 1, 8], Element::I32));
+    refused(I8, Field::Op, |d| {
+        patched(d, [1, 1, 8], Element::I32);
+        d.conv(ADD).layout = WeightLayout::Groups4.code();
+    });
+    bounds!(I8, Op, |d, v| d.conv(ADD).reserved_end[4] = v, [0], [1]);
+}
+
+#[test]
+fn parameters_lie_in_the_file() {
+    for far in [PARAMETERS + 8, 16, 0, 0xFFFF_FFF0, 1 << 20] {
+        refused(I8, Field::Offset, |d| d.conv(ADD).weights = far);
+        refused(I8, Field::Offset, |d| d.conv(ADD).requant = far);
+        refused(I8, Field::Offset, |d| d.conv(ADD).bias_at = far);
+        refused(I8, Field::Offset, |d| d.group_norm().gamma = far);
+        refused(I8, Field::Offset, |d| d.group_norm().beta = far);
+        refused(I8, Field::Offset, |d| d.embed().table = far);
+        refused(I8, Field::Offset, |d| d.linear().weights = far);
+        refused(I8, Field::Offset, |d| d.linear().bias = far);
+        refused(I8, Field::Offset, |d| d.linear().requant = far);
+        if far != 0 {
+            refused(I8, Field::Offset, |d| d.schedule.rows = far);
+            refused(I8, Field::Offset, |d| d.schedule.embeddings = far);
+            refused(I8, Field::Offset, |d| d.schedule.biases = far);
+        }
+    }
+    // What f32 does not have may be anywhere.
+    accepted(F32, |d| {
+        d.conv(ADD).requant = 1;
+        d.linear().requant = 1;
+    });
+}
+
+#[test]
+fn biases() {
+    let step = Bias::Step.code();
+    bounds!(I8, Offset, |d, v| d.conv(LAST).bias_at = v, [0], [4, 16, 0xFFFF_FFF0]);
+    bounds!(I8, Offset, |d, v| d.conv(LAST).bias_tensor = v, [], [CONTEXT]);
+    refused(I8, Field::Offset, |d| {
+        d.conv(ADD).bias = step;
+        d.conv(ADD).bias_at = 16;
+    });
+    accepted(I8, |d| {
+        d.conv(ADD).bias = step;
+        d.conv(ADD).bias_at = 0;
+    });
+    refused(I8, Field::Offset, |d| {
+        d.tensor(KEY_VALUE).last = 7;
+        d.conv(ADD).bias_tensor = KEY_VALUE;
+    });
+    refused(I8, Field::Operand, |d| d.conv(FIRST).bias_tensor = NONE);
+    refused(I8, Field::Operand, |d| d.resize(BIAS, [1, 1, 3], Element::I32));
+    refused(I8, Field::Operand, |d| d.resize(BIAS, [1, 1, 4], Element::F32));
+    accepted(I8, |d| d.resize(BIAS, [2, 2, 1], Element::I32));
+}
+
+#[test]
+fn scales_of_steps() {
+    let with = |d: &mut Draft, at: u32, bias_bytes: u32| {
+        (d.conv(TO_QUERY).weight_sums, d.conv(TO_QUERY).step_scales) = (PARAMETERS, at);
+        d.schedule.bias_bytes = bias_bytes;
+    };
+    accepted(I8, |d| with(d, 12, 32));
+    for (at, bytes) in [(16, 32), (13, 48), (0xFFFF_FFFC, 32), (0, 16)] {
+        refused(I8, Field::Offset, |d| with(d, at, bytes));
+    }
+    refused(F32, Field::Op, |d| with(d, 0, 32));
+    refused(I8, Field::Op, |d| {
+        with(d, 0, 32);
+        d.resize(RINGS + 1, [1, 2, 4], Element::I16);
+    });
+    refused(I8, Field::Op, |d| {
+        d.schedule.bias_bytes = 32;
+        d.conv(ADD).weight_sums = PARAMETERS;
+    });
+    refused(I8, Field::Offset, |d| {
+        with(d, 0, 32);
+        d.conv(TO_QUERY).weight_sums = 8;
+    });
+}
+
+#[test]
+fn streamed_weights() {
+    // Eight outputs of four taps: one chunk of 32 bytes.
+    let streamed = |d: &mut Draft, window_bytes: u16, weights_bytes: u32| {
+        let window = d.add([1, 1, window_bytes], Element::I8, [5, 5]);
+        let conv = d.conv(TO_KEY_VALUE);
+        (conv.window, conv.weights, conv.checks) = (window, 0, PARAMETERS);
+        d.header.weights_bytes = weights_bytes;
+    };
+    accepted(I8, |d| streamed(d, 32, 32));
+    accepted(I8, |d| streamed(d, 48, 64));
+    for window in [16, 31, 40] {
+        refused(I8, Field::Operand, |d| streamed(d, window, 32));
+    }
+    refused(I8, Field::Offset, |d| streamed(d, 32, 31));
+    refused(I8, Field::Op, |d| {
+        streamed(d, 32, 32);
+        d.conv(TO_KEY_VALUE).chunk_blocks = 0;
+    });
+    for far in [8, 16, 0xFFFF_FFF0] {
+        refused(I8, Field::Offset, |d| {
+            streamed(d, 32, 32);
+            d.conv(TO_KEY_VALUE).weights = far;
+        });
+        refused(I8, Field::Offset, |d| {
+            streamed(d, 32, 32);
+            d.conv(TO_KEY_VALUE).checks = far;
+        });
+    }
+}

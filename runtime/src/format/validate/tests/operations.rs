@@ -1,0 +1,130 @@
+//! The other operations.
+
+use super::*;
+
+#[test]
+fn normalizations() {
+    bounds!(I8, Op, |d, v| d.group_norm().affine_tensor = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.group_norm().affine = v, [0], [3]);
+    bounds!(I8, Op, |d, v| d.group_norm().reserved_end[0] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.group_norm().groups = v, [1, 2, 4], [0, 3, 8]);
+    bounds!(I8, Op, |d, v| d.group_norm().epsilon_q16 = v, [1, (1 << 62) - 1], [0, 1 << 62]);
+    bounds!(I8, Op, |d, v| d.group_norm().affine_shift = v, [4, 30], [3, 31]);
+    bounds!(I8, Op, |d, v| d.group_norm().ratio[0] = v, [1, 1 << 15], [0, (1 << 15) + 1]);
+    bounds!(I8, Op, |d, v| d.group_norm().ratio[1] = v, [1, 1 << 15], [0, (1 << 15) + 1]);
+    bounds!(I8, Op, |d, v| d.group_norm().zero[0] = v, [-128, 127], [-129, 128]);
+    bounds!(I8, Op, |d, v| d.group_norm().zero[1] = v, [-128, 127], [-129, 128]);
+    accepted(F32, |d| (d.group_norm().epsilon_q16, d.group_norm().affine_shift) = (0, 0));
+    // Maps of 16 bits are symmetric.
+    let wide = |d: &mut Draft, zero: i32| {
+        d.resize(MAP, [2, 2, 4], Element::I16);
+        d.resize(SUM, [2, 2, 4], Element::I16);
+        d.tensor(SUM).offset = d.tensors[usize::from(MAP)].offset;
+        d.group_norm().zero[0] = zero;
+    };
+    bounds!(I8, Op, |d, v| wide(d, v), [0], [1, -1]);
+    // Groups of 2¹⁷ elements are the largest; with these the next operation is the first that does not fit.
+    let large = |d: &mut Draft, groups: u16| {
+        for id in [SAMPLE, PREDICTION, UNCONDITIONAL, NEWER, OLDER] {
+            d.resize(id, [256, 256, 1], Element::I32);
+        }
+        d.resize(MAP, [256, 256, 4], Element::I8);
+        d.resize(RINGS, [3, 258, 1], Element::I16);
+        d.group_norm().groups = groups;
+    };
+    refused(I8, Field::Op, |d| large(d, 1));
+    refused(I8, Field::Operand, |d| large(d, 2));
+    refused(I8, Field::Operand, |d| d.group_norm().sources[0] = SAMPLE);
+    refused(I8, Field::Operand, |d| d.resize(NORM, [1, 4, 2], Element::F32));
+    for shape in [[2, 4, 1], [1, 2, 4], [1, 3, 2], [1, 4, 1]] {
+        refused(I8, Field::Operand, |d| d.resize(NORM, shape, Element::I32));
+    }
+}
+
+/// Per-step parameters start at multiples of 16, each of them.
+#[test]
+fn normalizations_of_steps() {
+    let of_steps = |d: &mut Draft, [gamma, beta]: [u32; 2]| {
+        d.schedule.bias_bytes = 32;
+        d.group_norm().affine = Affine::Step.code();
+        (d.group_norm().gamma, d.group_norm().beta) = (gamma, beta);
+    };
+    bounds!(I8, Offset, |d, v| of_steps(d, v), [[0, 16], [16, 0]], [[0, 8], [8, 0], [0, 32], [32, 0]]);
+}
+
+/// Maps that are not square: as many scores as pixels.
+#[test]
+fn scores() {
+    let of_three_columns = |d: &mut Draft, scores: u16| {
+        let (narrow, wide) = (Element::I8, Element::I32);
+        for id in [SAMPLE, PREDICTION, UNCONDITIONAL, NEWER, OLDER] {
+            d.resize(id, [2, 3, 1], wide);
+        }
+        for id in [MAP, QUERY, CONTEXT, SUM] {
+            d.resize(id, [2, 3, 4], narrow);
+        }
+        d.tensor(CONTEXT).offset = d.tensor(QUERY).offset;
+        d.tensor(SUM).offset = d.tensor(MAP).offset;
+        d.resize(KEY_VALUE, [2, 3, 8], narrow);
+        d.resize(RINGS, [3, 5, 1], Element::I16);
+        (1..4).for_each(|ring| d.resize(RINGS + ring, [1, 3, 4], narrow));
+        d.resize(RINGS + 4, [3, 5, 8], narrow);
+        d.resize(SCORES, [1, 1, scores], wide);
+    };
+    bounds!(I8, Operand, |d, v| of_three_columns(d, v), [6], [5, 7]);
+}
+
+#[test]
+fn attentions() {
+    for at in 0..3 {
+        bounds!(I8, Op, |d, v| d.attention().reserved[at] = v, [0], [1]);
+    }
+    bounds!(I8, Op, |d, v| d.attention().reserved_middle[1] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.attention().reserved_end[71] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.attention().heads = v, [1, 2, 4], [0, 3, 8]);
+    bounds!(I8, Op, |d, v| d.attention().weight_bits = v, [1, 15], [0, 16]);
+    bounds!(I8, Op, |d, v| d.attention().value_multiplier = v, [0], [-1]);
+    bounds!(I8, Op, |d, v| d.attention().score_multiplier = v, [0], [-1]);
+    accepted(F32, |d| d.attention().weight_bits = 0);
+    refused(I8, Field::Operand, |d| d.resize(CONTEXT, [2, 2, 4], Element::I8));
+    refused(I8, Field::Operand, |d| {
+        let offset = d.tensor(QUERY).offset;
+        d.resize(CONTEXT, [2, 2, 4], Element::I16);
+        d.tensor(CONTEXT).offset = offset;
+    });
+    refused(I8, Field::Operand, |d| d.resize(SCORES, [1, 1, 3], Element::I32));
+    refused(I8, Field::Operand, |d| d.resize(SCORES, [1, 1, 4], Element::F32));
+    accepted(I8, |d| d.resize(SCORES, [2, 2, 1], Element::I32));
+    for shape in [[1, 2, 8], [2, 1, 8], [2, 2, 7], [2, 2, 4]] {
+        refused(I8, Field::Operand, |d| d.resize(KEY_VALUE, shape, Element::I8));
+    }
+    refused(I8, Field::Operand, |d| d.resize(KEY_VALUE, [2, 2, 8], Element::I16));
+}
+
+#[test]
+fn conditioning() {
+    bounds!(I8, Op, |d, v| d.embed().reserved[0] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.embed().reserved_middle[0] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.embed().reserved_end[0] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.embed().input_shift = v, [0, 12], [13]);
+    bounds!(I8, Op, |d, v| d.embed().output_shift = v, [0, 15], [16]);
+    bounds!(I8, Op, |d, v| d.linear().reserved[0] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.linear().reserved_end[0] = v, [0], [1]);
+    refused(I8, Field::Operand, |d| d.resize(CONDITIONING, [1, 1, 3], Element::I16));
+    refused(I8, Field::Operand, |d| d.resize(CONDITIONING, [1, 1, 4], Element::I32));
+    refused(I8, Field::Operand, |d| d.resize(BIAS, [1, 1, 4], Element::I16));
+    // The conditioning vector is what `Linear` reads, not any other.
+    refused(I8, Field::Operand, |d| d.linear().source = SAMPLE);
+}
+
+/// A row of the table for each class, to the end of the file.
+#[test]
+fn tables_of_classes() {
+    let end = Draft::new(I8).file().bytes().len() as u32;
+    let before_the_end = |d: &mut Draft, bytes: u32| {
+        d.header.classes = 5;
+        d.embed().table = end - bytes;
+    };
+    // Five rows of four numbers of 16 bits: 40 bytes.
+    bounds!(I8, Offset, |d, v| before_the_end(d, v), [48], [32]);
+}

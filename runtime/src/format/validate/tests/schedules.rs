@@ -1,0 +1,76 @@
+//! Lists of steps.
+
+use super::*;
+
+#[test]
+fn schedules() {
+    bounds!(I8, Schedule, |d, v| d.schedule.reserved[3] = v, [0], [1]);
+    bounds!(I8, Schedule, |d, v| d.schedule.steps = v, [1, 3], [0, 10_001]);
+    bounds!(I8, Offset, |d, v| d.schedule.steps = v, [], [10_000]);
+    bounds!(I8, Offset, |d, v| d.schedule.levels = v, [0, PARAMETERS], [8, 16, PARAMETERS + 8, 0xFFFF_FFF0]);
+    bounds!(I8, Schedule, |d, v| d.schedule.bias_bytes = v, [16, 32], [20]);
+    bounds!(I8, Offset, |d, v| d.schedule.bias_bytes = v, [], [1 << 20]);
+    for step in 0..STEPS {
+        bounds!(I8, Schedule, |d, v| d.fixed[step].x0_shift = v, [0, 62], [63]);
+        bounds!(I8, Schedule, |d, v| d.fixed[step].next_shift = v, [0, 62], [63]);
+        bounds!(I8, Schedule, |d, v| d.fixed[step].clip = v, [0, i32::MAX], [-1]);
+        for k in 0..2 {
+            bounds!(I8, Schedule, |d, v| d.fixed[step].x0[k] = v, [1 << 29, -(1 << 29)], [(1 << 29) + 1, i32::MIN]);
+            bounds!(F32, Schedule, |d, v| d.float[step].x0[k] = v, [f32::MAX], [f32::NAN, f32::INFINITY]);
+            bounds!(F32, Schedule, |d, v| d.float[step].history[k] = v, [0.0], [f32::NAN]);
+        }
+        for k in 0..4 {
+            bounds!(I8, Schedule, |d, v| d.fixed[step].next[k] = v, [1 << 29, -(1 << 29)], [(1 << 29) + 1, i32::MIN]);
+            bounds!(F32, Schedule, |d, v| d.float[step].next[k] = v, [f32::MIN], [f32::NAN, f32::NEG_INFINITY]);
+        }
+        bounds!(F32, Schedule, |d, v| d.float[step].clip = v, [0.0, f32::INFINITY], [f32::NAN, -1.0, -0.0]);
+        bounds!(F32, Schedule, |d, v| d.float[step].reserved[3] = v, [0], [1]);
+        bounds!(F32, Schedule, |d, v| d.float[step].reserved_middle[3] = v, [0], [1]);
+        // The first step cannot look back, the second by one.
+        for k in 0..2 {
+            let fixed = |d: &mut Draft| d.fixed[step].history[k] = 1 << 29;
+            let float = |d: &mut Draft| d.float[step].history[k] = 1.0;
+            if step > k {
+                accepted(I8, fixed);
+                accepted(F32, float);
+                refused(I8, Field::Schedule, |d| d.fixed[step].history[k] = (1 << 29) + 1);
+                let forgotten = [NEWER, OLDER][k];
+                refused(I8, Field::Schedule, |d| {
+                    d.keep_before(forgotten);
+                    d.fixed[step].history[k] = 1;
+                });
+                refused(F32, Field::Schedule, |d| {
+                    d.keep_before(forgotten);
+                    d.float[step].history[k] = 1.0;
+                });
+            } else {
+                refused(I8, Field::Schedule, fixed);
+                refused(F32, Field::Schedule, float);
+            }
+        }
+    }
+}
+
+/// What a list has for each step ends with the file.
+#[test]
+fn lists_end_in_the_file() {
+    for &precision in ALL {
+        let end = Draft::new(precision).file().bytes().len() as u32;
+        let steps = STEPS as u32;
+        refused(precision, Field::Offset, |d| d.schedule.rows = end - steps * STEP_BYTES as u32 + 16);
+        // Four numbers of 16 or 32 bits a step, and 16 bytes of biases.
+        let embeddings = |d: &mut Draft, bytes: u32| d.schedule.embeddings = end - bytes;
+        let (inside, outside) = if precision == I8 { (32, 16) } else { (48, 32) };
+        accepted(precision, |d| embeddings(d, inside));
+        refused(precision, Field::Offset, |d| embeddings(d, outside));
+        bounds!(precision, Offset, |d, v| d.schedule.biases = end - v, [48], [16, 32]);
+        let levels = steps * size_of::<Level>() as u32;
+        bounds!(
+            precision,
+            Offset,
+            |d, v| d.schedule.levels = end - v,
+            [levels.next_multiple_of(16)],
+            [levels / 16 * 16]
+        );
+    }
+}
