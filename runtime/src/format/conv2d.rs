@@ -224,3 +224,42 @@ impl Conv2d {
         Some(self.layout().chunks(self.chunk_blocks, outputs, self.taps(inputs)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    #[test]
+    fn tiles_are_whole_pairs_of_whole_groups() {
+        let tiled = |tile_rows| Conv2d { kernel: [3, 3], stride: 1, tile_rows, ..Conv2d::zeroed() };
+        let fits = |op: Conv2d, inputs: u64, shape: [usize; 3]| op.tiles(inputs, shape);
+        assert!(fits(tiled(1), 4, [4, 8, 2]) && fits(tiled(2), u64::from(MOST_TILED_INPUTS), [16, 24, 6]));
+        for (inputs, shape) in [
+            (4, [2, 8, 2]),
+            (4, [6, 8, 2]),
+            (4, [4, 4, 2]),
+            (4, [4, 12, 2]),
+            (4, [4, 8, 1]),
+            (6, [4, 8, 2]),
+            (u64::from(MOST_TILED_INPUTS) + 4, [4, 8, 2]),
+        ] {
+            assert!(!fits(tiled(1), inputs, shape), "{inputs} inputs, {shape:?}");
+        }
+        assert!(!fits(tiled(2), 4, [4, 8, 2]));
+        let changed: [fn(&mut Conv2d); 4] =
+            [|op| op.kernel = [3, 1], |op| op.kernel = [1, 3], |op| op.stride = 2, |op| op.layout = 1];
+        for change in changed {
+            let mut op = tiled(1);
+            change(&mut op);
+            assert!(!fits(op, 4, [4, 8, 2]), "{op:?}");
+        }
+    }
+
+    /// The most input channels keep sums below what is left of 32 bits by a factor of 64.
+    #[test]
+    fn sums_of_tiles_are_exact() {
+        assert!(9 * 128 * 128 * i64::from(MOST_TILED_INPUTS) < 1 << 25);
+    }
+}
