@@ -8,7 +8,7 @@ use waft::fixed::SAMPLE_BITS;
 use waft::format::{Precision, Schedule};
 use waft::noise::{Given, Seed};
 use waft::{
-    Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples, SamplesMut, Session,
+    Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples, SamplesMut, Session,
     SessionError, WeightSource,
 };
 
@@ -77,6 +77,14 @@ pub enum SampleError {
         /// Values of one picture.
         expected: usize,
     },
+    /// Guidance of another number of steps.
+    #[error("guidance for {found} steps, the list has {expected}")]
+    Guidance {
+        /// Scales given.
+        found: usize,
+        /// Steps of the list.
+        expected: u32,
+    },
     /// Noise of the steps of another size.
     #[error(
         "noise holds {found} values for {count} pictures, the model needs {expected} for each, in all steps together"
@@ -132,6 +140,9 @@ pub struct Batch {
     pub noise: Option<Vec<f32>>,
     /// A picture that all start from, at the request's first step.
     pub original: Option<Source>,
+    /// Guidance of each step of the list instead of the request's; empty for that. The request's interval and rescaling hold
+    /// all the same.
+    pub guidance: Vec<Guidance>,
     /// Conditions of the pictures in turn, for a model that reads one.
     pub conditions: Conditions,
     /// Whether to keep the sample after every step.
@@ -145,6 +156,15 @@ impl Batch {
     pub fn request(&self, index: usize) -> Request {
         let request = self.request.seed(self.seed.wrapping_add(index as u64));
         self.classes.get(index).map_or(request, |&class| request.class(class))
+    }
+
+    /// The guidance of each step of a list.
+    pub fn guidance(&self, steps: u32) -> Vec<Guidance> {
+        let at = |step| match self.guidance.get(step as usize) {
+            Some(&guidance) => self.request.guidance(guidance).guidance_at(step),
+            None => self.request.guidance_at(step),
+        };
+        (0..steps).map(at).collect()
     }
 }
 
@@ -182,6 +202,10 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
             return Err(SampleError::Noise { found: noise.len(), count: batch.count, expected });
         }
     }
+    let steps = batch.request.schedule(model)?.steps;
+    if !batch.guidance.is_empty() && batch.guidance.len() != steps as usize {
+        return Err(SampleError::Guidance { found: batch.guidance.len(), expected: steps });
+    }
     let mut given = [&batch.latents, &batch.noise].into_iter().flatten().flatten();
     if let Some(&value) = given.find(|value| !fits_fixed(**value)) {
         return Err(SampleError::Range { value });
@@ -214,10 +238,25 @@ fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) ->
         }),
         len: len as u32,
     };
-    match original {
-        Some(original) => finish(session.sample_from_with(request, original, noise)?, batch.trajectory),
-        None => finish(session.sample_with(request, noise)?, batch.trajectory),
-    }
+    let mut run = match original {
+        Some(original) => session.sample_from_with(request, original, noise)?,
+        None => session.sample_with(request, noise)?,
+    };
+    let guide = |run: &mut Run<'_, Mixed, _>, step: u32| match batch.guidance.get(step as usize) {
+        Some(&guidance) => run.set_guidance(guidance),
+        None => Ok(()),
+    };
+    guide(&mut run, request.first_step())?;
+    let mut begun = None;
+    finish_with(run, batch.trajectory, |run| {
+        // A step that has begun keeps its guidance: the next one's can be set.
+        let step = run.progress().step;
+        if run.operation().is_some() && begun != Some(step) {
+            begun = Some(step);
+            guide(run, step + 1)?;
+        }
+        Ok(())
+    })
 }
 
 /// What is given, and the seed's numbers for the rest.
@@ -293,7 +332,16 @@ pub fn to_floats(samples: Option<Samples<'_>>) -> Vec<f32> {
 ///
 /// # Errors
 /// If the run ends early.
-pub fn finish<N: Noise, W: WeightSource>(mut run: Run<'_, N, W>, keep: bool) -> Result<Picture, SampleError> {
+pub fn finish<N: Noise, W: WeightSource>(run: Run<'_, N, W>, keep: bool) -> Result<Picture, SampleError> {
+    finish_with(run, keep, |_| Ok(()))
+}
+
+/// The same with something to do before each slice.
+fn finish_with<'r, N: Noise, W: WeightSource>(
+    mut run: Run<'r, N, W>,
+    keep: bool,
+    mut before_slice: impl FnMut(&mut Run<'r, N, W>) -> Result<(), SampleError>,
+) -> Result<Picture, SampleError> {
     let mut trajectory = vec![];
     let mut step = None;
     loop {
@@ -302,6 +350,7 @@ pub fn finish<N: Noise, W: WeightSource>(mut run: Run<'_, N, W>, keep: bool) -> 
             step = Some(run.progress().step);
             trajectory.push(to_floats(run.sample()));
         }
+        before_slice(&mut run)?;
         if run.step()?.is_none() {
             break;
         }

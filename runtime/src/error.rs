@@ -171,6 +171,8 @@ pub enum RequestError {
     ClassMissing,
     /// Guidance other than 1 needs a class that means "none" and an arena planned for it at export.
     GuidanceUnavailable,
+    /// The crate was built without the feature `guidance-rescale`.
+    RescaleDisabled,
     /// The model's output has other channels than its input: it can predict but not sample.
     NotASampler,
     /// There is no such step to start with.
@@ -219,6 +221,9 @@ impl fmt::Display for RequestError {
             ),
             Self::OriginalUnavailable => {
                 f.write_str("the model carries no noise levels to start from a picture; export it again")
+            }
+            Self::RescaleDisabled => {
+                f.write_str("built without rescaled guidance; enable the feature guidance-rescale, or rescale by 0")
             }
             Self::OriginalDisabled => f.write_str("built without pictures to start from; enable the feature original"),
             Self::OriginalSize { found: [image, mask], expected: [pixels, places] } => {

@@ -207,9 +207,11 @@ enum ShortcutsArg {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Scheduler {
+pub(super) enum Scheduler {
     /// DDIM (Song et al., 2020).
     Ddim,
+    /// DDIM backwards, from a picture to its noise; not in i8.
+    DdimInverse,
     /// Ancestral sampling (Ho et al., 2020): noise in every step.
     Ddpm,
     /// DPM-Solver++, multistep (Lu et al., 2022): looks back on up to two steps, for which the arena has room.
@@ -238,6 +240,7 @@ impl From<Scheduler> for Solver {
     fn from(scheduler: Scheduler) -> Self {
         match scheduler {
             Scheduler::Ddim => Self::Ddim(Ddim::default()),
+            Scheduler::DdimInverse => Self::DdimInverse,
             Scheduler::Ddpm => Self::Ddpm,
             Scheduler::DpmSolver => Self::DpmSolver,
             Scheduler::UniPc => Self::UniPc,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
-use waft::{Guidance, Model, Request};
+use waft::{Guidance, Model, Request, Rescale};
 
 use super::args::{Bar, Precision, check_extension, guidance};
 use super::output::{self, print_json, write_whole};
@@ -33,9 +33,17 @@ pub struct Args {
     /// Steps, 1 to 1000, one of the counts that the model carries [default: its first].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
-    /// Classifier-free guidance towards the class, -1000 to 1000; other than 1 it doubles the work [default: 1].
-    #[arg(long, value_name = "G", value_parser = guidance, requires = "class")]
-    guidance: Option<f32>,
+    /// Classifier-free guidance towards the class, -1000 to 1000, or a value for each step of the list; other than 1 it doubles
+    /// the work of a step [default: 1].
+    #[arg(long, value_name = "G[,G...]", value_parser = guidance, value_delimiter = ',', requires = "class")]
+    guidance: Vec<f32>,
+    /// Guide only the steps between these fractions of the list, 0 to 1, as START and STOP of diffusers' guiders; the others
+    /// take one network call [default: 0,1].
+    #[arg(long, value_name = "START,STOP", value_parser = fraction, value_delimiter = ',', num_args = 1.., requires = "guidance")]
+    guidance_interval: Vec<f64>,
+    /// Bring guided predictions back to the contrast of those without, 0 (not at all) to 1 (Lin et al., 2023) [default: 0].
+    #[arg(long, value_name = "PHI", value_parser = fraction, requires = "guidance")]
+    guidance_rescale: Option<f64>,
     /// Precision of a shipped model [default: i8].
     #[arg(long, value_enum)]
     precision: Option<Precision>,
@@ -94,12 +102,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(steps) = args.steps {
         request = request.steps(steps);
     }
-    if let Some(guidance) = args.guidance {
-        request = request.guidance(Guidance::from_f32(guidance));
-    }
     ensure!(args.class.is_none() || model.classes() > 0, "--class: the model has no classes; leave it out");
     let shape = model.image_shape();
     let schedule = request.schedule(&model)?;
+    let guidance;
+    (request, guidance) = guided(args, request, schedule.steps)?;
     let original = args.init.as_deref().map(|path| read_original(path, args.mask.as_deref(), shape)).transpose()?;
     if let Some(original) = &original {
         let strength = args.strength.unwrap_or(if original.mask.is_some() { 1.0 } else { 0.8 });
@@ -134,6 +141,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         request,
         seed: args.seed.unwrap_or(0),
         count,
+        guidance,
         latents: latents.map(|(values, _)| values),
         noise: noise.map(|(values, _)| values),
         original,
@@ -158,6 +166,32 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }));
     }
     output::print(&format!("{count} pictures, SHA-256 {digest}\n"))
+}
+
+/// The request with its guidance, and that of each step if there are several.
+fn guided(args: &Args, request: Request, steps: u32) -> anyhow::Result<(Request, Vec<Guidance>)> {
+    let scales: Vec<Guidance> = args.guidance.iter().copied().map(Guidance::from_f32).collect();
+    let several = if scales.len() > 1 { scales.clone() } else { vec![] };
+    ensure!(
+        several.is_empty() || several.len() == steps as usize,
+        "--guidance: {} values for {steps} steps; give one, or one for each step",
+        several.len()
+    );
+    // The request's is what the model must have room for.
+    let asked = scales.iter().copied().find(|&scale| scale != Guidance::NONE).unwrap_or_default();
+    let mut request = request.guidance(asked);
+    match args.guidance_interval[..] {
+        [] => {}
+        [start, stop] if start <= stop => {
+            let step = |fraction: f64| (fraction * f64::from(steps)) as u32;
+            request = request.guidance_interval(step(start), step(stop));
+        }
+        _ => bail!("--guidance-interval: give two fractions, the first not above the second, as 0.2,0.8"),
+    }
+    if let Some(share) = args.guidance_rescale {
+        request = request.guidance_rescale(Rescale::from_f32(share as f32));
+    }
+    Ok((request, several))
 }
 
 fn check_files(args: &Args) -> anyhow::Result<()> {
@@ -213,6 +247,13 @@ fn strength(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(strength) if strength > 0.0 && strength <= 1.0 => Ok(strength),
         _ => Err("strength is a number above 0, at most 1".into()),
+    }
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
+        _ => Err("a fraction is a number from 0 to 1".into()),
     }
 }
 

@@ -64,6 +64,13 @@ impl Prepared {
         let Some(solver) = options.solver(own, defaults)? else {
             return Err(ExportError::NoSolver { class_name: config.class_name.clone() });
         };
+        if solver == Solver::DdimInverse && options.precision == Precision::I8 {
+            return Err(ExportError::Option {
+                field: "scheduler",
+                value: solver.name().into(),
+                expected: "f32 or f16: calibration of the i8 precision draws from noise, and this leads to it".into(),
+            });
+        }
         if own.is_none_or(|own| own.class_name() != solver.class_name()) {
             notes.push(format!(
                 "the checkpoint's scheduler is {}; its noise levels are sampled with {}, as asked",

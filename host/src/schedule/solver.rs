@@ -3,7 +3,8 @@
 use super::euler::{self, Kind};
 use super::sigma_space::Grid;
 use super::{
-    Ddim, ScheduleError, SchedulerConfig, Step, consistency, ddpm, dpm_solver, edm, flow_match, heun, lcm, unipc,
+    Ddim, ScheduleError, SchedulerConfig, Step, consistency, ddim_inverse, ddpm, dpm_solver, edm, flow_match, heun,
+    lcm, unipc,
 };
 
 /// What turns a configuration into steps. Each is a file of its own beside this one.
@@ -11,6 +12,8 @@ use super::{
 pub enum Solver {
     /// DDIM (Song et al., 2020, arXiv:2010.02502), as diffusers' `DDIMScheduler`.
     Ddim(Ddim),
+    /// DDIM backwards, from a picture to its noise, as diffusers' `DDIMInverseScheduler`.
+    DdimInverse,
     /// Ancestral sampling (Ho et al., 2020, arXiv:2006.11239), as diffusers' `DDPMScheduler`.
     Ddpm,
     /// DPM-Solver++ (Lu et al., 2022, arXiv:2211.01095), as diffusers' `DPMSolverMultistepScheduler`.
@@ -70,8 +73,9 @@ impl Family {
 
 impl Solver {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Ddim(Ddim { eta: 0.0, use_clipped_model_output: false }),
+        Self::DdimInverse,
         Self::Ddpm,
         Self::DpmSolver,
         Self::UniPc,
@@ -88,6 +92,7 @@ impl Solver {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Ddim(_) => "ddim",
+            Self::DdimInverse => "ddim-inverse",
             Self::Ddpm => "ddpm",
             Self::DpmSolver => "dpm-solver++",
             Self::UniPc => "unipc",
@@ -105,6 +110,7 @@ impl Solver {
     pub const fn class_name(&self) -> &'static str {
         match self {
             Self::Ddim(_) => "DDIMScheduler",
+            Self::DdimInverse => "DDIMInverseScheduler",
             Self::Ddpm => "DDPMScheduler",
             Self::DpmSolver => "DPMSolverMultistepScheduler",
             Self::UniPc => "UniPCMultistepScheduler",
@@ -132,7 +138,7 @@ impl Solver {
     /// Fields that it reads of those that change noise levels or timesteps and that not every solver has.
     const fn reads(&self) -> &'static [&'static str] {
         match self {
-            Self::Ddim(_) | Self::Ddpm | Self::Lcm | Self::EulerAncestral => &[],
+            Self::Ddim(_) | Self::DdimInverse | Self::Ddpm | Self::Lcm | Self::EulerAncestral => &[],
             Self::DpmSolver => &[
                 "final_sigmas_type",
                 "use_beta_sigmas",
@@ -183,7 +189,7 @@ impl Solver {
         }
         config.check_read(self.name(), self.reads())?;
         let expected = |what: &str| format!("{} does not {what}; use false, or choose another scheduler", self.name());
-        if config.thresholding && matches!(self, Self::Euler | Self::EulerAncestral | Self::Heun) {
+        if config.thresholding && matches!(self, Self::DdimInverse | Self::Euler | Self::EulerAncestral | Self::Heun) {
             return Err(ScheduleError::field("thresholding", true, expected("threshold")));
         }
         if config.rescale_betas_zero_snr && *self == Self::Heun {
@@ -212,6 +218,7 @@ impl Solver {
         let config = &self.adopt(config)?;
         match self {
             Self::Ddim(ddim) => ddim.steps(config, n),
+            Self::DdimInverse => ddim_inverse::steps(config, n),
             Self::Ddpm => ddpm::steps(config, n),
             Self::DpmSolver => dpm_solver::steps(config, n),
             Self::UniPc => unipc::steps(config, n),
@@ -236,6 +243,7 @@ impl Solver {
         config.check_timesteps(timesteps)?;
         match self {
             Self::Ddim(ddim) => ddim.steps_at(config, timesteps),
+            Self::DdimInverse => ddim_inverse::steps_at(config, timesteps),
             Self::Ddpm => ddpm::steps_at(config, timesteps),
             Self::DpmSolver => dpm_solver::steps_at(config, timesteps),
             Self::UniPc => unipc::steps_at(config, timesteps),

@@ -13,7 +13,7 @@ use core::ptr::{addr_of, addr_of_mut, slice_from_raw_parts, slice_from_raw_parts
 
 use waft_core::fixed::SAMPLE_BITS;
 use waft_core::noise::Seed;
-use waft_core::{Guidance, Model, Noise, Original, Request, Run, SamplesMut, Session, WeightSource};
+use waft_core::{Guidance, Model, Noise, Original, Request, Rescale, Run, SamplesMut, Session, WeightSource};
 
 pub use status::{WaftStatus, waft_strerror};
 pub use weights::WaftRead;
@@ -67,6 +67,12 @@ pub struct WaftRequest {
     pub steps: u32,
     /// Guidance, in 16 fractional bits.
     pub guidance: i32,
+    /// First step of the list that is guided, from 0; steps that are not take the conditional prediction alone.
+    pub guided_from: u32,
+    /// The step after the last one that is guided.
+    pub guided_to: u32,
+    /// How far guided predictions are brought back to the contrast of conditional ones: 0 to 1, in 16 fractional bits.
+    pub guidance_rescale: u32,
     /// Noise of the caller instead of the seed's, or null.
     pub noise: WaftNoise,
     /// Handed to `noise`.
@@ -316,7 +322,7 @@ pub unsafe extern "C" fn waft_set_weights(context: *mut WaftContext, read: WaftR
     if taken { WaftStatus::Ok } else { WaftStatus::ModelUnsupported }
 }
 
-/// Seed 0, no class, the model's default list of steps, guidance 1.
+/// Seed 0, no class, the model's default list of steps, guidance 1 in all of them.
 #[unsafe(no_mangle)]
 pub extern "C" fn waft_default_request() -> WaftRequest {
     WaftRequest {
@@ -324,6 +330,9 @@ pub extern "C" fn waft_default_request() -> WaftRequest {
         class_: WAFT_NO_CLASS,
         steps: 0,
         guidance: WAFT_GUIDANCE_NONE,
+        guided_from: 0,
+        guided_to: u32::MAX,
+        guidance_rescale: 0,
         noise: None,
         user: core::ptr::null_mut(),
         original: core::ptr::null(),
@@ -354,7 +363,10 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
         Ok(state) => state,
         Err(status) => return status,
     };
-    let mut request = Request::new().guidance(Guidance::from_bits(asked.guidance));
+    let mut request = Request::new()
+        .guidance(Guidance::from_bits(asked.guidance))
+        .guidance_interval(asked.guided_from, asked.guided_to)
+        .guidance_rescale(Rescale::from_bits(asked.guidance_rescale));
     if asked.class_ != WAFT_NO_CLASS {
         let Ok(class) = u16::try_from(asked.class_) else { return WaftStatus::Class };
         request = request.class(class);
@@ -482,6 +494,25 @@ pub unsafe extern "C" fn waft_get_image(context: *mut WaftContext, image: *mut W
     // SAFETY: the caller's promise.
     unsafe { image.write(found) };
     WaftStatus::Ok
+}
+
+/// Changes the guidance, in 16 fractional bits, of the steps that begin from now on, those outside of the request's interval
+/// excepted: for a scale that depends on the step.
+///
+/// # Safety
+/// `context` is open.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waft_set_guidance(context: *mut WaftContext, guidance: i32) -> WaftStatus {
+    // SAFETY: the caller's promise.
+    let state = match unsafe { enter(context, &[]) } {
+        Ok(state) => state,
+        Err(status) => return status,
+    };
+    let Some(State::Drawing(run)) = state else { return WaftStatus::Idle };
+    match run.set_guidance(Guidance::from_bits(guidance)) {
+        Ok(()) => WaftStatus::Ok,
+        Err(error) => of_request(error),
+    }
 }
 
 /// Abandons the picture in progress, if there is one.

@@ -8,12 +8,13 @@ use super::walk::{Advance, Walk};
 use super::{Image, Original, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
 use crate::format::{Level, STEP_BYTES, Schedule, Tensor};
+use crate::guidance::{FACTOR_BITS, Guidance, Rescale, Spread};
 use crate::log::debug;
 use crate::model::Model;
 use crate::noise::Noise;
 use crate::ops::{self, Context, view, view_mut};
 use crate::precision::{Arithmetic, with_precision};
-use crate::sampler::{Guidance, Sample, Step, Terms};
+use crate::sampler::{Sample, Step, Terms};
 use crate::weights::{Resident, WeightSource};
 
 /// Elements of the sample that one slice draws, updates or converts.
@@ -40,6 +41,8 @@ enum Stage {
     Noise { chunk: usize },
     /// A network call; the first of two is the unconditional one.
     Network { first_of_two: bool, walk: Walk },
+    /// Measuring how far guided outputs spread, to rescale them.
+    Measure { chunk: usize },
     /// Moving the sample to the next step.
     Update { chunk: usize },
     /// The sample is complete.
@@ -56,10 +59,14 @@ pub struct Run<'a, N, W = Resident> {
     noise: N,
     schedule: Schedule,
     class: u16,
+    request: Request,
+    /// Of the step that is taken.
     guidance: Guidance,
+    spread: Spread,
     sample: Tensor,
     original: Option<Original<'a>>,
-    first: u32,
+    /// Slices of a network call.
+    network: u32,
     stage: Stage,
     progress: Progress,
 }
@@ -96,20 +103,66 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     /// Before the first slice.
     pub(super) fn new(session: Session<'a, W>, start: Start<'a>, noise: N) -> Self {
         let Start { request, schedule, class, original } = start;
-        let (guidance, first) = (request.guidance, request.first_step());
         let model = session.model;
         // Resolving the request has found the tensor.
         let sample = model.tensor(model.header().sample).unwrap_or(Tensor::zeroed());
-        let chunks = sample.len().div_ceil(CHUNK) as u32;
         let network: u32 = (0..model.ops())
             .filter_map(|index| model.op(index))
             .fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)));
-        let passes = if guidance == Guidance::NONE { 1 } else { 2 };
-        let slices = network.saturating_mul(passes).saturating_add(chunks).saturating_mul(schedule.steps - first);
-        debug!("waft: {} steps of {} calls", schedule.steps, passes);
-        let progress = Progress { step: first, steps: schedule.steps, slice: 0, slices: slices.saturating_add(chunks) };
-        let stage = Stage::Noise { chunk: 0 };
-        Self { session, noise, schedule, class, guidance, sample, original, first, stage, progress }
+        debug!("waft: {} steps", schedule.steps);
+        let progress = Progress { step: request.first_step(), steps: schedule.steps, slice: 0, slices: 0 };
+        let (guidance, spread, stage) = (Guidance::NONE, Spread::default(), Stage::Noise { chunk: 0 });
+        let mut run = Self {
+            session,
+            noise,
+            schedule,
+            class,
+            request,
+            guidance,
+            spread,
+            sample,
+            original,
+            network,
+            stage,
+            progress,
+        };
+        run.progress.slices = run.slices_from(progress.step).saturating_add(run.chunks());
+        run
+    }
+
+    /// Changes the guidance of the steps that begin from now on, those outside of the request's interval excepted: for a scale
+    /// that depends on the step. Called before every step of the list, it makes a scale for each.
+    ///
+    /// # Errors
+    /// If the model was exported without guidance.
+    pub fn set_guidance(&mut self, guidance: Guidance) -> Result<(), RequestError> {
+        if guidance != Guidance::NONE && !self.session.model.has_guidance() {
+            return Err(RequestError::GuidanceUnavailable);
+        }
+        let is_before = matches!(self.stage, Stage::Noise { .. });
+        let next = if is_before { self.progress.step } else { self.progress.step.saturating_add(1) };
+        let begun = self.progress.slices.saturating_sub(self.slices_from(next));
+        self.request = self.request.guidance(guidance);
+        self.progress.slices = begun.saturating_add(self.slices_from(next));
+        Ok(())
+    }
+
+    /// Slices of the steps from `first` on.
+    fn slices_from(&self, first: u32) -> u32 {
+        let steps = self.schedule.steps;
+        let guided = self.request.guided_steps(first, steps);
+        let measured = if self.rescales() { self.chunks() } else { 0 };
+        let all = self.network.saturating_add(self.chunks()).saturating_mul(steps.saturating_sub(first));
+        self.network.saturating_add(measured).saturating_mul(guided).saturating_add(all)
+    }
+
+    /// Whether guided outputs are rescaled.
+    fn rescales(&self) -> bool {
+        cfg!(feature = "guidance-rescale") && self.request.asked_rescale() != Rescale::NONE
+    }
+
+    fn chunks(&self) -> u32 {
+        self.sample.len().div_ceil(CHUNK) as u32
     }
 
     /// The session, ready for the next picture; one that is not complete is abandoned.
@@ -153,8 +206,16 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                         self.keep_unconditional()?;
                         Stage::Network { first_of_two: false, walk: Walk::default() }
                     }
+                    Advance::Completes if self.rescales() && self.guidance != Guidance::NONE => {
+                        self.spread = Spread::default();
+                        Stage::Measure { chunk: 0 }
+                    }
                     Advance::Completes => Stage::Update { chunk: 0 },
                 }
+            }
+            Stage::Measure { chunk } => {
+                self.measure::<P::Sample>(chunk)?;
+                if self.is_last(chunk) { Stage::Update { chunk: 0 } } else { Stage::Measure { chunk: chunk + 1 } }
             }
             Stage::Update { chunk } => {
                 self.update::<P::Sample>(chunk)?;
@@ -235,7 +296,8 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         self.session.arena
     }
 
-    fn begin_step(&self) -> Stage {
+    fn begin_step(&mut self) -> Stage {
+        self.guidance = self.request.guidance_at(self.progress.step);
         Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::default() }
     }
 
@@ -252,13 +314,14 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         let elements = self.elements(chunk);
         let sample = self.session.arena.get_mut(self.sample.range()).and_then(view_mut::<S>);
         let part = sample.and_then(|sample| sample.get_mut(elements.clone())).ok_or(RunError::Corrupt { op: 0 })?;
+        let first = self.request.first_step();
         for (x, index) in part.iter_mut().zip(elements) {
             let value = self.noise.sample(0, index as u32).ok_or(RunError::NoiseExhausted { draw: 0 })?;
             let z = S::from_noise(value);
             *x = match self.original {
                 // From the first step on a mask alone keeps a part: diffusers starts from noise then.
-                Some(original) if cfg!(feature = "original") && (self.first > 0 || original.mask.is_none()) => {
-                    noised(self.session.model, &self.schedule, self.first, &original, index, z)?
+                Some(original) if cfg!(feature = "original") && (first > 0 || original.mask.is_none()) => {
+                    noised(self.session.model, &self.schedule, first, &original, index, z)?
                 }
                 _ => z.started(self.schedule.start),
             };
@@ -282,25 +345,46 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         Ok(())
     }
 
+    /// Takes part of a guided output into account.
+    fn measure<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
+        let elements = self.elements(chunk);
+        let Session { model, arena, .. } = &mut self.session;
+        let Update { prediction, unconditional, .. } =
+            Update::<S>::bind(model, arena, elements, true).ok_or(RunError::Corrupt { op: model.ops() })?;
+        for (&prediction, &unconditional) in prediction.iter().zip(unconditional) {
+            let guided = S::guide(unconditional, prediction, self.guidance);
+            self.spread.add(prediction.to_fixed(), guided.to_fixed());
+        }
+        Ok(())
+    }
+
     /// Moves part of the sample to the next step.
     fn update<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
         let elements = self.elements(chunk);
-        let Session { model, arena, .. } = &mut self.session;
+        let model = self.session.model;
         let at = self.schedule.rows as usize + self.progress.step as usize * STEP_BYTES;
         let step = S::Step::read(model.bytes(), at);
         let draw = self.progress.step + 1;
         let next_step = draw;
         let kept = self.original.filter(|original| cfg!(feature = "original") && original.mask.is_some());
         let guided = self.guidance != Guidance::NONE;
+        let factor =
+            if guided && self.rescales() { self.spread.factor(self.request.asked_rescale()) } else { 1 << FACTOR_BITS };
+        let Session { model, arena, .. } = &mut self.session;
         let Update { sample, prediction, unconditional, history } =
             Update::<S>::bind(model, arena, elements.clone(), guided).ok_or(RunError::Corrupt { op: model.ops() })?;
         let mut unconditional = unconditional.iter();
-        let is_later_start = cfg!(feature = "original") && self.first > 0 && self.progress.step == self.first;
+        let is_later_start = cfg!(feature = "original")
+            && self.request.first_step() > 0
+            && self.progress.step == self.request.first_step();
         let [newer, older] = history;
         let (mut newer, mut older) = (newer.iter_mut(), older.iter_mut());
         for ((x, &prediction), index) in sample.iter_mut().zip(prediction).zip(elements) {
             let m = match unconditional.next() {
-                Some(&unconditional) => S::guide(unconditional, prediction, self.guidance),
+                Some(&unconditional) => {
+                    let guided = S::guide(unconditional, prediction, self.guidance);
+                    if factor == 1 << FACTOR_BITS { guided } else { guided.scaled(factor) }
+                }
                 None => prediction,
             };
             let z = if step.has_noise() {

@@ -113,7 +113,8 @@ fn estimates(model: &[u8], reports: &[Report]) -> anyhow::Result<()> {
     for report in reports {
         let Some(counted) = report.instructions else { continue };
         let core = cost::cores().get(&report.target).with_context(|| format!("{}: {REFIT}", report.target))?;
-        let estimate = cost::of_picture(core, &parsed, &list).with_context(|| format!("{}: {REFIT}", report.target))?;
+        let estimate =
+            cost::of_picture(core, &parsed, &list, 0).with_context(|| format!("{}: {REFIT}", report.target))?;
         let percent = 100.0 * (estimate / counted as f64 - 1.0);
         let target = &report.target;
         ensure!(percent.abs() <= 10.0, "{target}: the estimate is {percent:+.1} % from what was counted: {REFIT}");
