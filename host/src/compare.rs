@@ -190,7 +190,7 @@ pub fn compare(
                         }
                     };
                     for (index, &steps) in counts.iter().enumerate() {
-                        let figures = figures(&model, index as u16, options, judged, device.as_deref_mut(), progress)?;
+                        let figures = figures(&model, index as u16, options, judged, &mut device, progress)?;
                         let outcome = Outcome::Drawn(Box::new(figures));
                         found.push(Combination { scheduler: solver.name(), steps, outcome });
                     }
@@ -223,7 +223,7 @@ fn figures(
     list: u16,
     options: &Options,
     judged: &Judged,
-    device: Option<&mut dyn Device>,
+    device: &mut Option<&mut dyn Device>,
     progress: &dyn Progress,
 ) -> Result<Figures, QualityError> {
     let corrupt = || QualityError::Option("the exported model has no such list: a defect of the exporter".into());
@@ -236,7 +236,7 @@ fn figures(
         ..Batch::default()
     };
     let pictures = match device {
-        Some(device) => gpu::draw(device, model, &batch, None, progress)?,
+        Some(device) => gpu::draw(&mut **device, model, &batch, None, progress)?,
         None => draw(model, &batch, progress)?,
     };
     let seen = judged.features(&pictures);

@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use waft::arithmetic::Step;
 use waft::fixed::SAMPLE_BITS;
-use waft::format::{Precision, Schedule};
-use waft::noise::{Given, Seed};
+use waft::format::{Level, Precision, Schedule};
+use waft::noise::{Between, Given, Seed};
 use waft::{
     Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples, SamplesMut, Session,
     SessionError, WeightSource,
@@ -112,12 +112,15 @@ pub struct Source {
     pub image: Vec<u8>,
     /// A byte a pixel: 128 or more is drawn anew, the rest is kept. `None`: the whole picture is only a start.
     pub mask: Option<Vec<u8>>,
+    /// Steps of a part and how often each is taken, see [`Original::resample`].
+    pub resampling: Option<[u32; 2]>,
 }
 
 impl Source {
     fn original(&self) -> Original<'_> {
         let original = Original::new(&self.image);
-        self.mask.as_ref().map_or(original, |mask| original.mask(mask))
+        let original = self.mask.as_ref().map_or(original, |mask| original.mask(mask));
+        self.resampling.map_or(original, |[jump, times]| original.resample(jump, times))
     }
 }
 
@@ -128,6 +131,9 @@ pub struct Batch {
     pub request: Request,
     /// Seed of the first picture.
     pub seed: u64,
+    /// Seed to which the pictures lead from the first seed, the noise of each a step further, see [`Between`]; they do not count
+    /// up then.
+    pub to_seed: Option<u64>,
     /// Class of each picture; empty for the request's own.
     pub classes: Vec<u16>,
     /// Number of pictures.
@@ -154,8 +160,24 @@ pub struct Batch {
 impl Batch {
     /// What to draw as picture `index`.
     pub fn request(&self, index: usize) -> Request {
-        let request = self.request.seed(self.seed.wrapping_add(index as u64));
+        let request = self.request.seed(self.seed_of(index));
         self.classes.get(index).map_or(request, |&class| request.class(class))
+    }
+
+    /// The seed of picture `index`.
+    fn seed_of(&self, index: usize) -> u64 {
+        self.seed.wrapping_add(index as u64)
+    }
+
+    /// The noise of picture `index`.
+    fn noise_of(&self, index: usize) -> Seeds {
+        match self.to_seed {
+            None => Seeds::One(Seed::new(self.seed_of(index))),
+            Some(to) => {
+                let t = (index as f64 / self.count.saturating_sub(1).max(1) as f64 * 65_536.0).round() as u32;
+                Seeds::Two(Between::new(self.seed, to, t))
+            }
+        }
     }
 
     /// The guidance of each step of a list.
@@ -231,37 +253,49 @@ fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) ->
     let original = batch.original.as_ref().map(Source::original);
     let len: usize = model.image_shape().iter().product();
     let noise = Mixed {
-        seed: Seed::new(batch.seed.wrapping_add(index as u64)),
+        seeds: batch.noise_of(index),
         latents: batch.latents.as_ref().map(|latents| to_fixed(&latents[index * len..(index + 1) * len])),
         steps: batch.noise.as_ref().map(|noise| {
             noise.chunks_exact(len).skip(index).step_by(batch.count).flat_map(to_fixed).collect::<Vec<i32>>()
         }),
         len: len as u32,
     };
-    let mut run = match original {
+    let run = match original {
         Some(original) => session.sample_from_with(request, original, noise)?,
         None => session.sample_with(request, noise)?,
     };
-    let guide = |run: &mut Run<'_, Mixed, _>, step: u32| match batch.guidance.get(step as usize) {
-        Some(&guidance) => run.set_guidance(guidance),
-        None => Ok(()),
-    };
-    guide(&mut run, request.first_step())?;
-    let mut begun = None;
+    let mut set = None;
     finish_with(run, batch.trajectory, |run| {
         // A step that has begun keeps its guidance: the next one's can be set.
-        let step = run.progress().step;
-        if run.operation().is_some() && begun != Some(step) {
-            begun = Some(step);
-            guide(run, step + 1)?;
+        let next = run.next_step();
+        if next != set
+            && let Some(&guidance) = next.and_then(|step| batch.guidance.get(step as usize))
+        {
+            run.set_guidance(guidance)?;
         }
+        set = next;
         Ok(())
     })
 }
 
-/// What is given, and the seed's numbers for the rest.
+/// The noise of one seed, or between two.
+enum Seeds {
+    One(Seed),
+    Two(Between),
+}
+
+impl Noise for Seeds {
+    fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
+        match self {
+            Self::One(seed) => seed.sample(draw, index),
+            Self::Two(between) => between.sample(draw, index),
+        }
+    }
+}
+
+/// What is given, and the seeds' numbers for the rest.
 struct Mixed {
-    seed: Seed,
+    seeds: Seeds,
     latents: Option<Vec<i32>>,
     steps: Option<Vec<i32>>,
     len: u32,
@@ -275,7 +309,7 @@ impl Noise for Mixed {
         };
         match given {
             Some(values) => Given::new(values, self.len).sample(at, index),
-            None => self.seed.sample(draw, index),
+            None => self.seeds.sample(draw, index),
         }
     }
 }
@@ -298,6 +332,11 @@ pub fn first_step(model: &Model<'_>, schedule: &Schedule, strength: f64) -> Opti
     let (order, steps) = if is_heun { (2, pairs.len() as u32 + 1) } else { (1, schedule.steps) };
     let taken = (f64::from(steps) * strength) as u32;
     (taken > 0).then(|| (steps - taken.min(steps)) * order)
+}
+
+/// Whether a list leads from a picture to its noise, as DDIM backwards does.
+pub fn leads_to_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
+    schedule.levels != 0 && Level::read(model.bytes(), schedule.levels as usize).noise == 0
 }
 
 /// Whether a value is a number that the runtime's fixed point holds: between −2048 and 2048.

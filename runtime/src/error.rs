@@ -197,6 +197,8 @@ pub enum RequestError {
         /// What the model draws.
         expected: [usize; 2],
     },
+    /// Ways back need a mask, a sampler that does not look back on earlier steps, 1 to 10000 steps and 1 to 1000 times.
+    ResampleUnavailable,
     /// The model reads a condition, which was not given; see [`Session::condition`](crate::Session::condition).
     ConditionMissing,
 }
@@ -222,6 +224,10 @@ impl fmt::Display for RequestError {
             Self::OriginalUnavailable => {
                 f.write_str("the model carries no noise levels to start from a picture; export it again")
             }
+            Self::ResampleUnavailable => f.write_str(
+                "resampling needs a mask, a sampler that does not look back on earlier steps, a jump of 1 to 10000 steps and 1 to \
+                 1000 times",
+            ),
             Self::RescaleDisabled => {
                 f.write_str("built without rescaled guidance; enable the feature guidance-rescale, or rescale by 0")
             }

@@ -13,7 +13,8 @@ pub trait Noise {
     /// Element `index` of draw `draw` in [`SAMPLE_BITS`](crate::fixed::SAMPLE_BITS) fractional bits; `None` if the
     /// source has no more, which ends the run with an error. A run asks for each element of a draw once, in ascending
     /// order, draws in ascending order; draws of steps without noise are skipped. Where a mask keeps elements of an
-    /// [`Original`](crate::Original), their draw 0 is asked for again in each step.
+    /// [`Original`](crate::Original), their draw 0 is asked for again in each step, and ways back, see
+    /// [`Original::resample`](crate::Original::resample), take draws from 2³² − 1 downwards.
     fn sample(&mut self, draw: u32, index: u32) -> Option<i32>;
 }
 

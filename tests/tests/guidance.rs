@@ -67,35 +67,28 @@ fn integers_are_guided_in_the_same_way() {
     }
 }
 
-fn slices(model: &Model<'_>, batch: &Batch) -> [u32; 2] {
+/// Network calls of a run.
+fn calls(model: &Model<'_>, batch: &Batch) -> u32 {
     let mut memory = arena(model);
     let mut session = Session::new(model, memory.as_mut_slice()).expect("fits");
     let mut run = session.sample(batch.request).expect("valid");
     let mut calls = 0;
-    let mut set = None;
     loop {
-        let step = run.progress().step;
-        if let (true, Some(&guidance)) = (set != Some(step), batch.guidance.get(step as usize)) {
-            // Before the first slice of the step: noise is drawn, or the step before has just ended.
-            set = Some(step);
-            run.set_guidance(guidance).expect("has guidance");
-        }
         calls += u32::from(run.starts() == Some(0));
         let Some(progress) = run.step().expect("runs") else { break };
         assert!(progress.slice <= progress.slices, "{progress:?}");
     }
     assert_eq!(run.progress().slice, run.progress().slices, "what was announced is what was done");
-    [calls, run.progress().slices]
+    calls
 }
 
-/// Steps outside of the interval, and those whose scale is 1, take one network call, as diffusers counts them; the number of slices
-/// is known beforehand.
+/// Steps outside of the interval take one network call, as diffusers counts them; the number of slices is known beforehand.
 #[test]
 fn steps_that_are_not_guided_take_one_network_call() {
     for precision in [Precision::F32, Precision::I8] {
         let export = digits_in(precision);
         for row in rows().iter().filter(|row| row["scales"].as_array().expect("a list").len() == 1) {
-            let [calls, _] = slices(&model(&export.bytes), &batch(row));
+            let calls = calls(&model(&export.bytes), &batch(row));
             assert_eq!(u64::from(calls), row["calls"].as_u64().expect("a count"), "{} {}", row["start"], row["stop"]);
         }
     }

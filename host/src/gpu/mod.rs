@@ -369,6 +369,9 @@ pub fn draw(
     if batch.original.is_some() || batch.request.first_step() > 0 {
         return Err(GpuError::Unfit("the GPU backend starts from noise alone; draw from a picture on the CPU".into()));
     }
+    if batch.to_seed.is_some() {
+        return Err(GpuError::Unfit("the GPU backend draws from seeds, not between two; draw on the CPU".into()));
+    }
     let len = program.len as usize;
     if let Some(latents) = &batch.latents
         && latents.len() != len * batch.count

@@ -16,13 +16,13 @@ use waft::format::Precision;
 use waft::{Guidance, Model, ModelError, Request};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::export::{ExportError, ExportOptions, export, precision_name};
+use crate::export::{ExportError, ExportOptions, export};
 use crate::gpu::{self, Device, GpuError};
 use crate::progress::Progress;
 use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw};
 use crate::shipped::{self, FindError};
 use crate::tensors::TensorsError;
-pub use judged::Judged;
+pub use judged::{Judged, Seen};
 use metrics::Estimate;
 
 /// Why quality was not measured.

@@ -12,7 +12,7 @@ use core::mem::{align_of, size_of};
 use core::ptr::{addr_of, addr_of_mut, slice_from_raw_parts, slice_from_raw_parts_mut};
 
 use waft_core::fixed::SAMPLE_BITS;
-use waft_core::noise::Seed;
+use waft_core::noise::{Between, Seed};
 use waft_core::{Guidance, Model, Noise, Original, Request, Rescale, Run, SamplesMut, Session, WeightSource};
 
 pub use status::{WaftStatus, waft_strerror};
@@ -51,8 +51,8 @@ pub struct WaftInfo {
 }
 
 /// A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
-/// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k; elements count in
-/// (row, column, channel) order.
+/// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k, draw 2^32 - 1 - k that
+/// of the k-th way back; elements count in (row, column, channel) order.
 pub type WaftNoise = Option<unsafe extern "C" fn(user: *mut c_void, draw: u32, index: u32, value: *mut i32) -> bool>;
 
 /// What to draw. Start from `waft_default_request()`.
@@ -87,6 +87,14 @@ pub struct WaftRequest {
     pub mask_len: usize,
     /// With a picture: the first step of the list that is taken, from 0.
     pub start: u32,
+    /// With a mask: how many steps a way back undoes (RePaint), or 0 for none.
+    pub resample_jump: u32,
+    /// How often each part of so many steps is taken.
+    pub resample_times: u32,
+    /// Seed whose noise is mixed to that of `seed`, for pictures that change into one another.
+    pub to_seed: u64,
+    /// How far from the one to the other: 0 to 1, in 16 fractional bits. 0 is `seed` alone.
+    pub toward: u32,
     /// The condition, in 20 fractional bits, (row, column, channel) order; it is copied. Null if the model reads none.
     pub condition: *const i32,
     /// Its length.
@@ -196,6 +204,7 @@ unsafe fn enter<'c>(context: *mut WaftContext, uses: &[Block]) -> Result<&'c mut
 /// Where a run's noise comes from.
 enum Source {
     Seed(Seed),
+    Between(Between),
     Caller(unsafe extern "C" fn(*mut c_void, u32, u32, *mut i32) -> bool, *mut c_void),
 }
 
@@ -203,6 +212,7 @@ impl Noise for Source {
     fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
         match self {
             Source::Seed(seed) => seed.sample(draw, index),
+            Source::Between(between) => between.sample(draw, index),
             Source::Caller(function, user) => {
                 let mut value = 0;
                 // SAFETY: the caller of `waft_begin` promised a function that can be called with these.
@@ -340,6 +350,10 @@ pub extern "C" fn waft_default_request() -> WaftRequest {
         mask: core::ptr::null(),
         mask_len: 0,
         start: 0,
+        resample_jump: 0,
+        resample_times: 0,
+        to_seed: 0,
+        toward: 0,
         condition: core::ptr::null(),
         condition_len: 0,
     }
@@ -376,6 +390,7 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
     }
     let noise = match asked.noise {
         Some(function) => Source::Caller(function, asked.user),
+        None if asked.toward > 0 => Source::Between(Between::new(asked.seed, asked.to_seed, asked.toward)),
         None => Source::Seed(Seed::new(asked.seed)),
     };
     let Some(mut session) = state.take().map(State::into_session) else { return WaftStatus::Idle };
@@ -398,7 +413,12 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
     let original = (!asked.original.is_null()).then(|| {
         request = request.start(asked.start);
         let original = Original::new(read(asked.original, asked.original_len));
-        if asked.mask.is_null() { original } else { original.mask(read(asked.mask, asked.mask_len)) }
+        let original =
+            if asked.mask.is_null() { original } else { original.mask(read(asked.mask, asked.mask_len)) };
+        match asked.resample_jump {
+            0 => original,
+            jump => original.resample(jump, asked.resample_times),
+        }
     });
     match session.into_run_from(request, original, noise) {
         Ok(run) => {

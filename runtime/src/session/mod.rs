@@ -4,6 +4,7 @@ mod image;
 mod original;
 mod prediction;
 mod request;
+mod resample;
 mod run;
 mod samples;
 mod walk;

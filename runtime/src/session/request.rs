@@ -80,14 +80,6 @@ impl Request {
         if self.guided[0] <= step && step < self.guided[1] { self.guidance } else { Guidance::NONE }
     }
 
-    /// How many steps from number `first` to `end` are guided.
-    pub(super) fn guided_steps(&self, first: u32, end: u32) -> u32 {
-        if self.guidance == Guidance::NONE {
-            return 0;
-        }
-        self.guided[1].min(end).saturating_sub(self.guided[0].max(first))
-    }
-
     /// The guidance asked for.
     pub const fn asked_guidance(&self) -> Guidance {
         self.guidance

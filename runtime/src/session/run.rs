@@ -4,10 +4,11 @@ use core::ops::Range;
 
 use bytemuck::Zeroable;
 
+use super::resample::{Next, Path, Position, back};
 use super::walk::{Advance, Walk};
 use super::{Image, Original, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
-use crate::format::{Level, STEP_BYTES, Schedule, Tensor};
+use crate::format::{LEVEL_BITS, Level, STEP_BYTES, Schedule, Tensor};
 use crate::guidance::{FACTOR_BITS, Guidance, Rescale, Spread};
 use crate::log::debug;
 use crate::model::Model;
@@ -24,7 +25,8 @@ const CHUNK: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Progress {
-    /// Diffusion steps that are complete.
+    /// Diffusion steps that are complete, those before a later [start](Request::start) and those that are
+    /// [taken again](Original::resample) included.
     pub step: u32,
     /// Diffusion steps in all.
     pub steps: u32,
@@ -45,6 +47,8 @@ enum Stage {
     Measure { chunk: usize },
     /// Moving the sample to the next step.
     Update { chunk: usize },
+    /// Leading the sample back to an earlier one, by noise.
+    Back { chunk: usize, to: Position },
     /// The sample is complete.
     Sampled,
     /// The sample has been replaced by bytes.
@@ -67,6 +71,8 @@ pub struct Run<'a, N, W = Resident> {
     original: Option<Original<'a>>,
     /// Slices of a network call.
     network: u32,
+    path: Path,
+    position: Position,
     stage: Stage,
     progress: Progress,
 }
@@ -109,8 +115,9 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         let network: u32 = (0..model.ops())
             .filter_map(|index| model.op(index))
             .fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)));
-        debug!("waft: {} steps", schedule.steps);
-        let progress = Progress { step: request.first_step(), steps: schedule.steps, slice: 0, slices: 0 };
+        let path = Path::new(&request, schedule.steps, original.as_ref().and_then(|original| original.resampling));
+        let position = path.start();
+        let progress = Progress { step: position.step, steps: position.step, slice: 0, slices: 0 };
         let (guidance, spread, stage) = (Guidance::NONE, Spread::default(), Stage::Noise { chunk: 0 });
         let mut run = Self {
             session,
@@ -123,15 +130,20 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
             sample,
             original,
             network,
+            path,
+            position,
             stage,
             progress,
         };
-        run.progress.slices = run.slices_from(progress.step).saturating_add(run.chunks());
+        let [calls, slices] = run.left(Next::Step(position));
+        run.progress.steps = run.progress.steps.saturating_add(calls);
+        run.progress.slices = slices.saturating_add(run.chunks());
+        debug!("waft: {} steps", run.progress.steps);
         run
     }
 
     /// Changes the guidance of the steps that begin from now on, those outside of the request's interval excepted: for a scale
-    /// that depends on the step. Called before every step of the list, it makes a scale for each.
+    /// that depends on the step; see [`next_step`](Self::next_step).
     ///
     /// # Errors
     /// If the model was exported without guidance.
@@ -139,21 +151,52 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         if guidance != Guidance::NONE && !self.session.model.has_guidance() {
             return Err(RequestError::GuidanceUnavailable);
         }
-        let is_before = matches!(self.stage, Stage::Noise { .. });
-        let next = if is_before { self.progress.step } else { self.progress.step.saturating_add(1) };
-        let begun = self.progress.slices.saturating_sub(self.slices_from(next));
+        let next = self.following();
+        let begun = self.progress.slices.saturating_sub(self.left(next)[1]);
         self.request = self.request.guidance(guidance);
-        self.progress.slices = begun.saturating_add(self.slices_from(next));
+        self.progress.slices = begun.saturating_add(self.left(next)[1]);
         Ok(())
     }
 
-    /// Slices of the steps from `first` on.
-    fn slices_from(&self, first: u32) -> u32 {
-        let steps = self.schedule.steps;
-        let guided = self.request.guided_steps(first, steps);
-        let measured = if self.rescales() { self.chunks() } else { 0 };
-        let all = self.network.saturating_add(self.chunks()).saturating_mul(steps.saturating_sub(first));
-        self.network.saturating_add(measured).saturating_mul(guided).saturating_add(all)
+    /// The number, in the list, of the step that begins next; `None` if none is left.
+    pub fn next_step(&self) -> Option<u32> {
+        match self.following() {
+            Next::Step(position) | Next::Back(position) => Some(position.step),
+            Next::End => None,
+        }
+    }
+
+    /// What follows the step that has begun.
+    fn following(&self) -> Next {
+        match self.stage {
+            Stage::Noise { .. } => Next::Step(self.position),
+            // The way itself is under way.
+            Stage::Back { to, .. } => Next::Step(to),
+            Stage::Network { .. } | Stage::Measure { .. } | Stage::Update { .. } => self.path.next(self.position),
+            Stage::Sampled | Stage::Converted => Next::End,
+        }
+    }
+
+    /// Network calls with their steps, and slices, of what is left from something on.
+    fn left(&self, mut next: Next) -> [u32; 2] {
+        let (mut steps, mut slices) = (0u32, 0u32);
+        let chunks = self.chunks();
+        let measured = if self.rescales() { chunks } else { 0 };
+        loop {
+            let at = match next {
+                Next::Step(at) => at,
+                Next::Back(at) => {
+                    slices = slices.saturating_add(chunks);
+                    at
+                }
+                Next::End => return [steps, slices],
+            };
+            let is_guided = self.request.guidance_at(at.step) != Guidance::NONE;
+            let guided = if is_guided { self.network.saturating_add(measured) } else { 0 };
+            steps = steps.saturating_add(1);
+            slices = slices.saturating_add(self.network).saturating_add(chunks).saturating_add(guided);
+            next = self.path.next(at);
+        }
     }
 
     /// Whether guided outputs are rescaled.
@@ -195,7 +238,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
             Stage::Network { first_of_two, mut walk } => {
                 let class = if first_of_two { self.session.model.header().unconditional_class } else { self.class };
                 let context =
-                    Context { model: self.session.model, schedule: self.schedule, step: self.progress.step, class };
+                    Context { model: self.session.model, schedule: self.schedule, step: self.position.step, class };
                 let advance = walk.advance::<P, W>(&context, self.session.arena, &mut self.session.weights);
                 // Weights that came before an error are kept.
                 self.stage = Stage::Network { first_of_two, walk };
@@ -222,9 +265,25 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                 if !self.is_last(chunk) {
                     Stage::Update { chunk: chunk + 1 }
                 } else {
-                    self.progress.step += 1;
+                    self.progress.step = self.progress.step.saturating_add(1);
                     debug!("waft: step {} of {}", self.progress.step, self.progress.steps);
-                    if self.progress.step < self.progress.steps { self.begin_step() } else { Stage::Sampled }
+                    match self.path.next(self.position) {
+                        Next::Step(position) => {
+                            self.position = position;
+                            self.begin_step()
+                        }
+                        Next::Back(to) => Stage::Back { chunk: 0, to },
+                        Next::End => Stage::Sampled,
+                    }
+                }
+            }
+            Stage::Back { chunk, to } => {
+                self.go_back::<P::Sample>(chunk, to)?;
+                if self.is_last(chunk) {
+                    self.position = to;
+                    self.begin_step()
+                } else {
+                    Stage::Back { chunk: chunk + 1, to }
                 }
             }
             Stage::Sampled | Stage::Converted => return Ok(None),
@@ -297,7 +356,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     }
 
     fn begin_step(&mut self) -> Stage {
-        self.guidance = self.request.guidance_at(self.progress.step);
+        self.guidance = self.request.guidance_at(self.position.step);
         Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::default() }
     }
 
@@ -358,14 +417,33 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         Ok(())
     }
 
+    /// Leads part of the sample back to what it is before an earlier step, by noise.
+    fn go_back<S: Sample>(&mut self, chunk: usize, to: Position) -> Result<(), RunError> {
+        let elements = self.elements(chunk);
+        let corrupt = RunError::Corrupt { op: self.session.model.ops() };
+        let level = |step: u32| level(self.session.model, &self.schedule, step);
+        let clean = Level { signal: 1 << LEVEL_BITS, noise: 0 };
+        let after = self.position.step.saturating_add(1);
+        let from = if after < self.schedule.steps { level(after) } else { clean };
+        let way = back(from, level(to.step));
+        let draw = u32::MAX.wrapping_sub(to.jumps.saturating_sub(1));
+        let sample = self.session.arena.get_mut(self.sample.range()).and_then(view_mut::<S>);
+        let part = sample.and_then(|sample| sample.get_mut(elements.clone())).ok_or(corrupt)?;
+        for (x, index) in part.iter_mut().zip(elements) {
+            let value = self.noise.sample(draw, index as u32).ok_or(RunError::NoiseExhausted { draw })?;
+            *x = x.noised(S::from_noise(value), way);
+        }
+        Ok(())
+    }
+
     /// Moves part of the sample to the next step.
     fn update<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
         let elements = self.elements(chunk);
         let model = self.session.model;
-        let at = self.schedule.rows as usize + self.progress.step as usize * STEP_BYTES;
+        let at = self.schedule.rows as usize + self.position.step as usize * STEP_BYTES;
         let step = S::Step::read(model.bytes(), at);
-        let draw = self.progress.step + 1;
-        let next_step = draw;
+        let draw = self.progress.step.saturating_add(1);
+        let next_step = self.position.step.saturating_add(1);
         let kept = self.original.filter(|original| cfg!(feature = "original") && original.mask.is_some());
         let guided = self.guidance != Guidance::NONE;
         let factor =
@@ -430,8 +508,12 @@ fn noised<S: Sample>(
     z: S,
 ) -> Result<S, RunError> {
     let byte = original.byte(index).ok_or(RunError::Corrupt { op: model.ops() })?;
-    let level = Level::read(model.bytes(), schedule.levels as usize + step as usize * size_of::<Level>());
-    Ok(S::from_byte(byte).noised(z, level))
+    Ok(S::from_byte(byte).noised(z, level(model, schedule, step)))
+}
+
+/// What the sample before a step consists of.
+fn level(model: &Model<'_>, schedule: &Schedule, step: u32) -> Level {
+    Level::read(model.bytes(), schedule.levels as usize + step as usize * size_of::<Level>())
 }
 
 /// What a part of the sampler's step reads and writes.

@@ -166,7 +166,7 @@ fn from_a_picture() -> anyhow::Result<()> {
     for (what, start, mask) in [("image-to-image", 4, None), ("inpainting", 0, Some(mask))] {
         let request = Request { seed: 5, class: Some(3), start, ..PLAIN };
         let original = [image.as_slice(), mask.as_deref().unwrap_or_default()].concat();
-        let source = Source { image: image.clone(), mask };
+        let source = Source { image: image.clone(), mask, ..Source::default() };
         let expected = drawn(model, &request, Some(source))?;
         for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
             let contents = Contents { original: &original, ..Contents::of(model) };
