@@ -78,10 +78,19 @@ impl Prepared {
                 solver.name()
             ));
         }
-        let lists: Vec<StepList> = requests
-            .iter()
-            .map(|request| embedded(&graph, solver.steps_of(config, request)?))
-            .collect::<Result<_, _>>()?;
+        if options.corrected && !matches!(solver, Solver::Ddim(_) | Solver::DdimInverse) {
+            return Err(ExportError::Option {
+                field: "corrected",
+                value: "true".into(),
+                expected: format!("is for DDIM, whose steps miss the list; leave it out with {}", solver.name()),
+            });
+        }
+        let steps = |request: &StepRequest| match request {
+            StepRequest::Count(n) if options.corrected => solver.steps_at(config, &config.timesteps(*n)?),
+            request => solver.steps_of(config, request),
+        };
+        let lists: Vec<StepList> =
+            requests.iter().map(|request| embedded(&graph, steps(request)?)).collect::<Result<_, _>>()?;
         let lengths: Vec<usize> = lists.iter().map(|list| list.steps.len()).collect();
         options.check_lengths(&lengths)?;
         for (request, length) in requests.iter().zip(lengths) {
