@@ -1,6 +1,6 @@
 //! A picture that a run starts from, or keeps in parts.
 
-use super::{Request, resample};
+use super::{Request, path};
 use crate::error::RequestError;
 use crate::format::{NONE, Schedule};
 use crate::model::Model;
@@ -55,7 +55,7 @@ impl<'i> Original<'i> {
             return Err(RequestError::OriginalSize { found, expected });
         }
         if let Some(resampling) = self.resampling
-            && !(self.mask.is_some() && resample::is_valid(resampling) && model.header().history[0] == NONE)
+            && !(self.mask.is_some() && path::is_valid(resampling) && model.header().history[0] == NONE)
         {
             return Err(RequestError::ResampleUnavailable);
         }

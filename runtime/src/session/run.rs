@@ -4,41 +4,29 @@ use core::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::resample::{Next, Path, Position, back};
+use super::elements::{Update, level, noised, to_bytes};
+use super::path::{Next, Path, Position, back};
 use super::walk::{Advance, Walk};
-use super::{Image, Original, Request, Samples, Session};
+use super::{Image, Original, Progress, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
 use crate::format::{LEVEL_BITS, Level, STEP_BYTES, Schedule, Tensor};
-use crate::guidance::{FACTOR_BITS, Guidance, Rescale, Spread};
+use crate::guidance::{FACTOR_BITS, Guidance, Spread};
 use crate::log::debug;
-use crate::model::Model;
 use crate::noise::Noise;
-use crate::ops::{self, Context, view, view_mut};
+use crate::ops::{self, Context, view_mut};
 use crate::precision::{Arithmetic, with_precision};
 use crate::sampler::{Sample, Step, Terms};
 use crate::weights::{Resident, WeightSource};
 
 /// Elements of the sample that one slice draws, updates or converts.
-const CHUNK: usize = 512;
+pub(super) const CHUNK: usize = 512;
 
-/// How far a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Progress {
-    /// Diffusion steps that are complete, those before a later [start](Request::start) and those that are
-    /// [taken again](Original::resample) included.
-    pub step: u32,
-    /// Diffusion steps in all.
-    pub steps: u32,
-    /// Slices of work that are complete.
-    pub slice: u32,
-    /// Slices of work in all.
-    pub slices: u32,
-}
+/// Whether guided outputs can be rescaled in this build.
+pub(super) const RESCALES: bool = cfg!(feature = "guidance-rescale");
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Drawing the initial sample.
     Noise { chunk: usize },
     /// A network call; the first of two is the unconditional one.
@@ -48,7 +36,7 @@ enum Stage {
     /// Moving the sample to the next step.
     Update { chunk: usize },
     /// Leading the sample back to an earlier one, by noise.
-    Back { chunk: usize, to: Position },
+    Back { chunk: usize },
     /// The sample is complete.
     Sampled,
     /// The sample has been replaced by bytes.
@@ -59,22 +47,23 @@ enum Stage {
 /// [`Session::into_run`]. Dropping it abandons the picture; a session that lent itself is ready for the next.
 #[derive(Debug)]
 pub struct Run<'a, N, W = Resident> {
-    session: Session<'a, W>,
+    pub(super) session: Session<'a, W>,
     noise: N,
     schedule: Schedule,
     class: u16,
-    request: Request,
+    pub(super) request: Request,
     /// Of the step that is taken.
     guidance: Guidance,
-    spread: Spread,
-    sample: Tensor,
+    /// Of the guided outputs of the step, in a build that rescales them.
+    spread: [Spread; RESCALES as usize],
+    pub(super) sample: Tensor,
     original: Option<Original<'a>>,
     /// Slices of a network call.
-    network: u32,
-    path: Path,
-    position: Position,
-    stage: Stage,
-    progress: Progress,
+    pub(super) network: u32,
+    pub(super) path: Path,
+    pub(super) position: Position,
+    pub(super) stage: Stage,
+    pub(super) progress: Progress,
 }
 
 /// What a model makes of a request.
@@ -118,7 +107,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         let path = Path::new(&request, schedule.steps, original.as_ref().and_then(|original| original.resampling));
         let position = path.start();
         let progress = Progress { step: position.step, steps: position.step, slice: 0, slices: 0 };
-        let (guidance, spread, stage) = (Guidance::NONE, Spread::default(), Stage::Noise { chunk: 0 });
+        let (guidance, spread, stage) = (Guidance::NONE, Default::default(), Stage::Noise { chunk: 0 });
         let mut run = Self {
             session,
             noise,
@@ -140,72 +129,6 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         run.progress.slices = slices.saturating_add(run.chunks());
         debug!("waft: {} steps", run.progress.steps);
         run
-    }
-
-    /// Changes the guidance of the steps that begin from now on, those outside of the request's interval excepted: for a scale
-    /// that depends on the step; see [`next_step`](Self::next_step).
-    ///
-    /// # Errors
-    /// If the model was exported without guidance.
-    pub fn set_guidance(&mut self, guidance: Guidance) -> Result<(), RequestError> {
-        if guidance != Guidance::NONE && !self.session.model.has_guidance() {
-            return Err(RequestError::GuidanceUnavailable);
-        }
-        let next = self.following();
-        let begun = self.progress.slices.saturating_sub(self.left(next)[1]);
-        self.request = self.request.guidance(guidance);
-        self.progress.slices = begun.saturating_add(self.left(next)[1]);
-        Ok(())
-    }
-
-    /// The number, in the list, of the step that begins next; `None` if none is left.
-    pub fn next_step(&self) -> Option<u32> {
-        match self.following() {
-            Next::Step(position) | Next::Back(position) => Some(position.step),
-            Next::End => None,
-        }
-    }
-
-    /// What follows the step that has begun.
-    fn following(&self) -> Next {
-        match self.stage {
-            Stage::Noise { .. } => Next::Step(self.position),
-            // The way itself is under way.
-            Stage::Back { to, .. } => Next::Step(to),
-            Stage::Network { .. } | Stage::Measure { .. } | Stage::Update { .. } => self.path.next(self.position),
-            Stage::Sampled | Stage::Converted => Next::End,
-        }
-    }
-
-    /// Network calls with their steps, and slices, of what is left from something on.
-    fn left(&self, mut next: Next) -> [u32; 2] {
-        let (mut steps, mut slices) = (0u32, 0u32);
-        let chunks = self.chunks();
-        let measured = if self.rescales() { chunks } else { 0 };
-        loop {
-            let at = match next {
-                Next::Step(at) => at,
-                Next::Back(at) => {
-                    slices = slices.saturating_add(chunks);
-                    at
-                }
-                Next::End => return [steps, slices],
-            };
-            let is_guided = self.request.guidance_at(at.step) != Guidance::NONE;
-            let guided = if is_guided { self.network.saturating_add(measured) } else { 0 };
-            steps = steps.saturating_add(1);
-            slices = slices.saturating_add(self.network).saturating_add(chunks).saturating_add(guided);
-            next = self.path.next(at);
-        }
-    }
-
-    /// Whether guided outputs are rescaled.
-    fn rescales(&self) -> bool {
-        cfg!(feature = "guidance-rescale") && self.request.asked_rescale() != Rescale::NONE
-    }
-
-    fn chunks(&self) -> u32 {
-        self.sample.len().div_ceil(CHUNK) as u32
     }
 
     /// The session, ready for the next picture; one that is not complete is abandoned.
@@ -250,7 +173,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                         Stage::Network { first_of_two: false, walk: Walk::default() }
                     }
                     Advance::Completes if self.rescales() && self.guidance != Guidance::NONE => {
-                        self.spread = Spread::default();
+                        self.spread = Default::default();
                         Stage::Measure { chunk: 0 }
                     }
                     Advance::Completes => Stage::Update { chunk: 0 },
@@ -272,18 +195,21 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                             self.position = position;
                             self.begin_step()
                         }
-                        Next::Back(to) => Stage::Back { chunk: 0, to },
+                        Next::Back(_) => Stage::Back { chunk: 0 },
                         Next::End => Stage::Sampled,
                     }
                 }
             }
-            Stage::Back { chunk, to } => {
+            Stage::Back { chunk } => {
+                let Next::Back(to) = self.path.next(self.position) else {
+                    return Err(RunError::Corrupt { op: self.session.model.ops() });
+                };
                 self.go_back::<P::Sample>(chunk, to)?;
                 if self.is_last(chunk) {
                     self.position = to;
                     self.begin_step()
                 } else {
-                    Stage::Back { chunk: chunk + 1, to }
+                    Stage::Back { chunk: chunk + 1 }
                 }
             }
             Stage::Sampled | Stage::Converted => return Ok(None),
@@ -408,11 +334,13 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     fn measure<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
         let elements = self.elements(chunk);
         let Session { model, arena, .. } = &mut self.session;
+        let corrupt = RunError::Corrupt { op: model.ops() };
+        let spread = self.spread.first_mut().ok_or(corrupt)?;
         let Update { prediction, unconditional, .. } =
-            Update::<S>::bind(model, arena, elements, true).ok_or(RunError::Corrupt { op: model.ops() })?;
+            Update::<S>::bind(model, arena, elements, true).ok_or(corrupt)?;
         for (&prediction, &unconditional) in prediction.iter().zip(unconditional) {
             let guided = S::guide(unconditional, prediction, self.guidance);
-            self.spread.add(prediction.to_fixed(), guided.to_fixed());
+            spread.add(prediction.to_fixed(), guided.to_fixed());
         }
         Ok(())
     }
@@ -421,6 +349,9 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     fn go_back<S: Sample>(&mut self, chunk: usize, to: Position) -> Result<(), RunError> {
         let elements = self.elements(chunk);
         let corrupt = RunError::Corrupt { op: self.session.model.ops() };
+        if !cfg!(feature = "original") {
+            return Err(corrupt);
+        }
         let level = |step: u32| level(self.session.model, &self.schedule, step);
         let clean = Level { signal: 1 << LEVEL_BITS, noise: 0 };
         let after = self.position.step.saturating_add(1);
@@ -446,8 +377,10 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         let next_step = self.position.step.saturating_add(1);
         let kept = self.original.filter(|original| cfg!(feature = "original") && original.mask.is_some());
         let guided = self.guidance != Guidance::NONE;
-        let factor =
-            if guided && self.rescales() { self.spread.factor(self.request.asked_rescale()) } else { 1 << FACTOR_BITS };
+        let factor = match self.spread.first() {
+            Some(spread) if guided && self.rescales() => spread.factor(self.request.asked_rescale()),
+            _ => 1 << FACTOR_BITS,
+        };
         let Session { model, arena, .. } = &mut self.session;
         let Update { sample, prediction, unconditional, history } =
             Update::<S>::bind(model, arena, elements.clone(), guided).ok_or(RunError::Corrupt { op: model.ops() })?;
@@ -496,66 +429,4 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         }
         Ok(())
     }
-}
-
-/// An element of a picture with noise, as it is before a step.
-fn noised<S: Sample>(
-    model: &Model<'_>,
-    schedule: &Schedule,
-    step: u32,
-    original: &Original<'_>,
-    index: usize,
-    z: S,
-) -> Result<S, RunError> {
-    let byte = original.byte(index).ok_or(RunError::Corrupt { op: model.ops() })?;
-    Ok(S::from_byte(byte).noised(z, level(model, schedule, step)))
-}
-
-/// What the sample before a step consists of.
-fn level(model: &Model<'_>, schedule: &Schedule, step: u32) -> Level {
-    Level::read(model.bytes(), schedule.levels as usize + step as usize * size_of::<Level>())
-}
-
-/// What a part of the sampler's step reads and writes.
-struct Update<'a, S> {
-    sample: &'a mut [S],
-    prediction: &'a [S],
-    /// Empty without guidance.
-    unconditional: &'a [S],
-    /// Clean samples of the step before and of the one before that; empty if the sampler does not look back so far.
-    history: [&'a mut [S]; 2],
-}
-
-impl<'a, S: Sample> Update<'a, S> {
-    fn bind(model: &Model<'_>, arena: &'a mut [u8], elements: Range<usize>, guided: bool) -> Option<Self> {
-        let header = model.header();
-        let place = |id| model.tensor(id).map(|tensor| tensor.range());
-        let unconditional = if guided { place(header.unconditional)? } else { 0..0 };
-        let [newer, older] =
-            header.history.map(|id| if cfg!(feature = "history") { place(id).unwrap_or(0..0) } else { 0..0 });
-        let [sample, prediction, unconditional, newer, older] = arena
-            .get_disjoint_mut([place(header.sample)?, place(header.prediction)?, unconditional, newer, older])
-            .ok()?;
-        let kept = |bytes: &'a mut [u8]| {
-            let elements = if bytes.is_empty() { 0..0 } else { elements.clone() };
-            view_mut(bytes)?.get_mut(elements)
-        };
-        Some(Self {
-            sample: view_mut(sample)?.get_mut(elements.clone())?,
-            prediction: view(prediction)?.get(elements.clone())?,
-            unconditional: view(unconditional)?.get(if guided { elements.clone() } else { 0..0 })?,
-            history: [kept(newer)?, kept(older)?],
-        })
-    }
-}
-
-/// Turns the first `len` elements into bytes, in place.
-fn to_bytes<S: Sample>(bytes: &mut [u8], len: usize) -> Option<()> {
-    for index in 0..len {
-        let element: S =
-            bytemuck::try_pod_read_unaligned(bytes.get(index * size_of::<S>()..)?.get(..size_of::<S>())?).ok()?;
-        // Byte `index` is at or before the element it comes from.
-        *bytes.get_mut(index)? = element.to_byte();
-    }
-    Some(())
 }
