@@ -17,7 +17,8 @@ pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights
         let mut rows = rows(weights, taps, stride);
         let quad = [(); QUAD].map(|()| rows.next().unwrap_or_default().as_chunks().0);
         match sums.as_chunks_mut().0.first_mut() {
-            Some(sums) if taps.is_multiple_of(GROUP) => {
+            // The last block may have fewer channels: four sums, but not four rows.
+            Some(sums) if taps.is_multiple_of(GROUP) && quad[QUAD - 1].len() * GROUP == taps => {
                 // SAFETY: the target has the instructions, or `build.rs` would not have chosen this file.
                 unsafe { dot_quad(sums, patches, quad) };
             }
