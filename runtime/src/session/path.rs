@@ -60,7 +60,7 @@ impl Path {
         let left = self.steps.saturating_sub(step);
         if cfg!(feature = "original")
             && self.jump > 0
-            && left % self.jump.max(1) == 0
+            && left.is_multiple_of(self.jump.max(1))
             && step > self.first.saturating_add(self.jump)
         {
             let again = at.again.saturating_add(1);
