@@ -103,16 +103,14 @@ impl Comparison {
     pub fn cheapest(&self, tolerance: f64) -> Option<usize> {
         let drawn = || {
             self.combinations.iter().enumerate().filter_map(|(index, combination)| match &combination.outcome {
-                Outcome::Drawn(figures) => Some((index, figures)),
+                Outcome::Drawn(figures) => Some((index, &**figures)),
                 Outcome::Refused { .. } => None,
             })
         };
         let best = drawn().map(|(_, figures)| figures.distance.value).fold(f64::INFINITY, f64::min);
         let cheap = drawn().filter(|(_, figures)| figures.distance.value <= best * (1.0 + tolerance));
-        let order = |figures: &Figures| (figures.calls, figures.distance.value);
-        let order = |(_, a): &(usize, &Box<Figures>), (_, b): &(usize, &Box<Figures>)| {
-            let (a, b) = (order(a), order(b));
-            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        let order = |(_, a): &(usize, &Figures), (_, b): &(usize, &Figures)| {
+            a.calls.cmp(&b.calls).then(a.distance.value.total_cmp(&b.distance.value))
         };
         cheap.min_by(order).map(|(index, _)| index)
     }
