@@ -6,7 +6,7 @@
 //! hold, [`mod@plan`] places tensors in the arena, [`write`](mod@write) makes the file. [`mod@export`] runs the whole line in
 //! stages.
 //! [`schedule`] knows diffusers' schedulers; [`sample`] draws pictures with the runtime itself; [`quality`] says
-//! what they are worth; [`gpu`] draws them by the thousand, on a GPU, exactly as the device will.
+//! what they are worth, [`mod@compare`] which sampler with how many steps draws the best for the least; [`gpu`] draws them by the thousand, on a GPU, exactly as the device will.
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -14,6 +14,7 @@ pub mod calibrate;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod compare;
 pub mod condition;
 pub mod cost;
 pub mod emit;

@@ -5,10 +5,10 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use waft::arithmetic::Step;
 use waft::fixed::SAMPLE_BITS;
-use waft::format::{Precision, Schedule};
-use waft::noise::{Given, Seed};
+use waft::format::{Level, Precision, Schedule};
+use waft::noise::{Between, Given, Seed};
 use waft::{
-    Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples, SamplesMut, Session,
+    Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples, SamplesMut, Session,
     SessionError, WeightSource,
 };
 
@@ -77,6 +77,14 @@ pub enum SampleError {
         /// Values of one picture.
         expected: usize,
     },
+    /// Guidance of another number of steps.
+    #[error("guidance for {found} steps, the list has {expected}")]
+    Guidance {
+        /// Scales given.
+        found: usize,
+        /// Steps of the list.
+        expected: u32,
+    },
     /// Noise of the steps of another size.
     #[error(
         "noise holds {found} values for {count} pictures, the model needs {expected} for each, in all steps together"
@@ -104,12 +112,15 @@ pub struct Source {
     pub image: Vec<u8>,
     /// A byte a pixel: 128 or more is drawn anew, the rest is kept. `None`: the whole picture is only a start.
     pub mask: Option<Vec<u8>>,
+    /// Steps of a part and how often each is taken, see [`Original::resample`].
+    pub resampling: Option<[u32; 2]>,
 }
 
 impl Source {
     fn original(&self) -> Original<'_> {
         let original = Original::new(&self.image);
-        self.mask.as_ref().map_or(original, |mask| original.mask(mask))
+        let original = self.mask.as_ref().map_or(original, |mask| original.mask(mask));
+        self.resampling.map_or(original, |[jump, times]| original.resample(jump, times))
     }
 }
 
@@ -120,6 +131,9 @@ pub struct Batch {
     pub request: Request,
     /// Seed of the first picture.
     pub seed: u64,
+    /// Seed to which the pictures lead from the first seed, the noise of each a step further, see [`Between`]; they do not count
+    /// up then.
+    pub to_seed: Option<u64>,
     /// Class of each picture; empty for the request's own.
     pub classes: Vec<u16>,
     /// Number of pictures.
@@ -132,6 +146,9 @@ pub struct Batch {
     pub noise: Option<Vec<f32>>,
     /// A picture that all start from, at the request's first step.
     pub original: Option<Source>,
+    /// Guidance of each step of the list instead of the request's; empty for that. The request's interval and rescaling hold
+    /// all the same.
+    pub guidance: Vec<Guidance>,
     /// Conditions of the pictures in turn, for a model that reads one.
     pub conditions: Conditions,
     /// Whether to keep the sample after every step.
@@ -143,8 +160,33 @@ pub struct Batch {
 impl Batch {
     /// What to draw as picture `index`.
     pub fn request(&self, index: usize) -> Request {
-        let request = self.request.seed(self.seed.wrapping_add(index as u64));
+        let request = self.request.seed(self.seed_of(index));
         self.classes.get(index).map_or(request, |&class| request.class(class))
+    }
+
+    /// The seed of picture `index`.
+    fn seed_of(&self, index: usize) -> u64 {
+        self.seed.wrapping_add(index as u64)
+    }
+
+    /// The noise of picture `index`.
+    fn noise_of(&self, index: usize) -> Seeds {
+        match self.to_seed {
+            None => Seeds::One(Seed::new(self.seed_of(index))),
+            Some(to) => {
+                let t = (index as f64 / self.count.saturating_sub(1).max(1) as f64 * 65_536.0).round() as u32;
+                Seeds::Two(Between::new(self.seed, to, t))
+            }
+        }
+    }
+
+    /// The guidance of each step of a list.
+    pub fn guidance(&self, steps: u32) -> Vec<Guidance> {
+        let at = |step| match self.guidance.get(step as usize) {
+            Some(&guidance) => self.request.guidance(guidance).guidance_at(step),
+            None => self.request.guidance_at(step),
+        };
+        (0..steps).map(at).collect()
     }
 }
 
@@ -182,6 +224,10 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
             return Err(SampleError::Noise { found: noise.len(), count: batch.count, expected });
         }
     }
+    let steps = batch.request.schedule(model)?.steps;
+    if !batch.guidance.is_empty() && batch.guidance.len() != steps as usize {
+        return Err(SampleError::Guidance { found: batch.guidance.len(), expected: steps });
+    }
     let mut given = [&batch.latents, &batch.noise].into_iter().flatten().flatten();
     if let Some(&value) = given.find(|value| !fits_fixed(**value)) {
         return Err(SampleError::Range { value });
@@ -207,22 +253,49 @@ fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) ->
     let original = batch.original.as_ref().map(Source::original);
     let len: usize = model.image_shape().iter().product();
     let noise = Mixed {
-        seed: Seed::new(batch.seed.wrapping_add(index as u64)),
+        seeds: batch.noise_of(index),
         latents: batch.latents.as_ref().map(|latents| to_fixed(&latents[index * len..(index + 1) * len])),
         steps: batch.noise.as_ref().map(|noise| {
             noise.chunks_exact(len).skip(index).step_by(batch.count).flat_map(to_fixed).collect::<Vec<i32>>()
         }),
         len: len as u32,
     };
-    match original {
-        Some(original) => finish(session.sample_from_with(request, original, noise)?, batch.trajectory),
-        None => finish(session.sample_with(request, noise)?, batch.trajectory),
+    let run = match original {
+        Some(original) => session.sample_from_with(request, original, noise)?,
+        None => session.sample_with(request, noise)?,
+    };
+    let mut set = None;
+    finish_with(run, batch.trajectory, |run| {
+        // A step that has begun keeps its guidance: the next one's can be set.
+        let next = run.next_step();
+        if next != set
+            && let Some(&guidance) = next.and_then(|step| batch.guidance.get(step as usize))
+        {
+            run.set_guidance(guidance)?;
+        }
+        set = next;
+        Ok(())
+    })
+}
+
+/// The noise of one seed, or between two.
+enum Seeds {
+    One(Seed),
+    Two(Between),
+}
+
+impl Noise for Seeds {
+    fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
+        match self {
+            Self::One(seed) => seed.sample(draw, index),
+            Self::Two(between) => between.sample(draw, index),
+        }
     }
 }
 
-/// What is given, and the seed's numbers for the rest.
+/// What is given, and the seeds' numbers for the rest.
 struct Mixed {
-    seed: Seed,
+    seeds: Seeds,
     latents: Option<Vec<i32>>,
     steps: Option<Vec<i32>>,
     len: u32,
@@ -236,7 +309,7 @@ impl Noise for Mixed {
         };
         match given {
             Some(values) => Given::new(values, self.len).sample(at, index),
-            None => self.seed.sample(draw, index),
+            None => self.seeds.sample(draw, index),
         }
     }
 }
@@ -259,6 +332,11 @@ pub fn first_step(model: &Model<'_>, schedule: &Schedule, strength: f64) -> Opti
     let (order, steps) = if is_heun { (2, pairs.len() as u32 + 1) } else { (1, schedule.steps) };
     let taken = (f64::from(steps) * strength) as u32;
     (taken > 0).then(|| (steps - taken.min(steps)) * order)
+}
+
+/// Whether a list leads from a picture to its noise, as DDIM backwards does.
+pub fn leads_to_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
+    schedule.levels != 0 && Level::read(model.bytes(), schedule.levels as usize).noise == 0
 }
 
 /// Whether a value is a number that the runtime's fixed point holds: between −2048 and 2048.
@@ -293,7 +371,16 @@ pub fn to_floats(samples: Option<Samples<'_>>) -> Vec<f32> {
 ///
 /// # Errors
 /// If the run ends early.
-pub fn finish<N: Noise, W: WeightSource>(mut run: Run<'_, N, W>, keep: bool) -> Result<Picture, SampleError> {
+pub fn finish<N: Noise, W: WeightSource>(run: Run<'_, N, W>, keep: bool) -> Result<Picture, SampleError> {
+    finish_with(run, keep, |_| Ok(()))
+}
+
+/// The same with something to do before each slice.
+fn finish_with<'r, N: Noise, W: WeightSource>(
+    mut run: Run<'r, N, W>,
+    keep: bool,
+    mut before_slice: impl FnMut(&mut Run<'r, N, W>) -> Result<(), SampleError>,
+) -> Result<Picture, SampleError> {
     let mut trajectory = vec![];
     let mut step = None;
     loop {
@@ -302,6 +389,7 @@ pub fn finish<N: Noise, W: WeightSource>(mut run: Run<'_, N, W>, keep: bool) -> 
             step = Some(run.progress().step);
             trajectory.push(to_floats(run.sample()));
         }
+        before_slice(&mut run)?;
         if run.step()?.is_none() {
             break;
         }

@@ -113,6 +113,21 @@ pub fn names() -> Vec<String> {
     names
 }
 
+/// The folder of a shipped model's checkpoint.
+///
+/// # Errors
+/// If there is no such model, or its checkpoint is not on this machine.
+pub fn checkpoint(name: &str) -> Result<PathBuf, FindError> {
+    if !names().iter().any(|known| known == name) {
+        return Err(FindError::Unknown { name: name.into(), known: names().join(", ") });
+    }
+    let folder = models_folder().join(name).join("checkpoint");
+    if !folder.is_dir() {
+        return Err(FindError::NoSources { name: name.into(), asked: "its checkpoint".into() });
+    }
+    Ok(folder)
+}
+
 /// The student of a shipped model that draws in that many steps, if there is one (see `models/distill.py`): how its files
 /// begin, `NAME-Nstep`, and the folder of its checkpoint, `Nstep` in the model's.
 pub fn student(name: &str, steps: Option<usize>) -> Option<(String, PathBuf)> {

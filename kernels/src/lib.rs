@@ -55,6 +55,10 @@ pub struct State {
     pub biases: u32,
     /// Bytes of the biases of one step.
     pub bias_bytes: u32,
+    /// How far guided predictions are rescaled, in 16 fractional bits.
+    pub rescale: u32,
+    /// Zeros.
+    pub reserved: [u32; 3],
 }
 
 /// Bytes of a [`State`].
@@ -120,6 +124,7 @@ macro_rules! kernels {
             linear: $crate::embedding::LinearKernel,
             noise: $crate::sampler::NoiseKernel,
             keep: $crate::sampler::KeepKernel,
+            measure: $crate::sampler::MeasureKernel,
             update: $crate::sampler::UpdateKernel,
             results: $crate::sampler::ResultsKernel,
             advance: $crate::sampler::AdvanceKernel,

@@ -1,10 +1,10 @@
 //! What happens around the network: noise, guidance, the step of the sampler, bytes. A thread one element.
 
 use bytemuck::{Pod, Zeroable};
-use waft::arithmetic::{Sample, Step, Terms, byte_fixed, byte_float, to_float};
+use waft::arithmetic::{FACTOR_BITS, Moments, Sample, Spread, Step, Terms, byte_fixed, byte_float, to_float};
 use waft::format::{FixedStep, FloatStep, Precision, STEP_BYTES};
 use waft::noise::{gaussian, philox};
-use waft::{Guidance, Model};
+use waft::{Guidance, Model, Rescale};
 
 use crate::memory::{Memory, Space};
 use crate::warp::{LANES, Warp};
@@ -118,6 +118,51 @@ impl KeepKernel {
     }
 }
 
+/// Measures how far a picture's guided output spreads, and leaves the factor that rescales it in the scratch: a warp one
+/// picture. All sums are exact, so that their order does not matter.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct MeasureKernel(pub Parameters);
+
+impl Body for MeasureKernel {
+    fn warps(&self, batch: u32) -> u64 {
+        batch.into()
+    }
+
+    #[inline(always)]
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+        let p = &self.0;
+        if index >= batch {
+            return;
+        }
+        let state: State = memory.load(Space::State, 0);
+        let guidance = Guidance::from_bits(state.guidance);
+        let arena = p.strides.arena(index);
+        let parts = warp.each(|lane| {
+            if p.integer != 0 {
+                p.spread::<i32, M>(memory, arena, lane, guidance)
+            } else {
+                p.spread::<f32, M>(memory, arena, lane, guidance)
+            }
+        });
+        let moments = |of: usize| {
+            let sums = warp.sum(warp.map(parts, |part| part.moments[of].sum));
+            let [low, high] =
+                [0, 1].map(|word| warp.sum(warp.map(parts, |part| part.moments[of].squares[word] as i64)));
+            let squares = warp.zip(low, high, |low, high| [low as u64, high as u64]);
+            warp.zip(sums, squares, |sum, squares| Moments { sum, squares })
+        };
+        let spreads = warp
+            .zip(moments(0), moments(1), |conditional, guided| Spread { count: p.len, moments: [conditional, guided] });
+        warp.with(spreads, |lane, spread| {
+            if lane == 0 {
+                let factor = spread.factor(Rescale::from_bits(state.rescale));
+                memory.store(Space::Scratch, p.strides.scratch(index), factor);
+            }
+        });
+    }
+}
+
 elements! {
     /// Moves the sample to the next step.
     UpdateKernel
@@ -131,21 +176,41 @@ impl UpdateKernel {
         let step_at = state.rows as usize + state.step as usize * STEP_BYTES;
         let guidance = Guidance::from_bits(state.guidance);
         let guided = guidance != Guidance::NONE;
+        let factor = if guided && state.rescale != 0 {
+            memory.load(Space::Scratch, p.strides.scratch(picture))
+        } else {
+            1 << FACTOR_BITS
+        };
         let arena = p.strides.arena(picture) + 4 * element as usize;
         let noise = || p.noise(&state, picture, state.step + 1, element);
         if p.integer != 0 {
             let step: FixedStep = memory.load(Space::Constants, step_at);
             let z = if Step::<i32>::has_noise(&step) { noise() } else { 0 };
-            p.step(memory, arena, &step, z, guided.then_some(guidance));
+            p.step(memory, arena, &step, z, guided.then_some((guidance, factor)));
         } else {
             let step: FloatStep = memory.load(Space::Constants, step_at);
             let z = if Step::<f32>::has_noise(&step) { to_float(noise()) } else { 0.0 };
-            p.step(memory, arena, &step, z, guided.then_some(guidance));
+            p.step(memory, arena, &step, z, guided.then_some((guidance, factor)));
         }
     }
 }
 
 impl Parameters {
+    /// The sums over the elements of a picture that fall to a lane.
+    #[inline(always)]
+    fn spread<S: Sample, M: Memory>(&self, memory: M, arena: usize, lane: u32, guidance: Guidance) -> Spread {
+        let mut spread = Spread::default();
+        let mut element = lane;
+        while element < self.len {
+            let load = |place: u32| memory.load::<S>(Space::Arenas, arena + place as usize + 4 * element as usize);
+            let conditional = load(self.prediction_at);
+            let guided = S::guide(load(self.unconditional_at), conditional, guidance);
+            spread.add(conditional.to_fixed(), guided.to_fixed());
+            element += LANES as u32;
+        }
+        spread
+    }
+
     /// Moves one element, whose arena with the element's offset starts at `arena`, to the next step.
     #[inline(always)]
     fn step<S: Sample, M: Memory>(
@@ -154,13 +219,16 @@ impl Parameters {
         arena: usize,
         step: &impl Step<S>,
         z: S,
-        guidance: Option<Guidance>,
+        guidance: Option<(Guidance, i32)>,
     ) {
         let load = |place: u32| memory.load::<S>(Space::Arenas, arena + place as usize);
         let store = |place: u32, value: S| memory.store(Space::Arenas, arena + place as usize, value);
         let mut m = load(self.prediction_at);
-        if let Some(guidance) = guidance {
+        if let Some((guidance, factor)) = guidance {
             m = S::guide(load(self.unconditional_at), m, guidance);
+            if factor != 1 << FACTOR_BITS {
+                m = m.scaled(factor);
+            }
         }
         let x = load(self.sample_at);
         let terms = Terms { x0: step.clean(x, m), x, m, z };

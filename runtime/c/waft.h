@@ -42,7 +42,7 @@ typedef enum waft_status {
   WAFT_STATUS_STEPS = 10,
   // There is no such class, or a class is missing.
   WAFT_STATUS_CLASS = 11,
-  // The model was exported without guidance.
+  // The model was exported without guidance, or the library was built without rescaled guidance.
   WAFT_STATUS_GUIDANCE = 12,
   // The model can predict but not sample.
   WAFT_STATUS_NOT_A_SAMPLER = 13,
@@ -105,8 +105,8 @@ typedef struct waft_memory {
 typedef int32_t (*waft_read)(void *user, uint32_t offset, uint8_t *into, size_t len);
 
 // A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
-// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k; elements count in
-// (row, column, channel) order.
+// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k, draw 2^32 - 1 - k that
+// of the k-th way back; elements count in (row, column, channel) order.
 typedef bool (*waft_noise)(void *user, uint32_t draw, uint32_t index, int32_t *value);
 
 // What to draw. Start from `waft_default_request()`.
@@ -119,6 +119,12 @@ typedef struct waft_request {
   uint32_t steps;
   // Guidance, in 16 fractional bits.
   int32_t guidance;
+  // First step of the list that is guided, from 0; steps that are not take the conditional prediction alone.
+  uint32_t guided_from;
+  // The step after the last one that is guided.
+  uint32_t guided_to;
+  // How far guided predictions are brought back to the contrast of conditional ones: 0 to 1, in 16 fractional bits.
+  uint32_t guidance_rescale;
   // Noise of the caller instead of the seed's, or null.
   waft_noise noise;
   // Handed to `noise`.
@@ -133,6 +139,14 @@ typedef struct waft_request {
   size_t mask_len;
   // With a picture: the first step of the list that is taken, from 0.
   uint32_t start;
+  // With a mask: how many steps a way back undoes (RePaint), or 0 for none.
+  uint32_t resample_jump;
+  // How often each part of so many steps is taken.
+  uint32_t resample_times;
+  // Seed whose noise is mixed to that of `seed`, for pictures that change into one another.
+  uint64_t to_seed;
+  // How far from the one to the other: 0 to 1, in 16 fractional bits. 0 is `seed` alone.
+  uint32_t toward;
   // The condition, in 20 fractional bits, (row, column, channel) order; it is copied. Null if the model reads none.
   const int32_t *condition;
   // Its length.
@@ -196,7 +210,7 @@ enum waft_status waft_set_weights(struct waft_context *context,
                                   waft_read read,
                                   void *user);
 
-// Seed 0, no class, the model's default list of steps, guidance 1.
+// Seed 0, no class, the model's default list of steps, guidance 1 in all of them.
 struct waft_request waft_default_request(void);
 
 // Begins a picture; one that was in progress is abandoned.
@@ -221,6 +235,14 @@ enum waft_status waft_step(struct waft_context *context,
 // # Safety
 // `context` is open, `image` points to one writable value.
 enum waft_status waft_get_image(struct waft_context *context, struct waft_image *image);
+
+// Changes the guidance, in 16 fractional bits, of the steps that begin from now on, those outside of the request's interval
+// excepted: for a scale that depends on the step.
+//
+// # Safety
+// `context` is open.
+enum waft_status waft_set_guidance(struct waft_context *context,
+                                   int32_t guidance);
 
 // Abandons the picture in progress, if there is one.
 //

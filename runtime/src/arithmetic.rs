@@ -3,6 +3,7 @@
 
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::float::{Float, activate, exp};
+pub use crate::guidance::{FACTOR_BITS, Moments, Spread};
 pub use crate::sampler::{Sample, Step, Terms, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::sampler::{byte_float, guide_float, to_float};

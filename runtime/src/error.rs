@@ -171,6 +171,8 @@ pub enum RequestError {
     ClassMissing,
     /// Guidance other than 1 needs a class that means "none" and an arena planned for it at export.
     GuidanceUnavailable,
+    /// The crate was built without the feature `guidance-rescale`.
+    RescaleDisabled,
     /// The model's output has other channels than its input: it can predict but not sample.
     NotASampler,
     /// There is no such step to start with.
@@ -195,6 +197,8 @@ pub enum RequestError {
         /// What the model draws.
         expected: [usize; 2],
     },
+    /// Ways back need a mask, a sampler that does not look back on earlier steps, 1 to 10000 steps and 1 to 1000 times.
+    ResampleUnavailable,
     /// The model reads a condition, which was not given; see [`Session::condition`](crate::Session::condition).
     ConditionMissing,
 }
@@ -219,6 +223,13 @@ impl fmt::Display for RequestError {
             ),
             Self::OriginalUnavailable => {
                 f.write_str("the model carries no noise levels to start from a picture; export it again")
+            }
+            Self::ResampleUnavailable => f.write_str(
+                "resampling needs a mask, a sampler that does not look back on earlier steps, a jump of 1 to 10000 steps and 1 to \
+                 1000 times",
+            ),
+            Self::RescaleDisabled => {
+                f.write_str("built without rescaled guidance; enable the feature guidance-rescale, or rescale by 0")
             }
             Self::OriginalDisabled => f.write_str("built without pictures to start from; enable the feature original"),
             Self::OriginalSize { found: [image, mask], expected: [pixels, places] } => {

@@ -60,6 +60,7 @@
 //!   normalizations whose factors and summands depend on the timestep and the class. A session of a model that needs one that
 //!   is off is refused by its name.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
+//! - `guidance-rescale` (on by default): guidance that keeps the contrast of pictures, see [`Rescale`].
 //! - `micromath`: a faster, coarser exponential in the float precisions.
 //! - `defmt`: `Format` for the public types and log points at session level.
 //! - `rand_core`: noise from any generator of that trait.
@@ -90,6 +91,7 @@ mod float;
 pub mod format;
 #[cfg(feature = "embedded-graphics")]
 pub mod graphics;
+mod guidance;
 mod log;
 mod model;
 pub mod noise;
@@ -106,11 +108,11 @@ pub mod weights;
 pub use arena::Arena;
 pub use error::{Error, Field, ModelError, RequestError, RunError, SessionError};
 pub use format::Precision;
+pub use guidance::{Guidance, Rescale};
 #[doc(hidden)]
 pub use model::Aligned;
 pub use model::Model;
 pub use noise::Noise;
 pub use role::Role;
-pub use sampler::Guidance;
 pub use session::{Image, Original, Prediction, Progress, Request, Run, Samples, SamplesMut, Session};
 pub use weights::WeightSource;

@@ -2,8 +2,8 @@
 //!
 //! For a sample `x`, a model output `m` and noise `z`, a step of DDIM (Song et al., 2020, arXiv:2010.02502, equation 12)
 //! is `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z`, whatever the model predicts; multistep samplers add multiples
-//! of the clean samples `x0` of earlier steps. The exporter computes the coefficients in `f64`. Classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598) mixes two model outputs
-//! first: `m = u + g·(c − u)`.
+//! of the clean samples `x0` of earlier steps. The exporter computes the coefficients in `f64`. [Guidance](crate::guidance)
+//! mixes two model outputs first.
 //!
 //! [`Sample`] and [`Step`] are what the session is written in; the functions for each type serve the GPU's kernels too.
 
@@ -13,50 +13,7 @@ use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::FloatStep;
 use crate::format::{FixedStep, LEVEL_BITS, Level, START_BITS};
-
-/// How far to go from the unconditional prediction towards the conditional one and beyond: 16 fractional bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Guidance(i32);
-
-impl Guidance {
-    /// The conditional prediction alone, at the cost of one network call a step.
-    pub const NONE: Self = Self(1 << 16);
-
-    /// `numerator / denominator`, saturated to ±32767; a denominator of 0 counts as 1.
-    pub const fn from_ratio(numerator: i16, denominator: u16) -> Self {
-        let denominator = if denominator == 0 { 1 } else { denominator as i64 };
-        Self(((numerator as i64 * (1 << 17) / denominator + 1) >> 1) as i32)
-    }
-
-    /// The nearest representable scale; NaN counts as 0. Float arithmetic: call it in a constant on cores without.
-    pub const fn from_f32(scale: f32) -> Self {
-        let scaled = scale * 65536.0;
-        Self((if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32)
-    }
-
-    /// From 16 fractional bits.
-    pub const fn from_bits(bits: i32) -> Self {
-        Self(bits)
-    }
-
-    /// In 16 fractional bits.
-    pub const fn to_bits(self) -> i32 {
-        self.0
-    }
-
-    /// As a float.
-    #[cfg(any(feature = "f16", feature = "f32"))]
-    pub(crate) fn to_f32(self) -> f32 {
-        self.0 as f32 / 65536.0
-    }
-}
-
-impl Default for Guidance {
-    fn default() -> Self {
-        Self::NONE
-    }
-}
+use crate::guidance::{FACTOR_BITS, Guidance};
 
 /// An element of a sample, a model output or noise: `i32` with 20 fractional bits, or `f32`.
 pub trait Sample: Pod {
@@ -77,6 +34,12 @@ pub trait Sample: Pod {
 
     /// `u + g·(c − u)` for the unconditional and the conditional model output.
     fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self;
+
+    /// The value in 20 fractional bits, rounded and saturated.
+    fn to_fixed(self) -> i32;
+
+    /// The value times a factor with [`FACTOR_BITS`] fractional bits.
+    fn scaled(self, factor: i32) -> Self;
 
     /// The byte of a value in [−1, 1], rounded.
     fn to_byte(self) -> u8;
@@ -138,6 +101,14 @@ impl Sample for i32 {
         guide_fixed(unconditional, conditional, guidance)
     }
 
+    fn to_fixed(self) -> i32 {
+        self
+    }
+
+    fn scaled(self, factor: i32) -> Self {
+        saturate_i32(round_shift(product(factor, self), FACTOR_BITS))
+    }
+
     fn to_byte(self) -> u8 {
         byte_fixed(self)
     }
@@ -166,6 +137,16 @@ impl Sample for f32 {
 
     fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self {
         guide_float(unconditional, conditional, guidance)
+    }
+
+    fn to_fixed(self) -> i32 {
+        let scaled = self * (1 << SAMPLE_BITS) as f32;
+        // The cast saturates and takes NaN to 0.
+        (scaled + if scaled < 0.0 { -0.5 } else { 0.5 }) as i32
+    }
+
+    fn scaled(self, factor: i32) -> Self {
+        self * (factor as f32 / (1 << FACTOR_BITS) as f32)
     }
 
     fn to_byte(self) -> u8 {
@@ -206,7 +187,7 @@ fn product(mantissa: i32, value: i32) -> i64 {
 /// `u + g·(c − u)` in fixed point.
 pub fn guide_fixed(unconditional: i32, conditional: i32, guidance: Guidance) -> i32 {
     let difference = i64::from(conditional) - i64::from(unconditional);
-    saturate_i32(i64::from(unconditional) + round_shift(difference * i64::from(guidance.0), 16))
+    saturate_i32(i64::from(unconditional) + round_shift(difference * i64::from(guidance.to_bits()), 16))
 }
 
 /// The same in the float precisions.
@@ -269,19 +250,6 @@ pub fn byte_float(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn guidance_is_rounded_and_saturated() {
-        assert_eq!(Guidance::from_ratio(3, 2).to_bits(), 98_304);
-        assert_eq!(Guidance::from_ratio(1, 3).to_bits(), 21_845);
-        assert_eq!(Guidance::from_ratio(5, 0).to_bits(), 5 << 16);
-        assert_eq!(Guidance::from_ratio(1, 1), Guidance::NONE);
-        for scale in [-2.0f32, 0.0, 0.1, 1.0, 7.5] {
-            assert_eq!(Guidance::from_f32(scale).to_bits(), (scale * 65_536.0).round() as i32);
-        }
-        assert_eq!(Guidance::from_f32(f32::NAN).to_bits(), 0);
-        assert_eq!(Guidance::from_f32(f32::INFINITY).to_bits(), i32::MAX);
-    }
 
     /// Factors of the clean samples of two earlier steps, and these samples.
     const LOOK_BACK: [f64; 2] = [-0.75, 0.125];

@@ -140,6 +140,23 @@ static void refuses_misuse(File model) {
   expect("a picture of another size", waft_begin(context, &request), WAFT_STATUS_ORIGINAL);
   request.original = 0;
   request.original_len = 0;
+  expect("guidance at rest", waft_set_guidance(context, WAFT_GUIDANCE_NONE), WAFT_STATUS_IDLE);
+  request.original = model.data;
+  request.original_len = 64;
+  request.resample_jump = 2;
+  request.resample_times = 2;
+  expect("resampling without a mask", waft_begin(context, &request), WAFT_STATUS_ORIGINAL);
+  request.mask = model.data;
+  request.mask_len = 64;
+  expect("resampling", waft_begin(context, &request), WAFT_STATUS_OK);
+  waft_progress progress;
+  expect("a step of resampling", waft_step(context, &progress), WAFT_STATUS_MORE);
+  /* Ten steps, and two again at each of four places. */
+  if (progress.steps != 18) fprintf(stderr, "%u steps with resampling\n", (unsigned)progress.steps), failures++;
+  expect("guidance", waft_set_guidance(context, 3 * WAFT_GUIDANCE_NONE), WAFT_STATUS_OK);
+  request.original = request.mask = 0;
+  request.original_len = request.mask_len = 0;
+  request.resample_jump = request.resample_times = 0;
   expect("begin", waft_begin(context, &request), WAFT_STATUS_OK);
   expect("progress in the arena", waft_step(context, (waft_progress *)(void *)arena), WAFT_STATUS_OVERLAP);
   expect("progress in the context", waft_step(context, (waft_progress *)(void *)(memory.words + 8)), WAFT_STATUS_OVERLAP);
@@ -160,6 +177,44 @@ static void refuses_misuse(File model) {
   if (!reentries) fprintf(stderr, "noise was not asked\n"), failures++;
 }
 
+/* One picture of class 5. */
+static void draw(waft_context *context, waft_request request, unsigned char into[64]) {
+  waft_image image = {0, 0, 0, 0};
+  request.class_ = 5;
+  expect("begin", waft_begin(context, &request), WAFT_STATUS_OK);
+  expect("draw", finish(context), WAFT_STATUS_OK);
+  expect("image", waft_get_image(context, &image), WAFT_STATUS_OK);
+  if (image.height * image.width * image.channels == 64) memcpy(into, image.data, 64);
+}
+
+/* Noise between two seeds ends where theirs is; guidance that ends before the first step is none. */
+static void draws_what_is_equal(File model) {
+  unsigned char pictures[6][64];
+  waft_context *context;
+  waft_request request = waft_default_request();
+  request.seed = 8;
+  draw(context, request, pictures[0]);
+  request.guidance = 3 * WAFT_GUIDANCE_NONE;
+  request.guided_to = 0;
+  request.guidance_rescale = 1 << 16;
+  draw(context, request, pictures[1]);
+  request.guided_to = 4;
+  draw(context, request, pictures[2]);
+  request = waft_default_request();
+  request.seed = 9;
+  request.to_seed = 8;
+  request.toward = 1 << 16;
+  draw(context, request, pictures[3]);
+  request.toward = 1 << 15;
+  draw(context, request, pictures[4]);
+  request.toward = 0;
+  draw(context, request, pictures[5]);
+  for (int i = 1; i < 6; i++) {
+    int is_first = !memcmp(pictures[0], pictures[i], 64);
+    if (is_first != (i == 1 || i == 3)) fprintf(stderr, "picture %d is not as expected\n", i), failures++;
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) return 2;
   File model = read_file(argv[1]);
@@ -175,6 +230,7 @@ int main(int argc, char **argv) {
   request.seed = 5;
   Slow slow = {{0, 0}, 0, 1000};
   if (argc == 2) refuses_misuse(model);
+  if (argc == 2 && !failures) draws_what_is_equal(model);
   expect("open", waft_open(&memory, model.data, model.len, arena, arena_len, &context), WAFT_STATUS_OK);
   if (failures) return 1;
   if (argc > 2) {

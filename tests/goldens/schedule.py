@@ -38,7 +38,7 @@ def numbers(start: int) -> torch.Tensor:
     return torch.tensor([number(start + i) for i in range(ELEMENTS)], dtype=torch.float64).reshape(1, 1, 2, 2)
 
 
-SPACED = ("ddim", "dpm-solver++", "unipc", "euler", "euler-ancestral", "heun")
+SPACED = ("ddim", "dpm-solver++", "unipc", "euler", "euler-ancestral", "heun", "ddpm", "ddim-inverse")
 
 
 def timesteps() -> list[dict]:
@@ -47,12 +47,30 @@ def timesteps() -> list[dict]:
         for train in (100, 1000, 4000):
             for spacing, offset in (("leading", 0), ("leading", 1), ("linspace", 0), ("trailing", 0)):
                 config = {"num_train_timesteps": train, "timestep_spacing": spacing, "steps_offset": offset}
+                if solver == "ddim-inverse" and spacing == "linspace":
+                    continue
                 rows.append(timestep_row(solver, config, min(train, 1000), train))
     for config in ({}, {"original_inference_steps": 100}, {"num_train_timesteps": 4000, "original_inference_steps": 999}):
         rows.append(timestep_row("lcm", config, config.get("original_inference_steps", 50), 4000))
+    for solver in ("edm-euler", "consistency"):
+        for config in ({}, {"rho": 5.0, "sigma_max": 20.0, "num_train_timesteps": 1000}):
+            rows.append(logarithm_row(solver, config))
     for config in ({}, {"shift": 3.0}, {"shift": 0.5, "num_train_timesteps": 100}, {"shift": 2.0, "shift_terminal": 0.02}):
         rows.append(timestep_row("flow-match-euler", config, config.get("num_train_timesteps", 1000), 1 << 20))
     return rows
+
+
+def logarithm_row(solver: str, config: dict) -> dict:
+    """Logarithms are as good as the platform's: of each list its ends and its sum."""
+    scheduler = SCHEDULERS[solver](**config)
+    counts = min(scheduler.config.num_train_timesteps, 1000)
+    ends = []
+    for n in range(1, counts + 1):
+        scheduler.set_timesteps(n)
+        found = scheduler.timesteps.double()
+        assert len(found) == n
+        ends.append([float(f"{v:.8g}") for v in (found[0].item(), found[-1].item(), found.sum().item())])
+    return {"solver": solver, "config": json.dumps(config), "counts": counts, "ends": ends}
 
 
 def timestep_row(solver: str, config: dict, counts: int, train: int) -> dict:
@@ -64,6 +82,8 @@ def timestep_row(solver: str, config: dict, counts: int, train: int) -> dict:
         found = scheduler.timesteps.tolist()
         if solver == "heun":
             found = found[:1] + found[1::2]
+        if solver == "ddim-inverse":
+            found = found[::-1]
         falls = all(a > b for a, b in zip(found, found[1:]))
         if len(found) != n or not np.isfinite(found).all() or not falls or min(found) < 0 or max(found) >= train:
             refused.append(n)
@@ -87,7 +107,7 @@ class Doubles:
 
 @contextlib.contextmanager
 def in_double(scheduler):
-    for name in ("alphas_cumprod", "final_alpha_cumprod", "one", "sigmas"):
+    for name in ("alphas_cumprod", "final_alpha_cumprod", "initial_alpha_cumprod", "one", "sigmas"):
         if isinstance(getattr(scheduler, name, None), torch.Tensor):
             setattr(scheduler, name, getattr(scheduler, name).double())
     with mock.patch.object(sys.modules[type(scheduler).__module__], "torch", Doubles()):
@@ -264,6 +284,28 @@ def sigma_cases() -> list[dict]:
     return rows
 
 
+def inverse_cases() -> list[dict]:
+    """DDIM backwards."""
+    rng, rows = random.Random(19), []
+    for _ in range(30):
+        config = {
+            "_class_name": "DDIMInverseScheduler",
+            "num_train_timesteps": rng.choice((1000, 1000, 100)),
+            "beta_schedule": rng.choice(("linear", "scaled_linear", "squaredcos_cap_v2")),
+            "prediction_type": rng.choice(("epsilon", "epsilon", "sample", "v_prediction")),
+            "timestep_spacing": rng.choice(("leading", "trailing")),
+            "rescale_betas_zero_snr": rng.random() < 0.2,
+            "clip_sample": rng.random() < 0.6,
+            "clip_sample_range": rng.choice((1.0, 0.7)),
+            "set_alpha_to_one": rng.random() < 0.5,
+        }
+        if config["timestep_spacing"] == "leading":
+            config["steps_offset"] = rng.choice((0, 1))
+        rows.append(case("ddim-inverse", config, rng.choice((1, 2, 3, 5, 10, 16, 20, 50))))
+    rows.append(case("ddim-inverse", {"_class_name": "DDIMScheduler"}, 50))
+    return rows
+
+
 def list_cases() -> list[dict]:
     rows = []
     for steps in ([999], [999, 749, 499, 249], [980, 611, 400, 20]):
@@ -309,7 +351,7 @@ def null_cases() -> list[dict]:
 def write() -> None:
     for name, value in (
         ("timesteps", timesteps()),
-        ("steps", {"random": random_cases(), "sigma": sigma_cases(), "lists": list_cases(), "null": null_cases()}),
+        ("steps", {"random": random_cases(), "sigma": sigma_cases(), "lists": list_cases(), "null": null_cases(), "inverse": inverse_cases()}),
     ):
         (HERE / f"schedule_{name}.json").write_text(json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n")
 

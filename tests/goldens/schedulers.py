@@ -6,6 +6,7 @@ from unittest import mock
 import torch
 from diffusers import (
     CMStochasticIterativeScheduler,
+    DDIMInverseScheduler,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
@@ -20,6 +21,7 @@ from diffusers import (
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
+    "ddim-inverse": DDIMInverseScheduler,
     "ddpm": DDPMScheduler,
     "dpm-solver++": DPMSolverMultistepScheduler,
     "unipc": UniPCMultistepScheduler,

@@ -7,7 +7,7 @@ use waft::format::{Output, Precision};
 use waft::noise::Given;
 use waft::{Guidance, Request, SamplesMut, Session};
 use waft_host::checkpoint::Checkpoint;
-use waft_host::export::{ExportOptions, predictor};
+use waft_host::export::{ExportOptions, export, predictor};
 use waft_host::sample::{AlignedBytes, arena, finish, to_fixed, to_floats};
 use waft_host::schedule::SchedulerConfig;
 use waft_host::tensors::{self, Tensors, to_chw, to_hwc};
@@ -303,4 +303,36 @@ fn alphas_are_those_of_diffusers_to_the_last_bit() {
         let bytes: Vec<u8> = alphas.iter().flat_map(|alpha| alpha.to_le_bytes()).collect();
         assert_eq!(hex(&bytes), row["sha256"].as_str().expect("text"), "{}", row["beta_schedule"]);
     }
+}
+
+/// With 16 trailing steps diffusers' DDIM leads to timesteps that are not in the list; corrected, it is the first order of
+/// DPM-Solver++ (Lu et al., 2022), which goes by the list. Where it hits the list nothing changes.
+#[test]
+fn corrected_ddim_goes_by_its_list() {
+    let folder = with_scheduler(&digits(), serde_json::json!({ "beta_schedule": "linear", "clip_sample": false }));
+    let first_order = with_scheduler(
+        folder.path(),
+        serde_json::json!({ "_class_name": "DPMSolverMultistepScheduler", "solver_order": 1 }),
+    );
+    let (_, goldens) = trajectories();
+    let draw = |checkpoint: &std::path::Path, steps: usize, corrected: bool, clipped: Option<bool>| {
+        let options = ExportOptions {
+            precision: Precision::F32,
+            steps: vec![steps],
+            corrected,
+            use_clipped_model_output: clipped,
+            ..Default::default()
+        };
+        sample(&exported(checkpoint, &options).bytes, &Sampling { goldens: &goldens, guidance: None, noise: None }).0
+    };
+    for (steps, hits) in [(10, true), (16, false)] {
+        let plain = draw(folder.path(), steps, false, Some(false));
+        let corrected = draw(folder.path(), steps, true, Some(false));
+        let expected = draw(first_order.path(), steps, false, None);
+        assert!(relative_error(&corrected, &expected) < 1e-3, "{steps}");
+        assert_eq!(plain == corrected, hits, "{steps}");
+    }
+    let options = ExportOptions { corrected: true, steps: vec![4], ..Default::default() };
+    let refused = export(&Checkpoint::open(first_order.path()).expect("opens"), &options, &());
+    assert!(refused.expect_err("refused").to_string().contains("corrected"));
 }

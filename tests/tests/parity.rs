@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use waft::format::Precision;
-use waft::{Guidance, Model, Request};
+use waft::{Guidance, Model, Request, Rescale};
 use waft_host::export::{ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
 use waft_host::gpu::host::Host;
 use waft_host::gpu::{self, Device, GpuError, Launch, Program};
@@ -92,6 +92,27 @@ fn pictures_are_the_devices() {
     }
 }
 
+/// In an interval of the steps, with a scale for each step, and rescaled, which needs sums over whole pictures.
+#[test]
+fn guidance_of_steps_is_the_devices() {
+    for precision in [Precision::I8, Precision::F16, Precision::F32] {
+        let export = exported(&digits(), &options(precision));
+        let model = model(&export.bytes);
+        let plain = batch(&model, 9);
+        let request = plain.request.guidance(Guidance::from_f32(6.0));
+        let scales = [1.0, 4.0, 4.0, -1.0].map(Guidance::from_f32).to_vec();
+        for (request, guidance) in [
+            (request.guidance_interval(1, 3), vec![]),
+            (request.guidance_rescale(Rescale::from_f32(0.8)), vec![]),
+            (request.guidance_interval(0, 3).guidance_rescale(Rescale::from_f32(1.0)), scales),
+        ] {
+            let batch = Batch { request, guidance, ..plain.clone() };
+            let found = images(&mut Host::default(), &model, &batch, Some(4), &()).expect("draws");
+            assert_eq!((found.images, found.different), (9, 0), "{found:?}");
+        }
+    }
+}
+
 #[test]
 fn given_noise_is_taken() {
     for precision in [Precision::I8, Precision::F32] {
@@ -116,6 +137,8 @@ fn what_a_session_refuses_the_gpu_backend_refuses() {
         Batch { request: plain.request.class(0), ..plain.clone() },
         Batch { request: plain.request.steps(77), ..plain.clone() },
         Batch { request: plain.request.guidance(Guidance::from_f32(2.0)), ..plain.clone() },
+        Batch { guidance: vec![Guidance::from_f32(2.0); 4], ..plain.clone() },
+        Batch { guidance: vec![Guidance::NONE; 5], ..plain.clone() },
         Batch { latents: Some(vec![0.0; 3]), ..plain.clone() },
     ];
     for batch in refused {
@@ -197,11 +220,15 @@ fn shipped_ptx_computes_what_the_device_computes() {
 
 #[test]
 fn shipped_ptx_draws_the_devices_pictures() {
-    for (precision, guidance) in [(Precision::I8, 1.0), (Precision::I8, 2.5), (Precision::F32, 2.5)] {
+    for (precision, guidance, rescale) in
+        [(Precision::I8, 1.0, 0.0), (Precision::I8, 2.5, 0.0), (Precision::I8, 2.5, 0.7), (Precision::F32, 2.5, 0.7)]
+    {
         let export = exported(&digits(), &ExportOptions { eta: 0.5, ..options(precision) });
         let model = model(&export.bytes);
         let mut batch = batch(&model, 4);
-        batch.request = batch.request.guidance(Guidance::from_f32(guidance));
+        let request = batch.request.guidance(Guidance::from_f32(guidance)).guidance_rescale(Rescale::from_f32(rescale));
+        // Steps with and without guidance.
+        batch.request = request.guidance_interval(1, 3);
         let found = images(&mut Emulator::default(), &model, &batch, None, &()).expect("draws");
         assert_eq!((found.images, found.different), (4, 0), "{found:?}");
     }

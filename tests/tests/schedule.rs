@@ -102,6 +102,19 @@ fn every_list_of_timesteps_is_that_of_diffusers() {
         let mut config: Value = serde_json::from_str(row["config"].as_str().expect("text")).expect("JSON");
         config["_class_name"] = solver.class_name().into();
         let config = SchedulerConfig::from_json(&config.to_string()).expect("a configuration");
+        if let Some(ends) = row["ends"].as_array() {
+            for (n, ends) in (1..).zip(ends) {
+                let steps = solver.steps(&config, n).unwrap_or_else(|error| panic!("{n} of {row}: {error}"));
+                let list: Vec<f64> = steps.iter().map(|step| step.timestep).collect();
+                for (found, expected) in [list[0], list[n - 1], list.iter().sum()].into_iter().zip(reals(ends)) {
+                    let bound = 1e-6 * n as f64 * expected.abs().max(1.0);
+                    assert!((found - expected).abs() <= bound, "{n} of {row}: {found}, not {expected}");
+                }
+                assert_eq!(list.len(), n);
+            }
+            assert_eq!(row["counts"], ends.len());
+            continue;
+        }
         let (mut text, mut refused) = (String::new(), vec![]);
         for n in 1..=row["counts"].as_u64().expect("a count") as usize {
             let Ok(mut steps) = solver.steps(&config, n) else {
@@ -111,6 +124,9 @@ fn every_list_of_timesteps_is_that_of_diffusers() {
             if solver == Solver::Heun {
                 // Each but the first twice, the second call at the end of one step and the first of the next.
                 steps = steps.into_iter().step_by(2).collect();
+            }
+            if solver == Solver::DdimInverse {
+                steps.reverse();
             }
             let list: Vec<f32> = steps.iter().map(|step| step.timestep as f32).collect();
             if let Some(spelled) = row["lists"].get(n.to_string()) {
@@ -177,6 +193,27 @@ fn samplers_in_the_noise_level_step_as_diffusers_does() {
         }
     }
     assert_eq!(seen.len(), 8, "{seen:?}");
+}
+
+#[test]
+fn ddim_backwards_steps_as_diffusers_does() {
+    let goldens = goldens("schedule_steps.json");
+    let mut compared = 0;
+    for row in rows(&goldens, "inverse") {
+        match (steps(row), row.get("refused")) {
+            (Ok(steps), None) => {
+                check(row, &steps, 1e-6);
+                let level = steps[0].level;
+                assert_eq!((level.signal, level.noise), (1.0, 0.0), "it starts from a picture");
+                assert!(steps[1..].iter().all(|step| step.level.noise > 0.0));
+                compared += 1;
+            }
+            (Err(_), Some(_)) => {}
+            (Ok(_), Some(refused)) => panic!("diffusers refuses {row}: {refused}"),
+            (Err(error), None) => panic!("{row}: {error}"),
+        }
+    }
+    assert!(compared > 20, "{compared}");
 }
 
 #[test]

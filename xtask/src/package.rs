@@ -23,7 +23,8 @@ pub(crate) struct Args {
 }
 
 /// What the libraries are built with: all of the precision that every core has, and streamed weights.
-const FEATURES: [&str; 8] = ["i8", "i4", "step-scales", "attention", "conditioning", "history", "original", "stream"];
+const FEATURES: [&str; 9] =
+    ["i8", "i4", "step-scales", "attention", "conditioning", "history", "original", "guidance-rescale", "stream"];
 
 /// The file that `pkg-config` reads; it stands two folders below the package's own.
 const PKG_CONFIG: &str = "prefix=${pcfiledir}/../..

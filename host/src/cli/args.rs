@@ -68,6 +68,21 @@ impl Backend {
     }
 }
 
+/// What draws many pictures: the backend that is asked for, or a GPU if there is one; `None` is this machine's processor.
+pub(super) fn open_device(backend: Option<Backend>) -> anyhow::Result<Option<Box<dyn Device>>> {
+    match backend {
+        Some(Backend::Cpu) => Ok(None),
+        Some(Backend::Cuda) => Backend::Cuda.open().map(Some),
+        None => match Backend::Cuda.open() {
+            Ok(device) => Ok(Some(device)),
+            Err(error) => {
+                print_notes([format!("drawing on the CPU: {error:#}").as_str()]);
+                Ok(None)
+            }
+        },
+    }
+}
+
 /// Progress bars on stderr, one for each stage; nothing if that is not a terminal.
 pub struct Bar(Mutex<ProgressBar>);
 

@@ -51,6 +51,9 @@ pub struct Args {
     /// Derive epsilon from the clipped sample, which keeps guidance stable [default: as waft.json says, or false].
     #[arg(long, value_name = "BOOL")]
     use_clipped_model_output: Option<bool>,
+    /// Lead each step of DDIM to the next timestep of its list. diffusers leads to t - T // N, which misses it for many counts.
+    #[arg(long)]
+    corrected: bool,
     /// Keep the weights of convolutions in a file of their own beside OUT, with the extension `weights`, for devices that
     /// cannot address them; they pass through a window of the arena of at most this many bytes, 1 or more.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
@@ -262,6 +265,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         eta: args.eta,
         guidance: args.guidance,
         use_clipped_model_output: args.use_clipped_model_output,
+        corrected: args.corrected,
         name: args.name.clone(),
         stream: args.stream,
         ..ExportOptions::default()

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Subcommand};
 
 mod args;
+mod compare;
 mod export_weights;
 mod inspect;
 pub mod output;
@@ -27,6 +28,7 @@ pub enum Command {
     Sample(sample::Args),
     Predict(predict::Args),
     Inspect(inspect::Args),
+    Compare(compare::Args),
     Parity(parity::Args),
     Quality(quality::Args),
     Merge(quality::MergeArgs),
@@ -44,6 +46,7 @@ impl Command {
             Self::Sample(args) => sample::run(args),
             Self::Predict(args) => predict::run(args),
             Self::Inspect(args) => inspect::run(args),
+            Self::Compare(args) => compare::run(args),
             Self::Parity(args) => parity::run(args),
             Self::Quality(args) => quality::run(args),
             Self::Merge(args) => quality::merge(args),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde_json::json;
-use waft::{Guidance, Model, Precision, Request};
+use waft::{Guidance, Model, Precision, Request, Rescale};
 
 use super::args::{self, Backend, Bar, check_extension};
 use super::output::{self, print_json, write_whole};
@@ -66,13 +66,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         ops.extend(parity::ops(&mut *device, &model, &weights, &progress)?);
 
         let count = if model.precision() == Precision::I8 { images } else { images.div_ceil(4) };
-        // Most without guidance, some with: that adds a pass of the network and the mixing of its outputs.
+        // Most without guidance, some with: that adds a pass of the network and the mixing of its outputs, which half of them
+        // rescale, and leave out in the first step.
         let guided = if model.has_guidance() { count.div_ceil(8) } else { 0 };
-        for (guidance, count) in [(Guidance::NONE, count - guided), (Guidance::from_f32(2.0), guided)] {
+        let guidance = Request::new().guidance(Guidance::from_f32(2.0));
+        let rescaled = guidance.guidance_rescale(Rescale::from_f32(0.7)).guidance_interval(1, u32::MAX);
+        let kinds =
+            [(Request::new(), count - guided), (guidance, guided.div_ceil(2)), (rescaled, guided - guided.div_ceil(2))];
+        for (request, count) in kinds {
             if count == 0 {
                 continue;
             }
-            let request = Request::new().guidance(guidance);
             let batch = Batch {
                 request,
                 seed: 7_000,

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use waft::Guidance;
 
-use super::args::{Backend, Bar, check_extension, guidance};
+use super::args::{Backend, Bar, check_extension, guidance, open_device};
 use super::output::{self, print_json, write_whole};
-use super::print_notes;
 use crate::gpu::Device;
 use crate::quality::metrics::Estimate;
 use crate::quality::shard::{self, Shard};
@@ -99,17 +98,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         guidance: Guidance::from_f32(args.guidance),
         seed: args.seed,
     };
-    let mut device: Option<Box<dyn Device>> = match args.backend {
-        Some(Backend::Cpu) => None,
-        Some(Backend::Cuda) => Some(Backend::Cuda.open()?),
-        None => match Backend::Cuda.open() {
-            Ok(device) => Some(device),
-            Err(error) => {
-                print_notes([format!("drawing on the CPU: {error:#}").as_str()]);
-                None
-            }
-        },
-    };
+    let mut device = open_device(args.backend)?;
     let device = device.as_mut().map(|device| &mut **device as &mut dyn Device);
     let setup = Setup::new(&args.model, &options, &Bar::default())?;
     if let (Some(shard), Some(path)) = (args.shard, &args.out) {

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
-use waft::{Guidance, Model, Request};
+use waft::{Guidance, Model, Request, Rescale};
 
 use super::args::{Bar, Precision, check_extension, guidance};
 use super::output::{self, print_json, write_whole};
 use crate::condition::Conditions;
 use crate::export::precision_name;
 use crate::image::{Canvas, encode_gif, read_png, to_bytes};
-use crate::sample::{Batch, Picture, Source, digest, draw, first_step, has_noise};
+use crate::sample::{Batch, Picture, Source, digest, draw, first_step, has_noise, leads_to_noise};
 use crate::shipped;
 use crate::tensors::{self, to_chw, to_hwc};
 
@@ -27,15 +27,27 @@ pub struct Args {
     /// Seed of the first picture, 0 to 2^64 - 1; the others count up from it [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Lead from --seed to this seed, the noise of each picture a step further (spherical interpolation); --count says how many
+    /// pictures.
+    #[arg(long, value_name = "N", conflicts_with_all = ["latents", "noise"])]
+    to_seed: Option<u64>,
     /// Number of pictures, 1 to 1000000.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["latents", "noise"])]
     count: usize,
     /// Steps, 1 to 1000, one of the counts that the model carries [default: its first].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
-    /// Classifier-free guidance towards the class, -1000 to 1000; other than 1 it doubles the work [default: 1].
-    #[arg(long, value_name = "G", value_parser = guidance, requires = "class")]
-    guidance: Option<f32>,
+    /// Classifier-free guidance towards the class, -1000 to 1000, or a value for each step of the list; other than 1 it doubles
+    /// the work of a step [default: 1].
+    #[arg(long, value_name = "G[,G...]", value_parser = guidance, value_delimiter = ',', requires = "class")]
+    guidance: Vec<f32>,
+    /// Guide only the steps between these fractions of the list, 0 to 1, as START and STOP of diffusers' guiders; the others
+    /// take one network call [default: 0,1].
+    #[arg(long, value_name = "START,STOP", value_parser = fraction, value_delimiter = ',', num_args = 1.., requires = "guidance")]
+    guidance_interval: Vec<f64>,
+    /// Bring guided predictions back to the contrast of those without, 0 (not at all) to 1 (Lin et al., 2023) [default: 0].
+    #[arg(long, value_name = "PHI", value_parser = fraction, requires = "guidance")]
+    guidance_rescale: Option<f64>,
     /// Precision of a shipped model [default: i8].
     #[arg(long, value_enum)]
     precision: Option<Precision>,
@@ -56,12 +68,17 @@ pub struct Args {
     /// Draw only the pixels that are 128 or more in this grey PNG, and keep the rest of --init (inpainting).
     #[arg(long, value_name = "F.png", requires = "init")]
     mask: Option<PathBuf>,
+    /// Take each part of so many steps so often, with noise leading back in between (RePaint): what is drawn comes to fit what
+    /// is kept.
+    #[arg(long, value_name = "STEPS,TIMES", value_delimiter = ',', num_args = 1.., requires = "mask", conflicts_with = "noise")]
+    resample: Vec<u32>,
     /// What a model reads beside the sample: a .png, whose bytes become -1 to 1, or tensor `condition`, (N, C, H, W), f32;
     /// pictures take turns.
     #[arg(long, value_name = "F.png|F.safetensors")]
     condition: Option<PathBuf>,
     /// Where to put the pictures: .png (scaled up, in a grid), .gif (from noise to picture) or .safetensors (tensor
-    /// `sample`, (N, C, H, W), f32, -1 to 1).
+    /// `sample`, (N, C, H, W), f32, -1 to 1; of a model that leads from a picture to its noise tensor `latents`, unbounded, which
+    /// --latents reads).
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Show every step in the PNG, one row a picture.
@@ -94,15 +111,26 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(steps) = args.steps {
         request = request.steps(steps);
     }
-    if let Some(guidance) = args.guidance {
-        request = request.guidance(Guidance::from_f32(guidance));
-    }
     ensure!(args.class.is_none() || model.classes() > 0, "--class: the model has no classes; leave it out");
     let shape = model.image_shape();
     let schedule = request.schedule(&model)?;
-    let original = args.init.as_deref().map(|path| read_original(path, args.mask.as_deref(), shape)).transpose()?;
+    let guidance;
+    (request, guidance) = guided(args, request, schedule.steps)?;
+    let is_inverse = leads_to_noise(&model, &schedule);
+    ensure!(
+        !is_inverse || (args.init.is_some() && args.mask.is_none()),
+        "the model's steps lead from a picture to its noise: give one with --init, without --mask"
+    );
+    let mut original = args.init.as_deref().map(|path| read_original(path, args.mask.as_deref(), shape)).transpose()?;
+    if let Some(original) = &mut original {
+        original.resampling = match args.resample[..] {
+            [] => None,
+            [jump, times] => Some([jump, times]),
+            _ => bail!("--resample: give two numbers, as 5,3"),
+        };
+    }
     if let Some(original) = &original {
-        let strength = args.strength.unwrap_or(if original.mask.is_some() { 1.0 } else { 0.8 });
+        let strength = args.strength.unwrap_or(if original.mask.is_some() || is_inverse { 1.0 } else { 0.8 });
         let first = first_step(&model, &schedule, strength);
         request = request.start(first.with_context(|| format!("--strength {strength}: takes no step; ask for more"))?);
     }
@@ -133,7 +161,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let batch = Batch {
         request,
         seed: args.seed.unwrap_or(0),
+        to_seed: args.to_seed,
         count,
+        guidance,
         latents: latents.map(|(values, _)| values),
         noise: noise.map(|(values, _)| values),
         original,
@@ -144,7 +174,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let pictures = draw(&model, &batch, &Bar::default())?;
     if let Some(path) = &args.out {
-        write_whole(path, &encode(&kind, &pictures, shape, args.trajectory)?)?;
+        write_whole(path, &encode(&kind, &pictures, shape, args.trajectory, is_inverse)?)?;
     }
     let digest = digest(pictures.iter().map(|picture| picture.bytes.as_slice()));
     if args.json {
@@ -160,6 +190,32 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     output::print(&format!("{count} pictures, SHA-256 {digest}\n"))
 }
 
+/// The request with its guidance, and that of each step if there are several.
+fn guided(args: &Args, request: Request, steps: u32) -> anyhow::Result<(Request, Vec<Guidance>)> {
+    let scales: Vec<Guidance> = args.guidance.iter().copied().map(Guidance::from_f32).collect();
+    let several = if scales.len() > 1 { scales.clone() } else { vec![] };
+    ensure!(
+        several.is_empty() || several.len() == steps as usize,
+        "--guidance: {} values for {steps} steps; give one, or one for each step",
+        several.len()
+    );
+    // The request's is what the model must have room for.
+    let asked = scales.iter().copied().find(|&scale| scale != Guidance::NONE).unwrap_or_default();
+    let mut request = request.guidance(asked);
+    match args.guidance_interval[..] {
+        [] => {}
+        [start, stop] if start <= stop => {
+            let step = |fraction: f64| (fraction * f64::from(steps)) as u32;
+            request = request.guidance_interval(step(start), step(stop));
+        }
+        _ => bail!("--guidance-interval: give two fractions, the first not above the second, as 0.2,0.8"),
+    }
+    if let Some(share) = args.guidance_rescale {
+        request = request.guidance_rescale(Rescale::from_f32(share as f32));
+    }
+    Ok((request, several))
+}
+
 fn check_files(args: &Args) -> anyhow::Result<()> {
     let model = shipped::sources(&args.model, args.steps.map(|steps| steps as usize));
     let mut inputs = output::all("--model", &model);
@@ -172,15 +228,23 @@ fn check_files(args: &Args) -> anyhow::Result<()> {
     output::check(&inputs, &outputs)
 }
 
-fn encode(kind: &str, pictures: &[Picture], shape: [usize; 3], trajectory: bool) -> anyhow::Result<Vec<u8>> {
+fn encode(
+    kind: &str,
+    pictures: &[Picture],
+    shape: [usize; 3],
+    trajectory: bool,
+    is_noise: bool,
+) -> anyhow::Result<Vec<u8>> {
     let mut bytes = vec![];
     match kind {
         "gif" => encode_gif(&mut bytes, &frames(pictures, shape))?,
         "png" => canvas(pictures, shape, trajectory).encode_png(&mut bytes)?,
         _ => {
             let [rows, cols, channels] = shape;
-            let flat: Vec<f32> = pictures.iter().flat_map(|p| &p.sample).map(|v| v.clamp(-1.0, 1.0)).collect();
-            bytes = tensors::encode("sample", &[pictures.len(), channels, rows, cols], &to_chw(&flat, shape))?;
+            // Noise is what --latents reads, and leaves the range of pictures.
+            let (name, bound) = if is_noise { ("latents", f32::INFINITY) } else { ("sample", 1.0) };
+            let flat: Vec<f32> = pictures.iter().flat_map(|p| &p.sample).map(|v| v.clamp(-bound, bound)).collect();
+            bytes = tensors::encode(name, &[pictures.len(), channels, rows, cols], &to_chw(&flat, shape))?;
         }
     }
     Ok(bytes)
@@ -216,11 +280,18 @@ fn strength(text: &str) -> Result<f64, String> {
     }
 }
 
+fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
+        _ => Err("a fraction is a number from 0 to 1".into()),
+    }
+}
+
 /// Reads the picture to start from, and its mask.
 fn read_original(image: &Path, mask: Option<&Path>, shape: [usize; 3]) -> anyhow::Result<Source> {
     let read = |path: &Path, shape| read_png(path, shape).with_context(|| format!("cannot use {}", path.display()));
     let mask = mask.map(|path| read(path, [shape[0], shape[1], 1])).transpose()?;
-    Ok(Source { image: read(image, shape)?, mask })
+    Ok(Source { image: read(image, shape)?, mask, resampling: None })
 }
 
 /// Reads `latents` and brings it from (N, C, H, W) to pictures in (row, column, channel) order.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use waft::Model;
+use waft::format::Schedule;
 
 use super::{cores, of_picture};
 
@@ -73,7 +74,7 @@ pub struct ChipCost {
     pub missing_flash_bytes: u64,
     /// Bytes of memory that are missing, 0 if the arena fits.
     pub missing_ram_bytes: u64,
-    /// Instructions of a picture by the first list of steps, guidance 1: an estimate, `None` if the core was never measured with that
+    /// Instructions of a picture: an estimate, `None` if the core was never measured with that
     /// kind of arithmetic.
     pub instructions: Option<u64>,
     /// Cycles of an instruction, assumed.
@@ -89,29 +90,32 @@ impl ChipCost {
     }
 }
 
-/// What a model means for each of [`CHIPS`].
+/// What a model means for each of [`CHIPS`], by its first list of steps.
 pub fn costs(model: &Model<'_>) -> Vec<ChipCost> {
+    let list = model.schedule(0);
+    CHIPS.iter().map(|chip| cost(chip, model, list.as_ref(), 0)).collect()
+}
+
+/// What a model means for a chip by a list of steps, of which some are guided.
+pub fn cost(chip: &Chip, model: &Model<'_>, list: Option<&Schedule>, guided_steps: u32) -> ChipCost {
     let header = model.header();
     let missing = |needed: u64, kibibytes: u64| needed.saturating_sub(kibibytes * 1024);
-    let cost = |chip: &Chip| {
-        let instructions = cores()
-            .get(chip.target)
-            .zip(model.schedule(0))
-            .and_then(|(core, list)| of_picture(core, model, &list))
-            .map(|instructions| instructions.round() as u64);
-        let rate = f64::from(chip.megahertz) * 1e6;
-        ChipCost {
-            chip: chip.name,
-            core: chip.core,
-            megahertz: chip.megahertz,
-            missing_flash_bytes: missing(u64::from(header.file_bytes) + FIRMWARE[0], chip.flash),
-            missing_ram_bytes: missing(u64::from(header.arena_bytes) + FIRMWARE[1], chip.ram),
-            instructions,
-            cycles_per_instruction: chip.cycles_per_instruction,
-            seconds: instructions.map(|instructions| instructions as f64 * chip.cycles_per_instruction / rate),
-        }
-    };
-    CHIPS.iter().map(cost).collect()
+    let instructions = cores()
+        .get(chip.target)
+        .zip(list)
+        .and_then(|(core, list)| of_picture(core, model, list, guided_steps))
+        .map(|instructions| instructions.round() as u64);
+    let rate = f64::from(chip.megahertz) * 1e6;
+    ChipCost {
+        chip: chip.name,
+        core: chip.core,
+        megahertz: chip.megahertz,
+        missing_flash_bytes: missing(u64::from(header.file_bytes) + FIRMWARE[0], chip.flash),
+        missing_ram_bytes: missing(u64::from(header.arena_bytes) + FIRMWARE[1], chip.ram),
+        instructions,
+        cycles_per_instruction: chip.cycles_per_instruction,
+        seconds: instructions.map(|instructions| instructions as f64 * chip.cycles_per_instruction / rate),
+    }
 }
 
 /// The costs as a table for people.

@@ -113,9 +113,9 @@ pub fn instructions(core: &Core, work: &Work) -> Option<f64> {
         .sum()
 }
 
-/// Instructions of a picture with guidance 1 by a list of steps: an estimate. `None` if the core was never measured with
-/// that kind of arithmetic.
-pub fn of_picture(core: &Core, model: &Model<'_>, list: &Schedule) -> Option<f64> {
+/// Instructions of a picture by a list of steps, of which some are guided, which is a second network call: an estimate. `None` if
+/// the core was never measured with that kind of arithmetic.
+pub fn of_picture(core: &Core, model: &Model<'_>, list: &Schedule, guided_steps: u32) -> Option<f64> {
     let ops = (0..model.ops()).filter_map(|index| model.op(index));
     let call: f64 = ops.map(|op| instructions(core, &of_op(model, &op))).sum::<Option<f64>>()?;
     let noisy = match model.precision() {
@@ -123,7 +123,8 @@ pub fn of_picture(core: &Core, model: &Model<'_>, list: &Schedule) -> Option<f64
         Precision::F16 | Precision::F32 => model.float_steps(list).filter(Step::has_noise).count(),
     };
     let noise = instructions(core, &of_noise(model))? * (1 + noisy) as f64;
-    Some(noise + (call + instructions(core, &of_update(model))?) * f64::from(list.steps))
+    let update = instructions(core, &of_update(model))?;
+    Some(noise + call * f64::from(list.steps + guided_steps) + update * f64::from(list.steps))
 }
 
 #[cfg(test)]
@@ -143,7 +144,7 @@ mod tests {
                 let bytes = shipped::read(&path).expect("a shipped model");
                 let model = Model::from_bytes(bytes.as_slice()).expect("a model");
                 let list = model.schedule(0).expect("a list of steps");
-                let estimate = of_picture(core, &model, &list).expect("was measured");
+                let estimate = of_picture(core, &model, &list, 0).expect("was measured");
                 let error = estimate / counted as f64 - 1.0;
                 assert!(
                     error.abs() <= 0.10,

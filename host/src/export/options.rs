@@ -60,6 +60,8 @@ pub struct ExportOptions {
     pub guidance: Option<f32>,
     /// Derive ε from the clipped sample; `None`: as the checkpoint says.
     pub use_clipped_model_output: Option<bool>,
+    /// Lead each step of DDIM to the next timestep of its list, where diffusers leads to `t − T // N`, whatever comes next.
+    pub corrected: bool,
     /// Pictures to calibrate the `i8` precision with, 1 to 100,000.
     pub calibration_images: usize,
     /// File of conditions to draw with, for a network that reads one beside the sample, see
@@ -100,6 +102,7 @@ impl Default for ExportOptions {
             eta: 0.0,
             guidance: None,
             use_clipped_model_output: None,
+            corrected: false,
             calibration_images: 24,
             conditions: None,
             residual: ResidualWidth::Auto,

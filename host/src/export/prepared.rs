@@ -64,6 +64,13 @@ impl Prepared {
         let Some(solver) = options.solver(own, defaults)? else {
             return Err(ExportError::NoSolver { class_name: config.class_name.clone() });
         };
+        if solver == Solver::DdimInverse && options.precision == Precision::I8 {
+            return Err(ExportError::Option {
+                field: "scheduler",
+                value: solver.name().into(),
+                expected: "f32 or f16: calibration of the i8 precision draws from noise, and this leads to it".into(),
+            });
+        }
         if own.is_none_or(|own| own.class_name() != solver.class_name()) {
             notes.push(format!(
                 "the checkpoint's scheduler is {}; its noise levels are sampled with {}, as asked",
@@ -71,10 +78,19 @@ impl Prepared {
                 solver.name()
             ));
         }
-        let lists: Vec<StepList> = requests
-            .iter()
-            .map(|request| embedded(&graph, solver.steps_of(config, request)?))
-            .collect::<Result<_, _>>()?;
+        if options.corrected && !matches!(solver, Solver::Ddim(_) | Solver::DdimInverse) {
+            return Err(ExportError::Option {
+                field: "corrected",
+                value: "true".into(),
+                expected: format!("is for DDIM, whose steps miss the list; leave it out with {}", solver.name()),
+            });
+        }
+        let steps = |request: &StepRequest| match request {
+            StepRequest::Count(n) if options.corrected => solver.steps_at(config, &config.timesteps(*n)?),
+            request => solver.steps_of(config, request),
+        };
+        let lists: Vec<StepList> =
+            requests.iter().map(|request| embedded(&graph, steps(request)?)).collect::<Result<_, _>>()?;
         let lengths: Vec<usize> = lists.iter().map(|list| list.steps.len()).collect();
         options.check_lengths(&lengths)?;
         for (request, length) in requests.iter().zip(lengths) {

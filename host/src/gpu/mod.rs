@@ -7,11 +7,13 @@
 pub mod cuda;
 pub mod host;
 
+use std::mem::offset_of;
+
 use thiserror::Error;
 use waft::arithmetic::Sample;
 use waft::format::{Op, Precision, Schedule};
 use waft::noise::{Noise, Seed};
-use waft::{Guidance, Model, RequestError, Samples};
+use waft::{Guidance, Model, Request, RequestError, Rescale, Samples};
 use waft_kernels::{
     Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
     samples_at,
@@ -97,6 +99,7 @@ pub struct Program {
     unconditional: Vec<Option<Launch>>,
     noise: Launch,
     keep: Launch,
+    measure: Launch,
     update: Launch,
     results: Launch,
     advance: Launch,
@@ -226,6 +229,7 @@ impl Program {
             unconditional,
             noise: builder.launch(Kernel::noise(sampler::NoiseKernel(around)))?,
             keep: builder.launch(Kernel::keep(sampler::KeepKernel(around)))?,
+            measure: builder.launch(Kernel::measure(sampler::MeasureKernel(around)))?,
             update: builder.launch(Kernel::update(sampler::UpdateKernel(around)))?,
             results: builder.launch(Kernel::results(sampler::ResultsKernel(around)))?,
             advance: builder.launch(Kernel::advance(sampler::AdvanceKernel { steps: 1 }))?,
@@ -240,7 +244,7 @@ impl Program {
 
     /// Most pictures of a batch: kernels number their threads with 32 bits.
     pub fn most_pictures(&self) -> u32 {
-        let around = [&self.noise, &self.keep, &self.update, &self.results];
+        let around = [&self.noise, &self.keep, &self.measure, &self.update, &self.results];
         let launches = self.ops.iter().flatten().chain(around);
         let threads = launches.map(|launch| launch.kernel.warps(1) * LANES as u64).max().unwrap_or(1);
         u32::try_from(u64::from(u32::MAX) / threads.max(1)).unwrap_or(u32::MAX)
@@ -252,7 +256,7 @@ impl Program {
     }
 
     /// Launches of one step of the sampler.
-    fn step(&self, guided: bool) -> Vec<Launch> {
+    fn step(&self, guided: bool, rescales: bool) -> Vec<Launch> {
         let mut launches = vec![];
         if guided {
             for (own, other) in self.ops.iter().zip(&self.unconditional) {
@@ -264,6 +268,7 @@ impl Program {
             launches.push(self.keep);
         }
         launches.extend(self.ops.iter().flatten());
+        launches.extend((guided && rescales).then_some(self.measure));
         launches.extend([self.update, self.advance]);
         launches
     }
@@ -320,11 +325,13 @@ fn initial_noise(batch: &Batch, index: usize, len: usize) -> Vec<i32> {
 }
 
 /// The state of a batch at the beginning of a step.
-pub fn state(schedule: &Schedule, step: u32, seed: u64, guidance: Guidance) -> State {
+pub fn state(schedule: &Schedule, step: u32, seed: u64, request: &Request) -> State {
     State {
         seed: [seed as u32, (seed >> 32) as u32],
         step,
-        guidance: guidance.to_bits(),
+        guidance: request.guidance_at(step).to_bits(),
+        rescale: request.asked_rescale().to_bits(),
+        reserved: [0; 3],
         rows: schedule.rows,
         embeddings: schedule.embeddings,
         biases: schedule.biases,
@@ -353,7 +360,6 @@ pub fn draw(
     progress: &dyn Progress,
 ) -> Result<Vec<Picture>, GpuError> {
     let program = Program::new(model, &batch.weights)?;
-    let guidance = batch.request.asked_guidance();
     let schedule = batch.request.schedule(model)?;
     let classes = (0..batch.count).map(|index| Ok(batch.request(index).resolve(model)?.1.into()));
     let classes: Vec<u32> = classes.collect::<Result<_, RequestError>>()?;
@@ -363,11 +369,22 @@ pub fn draw(
     if batch.original.is_some() || batch.request.first_step() > 0 {
         return Err(GpuError::Unfit("the GPU backend starts from noise alone; draw from a picture on the CPU".into()));
     }
+    if batch.to_seed.is_some() {
+        return Err(GpuError::Unfit("the GPU backend draws from seeds, not between two; draw on the CPU".into()));
+    }
     let len = program.len as usize;
     if let Some(latents) = &batch.latents
         && latents.len() != len * batch.count
     {
         return Err(GpuError::Unfit(format!("{} latents for {} pictures of {len}", latents.len(), batch.count)));
+    }
+    let guidance = batch.guidance(schedule.steps);
+    if !batch.guidance.is_empty() && batch.guidance.len() != guidance.len() {
+        let what = format!("guidance for {} steps, the list has {}", batch.guidance.len(), guidance.len());
+        return Err(GpuError::Unfit(what));
+    }
+    if !model.has_guidance() && guidance.iter().any(|&guidance| guidance != Guidance::NONE) {
+        return Err(RequestError::GuidanceUnavailable.into());
     }
     if batch.noise.is_some() {
         return Err(GpuError::Unfit(
@@ -381,7 +398,7 @@ pub fn draw(
     }
     let sample = model.tensor(model.header().sample).map_or(0, |tensor| tensor.offset as usize);
     let condition = model.condition_shape().and_then(|_| model.tensor(model.header().condition));
-    let step = program.step(guidance != Guidance::NONE);
+    let rescales = batch.request.asked_rescale() != Rescale::NONE;
 
     progress.begin("drawing", batch.count as u64);
     let mut pictures = Vec::with_capacity(batch.count);
@@ -400,7 +417,7 @@ pub fn draw(
             }
             prepared = Some(count);
         }
-        let state = state(&schedule, 0, batch.seed.wrapping_add(first as u64), guidance);
+        let state = state(&schedule, 0, batch.seed.wrapping_add(first as u64), &batch.request);
         device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
         if let Some(condition) = condition {
             for picture in 0..count as usize {
@@ -429,7 +446,10 @@ pub fn draw(
                 }
             }
         }
-        device.launch(&step, schedule.steps)?;
+        for (steps, guidance) in guidance.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0])) {
+            device.write(Space::State, offset_of!(State, guidance), &guidance.to_bits().to_le_bytes())?;
+            device.launch(&program.step(guidance != Guidance::NONE, rescales), steps as u32)?;
+        }
         device.launch(&[program.results], 1)?;
         let mut bytes = vec![0; len * count as usize];
         device.read(Space::State, pictures_at(count), &mut bytes)?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use thiserror::Error;
 use waft::format::{Element, NONE, Op, Precision, Tensor, WeightLayout};
 use waft::noise::{gaussian, philox};
-use waft::{Guidance, Model, Request, RequestError, RunError, Session, SessionError};
+use waft::{Model, Request, RequestError, Rescale, RunError, Session, SessionError};
 use waft_kernels::{STATE_BYTES, Space};
 
 use crate::condition::Conditions;
@@ -178,7 +178,7 @@ pub fn ops(
     // All cases of a launch share the step's number.
     let shared_step = steps / 2;
     let schedule = Request::new().schedule(model)?;
-    let state = gpu::state(&schedule, shared_step, 0, Guidance::NONE);
+    let state = gpu::state(&schedule, shared_step, 0, &Request::new());
     let classes: Vec<u32> = cases.iter().map(|case| case.class.into()).collect();
     device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
     device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(&classes))?;
@@ -332,6 +332,10 @@ pub fn images(
     }
     let steps = batch.request.schedule(model)?.steps;
     let guidance = batch.request.asked_guidance().to_bits() as f32 / 65_536.0;
-    let what = format!("{}, {steps} steps, guidance {guidance}", precision_name(model.precision()));
+    let mut what = format!("{}, {steps} steps, guidance {guidance}", precision_name(model.precision()));
+    let rescale = batch.request.asked_rescale();
+    if rescale != Rescale::NONE {
+        what += &format!(" rescaled by {:.2}", f64::from(rescale.to_bits()) / 65_536.0);
+    }
     Ok(ImageParity { what, images: found.len(), different, max_byte_err, pictures_per_second })
 }

@@ -2,6 +2,7 @@
 //! against the training data.
 
 pub mod judge;
+mod judged;
 pub mod metrics;
 pub mod report;
 pub mod shard;
@@ -15,14 +16,14 @@ use waft::format::Precision;
 use waft::{Guidance, Model, ModelError, Request};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::export::{ExportError, ExportOptions, export, precision_name};
+use crate::export::{ExportError, ExportOptions, export};
 use crate::gpu::{self, Device, GpuError};
 use crate::progress::Progress;
 use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw};
 use crate::shipped::{self, FindError};
 use crate::tensors::TensorsError;
-use judge::{Judge, pixel_features};
-use metrics::{Estimate, Features, Gaussian, frechet, inception_score, median, psnr, ssim, within_manifold};
+pub use judged::{Judged, Seen};
+use metrics::Estimate;
 
 /// Why quality was not measured.
 #[derive(Debug, Error)]
@@ -90,8 +91,6 @@ pub struct Options {
 
 /// Multiply-accumulates that the default number of pictures may cost in one precision.
 pub const MACS: u64 = 2_000_000_000_000;
-/// Neighbours that a manifold reaches to.
-const NEIGHBOURS: usize = 3;
 
 /// Figures of one model file. Those that need class probabilities are `None` without a judge.
 #[derive(Clone, Debug, Serialize)]
@@ -195,7 +194,6 @@ pub struct Setup {
     reference: AlignedBytes,
     files: Vec<File>,
     judged: Judged,
-    features: String,
 }
 
 impl Setup {
@@ -237,30 +235,9 @@ impl Setup {
             }
         }
 
-        let judge_path = options.judge.clone().or_else(|| {
-            let path = folder.join("judge.safetensors");
-            path.is_file().then_some(path)
-        });
-        let judge = judge_path.map(|path| Judge::read(&path, shape)).transpose()?;
-        let real = match (&options.real, &judge) {
-            (Some(folder), _) => {
-                let pictures = read_folder(folder, shape)?;
-                let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
-                match &judge {
-                    Some(judge) => judge.judge_all(&pictures, shape).0,
-                    None => pixel_features(&pictures, shape),
-                }
-            }
-            (None, Some(judge)) => judge.real.clone(),
-            (None, None) => {
-                let what = "the model has no judge.safetensors: name a folder of real pictures with --real, or a judge";
-                return Err(QualityError::Option(what.into()));
-            }
-        };
-        let features = match &judge {
-            Some(judge) => format!("{} features of a classifier of {} classes", real.dim, judge.classes()),
-            None => format!("{} means of pixels", real.dim),
-        };
+        let beside = folder.join("judge.safetensors");
+        let judge = options.judge.as_deref().or_else(|| beside.is_file().then_some(&beside));
+        let judged = Judged::open(judge, options.real.as_deref(), classes, shape)?;
 
         let checkpoint = options.checkpoint.clone().or(student.map(|(_, checkpoint)| checkpoint));
         let checkpoint = checkpoint.unwrap_or_else(|| folder.join("checkpoint"));
@@ -268,9 +245,8 @@ impl Setup {
         let float =
             ExportOptions { precision: Precision::F32, steps: vec![steps as usize], ..ExportOptions::default() };
         let reference = export(&checkpoint, &float, progress)?.bytes;
-        let judged = Judged { judge, real, classes, shape };
         let Options { guidance, seed, .. } = *options;
-        Ok(Self { count, steps, guidance, seed, reference, files: loaded, judged, features })
+        Ok(Self { count, steps, guidance, seed, reference, files: loaded, judged })
     }
 
     /// Draws the pictures of a range of 0 to `count` with `f32`, then with each file: the same whatever the range, as each
@@ -292,7 +268,7 @@ impl Setup {
             let batch = Batch {
                 request: Request::new().steps(self.steps).guidance(self.guidance),
                 seed: self.seed.wrapping_add(range.start as u64),
-                classes: self.judged.classes.get(range.clone()).unwrap_or(&[]).to_vec(),
+                classes: self.judged.classes().get(range.clone()).unwrap_or(&[]).to_vec(),
                 count: range.len(),
                 weights: weights.to_vec(),
                 ..Batch::default()
@@ -310,13 +286,14 @@ impl Setup {
     /// # Errors
     /// If a file changed meanwhile.
     pub fn evaluate(self, pictures: Vec<Vec<Picture>>) -> Result<Quality, QualityError> {
-        let Self { count, steps, reference, files, judged, features, .. } = self;
+        let Self { count, steps, reference, files, judged, .. } = self;
+        let features = judged.described();
         let guidance = self.guidance.to_bits() as f32 / 65_536.0;
         let mut pictures = pictures.into_iter();
         let reference_pictures = pictures.next().unwrap_or_default();
         let reference_features = judged.features(&reference_pictures);
         let figures = judged.figures("f32".into(), (&reference, 0), &reference_features, &reference_features, None)?;
-        let shape = judged.shape;
+        let shape = judged.shape();
         let mut quality =
             Quality { count, steps, guidance, features, shape, reference: figures, reference_pictures, files: vec![] };
         for (File { path, bytes, weights }, pictures) in files.into_iter().zip(pictures) {
@@ -328,91 +305,4 @@ impl Setup {
         }
         Ok(quality)
     }
-}
-
-struct Judged {
-    judge: Option<Judge>,
-    real: Features,
-    classes: Vec<u16>,
-    shape: [usize; 3],
-}
-
-/// Features, and class probabilities if there is a judge.
-type Seen = (Features, Option<Vec<Vec<f64>>>);
-
-impl Judged {
-    fn features(&self, pictures: &[Picture]) -> Seen {
-        let pictures: Vec<&[u8]> = pictures.iter().map(|picture| picture.bytes.as_slice()).collect();
-        match &self.judge {
-            Some(judge) => {
-                let (features, probabilities) = judge.judge_all(&pictures, self.shape);
-                (features, Some(probabilities))
-            }
-            None => (pixel_features(&pictures, self.shape), None),
-        }
-    }
-
-    fn figures(
-        &self,
-        name: String,
-        (bytes, weights): (&AlignedBytes, u64),
-        (features, probabilities): &Seen,
-        (reference, _): &Seen,
-        pairs: Option<(&[Picture], &[Picture])>,
-    ) -> Result<Figures, QualityError> {
-        let header = *Model::from_bytes(bytes.as_slice())?.header();
-        let count = features.len();
-        let real = Gaussian::fit(&self.real, 0..self.real.len());
-        let distance =
-            |features: &Features, pick: &[usize]| frechet(&Gaussian::fit(features, pick.iter().copied()), &real);
-        let class_accuracy = probabilities.as_ref().filter(|_| !self.classes.is_empty()).map(|probabilities| {
-            let best = |row: &Vec<f64>| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
-            let right: Vec<bool> =
-                probabilities.iter().zip(&self.classes).map(|(row, &class)| best(row) == usize::from(class)).collect();
-            Estimate::share(&right)
-        });
-        let against = |figure: &dyn Fn(&[f32], &[f32]) -> f64| -> Option<Vec<f64>> {
-            let clamped =
-                |picture: &Picture| -> Vec<f32> { picture.sample.iter().map(|v| v.clamp(-1.0, 1.0)).collect() };
-            pairs.map(|(found, expected)| {
-                found.iter().zip(expected).map(|(a, b)| figure(&clamped(a), &clamped(b))).collect()
-            })
-        };
-        let mean = |values: &[f64], pick: &[usize]| pick.iter().map(|&i| values[i]).sum::<f64>() / pick.len() as f64;
-        let over = |values: Option<Vec<f64>>, figure: &(dyn Fn(&[f64], &[usize]) -> f64 + Sync)| {
-            values.map(|values| Estimate::bootstrap(count, |pick| figure(&values, pick)))
-        };
-        Ok(Figures {
-            name,
-            arithmetic: precision_name(header.precision()),
-            flash_bytes: u64::from(header.file_bytes) + weights,
-            arena_bytes: u64::from(header.arena_bytes),
-            fid: Estimate::bootstrap(count, |pick| distance(features, pick)),
-            fid_above_f32: Estimate::bootstrap(count, |pick| distance(features, pick) - distance(reference, pick)),
-            precision: Estimate::share(&within_manifold(features, &self.real, NEIGHBOURS)),
-            recall: Estimate::share(&within_manifold(&self.real, features, NEIGHBOURS)),
-            inception_score: probabilities
-                .as_ref()
-                .map(|probabilities| Estimate::bootstrap(count, |pick| inception_score(probabilities, pick))),
-            class_accuracy,
-            psnr_median_db: over(against(&psnr), &median),
-            ssim_mean: over(against(&|a, b| ssim(a, b, self.shape)), &mean),
-        })
-    }
-}
-
-/// All PNG files of a folder as bytes in (row, column, channel) order.
-fn read_folder(folder: &Path, shape: [usize; 3]) -> Result<Vec<Vec<u8>>, QualityError> {
-    let fail = |path: &Path, what: String| QualityError::Image { path: path.into(), what };
-    let entries = std::fs::read_dir(folder).map_err(|error| fail(folder, error.to_string()))?;
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")));
-    paths.sort();
-    if paths.len() < 8 {
-        return Err(fail(folder, format!("{} PNG files; at least 8 are needed", paths.len())));
-    }
-    paths
-        .iter()
-        .map(|path| crate::image::read_png(path, shape).map_err(|error| fail(path, error.to_string())))
-        .collect()
 }

@@ -64,8 +64,9 @@ impl Default for SchedulerConfig {
 }
 
 /// Classes whose configuration is read. Those whose noise levels follow from β take over each other's, as `from_config` does.
-const CLASSES: [&str; 17] = [
+const CLASSES: [&str; 18] = [
     "DDIMScheduler",
+    "DDIMInverseScheduler",
     "DDPMScheduler",
     "DDIMParallelScheduler",
     "DDPMParallelScheduler",

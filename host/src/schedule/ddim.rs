@@ -50,7 +50,7 @@ impl Ddim {
     }
 
     /// Equations 12 and 16, from ᾱ = `alpha` to ᾱ = `next`.
-    fn step(&self, config: &SchedulerConfig, alpha: f64, next: f64) -> Step {
+    pub(super) fn step(&self, config: &SchedulerConfig, alpha: f64, next: f64) -> Step {
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let (x0_x, x0_m) = config.clean(signal, sigma);
         // ε as a combination of x and m.

@@ -10,6 +10,7 @@ mod betas;
 mod config;
 mod consistency;
 mod ddim;
+mod ddim_inverse;
 mod ddpm;
 mod dpm_solver;
 mod edm;

@@ -3,7 +3,8 @@
 use super::euler::{self, Kind};
 use super::sigma_space::Grid;
 use super::{
-    Ddim, ScheduleError, SchedulerConfig, Step, consistency, ddpm, dpm_solver, edm, flow_match, heun, lcm, unipc,
+    Ddim, ScheduleError, SchedulerConfig, Step, consistency, ddim_inverse, ddpm, dpm_solver, edm, flow_match, heun,
+    lcm, unipc,
 };
 
 /// Declares the solvers, each with its name in commands, its class in diffusers, and what it is, in a line.
@@ -47,6 +48,8 @@ solvers! {
     /// DDIM (Song et al., 2020, arXiv:2010.02502).
     Ddim(Ddim) = Ddim { eta: 0.0, use_clipped_model_output: false },
         "ddim", "DDIMScheduler", "DDIM (Song et al., 2020)";
+    /// DDIM backwards, from a picture to its noise.
+    DdimInverse, "ddim-inverse", "DDIMInverseScheduler", "DDIM backwards, from a picture to its noise; not in i8";
     /// Ancestral sampling (Ho et al., 2020, arXiv:2006.11239).
     Ddpm, "ddpm", "DDPMScheduler", "Ancestral sampling (Ho et al., 2020): noise in every step";
     /// DPM-Solver++ (Lu et al., 2022, arXiv:2211.01095).
@@ -122,7 +125,7 @@ impl Solver {
     /// Fields that it reads of those that change noise levels or timesteps and that not every solver has.
     const fn reads(&self) -> &'static [&'static str] {
         match self {
-            Self::Ddim(_) | Self::Ddpm | Self::Lcm | Self::EulerAncestral => &[],
+            Self::Ddim(_) | Self::DdimInverse | Self::Ddpm | Self::Lcm | Self::EulerAncestral => &[],
             Self::DpmSolver => &[
                 "final_sigmas_type",
                 "use_beta_sigmas",
@@ -173,7 +176,7 @@ impl Solver {
         }
         config.check_read(self.name(), self.reads())?;
         let expected = |what: &str| format!("{} does not {what}; use false, or choose another scheduler", self.name());
-        if config.thresholding && matches!(self, Self::Euler | Self::EulerAncestral | Self::Heun) {
+        if config.thresholding && matches!(self, Self::DdimInverse | Self::Euler | Self::EulerAncestral | Self::Heun) {
             return Err(ScheduleError::field("thresholding", true, expected("threshold")));
         }
         if config.rescale_betas_zero_snr && *self == Self::Heun {
@@ -202,6 +205,7 @@ impl Solver {
         let config = &self.adopt(config)?;
         match self {
             Self::Ddim(ddim) => ddim.steps(config, n),
+            Self::DdimInverse => ddim_inverse::steps(config, n),
             Self::Ddpm => ddpm::steps(config, n),
             Self::DpmSolver => dpm_solver::steps(config, n),
             Self::UniPc => unipc::steps(config, n),
@@ -226,6 +230,7 @@ impl Solver {
         config.check_timesteps(timesteps)?;
         match self {
             Self::Ddim(ddim) => ddim.steps_at(config, timesteps),
+            Self::DdimInverse => ddim_inverse::steps_at(config, timesteps),
             Self::Ddpm => ddpm::steps_at(config, timesteps),
             Self::DpmSolver => dpm_solver::steps_at(config, timesteps),
             Self::UniPc => unipc::steps_at(config, timesteps),

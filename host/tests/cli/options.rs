@@ -136,3 +136,51 @@ fn noise_of_the_steps_can_be_given() {
     let input = write("p.safetensors", "sample", &[1, 1, rows, cols], &|_| f32::NAN);
     refused(&["predict", &model, "--input", &input, "--out", &path("out.safetensors")], &["sample", "NaN"]);
 }
+
+#[test]
+fn guidance_of_steps_is_checked() {
+    let sample = |options: &[&str]| failure(&[&["sample", "--model", "digits", "--class", "3"], options].concat());
+    assert!(sample(&["--guidance", "2,3"]).contains("2 values for 10 steps"));
+    assert!(sample(&["--guidance", "2", "--guidance-interval", "0.8,0.2"]).contains("not above"));
+    assert!(sample(&["--guidance", "2", "--guidance-interval", "0.5"]).contains("two fractions"));
+    assert!(sample(&["--guidance", "2", "--guidance-interval", "0,1.5"]).contains("0 to 1"));
+    assert!(sample(&["--guidance", "2", "--guidance-rescale", "-1"]).contains("0 to 1"));
+    assert!(sample(&["--guidance-rescale", "0.5"]).contains("--guidance"));
+    let digest = |options: &[&str]| {
+        json(&[&["sample", "--model", "digits", "--class", "3", "--json"], options].concat())["digest"].clone()
+    };
+    let none = digest(&[]);
+    assert_eq!(digest(&["--guidance", "3", "--guidance-interval", "0,0"]), none, "no step is guided");
+    assert_eq!(digest(&["--guidance", "1,1,1,1,1,1,1,1,1,1"]), none);
+    let three = digest(&["--guidance", "3"]);
+    assert_eq!(digest(&["--guidance", "3,3,3,3,3,3,3,3,3,3", "--guidance-rescale", "0"]), three);
+    assert_ne!(digest(&["--guidance", "3", "--guidance-rescale", "1"]), three);
+    assert_eq!(
+        digest(&["--guidance", "3,3,3,1,1,1,1,1,1,1"]),
+        digest(&["--guidance", "3", "--guidance-interval", "0,0.3"])
+    );
+}
+
+#[test]
+fn samplers_are_compared() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let grid = folder.path().join("grid.png");
+    let arguments = ["compare", "digits", "--steps", "2,3", "--count", "16", "--precision", "f32", "--backend", "cpu"];
+    let schedulers = ["--scheduler", "ddim,heun,edm-euler", "--chip", "rp2040", "--json", "--out", text(&grid)];
+    let found = json(&[&arguments[..], &schedulers].concat());
+    let rows = found["combinations"].as_array().expect("a list");
+    let names: Vec<(&str, u64)> = rows
+        .iter()
+        .map(|row| (row["scheduler"].as_str().expect("a name"), row["steps"].as_u64().expect("a count")))
+        .collect();
+    assert_eq!(names, [("ddim", 2), ("ddim", 3), ("heun", 2), ("heun", 3), ("edm-euler", 2), ("edm-euler", 3)]);
+    let calls: Vec<Option<u64>> = rows.iter().map(|row| row["calls"].as_u64()).collect();
+    assert_eq!(calls, [Some(2), Some(3), Some(3), Some(5), None, None], "Heun takes two calls a step");
+    assert!(rows[0]["distance"]["value"].as_f64().expect("a distance") > 0.0);
+    assert!(rows[5]["error"].as_str().expect("a reason").contains("noise levels"));
+    assert!(found["cheapest"].as_u64().expect("one") < 4);
+    assert!(grid.is_file());
+    assert!(failure(&["compare", "digits", "--steps", "5,5"]).contains("twice"));
+    assert!(failure(&["compare", "digits", "--chip", "Z80"]).contains("RP2040"));
+    assert!(failure(&["compare", "nobody"]).contains("digits"));
+}

@@ -27,7 +27,7 @@ fn snapshot(name: &str, arguments: &[&str]) {
 fn help() {
     snapshot("help", &["--help"]);
     snapshot("version", &["--version"]);
-    for command in ["export-weights", "sample", "predict", "inspect", "parity", "quality", "merge", "sign"] {
+    for command in ["export-weights", "sample", "predict", "inspect", "compare", "parity", "quality", "merge", "sign"] {
         snapshot(&format!("help_{command}"), &[command, "--help"]);
     }
 }

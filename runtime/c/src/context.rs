@@ -134,8 +134,8 @@ pub unsafe extern "C" fn waft_open(
     };
     let place: *mut WaftContext = memory.cast();
     let arena = slice_from_raw_parts_mut(arena, arena_len);
-    // SAFETY: the place is large enough (see `WaftMemory`) and aligned; nothing in it needs dropping. The model does not move and outlives the
-    // session; its field is only reached through this reference from now on, and the arena only through the session.
+    // SAFETY: the place is large enough (see `WaftMemory`) and aligned; nothing in it needs dropping. The model does not
+    // move and outlives the session; its field is only reached through this reference from now on, and the arena only through the session.
     let session = unsafe {
         place.write(WaftContext { model, arena, busy: false, state: None });
         let model: &'static Model<'static> = &*addr_of!((*place).model);

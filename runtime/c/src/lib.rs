@@ -14,7 +14,7 @@ mod weights;
 pub use context::{WAFT_CONTEXT_WORDS, WaftContext, WaftMemory, waft_open};
 pub use info::{WaftInfo, waft_inspect};
 pub use request::{WAFT_GUIDANCE_NONE, WAFT_NO_CLASS, WaftNoise, WaftRequest, waft_begin, waft_default_request};
-pub use run::{WaftImage, WaftProgress, waft_cancel, waft_get_image, waft_step};
+pub use run::{WaftImage, WaftProgress, waft_cancel, waft_get_image, waft_set_guidance, waft_step};
 pub use status::{WaftStatus, waft_strerror};
 pub use weights::{WaftRead, waft_set_weights};
 

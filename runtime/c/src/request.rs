@@ -4,8 +4,8 @@ use core::ffi::c_void;
 use core::ptr::slice_from_raw_parts;
 
 use waft_core::fixed::SAMPLE_BITS;
-use waft_core::noise::Seed;
-use waft_core::{Guidance, Noise, Original, Request, SamplesMut, Session, WeightSource};
+use waft_core::noise::{Between, Seed};
+use waft_core::{Guidance, Noise, Original, Request, Rescale, SamplesMut, Session, WeightSource};
 
 use crate::context::{Block, State, WaftContext, enter};
 use crate::status::{WaftStatus, of_request};
@@ -16,8 +16,8 @@ pub const WAFT_NO_CLASS: i32 = -1;
 pub const WAFT_GUIDANCE_NONE: i32 = 1 << 16;
 
 /// A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
-/// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k; elements count in
-/// (row, column, channel) order.
+/// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k, draw 2^32 - 1 - k that
+/// of the k-th way back; elements count in (row, column, channel) order.
 pub type WaftNoise = Option<unsafe extern "C" fn(user: *mut c_void, draw: u32, index: u32, value: *mut i32) -> bool>;
 
 /// What to draw. Start from `waft_default_request()`.
@@ -32,6 +32,12 @@ pub struct WaftRequest {
     pub steps: u32,
     /// Guidance, in 16 fractional bits.
     pub guidance: i32,
+    /// First step of the list that is guided, from 0; steps that are not take the conditional prediction alone.
+    pub guided_from: u32,
+    /// The step after the last one that is guided.
+    pub guided_to: u32,
+    /// How far guided predictions are brought back to the contrast of conditional ones: 0 to 1, in 16 fractional bits.
+    pub guidance_rescale: u32,
     /// Noise of the caller instead of the seed's, or null.
     pub noise: WaftNoise,
     /// Handed to `noise`.
@@ -46,6 +52,14 @@ pub struct WaftRequest {
     pub mask_len: usize,
     /// With a picture: the first step of the list that is taken, from 0.
     pub start: u32,
+    /// With a mask: how many steps a way back undoes (RePaint), or 0 for none.
+    pub resample_jump: u32,
+    /// How often each part of so many steps is taken.
+    pub resample_times: u32,
+    /// Seed whose noise is mixed to that of `seed`, for pictures that change into one another.
+    pub to_seed: u64,
+    /// How far from the one to the other: 0 to 1, in 16 fractional bits. 0 is `seed` alone.
+    pub toward: u32,
     /// The condition, in 20 fractional bits, (row, column, channel) order; it is copied. Null if the model reads none.
     pub condition: *const i32,
     /// Its length.
@@ -55,6 +69,7 @@ pub struct WaftRequest {
 /// Where a run's noise comes from.
 pub(crate) enum Source {
     Seed(Seed),
+    Between(Between),
     Caller(unsafe extern "C" fn(*mut c_void, u32, u32, *mut i32) -> bool, *mut c_void),
 }
 
@@ -62,6 +77,7 @@ impl Noise for Source {
     fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
         match self {
             Source::Seed(seed) => seed.sample(draw, index),
+            Source::Between(between) => between.sample(draw, index),
             Source::Caller(function, user) => {
                 let mut value = 0;
                 // SAFETY: the caller of `waft_begin` promised a function that can be called with these.
@@ -71,7 +87,7 @@ impl Noise for Source {
     }
 }
 
-/// Seed 0, no class, the model's default list of steps, guidance 1.
+/// Seed 0, no class, the model's default list of steps, guidance 1 in all of them.
 #[unsafe(no_mangle)]
 pub extern "C" fn waft_default_request() -> WaftRequest {
     WaftRequest {
@@ -79,6 +95,9 @@ pub extern "C" fn waft_default_request() -> WaftRequest {
         class_: WAFT_NO_CLASS,
         steps: 0,
         guidance: WAFT_GUIDANCE_NONE,
+        guided_from: 0,
+        guided_to: u32::MAX,
+        guidance_rescale: 0,
         noise: None,
         user: core::ptr::null_mut(),
         original: core::ptr::null(),
@@ -86,6 +105,10 @@ pub extern "C" fn waft_default_request() -> WaftRequest {
         mask: core::ptr::null(),
         mask_len: 0,
         start: 0,
+        resample_jump: 0,
+        resample_times: 0,
+        to_seed: 0,
+        toward: 0,
         condition: core::ptr::null(),
         condition_len: 0,
     }
@@ -109,7 +132,10 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
         Ok(state) => state,
         Err(status) => return status,
     };
-    let mut request = Request::new().guidance(Guidance::from_bits(asked.guidance));
+    let mut request = Request::new()
+        .guidance(Guidance::from_bits(asked.guidance))
+        .guidance_interval(asked.guided_from, asked.guided_to)
+        .guidance_rescale(Rescale::from_bits(asked.guidance_rescale));
     if asked.class_ != WAFT_NO_CLASS {
         let Ok(class) = u16::try_from(asked.class_) else { return WaftStatus::Class };
         request = request.class(class);
@@ -119,6 +145,7 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
     }
     let noise = match asked.noise {
         Some(function) => Source::Caller(function, asked.user),
+        None if asked.toward > 0 => Source::Between(Between::new(asked.seed, asked.to_seed, asked.toward)),
         None => Source::Seed(Seed::new(asked.seed)),
     };
     let Some(mut session) = state.take().map(State::into_session) else { return WaftStatus::Idle };
@@ -141,7 +168,11 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
     let original = (!asked.original.is_null()).then(|| {
         request = request.start(asked.start);
         let original = Original::new(read(asked.original, asked.original_len));
-        if asked.mask.is_null() { original } else { original.mask(read(asked.mask, asked.mask_len)) }
+        let original = if asked.mask.is_null() { original } else { original.mask(read(asked.mask, asked.mask_len)) };
+        match asked.resample_jump {
+            0 => original,
+            jump => original.resample(jump, asked.resample_times),
+        }
     });
     match session.into_run_from(request, original, noise) {
         Ok(run) => {

@@ -3,8 +3,10 @@
 use core::mem::size_of;
 use core::ptr::addr_of_mut;
 
+use waft_core::Guidance;
+
 use crate::context::{Block, State, WaftContext, enter};
-use crate::status::{WaftStatus, of_run};
+use crate::status::{WaftStatus, of_request, of_run};
 
 /// How far a run is.
 #[repr(C)]
@@ -99,6 +101,25 @@ pub unsafe extern "C" fn waft_get_image(context: *mut WaftContext, image: *mut W
     // SAFETY: the caller's promise.
     unsafe { image.write(found) };
     WaftStatus::Ok
+}
+
+/// Changes the guidance, in 16 fractional bits, of the steps that begin from now on, those outside of the request's interval
+/// excepted: for a scale that depends on the step.
+///
+/// # Safety
+/// `context` is open.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waft_set_guidance(context: *mut WaftContext, guidance: i32) -> WaftStatus {
+    // SAFETY: the caller's promise.
+    let state = match unsafe { enter(context, &[]) } {
+        Ok(state) => state,
+        Err(status) => return status,
+    };
+    let Some(State::Drawing(run)) = state else { return WaftStatus::Idle };
+    match run.set_guidance(Guidance::from_bits(guidance)) {
+        Ok(()) => WaftStatus::Ok,
+        Err(error) => of_request(error),
+    }
 }
 
 /// Abandons the picture in progress, if there is one.

@@ -32,7 +32,7 @@ pub enum WaftStatus {
     Steps = 10,
     /// There is no such class, or a class is missing.
     Class = 11,
-    /// The model was exported without guidance.
+    /// The model was exported without guidance, or the library was built without rescaled guidance.
     Guidance = 12,
     /// The model can predict but not sample.
     NotASampler = 13,
@@ -79,7 +79,7 @@ pub(crate) fn of_session(error: SessionError) -> WaftStatus {
 pub(crate) fn of_request(error: RequestError) -> WaftStatus {
     match error {
         RequestError::Steps { .. } => WaftStatus::Steps,
-        RequestError::GuidanceUnavailable => WaftStatus::Guidance,
+        RequestError::GuidanceUnavailable | RequestError::RescaleDisabled => WaftStatus::Guidance,
         RequestError::NotASampler => WaftStatus::NotASampler,
         RequestError::Class { .. } | RequestError::Unconditional | RequestError::ClassMissing => WaftStatus::Class,
         RequestError::ConditionMissing => WaftStatus::Condition,
@@ -112,7 +112,7 @@ pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
         c"the arena does not start at a multiple of 16",
         c"the model carries no list of that many steps",
         c"there is no such class, or a class is missing",
-        c"the model was exported without guidance",
+        c"the model was exported without guidance, or the library was built without rescaled guidance",
         c"the model can predict but not sample",
         c"no picture was begun, or it was cancelled or failed",
         c"the picture is not complete yet",

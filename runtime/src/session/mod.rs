@@ -1,8 +1,11 @@
 //! Running a model: one session, one picture at a time, in bounded steps.
 
+mod elements;
 mod image;
 mod original;
+mod path;
 mod prediction;
+mod progress;
 mod request;
 mod run;
 mod samples;
@@ -11,8 +14,9 @@ mod walk;
 pub use image::Image;
 pub use original::Original;
 pub use prediction::Prediction;
+pub use progress::Progress;
 pub use request::Request;
-pub use run::{Progress, Run};
+pub use run::Run;
 pub use samples::{Samples, SamplesMut};
 
 use run::Start;

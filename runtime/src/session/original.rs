@@ -1,8 +1,8 @@
 //! A picture that a run starts from, or keeps in parts.
 
-use super::Request;
+use super::{Request, path};
 use crate::error::RequestError;
-use crate::format::Schedule;
+use crate::format::{NONE, Schedule};
 use crate::model::Model;
 
 /// A picture that exists, for image-to-image (Meng et al., 2022, SDEdit, arXiv:2108.01073) and inpainting.
@@ -16,18 +16,28 @@ use crate::model::Model;
 pub struct Original<'i> {
     pub(super) image: &'i [u8],
     pub(super) mask: Option<&'i [u8]>,
+    pub(super) resampling: Option<[u32; 2]>,
 }
 
 impl<'i> Original<'i> {
     /// Bytes in (row, column, channel) order, 0 for −1, 255 for 1.
     pub const fn new(image: &'i [u8]) -> Self {
-        Self { image, mask: None }
+        Self { image, mask: None, resampling: None }
     }
 
     /// Draws only where the mask is 128 or more and keeps the rest: a byte a pixel, row by row.
     #[must_use]
     pub const fn mask(self, mask: &'i [u8]) -> Self {
         Self { mask: Some(mask), ..self }
+    }
+
+    /// Takes each part of `jump` steps `times` times, so that what is drawn comes to fit what a mask keeps: after the part, noise
+    /// leads back to where it began (Lugmayr et al., 2022, RePaint, arXiv:2201.09865, algorithm 1). diffusers'
+    /// `RePaintPipeline` has 10 and 10. The noise of the k-th way back, k from 0, is draw 2³² − 1 − k; the draws of steps count
+    /// network calls then. It needs a mask and a sampler that does not look back on earlier steps.
+    #[must_use]
+    pub const fn resample(self, jump: u32, times: u32) -> Self {
+        Self { resampling: Some([jump, times]), ..self }
     }
 
     /// Whether a model can start from it as the request says.
@@ -43,6 +53,11 @@ impl<'i> Original<'i> {
         let expected = [rows * columns * channels, rows * columns];
         if found != expected {
             return Err(RequestError::OriginalSize { found, expected });
+        }
+        if let Some(resampling) = self.resampling
+            && !(self.mask.is_some() && path::is_valid(resampling) && model.header().history[0] == NONE)
+        {
+            return Err(RequestError::ResampleUnavailable);
         }
         request.check_start(model, schedule)
     }

@@ -2,24 +2,34 @@
 
 use crate::error::RequestError;
 use crate::format::{NONE, Schedule};
+use crate::guidance::{Guidance, Rescale};
 use crate::model::Model;
-use crate::sampler::Guidance;
 
 /// What to draw. Starts from seed 0, no class, the first step list of the model, guidance 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Request {
     class: Option<u16>,
     pub(super) seed: u64,
     steps: Option<u32>,
     first: u32,
-    pub(super) guidance: Guidance,
+    guidance: Guidance,
+    guided: [u32; 2],
+    rescale: Rescale,
 }
 
 impl Request {
     /// Seed 0, no class, the first step list of the model, guidance 1.
     pub const fn new() -> Self {
-        Self { class: None, seed: 0, steps: None, first: 0, guidance: Guidance::NONE }
+        Self {
+            class: None,
+            seed: 0,
+            steps: None,
+            first: 0,
+            guidance: Guidance::NONE,
+            guided: [0, u32::MAX],
+            rescale: Rescale::NONE,
+        }
     }
 
     /// Draws this class.
@@ -53,9 +63,31 @@ impl Request {
         Self { guidance, ..self }
     }
 
+    /// Guides the steps from number `first` of the list, from 0, up to `end`, which is not among them; the others take the
+    /// conditional prediction alone, at the cost of one network call (Kynkäänniemi et al., 2024, arXiv:2404.07724). The
+    /// `start` and `stop` of diffusers' guiders are fractions of the list's length, rounded down.
+    pub const fn guidance_interval(self, first: u32, end: u32) -> Self {
+        Self { guided: [first, end], ..self }
+    }
+
+    /// Brings guided predictions back to the contrast of conditional ones; without guidance it changes nothing.
+    pub const fn guidance_rescale(self, rescale: Rescale) -> Self {
+        Self { rescale, ..self }
+    }
+
+    /// The guidance of a step: that asked for, or none outside of the interval.
+    pub const fn guidance_at(&self, step: u32) -> Guidance {
+        if self.guided[0] <= step && step < self.guided[1] { self.guidance } else { Guidance::NONE }
+    }
+
     /// The guidance asked for.
     pub const fn asked_guidance(&self) -> Guidance {
         self.guidance
+    }
+
+    /// The rescaling asked for.
+    pub const fn asked_rescale(&self) -> Rescale {
+        self.rescale
     }
 
     /// The model's step list of the length asked for.
@@ -95,7 +127,16 @@ impl Request {
         if self.guidance != Guidance::NONE && !model.has_guidance() {
             return Err(RequestError::GuidanceUnavailable);
         }
+        if self.rescale != Rescale::NONE && !cfg!(feature = "guidance-rescale") {
+            return Err(RequestError::RescaleDisabled);
+        }
         Ok((schedule, class))
+    }
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -4,44 +4,39 @@ use core::ops::Range;
 
 use bytemuck::Zeroable;
 
+use super::elements::{Update, level, noised, to_bytes};
+use super::path::{Next, Path, Position, back};
 use super::walk::{Advance, Walk};
-use super::{Image, Original, Request, Samples, Session};
+use super::{Image, Original, Progress, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
-use crate::format::{Level, STEP_BYTES, Schedule, Tensor};
+use crate::format::{LEVEL_BITS, Level, STEP_BYTES, Schedule, Tensor};
+use crate::guidance::{FACTOR_BITS, Guidance, Spread};
 use crate::log::debug;
-use crate::model::Model;
 use crate::noise::Noise;
-use crate::ops::{self, Context, view, view_mut};
+use crate::ops::{self, Context, view_mut};
 use crate::precision::{Arithmetic, with_precision};
-use crate::sampler::{Guidance, Sample, Step, Terms};
+use crate::sampler::{Sample, Step, Terms};
 use crate::weights::{Resident, WeightSource};
 
 /// Elements of the sample that one slice draws, updates or converts.
-const CHUNK: usize = 512;
+pub(super) const CHUNK: usize = 512;
 
-/// How far a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Progress {
-    /// Diffusion steps that are complete.
-    pub step: u32,
-    /// Diffusion steps in all.
-    pub steps: u32,
-    /// Slices of work that are complete.
-    pub slice: u32,
-    /// Slices of work in all.
-    pub slices: u32,
-}
+/// Whether guided outputs can be rescaled in this build.
+pub(super) const RESCALES: bool = cfg!(feature = "guidance-rescale");
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Drawing the initial sample.
     Noise { chunk: usize },
     /// A network call; the first of two is the unconditional one.
     Network { first_of_two: bool, walk: Walk },
+    /// Measuring how far guided outputs spread, to rescale them.
+    Measure { chunk: usize },
     /// Moving the sample to the next step.
     Update { chunk: usize },
+    /// Leading the sample back to an earlier one, by noise.
+    Back { chunk: usize },
     /// The sample is complete.
     Sampled,
     /// The sample has been replaced by bytes.
@@ -52,16 +47,23 @@ enum Stage {
 /// [`Session::into_run`]. Dropping it abandons the picture; a session that lent itself is ready for the next.
 #[derive(Debug)]
 pub struct Run<'a, N, W = Resident> {
-    session: Session<'a, W>,
+    pub(super) session: Session<'a, W>,
     noise: N,
     schedule: Schedule,
     class: u16,
+    pub(super) request: Request,
+    /// Of the step that is taken.
     guidance: Guidance,
-    sample: Tensor,
+    /// Of the guided outputs of the step, in a build that rescales them.
+    spread: [Spread; RESCALES as usize],
+    pub(super) sample: Tensor,
     original: Option<Original<'a>>,
-    first: u32,
-    stage: Stage,
-    progress: Progress,
+    /// Slices of a network call.
+    pub(super) network: u32,
+    pub(super) path: Path,
+    pub(super) position: Position,
+    pub(super) stage: Stage,
+    pub(super) progress: Progress,
 }
 
 /// What a model makes of a request.
@@ -96,20 +98,37 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     /// Before the first slice.
     pub(super) fn new(session: Session<'a, W>, start: Start<'a>, noise: N) -> Self {
         let Start { request, schedule, class, original } = start;
-        let (guidance, first) = (request.guidance, request.first_step());
         let model = session.model;
         // Resolving the request has found the tensor.
         let sample = model.tensor(model.header().sample).unwrap_or(Tensor::zeroed());
-        let chunks = sample.len().div_ceil(CHUNK) as u32;
         let network: u32 = (0..model.ops())
             .filter_map(|index| model.op(index))
             .fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)));
-        let passes = if guidance == Guidance::NONE { 1 } else { 2 };
-        let slices = network.saturating_mul(passes).saturating_add(chunks).saturating_mul(schedule.steps - first);
-        debug!("waft: {} steps of {} calls", schedule.steps, passes);
-        let progress = Progress { step: first, steps: schedule.steps, slice: 0, slices: slices.saturating_add(chunks) };
-        let stage = Stage::Noise { chunk: 0 };
-        Self { session, noise, schedule, class, guidance, sample, original, first, stage, progress }
+        let path = Path::new(&request, schedule.steps, original.as_ref().and_then(|original| original.resampling));
+        let position = path.start();
+        let progress = Progress { step: position.step, steps: position.step, slice: 0, slices: 0 };
+        let (guidance, spread, stage) = (Guidance::NONE, Default::default(), Stage::Noise { chunk: 0 });
+        let mut run = Self {
+            session,
+            noise,
+            schedule,
+            class,
+            request,
+            guidance,
+            spread,
+            sample,
+            original,
+            network,
+            path,
+            position,
+            stage,
+            progress,
+        };
+        let [calls, slices] = run.left(Next::Step(position));
+        run.progress.steps = run.progress.steps.saturating_add(calls);
+        run.progress.slices = slices.saturating_add(run.chunks());
+        debug!("waft: {} steps", run.progress.steps);
+        run
     }
 
     /// The session, ready for the next picture; one that is not complete is abandoned.
@@ -142,7 +161,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
             Stage::Network { first_of_two, mut walk } => {
                 let class = if first_of_two { self.session.model.header().unconditional_class } else { self.class };
                 let context =
-                    Context { model: self.session.model, schedule: self.schedule, step: self.progress.step, class };
+                    Context { model: self.session.model, schedule: self.schedule, step: self.position.step, class };
                 let advance = walk.advance::<P, W>(&context, self.session.arena, &mut self.session.weights);
                 // Weights that came before an error are kept.
                 self.stage = Stage::Network { first_of_two, walk };
@@ -153,17 +172,44 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                         self.keep_unconditional()?;
                         Stage::Network { first_of_two: false, walk: Walk::default() }
                     }
+                    Advance::Completes if self.rescales() && self.guidance != Guidance::NONE => {
+                        self.spread = Default::default();
+                        Stage::Measure { chunk: 0 }
+                    }
                     Advance::Completes => Stage::Update { chunk: 0 },
                 }
+            }
+            Stage::Measure { chunk } => {
+                self.measure::<P::Sample>(chunk)?;
+                if self.is_last(chunk) { Stage::Update { chunk: 0 } } else { Stage::Measure { chunk: chunk + 1 } }
             }
             Stage::Update { chunk } => {
                 self.update::<P::Sample>(chunk)?;
                 if !self.is_last(chunk) {
                     Stage::Update { chunk: chunk + 1 }
                 } else {
-                    self.progress.step += 1;
+                    self.progress.step = self.progress.step.saturating_add(1);
                     debug!("waft: step {} of {}", self.progress.step, self.progress.steps);
-                    if self.progress.step < self.progress.steps { self.begin_step() } else { Stage::Sampled }
+                    match self.path.next(self.position) {
+                        Next::Step(position) => {
+                            self.position = position;
+                            self.begin_step()
+                        }
+                        Next::Back(_) => Stage::Back { chunk: 0 },
+                        Next::End => Stage::Sampled,
+                    }
+                }
+            }
+            Stage::Back { chunk } => {
+                let Next::Back(to) = self.path.next(self.position) else {
+                    return Err(RunError::Corrupt { op: self.session.model.ops() });
+                };
+                self.go_back::<P::Sample>(chunk, to)?;
+                if self.is_last(chunk) {
+                    self.position = to;
+                    self.begin_step()
+                } else {
+                    Stage::Back { chunk: chunk + 1 }
                 }
             }
             Stage::Sampled | Stage::Converted => return Ok(None),
@@ -235,7 +281,8 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         self.session.arena
     }
 
-    fn begin_step(&self) -> Stage {
+    fn begin_step(&mut self) -> Stage {
+        self.guidance = self.request.guidance_at(self.position.step);
         Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::default() }
     }
 
@@ -252,13 +299,14 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         let elements = self.elements(chunk);
         let sample = self.session.arena.get_mut(self.sample.range()).and_then(view_mut::<S>);
         let part = sample.and_then(|sample| sample.get_mut(elements.clone())).ok_or(RunError::Corrupt { op: 0 })?;
+        let first = self.request.first_step();
         for (x, index) in part.iter_mut().zip(elements) {
             let value = self.noise.sample(0, index as u32).ok_or(RunError::NoiseExhausted { draw: 0 })?;
             let z = S::from_noise(value);
             *x = match self.original {
                 // From the first step on a mask alone keeps a part: diffusers starts from noise then.
-                Some(original) if cfg!(feature = "original") && (self.first > 0 || original.mask.is_none()) => {
-                    noised(self.session.model, &self.schedule, self.first, &original, index, z)?
+                Some(original) if cfg!(feature = "original") && (first > 0 || original.mask.is_none()) => {
+                    noised(self.session.model, &self.schedule, first, &original, index, z)?
                 }
                 _ => z.started(self.schedule.start),
             };
@@ -282,25 +330,72 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         Ok(())
     }
 
+    /// Takes part of a guided output into account.
+    fn measure<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
+        let elements = self.elements(chunk);
+        let Session { model, arena, .. } = &mut self.session;
+        let corrupt = RunError::Corrupt { op: model.ops() };
+        let spread = self.spread.first_mut().ok_or(corrupt)?;
+        let Update { prediction, unconditional, .. } =
+            Update::<S>::bind(model, arena, elements, true).ok_or(corrupt)?;
+        for (&prediction, &unconditional) in prediction.iter().zip(unconditional) {
+            let guided = S::guide(unconditional, prediction, self.guidance);
+            spread.add(prediction.to_fixed(), guided.to_fixed());
+        }
+        Ok(())
+    }
+
+    /// Leads part of the sample back to what it is before an earlier step, by noise.
+    fn go_back<S: Sample>(&mut self, chunk: usize, to: Position) -> Result<(), RunError> {
+        let elements = self.elements(chunk);
+        let corrupt = RunError::Corrupt { op: self.session.model.ops() };
+        if !cfg!(feature = "original") {
+            return Err(corrupt);
+        }
+        let level = |step: u32| level(self.session.model, &self.schedule, step);
+        let clean = Level { signal: 1 << LEVEL_BITS, noise: 0 };
+        let after = self.position.step.saturating_add(1);
+        let from = if after < self.schedule.steps { level(after) } else { clean };
+        let way = back(from, level(to.step));
+        let draw = u32::MAX.wrapping_sub(to.jumps.saturating_sub(1));
+        let sample = self.session.arena.get_mut(self.sample.range()).and_then(view_mut::<S>);
+        let part = sample.and_then(|sample| sample.get_mut(elements.clone())).ok_or(corrupt)?;
+        for (x, index) in part.iter_mut().zip(elements) {
+            let value = self.noise.sample(draw, index as u32).ok_or(RunError::NoiseExhausted { draw })?;
+            *x = x.noised(S::from_noise(value), way);
+        }
+        Ok(())
+    }
+
     /// Moves part of the sample to the next step.
     fn update<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
         let elements = self.elements(chunk);
-        let Session { model, arena, .. } = &mut self.session;
-        let at = self.schedule.rows as usize + self.progress.step as usize * STEP_BYTES;
+        let model = self.session.model;
+        let at = self.schedule.rows as usize + self.position.step as usize * STEP_BYTES;
         let step = S::Step::read(model.bytes(), at);
-        let draw = self.progress.step + 1;
-        let next_step = draw;
+        let draw = self.progress.step.saturating_add(1);
+        let next_step = self.position.step.saturating_add(1);
         let kept = self.original.filter(|original| cfg!(feature = "original") && original.mask.is_some());
         let guided = self.guidance != Guidance::NONE;
+        let factor = match self.spread.first() {
+            Some(spread) if guided && self.rescales() => spread.factor(self.request.asked_rescale()),
+            _ => 1 << FACTOR_BITS,
+        };
+        let Session { model, arena, .. } = &mut self.session;
         let Update { sample, prediction, unconditional, history } =
             Update::<S>::bind(model, arena, elements.clone(), guided).ok_or(RunError::Corrupt { op: model.ops() })?;
         let mut unconditional = unconditional.iter();
-        let is_later_start = cfg!(feature = "original") && self.first > 0 && self.progress.step == self.first;
+        let is_later_start = cfg!(feature = "original")
+            && self.request.first_step() > 0
+            && self.progress.step == self.request.first_step();
         let [newer, older] = history;
         let (mut newer, mut older) = (newer.iter_mut(), older.iter_mut());
         for ((x, &prediction), index) in sample.iter_mut().zip(prediction).zip(elements) {
             let m = match unconditional.next() {
-                Some(&unconditional) => S::guide(unconditional, prediction, self.guidance),
+                Some(&unconditional) => {
+                    let guided = S::guide(unconditional, prediction, self.guidance);
+                    if factor == 1 << FACTOR_BITS { guided } else { guided.scaled(factor) }
+                }
                 None => prediction,
             };
             let z = if step.has_noise() {
@@ -334,62 +429,4 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         }
         Ok(())
     }
-}
-
-/// An element of a picture with noise, as it is before a step.
-fn noised<S: Sample>(
-    model: &Model<'_>,
-    schedule: &Schedule,
-    step: u32,
-    original: &Original<'_>,
-    index: usize,
-    z: S,
-) -> Result<S, RunError> {
-    let byte = original.byte(index).ok_or(RunError::Corrupt { op: model.ops() })?;
-    let level = Level::read(model.bytes(), schedule.levels as usize + step as usize * size_of::<Level>());
-    Ok(S::from_byte(byte).noised(z, level))
-}
-
-/// What a part of the sampler's step reads and writes.
-struct Update<'a, S> {
-    sample: &'a mut [S],
-    prediction: &'a [S],
-    /// Empty without guidance.
-    unconditional: &'a [S],
-    /// Clean samples of the step before and of the one before that; empty if the sampler does not look back so far.
-    history: [&'a mut [S]; 2],
-}
-
-impl<'a, S: Sample> Update<'a, S> {
-    fn bind(model: &Model<'_>, arena: &'a mut [u8], elements: Range<usize>, guided: bool) -> Option<Self> {
-        let header = model.header();
-        let place = |id| model.tensor(id).map(|tensor| tensor.range());
-        let unconditional = if guided { place(header.unconditional)? } else { 0..0 };
-        let [newer, older] =
-            header.history.map(|id| if cfg!(feature = "history") { place(id).unwrap_or(0..0) } else { 0..0 });
-        let [sample, prediction, unconditional, newer, older] = arena
-            .get_disjoint_mut([place(header.sample)?, place(header.prediction)?, unconditional, newer, older])
-            .ok()?;
-        let kept = |bytes: &'a mut [u8]| {
-            let elements = if bytes.is_empty() { 0..0 } else { elements.clone() };
-            view_mut(bytes)?.get_mut(elements)
-        };
-        Some(Self {
-            sample: view_mut(sample)?.get_mut(elements.clone())?,
-            prediction: view(prediction)?.get(elements.clone())?,
-            unconditional: view(unconditional)?.get(if guided { elements.clone() } else { 0..0 })?,
-            history: [kept(newer)?, kept(older)?],
-        })
-    }
-}
-
-/// Turns the first `len` elements into bytes, in place.
-fn to_bytes<S: Sample>(bytes: &mut [u8], len: usize) -> Option<()> {
-    for index in 0..len {
-        let element: S =
-            bytemuck::try_pod_read_unaligned(bytes.get(index * size_of::<S>()..)?.get(..size_of::<S>())?).ok()?;
-        // Byte `index` is at or before the element it comes from.
-        *bytes.get_mut(index)? = element.to_byte();
-    }
-    Some(())
 }

@@ -62,6 +62,20 @@ const ARITHMETIC: [&str; 22] = [
     "abs", "shl", "shr", "min", "max", "clz", "bfe", "prmt",
 ];
 
+/// The flag of a thread, and what it becomes: registers without a name in PTX.
+const CARRY: [&str; 2] = ["%carry_flag", "%carry_next"];
+
+/// Of an instruction of 64 bits that sets the flag: whether it takes it as well, and the parts that it is made of.
+fn carry(name: &str) -> Option<(bool, [&'static str; 2])> {
+    match name {
+        "add.cc.s64" | "add.cc.u64" => Some((false, ["carry", "add with carry"])),
+        "addc.cc.s64" | "addc.cc.u64" => Some((true, ["carry", "add with carry"])),
+        "sub.cc.s64" | "sub.cc.u64" => Some((false, ["borrow", "sub with borrow"])),
+        "subc.cc.s64" | "subc.cc.u64" => Some((true, ["borrow", "sub with borrow"])),
+        _ => None,
+    }
+}
+
 /// Parses entries and global tables.
 pub(super) fn parse(ptx: &str) -> (HashMap<String, Entry>, Vec<u8>) {
     let mut globals: Vec<u8> = vec![];
@@ -129,7 +143,8 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                 *names.entry(name.to_string()).or_insert_with(|| {
                     let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
                     let special = ["%tid.x", "%ctaid.x", "%ntid.x"].iter().position(|&special| special == name);
-                    let width = if special.is_some() { 32 } else { widths[prefix] };
+                    let is_word = special.is_some() || CARRY.contains(&name);
+                    let width = if is_word { 32 } else { widths[prefix] };
                     entry.registers.push(width);
                     if let Some(special) = special {
                         entry.specials[special] = Some(entry.registers.len() - 1);
@@ -162,6 +177,25 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                 },
             };
             let ty = types.next().unwrap_or(Type { signed: false, float: false, bits: 64 });
+            if let Some((takes, [carries, adds])) = carry(name) {
+                // The new flag is put aside, as the target may be a source and the old flag is one.
+                let [flag, new_flag] = CARRY.map(&mut register);
+                let [target, left, right] = [operands[0], operands[1], operands[2]];
+                let mut operand = |text: &str| match text.strip_prefix('%') {
+                    Some(_) => Operand::Register(register(text)),
+                    None => Operand::Value(text.parse::<i64>().expect("a number") as u64),
+                };
+                let (left, right) = (operand(left), operand(right));
+                let target = register(target);
+                let given = if takes { Operand::Register(flag) } else { Operand::Value(0) };
+                let mut push = |code: Code, target: usize, sources: Vec<Operand>| {
+                    entry.instructions.push(Instruction { line, guard, code, ty, targets: vec![target], sources });
+                };
+                push(Code::Arithmetic(carries), new_flag, vec![left, right, given]);
+                push(Code::Arithmetic(adds), target, vec![left, right, given]);
+                push(Code::Move, flag, vec![Operand::Register(new_flag)]);
+                continue;
+            }
             let arithmetic = || ARITHMETIC.into_iter().find(|known| name.starts_with(&format!("{known}.")));
             let (code, targets, sources): (Code, &[&str], Vec<Operand>) = match words[0] {
                 "ld" if words[1] == "param" => {

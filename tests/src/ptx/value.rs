@@ -51,6 +51,10 @@ pub(super) fn arithmetic(name: &str, ty: Type, source: &dyn Fn(usize) -> u64) ->
     match name {
         "add" => source(0).wrapping_add(source(1)),
         "sub" => source(0).wrapping_sub(source(1)),
+        "add with carry" => source(0).wrapping_add(source(1)).wrapping_add(source(2)),
+        "carry" => ((u128::from(source(0)) + u128::from(source(1)) + u128::from(source(2))) >> 64) as u64,
+        "sub with borrow" => source(0).wrapping_sub(source(1)).wrapping_sub(source(2)),
+        "borrow" => (u128::from(source(0)) < u128::from(source(1)) + u128::from(source(2))).into(),
         "mul.lo" => source(0).wrapping_mul(source(1)),
         "mul.wide" => integer(0).wrapping_mul(integer(1)) as u64,
         "mul.hi" if ty.signed => ((i128::from(integer(0)) * i128::from(integer(1))) >> ty.bits) as u64,

@@ -146,7 +146,7 @@ fn measure(board: &'static Board, name: &str) -> anyhow::Result<Measured> {
         *kinds.entry(op.kind.clone()).or_default() += op.instructions;
     }
     let core = cost::cores().get(board.name);
-    let picture = core.zip(model.schedule(0)).and_then(|(core, list)| cost::of_picture(core, &model, &list));
+    let picture = core.zip(model.schedule(0)).and_then(|(core, list)| cost::of_picture(core, &model, &list, 0));
     Ok(Measured {
         model: name.into(),
         target: board.name.into(),

@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use waft_host::export::ExportOptions;
+use waft_host::schedule::Solver;
 use waft_host::shipped;
 
 use super::firmware::{GUIDED, exported, on_host};
@@ -28,6 +29,14 @@ pub(super) fn interface() -> anyhow::Result<()> {
         ensure!(found == expected, "C on {target}: digest {found} but the host's is {expected}");
         eprintln!("{target}: the C firmware draws the host's image");
     }
+    let solver = Some(Solver::DpmSolver);
+    let export = exported("digits", &ExportOptions { solver, calibration_images: 4, ..ExportOptions::default() })?;
+    let expected_back = on_host(export.bytes.as_slice(), &GUIDED)?;
+    for target in c::targets() {
+        let found = c::draw(target, export.bytes.as_slice(), Profile::Release, &GUIDED)?;
+        ensure!(found == expected_back, "DPM-Solver++ in C on {target}: digest {found}, the host's is {expected_back}");
+    }
+    eprintln!("DPM-Solver++: the C firmware draws the host's image on every target");
     let target = "thumbv7em-none-eabihf";
     let found = c::draw(target, digits, Profile::Debug, &GUIDED)?;
     ensure!(found == expected, "the debug profile on {target}: digest {found} but the host's is {expected}");
@@ -51,7 +60,7 @@ fn on_this_computer(digits: &[u8]) -> anyhow::Result<()> {
     std::fs::write(&weights, export.weights.unwrap_or_default())?;
 
     let board = boards::find(HOST_TARGET)?[0];
-    let features = ["i8", "attention", "conditioning", "original", "stream"];
+    let features = ["i8", "attention", "conditioning", "original", "guidance-rescale", "stream"];
     let libraries = [Profile::Release, Profile::Debug].map(|profile| c::library(board, &features, &folder, profile));
     let [release, debug] = libraries;
     let (release, debug) = (release?, debug?);

@@ -116,7 +116,8 @@ fn estimates(model: &[u8], reports: &[Report]) -> anyhow::Result<()> {
     for report in reports {
         let Some(counted) = report.instructions else { continue };
         let core = cost::cores().get(&report.target).with_context(|| format!("{}: {REFIT}", report.target))?;
-        let estimate = cost::of_picture(core, &parsed, &list).with_context(|| format!("{}: {REFIT}", report.target))?;
+        let estimate =
+            cost::of_picture(core, &parsed, &list, 0).with_context(|| format!("{}: {REFIT}", report.target))?;
         let percent = 100.0 * (estimate / counted as f64 - 1.0);
         let target = &report.target;
         ensure!(percent.abs() <= 10.0, "{target}: the estimate is {percent:+.1} % from what was counted: {REFIT}");
@@ -168,7 +169,7 @@ fn from_a_picture() -> anyhow::Result<()> {
     for (what, start, mask) in [("image-to-image", 4, None), ("inpainting", 0, Some(mask))] {
         let request = Request { seed: 5, class: Some(3), start, ..PLAIN };
         let original = [image.as_slice(), mask.as_deref().unwrap_or_default()].concat();
-        let source = Source { image: image.clone(), mask };
+        let source = Source { image: image.clone(), mask, ..Source::default() };
         let expected = drawn(model, &request, Some(source))?;
         for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
             let contents = Contents { original: &original, ..Contents::of(model) };

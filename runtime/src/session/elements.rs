@@ -1,0 +1,72 @@
+//! Elements of the sample: where they lie, and what a picture makes of them.
+
+use core::ops::Range;
+
+use super::Original;
+use crate::error::RunError;
+use crate::format::{Level, Schedule};
+use crate::model::Model;
+use crate::ops::{view, view_mut};
+use crate::sampler::Sample;
+
+/// An element of a picture with noise, as it is before a step.
+pub(super) fn noised<S: Sample>(
+    model: &Model<'_>,
+    schedule: &Schedule,
+    step: u32,
+    original: &Original<'_>,
+    index: usize,
+    z: S,
+) -> Result<S, RunError> {
+    let byte = original.byte(index).ok_or(RunError::Corrupt { op: model.ops() })?;
+    Ok(S::from_byte(byte).noised(z, level(model, schedule, step)))
+}
+
+/// What the sample before a step consists of.
+pub(super) fn level(model: &Model<'_>, schedule: &Schedule, step: u32) -> Level {
+    Level::read(model.bytes(), schedule.levels as usize + step as usize * size_of::<Level>())
+}
+
+/// What a part of the sampler's step reads and writes.
+pub(super) struct Update<'a, S> {
+    pub(super) sample: &'a mut [S],
+    pub(super) prediction: &'a [S],
+    /// Empty without guidance.
+    pub(super) unconditional: &'a [S],
+    /// Clean samples of the step before and of the one before that; empty if the sampler does not look back so far.
+    pub(super) history: [&'a mut [S]; 2],
+}
+
+impl<'a, S: Sample> Update<'a, S> {
+    pub(super) fn bind(model: &Model<'_>, arena: &'a mut [u8], elements: Range<usize>, guided: bool) -> Option<Self> {
+        let header = model.header();
+        let place = |id| model.tensor(id).map(|tensor| tensor.range());
+        let unconditional = if guided { place(header.unconditional)? } else { 0..0 };
+        let [newer, older] =
+            header.history.map(|id| if cfg!(feature = "history") { place(id).unwrap_or(0..0) } else { 0..0 });
+        let [sample, prediction, unconditional, newer, older] = arena
+            .get_disjoint_mut([place(header.sample)?, place(header.prediction)?, unconditional, newer, older])
+            .ok()?;
+        let kept = |bytes: &'a mut [u8]| {
+            let elements = if bytes.is_empty() { 0..0 } else { elements.clone() };
+            view_mut(bytes)?.get_mut(elements)
+        };
+        Some(Self {
+            sample: view_mut(sample)?.get_mut(elements.clone())?,
+            prediction: view(prediction)?.get(elements.clone())?,
+            unconditional: view(unconditional)?.get(if guided { elements.clone() } else { 0..0 })?,
+            history: [kept(newer)?, kept(older)?],
+        })
+    }
+}
+
+/// Turns the first `len` elements into bytes, in place.
+pub(super) fn to_bytes<S: Sample>(bytes: &mut [u8], len: usize) -> Option<()> {
+    for index in 0..len {
+        let element: S =
+            bytemuck::try_pod_read_unaligned(bytes.get(index * size_of::<S>()..)?.get(..size_of::<S>())?).ok()?;
+        // Byte `index` is at or before the element it comes from.
+        *bytes.get_mut(index)? = element.to_byte();
+    }
+    Some(())
+}
