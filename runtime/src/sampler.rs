@@ -9,7 +9,13 @@
 
 use bytemuck::Pod;
 
+#[cfg(feature = "unet1d")]
+use crate::fixed::requantize;
 use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
+#[cfg(feature = "unet1d")]
+use crate::format::FixedAction;
+#[cfg(all(feature = "unet1d", any(feature = "f16", feature = "f32")))]
+use crate::format::FloatAction;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::FloatStep;
 use crate::format::{FixedStep, LEVEL_BITS, Level, START_BITS};
@@ -80,6 +86,10 @@ pub trait Sample: Pod {
 
     /// The byte of a value in [−1, 1], rounded.
     fn to_byte(self) -> u8;
+
+    /// The action that a value stands for, by the record at byte `at` of the file.
+    #[cfg(feature = "unet1d")]
+    fn to_action(self, bytes: &[u8], at: usize) -> Self;
 }
 
 /// One step of the sampler.
@@ -141,6 +151,12 @@ impl Sample for i32 {
     fn to_byte(self) -> u8 {
         byte_fixed(self)
     }
+
+    #[cfg(feature = "unet1d")]
+    fn to_action(self, bytes: &[u8], at: usize) -> Self {
+        let FixedAction { multiplier, shift, offset, .. } = FixedAction::read(bytes, at);
+        requantize(self, multiplier, shift).saturating_add(offset)
+    }
 }
 
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -170,6 +186,12 @@ impl Sample for f32 {
 
     fn to_byte(self) -> u8 {
         byte_float(self)
+    }
+
+    #[cfg(feature = "unet1d")]
+    fn to_action(self, bytes: &[u8], at: usize) -> Self {
+        let FloatAction { gain, offset, .. } = FloatAction::read(bytes, at);
+        self * gain + offset
     }
 }
 

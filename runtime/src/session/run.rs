@@ -7,6 +7,8 @@ use bytemuck::Zeroable;
 use super::walk::{Advance, Walk};
 use super::{Image, Original, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
+#[cfg(feature = "unet1d")]
+use crate::format::ACTION_BYTES;
 use crate::format::{Level, STEP_BYTES, Schedule, Tensor};
 use crate::log::debug;
 use crate::model::Model;
@@ -46,6 +48,9 @@ enum Stage {
     Sampled,
     /// The sample has been replaced by bytes.
     Converted,
+    /// The sample has been replaced by actions.
+    #[cfg(feature = "unet1d")]
+    Acted,
 }
 
 /// A picture in progress, with the session that it uses: lent, `Run<'_, N, &mut W>`, by [`Session::sample`], or owned, after
@@ -87,7 +92,7 @@ impl<'a> Start<'a> {
             None if request.first_step() > 0 => return Err(RequestError::StartNeedsOriginal),
             None => {}
         }
-        session.check_condition()?;
+        session.check_inputs()?;
         Ok(Self { request, schedule, class, original })
     }
 }
@@ -101,11 +106,14 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         // Resolving the request has found the tensor.
         let sample = model.tensor(model.header().sample).unwrap_or(Tensor::zeroed());
         let chunks = sample.len().div_ceil(CHUNK) as u32;
-        let network: u32 = (0..model.ops())
-            .filter_map(|index| model.op(index))
-            .fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)));
+        let slices_of = |range: Range<u16>| -> u32 {
+            let ops = range.filter_map(|index| model.op(index));
+            ops.fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)))
+        };
+        let network = slices_of(model.ops_once()..model.ops());
         let passes = if guidance == Guidance::NONE { 1 } else { 2 };
         let slices = network.saturating_mul(passes).saturating_add(chunks).saturating_mul(schedule.steps - first);
+        let slices = slices.saturating_add(slices_of(0..model.ops_once()));
         debug!("waft: {} steps of {} calls", schedule.steps, passes);
         let progress = Progress { step: first, steps: schedule.steps, slice: 0, slices: slices.saturating_add(chunks) };
         let stage = Stage::Noise { chunk: 0 };
@@ -151,7 +159,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                     Advance::Works => self.stage,
                     Advance::Completes if first_of_two => {
                         self.keep_unconditional()?;
-                        Stage::Network { first_of_two: false, walk: Walk::default() }
+                        Stage::Network { first_of_two: false, walk: Walk::at(self.session.model.ops_once()) }
                     }
                     Advance::Completes => Stage::Update { chunk: 0 },
                 }
@@ -167,6 +175,8 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                 }
             }
             Stage::Sampled | Stage::Converted => return Ok(None),
+            #[cfg(feature = "unet1d")]
+            Stage::Acted => return Ok(None),
         };
         self.progress.slice = self.progress.slice.saturating_add(1);
         Ok(Some(self.progress))
@@ -178,10 +188,11 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     }
 
     /// The sample: noise at first, the picture at the end, −1 for black and 1 for white, values in (row, column, channel)
-    /// order and in the unit of [`Samples`]. `None` once [`image`](Self::image) has replaced it.
+    /// order and in the unit of [`Samples`]. `None` once [`image`](Self::image) or [`actions`](Self::actions) has replaced it.
     pub fn sample(&self) -> Option<Samples<'_>> {
-        if matches!(self.stage, Stage::Converted) {
-            return None;
+        match self.stage {
+            Stage::Noise { .. } | Stage::Network { .. } | Stage::Update { .. } | Stage::Sampled => {}
+            _ => return None,
         }
         self.session.samples(self.session.model.header().sample)
     }
@@ -203,6 +214,27 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         }
         let data = bytes.get(..self.sample.len())?;
         Some(Image { shape: self.session.model.image_shape(), data })
+    }
+
+    /// The actions of a policy, once complete: (step, action) order, in the units of the data that it was trained on and of
+    /// [`Samples`]. The first call replaces the sample, in place. `None` for a model that draws pictures, see
+    /// [`Model::has_actions`].
+    #[cfg(feature = "unet1d")]
+    pub fn actions(&mut self) -> Option<Samples<'_>> {
+        let model = self.session.model;
+        if matches!(self.stage, Stage::Sampled) && model.has_actions() {
+            let bytes = self.session.arena.get_mut(self.sample.range())?;
+            with_precision!(
+                model.precision(),
+                P => to_actions::<<P as Arithmetic>::Sample>(model, self.sample.channels.into(), view_mut(bytes)?),
+                else return None
+            );
+            self.stage = Stage::Acted;
+        }
+        if !matches!(self.stage, Stage::Acted) {
+            return None;
+        }
+        self.session.samples(model.header().sample)
     }
 
     /// The operation that the next [`step`](Self::step) starts, if it starts one.
@@ -236,7 +268,9 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     }
 
     fn begin_step(&self) -> Stage {
-        Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::default() }
+        // What depends on the observation alone is there after the first step.
+        let first = if self.progress.step == self.first { 0 } else { self.session.model.ops_once() };
+        Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::at(first) }
     }
 
     fn is_last(&self, chunk: usize) -> bool {
@@ -380,6 +414,17 @@ impl<'a, S: Sample> Update<'a, S> {
             unconditional: view(unconditional)?.get(if guided { elements.clone() } else { 0..0 })?,
             history: [kept(newer)?, kept(older)?],
         })
+    }
+}
+
+/// Turns a sample, whose channels are actions, into the units of these.
+#[cfg(feature = "unet1d")]
+fn to_actions<S: Sample>(model: &Model<'_>, channels: usize, sample: &mut [S]) {
+    for actions in sample.chunks_exact_mut(channels.max(1)) {
+        for (channel, action) in actions.iter_mut().enumerate() {
+            let at = model.header().actions as usize + channel * ACTION_BYTES;
+            *action = action.to_action(model.bytes(), at);
+        }
     }
 }
 
