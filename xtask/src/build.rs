@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, bail};
 use object::{Object, ObjectSection, ObjectSymbol};
 use waft::Model;
-use waft::format::{Activation, Affine, NONE, Op, WeightLayout};
+use waft::format::{Activation, Affine, NONE, Op, Shuffle, WeightLayout};
 use waft_host::export::precision_name;
 use waft_host::sample::digest;
 
@@ -36,6 +36,8 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     let activation = |op: &Op| match op {
         Op::Conv2d(conv) => conv.gather().activation(),
         Op::Embed(embed) => Some(embed.activation()),
+        Op::Activate(activate) => Some(activate.activation()),
+        Op::Observe(observe) => Some(observe.activation()),
         _ => None,
     };
     if ops.iter().filter_map(activation).any(|activation| activation != Activation::Silu) {
@@ -43,6 +45,14 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     }
     if ops.iter().any(|op| matches!(op, Op::GroupNorm(norm) if norm.affine() != Affine::Constant)) {
         features.push("scale-shift");
+    }
+    let is_unet1d = |op: &Op| match op {
+        Op::Activate(_) | Op::Observe(_) => true,
+        Op::Conv2d(conv) => conv.shuffle() != Shuffle::None,
+        _ => false,
+    };
+    if ops.iter().any(is_unet1d) {
+        features.push("unet1d");
     }
     features
 }

@@ -65,6 +65,9 @@ pub struct ExportOptions {
     /// File of conditions to draw with, for a network that reads one beside the sample, see
     /// [`Conditions::read`](crate::condition::Conditions::read); calibration's pictures take turns.
     pub conditions: Option<PathBuf>,
+    /// File of observations to act on, for a policy, see
+    /// [`Conditions::read_observations`](crate::condition::Conditions::read_observations); calibration's runs take turns.
+    pub observations: Option<PathBuf>,
     /// Width of activations in the `i8` precision.
     pub residual: ResidualWidth,
     /// Width of weights in the `i8` precision.
@@ -102,6 +105,7 @@ impl Default for ExportOptions {
             use_clipped_model_output: None,
             calibration_images: 24,
             conditions: None,
+            observations: None,
             residual: ResidualWidth::Auto,
             weights: WeightWidth::Eight,
             recipe: Recipe::default(),

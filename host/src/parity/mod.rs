@@ -237,7 +237,10 @@ fn provoke(model: &Model<'_>, op: &Op, kind: Kind, index: u16, arena: &mut [u8])
             ([op.scratch, op.patches, op.window], [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor])
         }
         Op::Attention(op) => ([op.scratch, NONE, NONE], [op.query, op.key_value, NONE, NONE, NONE]),
-        _ => ([NONE; 3], [op.operands()[0], op.operands()[1], NONE, NONE, NONE]),
+        _ => {
+            let [a, b, c, d, ..] = op.operands();
+            ([NONE; 3], [a, b, c, d, NONE])
+        }
     };
     for (place, id) in inputs.into_iter().enumerate() {
         let Some(tensor) = model.tensor(id).filter(|_| !scratch.contains(&id)) else { continue };

@@ -82,6 +82,7 @@ impl Layer {
         let time = TimeEmbedding {
             projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
             linear_1: linear(),
+            activation: Activation::Silu,
             linear_2: linear(),
         };
         let [inputs, outputs] = self.channels;

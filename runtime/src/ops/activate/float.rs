@@ -8,7 +8,10 @@ use crate::ops::{Context, view, view_mut};
 pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Activate, slice: u32, arena: &mut [u8]) -> Option<()> {
     let Bound { maps, step, observed, source, residual, output } = Bound::<f32>::bind(context, op, slice, arena)?;
     let source: &[E] = view(source.1)?;
-    let kept: &[E] = view(residual.map_or(&[][..], |(_, bytes)| bytes))?;
+    let kept: &[E] = match residual {
+        Some((_, bytes)) => view(bytes)?,
+        None => &[],
+    };
     let output: &mut [E] = view_mut(output.1)?;
     let channels = maps.len().max(1);
     for (index, output) in output.iter_mut().enumerate() {
