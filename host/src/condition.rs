@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use thiserror::Error;
-use waft::{SamplesMut, Session, WeightSource};
+use waft::{Model, Precision, SamplesMut, Session, WeightSource};
 
 use crate::image::{ImageError, read_png};
+use crate::report::normalization;
 use crate::sample::{fits_fixed, to_fixed};
 use crate::tensors::{self, TensorsError, to_hwc};
 
@@ -142,6 +143,12 @@ impl Conditions {
         }
     }
 
+    /// The observation that is 0 when it is normalized; none of a model that acts on none.
+    pub fn central(model: &Model<'_>) -> Self {
+        let centers: Vec<f32> = normalization(model).iter().map(|of| of[0] as f32).collect();
+        Self { channels: Given::default(), observations: Given { len: centers.len(), values: centers } }
+    }
+
     /// From a file: tensor `observation` (N, D) f32.
     ///
     /// # Errors
@@ -149,6 +156,15 @@ impl Conditions {
     pub fn read_observations(path: &Path, len: usize) -> Result<Self, ConditionError> {
         let (found, values) = tensors::read(path)?.f32("observation")?;
         Self::observations(&found, &values, len)
+    }
+
+    /// The bytes of a picture's observation, as a model has them; empty if there are none.
+    pub fn observation_bytes(&self, model: &Model<'_>, picture: usize) -> Vec<u8> {
+        let values = self.observation_of(picture).unwrap_or_default();
+        match model.precision() {
+            Precision::I8 => to_fixed(values).into_iter().flat_map(i32::to_le_bytes).collect(),
+            Precision::F16 | Precision::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        }
     }
 
     /// The observation of a picture; `None` if there are none.

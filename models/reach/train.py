@@ -23,7 +23,7 @@ import torch
 from conditional_unet1d import ConditionalUnet1d
 from diffusers import DDIMScheduler
 from safetensors.torch import save_file
-from world import episode, move, plan, side_of
+from world import RADIUS, episode, move, plan, side_of
 
 HORIZON = 16
 OBSERVATIONS = 2
@@ -34,7 +34,7 @@ def demonstrations(count: int, random: np.random.Generator) -> tuple[np.ndarray,
     observations, trajectories = [], []
     for _ in range(count):
         start, goal, centre = episode(random)
-        side = side_of(start, goal, centre, random)
+        side = side_of(start, goal, centre)
         before, position, last = start, start, start
         for _ in range(60):
             future, at = [last], position
@@ -46,11 +46,11 @@ def demonstrations(count: int, random: np.random.Generator) -> tuple[np.ndarray,
             trajectories.append(future)
             if np.linalg.norm(position - goal) < 0.01 and random.random() < 0.3:
                 break
-            disturbance = random.normal(0, 0.015, 2) if random.random() < 0.3 else np.zeros(2)
+            disturbance = random.normal(0, 0.025, 2) if random.random() < 0.3 else np.zeros(2)
             last = future[1]
             before, position = position, np.clip(last + disturbance, -1, 1)
             # A disturbance into the disc is none: the planner starts outside of it.
-            if np.linalg.norm(position - centre) < 0.27:
+            if np.linalg.norm(position - centre) < RADIUS + 0.02:
                 position = last
     return np.array(observations, dtype=np.float32), np.array(trajectories, dtype=np.float32)
 
@@ -92,10 +92,10 @@ def configuration() -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--episodes", type=int, default=2000)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -161,6 +161,10 @@ def main() -> None:
     args.out.mkdir(exist_ok=True)
     save_file(tensors, args.out / "model.safetensors")
     (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    # What calibration acts on: of demonstrations that the policy has not seen.
+    others, _ = demonstrations(40, np.random.default_rng(args.seed + 1))
+    pick = np.random.default_rng(args.seed + 2).choice(len(others), 64, replace=False)
+    save_file({"observation": torch.tensor(others[pick]).flatten(1)}, args.out.parent / "observations.safetensors")
     defaults = {
         "name": "reach",
         "steps": [10],

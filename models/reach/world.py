@@ -12,17 +12,19 @@ RADIUS = 0.25
 REACHED = 0.06
 TICKS = 80
 # Distance that the planner keeps from the disc's edge.
-MARGIN = 0.08
+MARGIN = 0.16
 
 
 def episode(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start, goal and centre of the disc, which stands near the way between them."""
+    """Start, goal and centre of the disc, which stands on the way between them, a little to one side."""
     while True:
         start, goal = random.uniform(-0.9, 0.9, (2, 2))
         along = random.uniform(0.35, 0.65)
-        centre = start + along * (goal - start) + random.uniform(-0.15, 0.15, 2)
-        clear = RADIUS + 2 * MARGIN
-        far = np.linalg.norm(goal - start) > 0.9
+        way = goal - start
+        aside = np.array([-way[1], way[0]]) / np.linalg.norm(way)
+        centre = start + along * way + random.choice([-1, 1]) * random.uniform(0.06, 0.2) * aside
+        clear = RADIUS + MARGIN + 0.06
+        far = np.linalg.norm(way) > 0.9
         if far and np.linalg.norm(start - centre) > clear and np.linalg.norm(goal - centre) > clear:
             return start, goal, centre
 
@@ -51,10 +53,8 @@ def plan(position: np.ndarray, goal: np.ndarray, centre: np.ndarray, side: float
     return position + heading * SPEED
 
 
-def side_of(start: np.ndarray, goal: np.ndarray, centre: np.ndarray, random: np.random.Generator) -> float:
-    """Round which side: the shorter one, or either where there is little between them."""
+def side_of(start: np.ndarray, goal: np.ndarray, centre: np.ndarray) -> float:
+    """Round which side: the shorter one."""
     way = goal - start
     offset = (way[0] * (centre - start)[1] - way[1] * (centre - start)[0]) / np.linalg.norm(way)
-    if abs(offset) < 0.05:
-        return float(random.choice([-1.0, 1.0]))
     return -1.0 if offset > 0 else 1.0

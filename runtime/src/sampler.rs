@@ -9,16 +9,10 @@
 
 use bytemuck::Pod;
 
-#[cfg(feature = "unet1d")]
-use crate::fixed::requantize;
-use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
-#[cfg(feature = "unet1d")]
-use crate::format::FixedAction;
-#[cfg(all(feature = "unet1d", any(feature = "f16", feature = "f32")))]
-use crate::format::FloatAction;
+use crate::fixed::{SAMPLE_BITS, requantize, round_shift, saturate_i32};
+use crate::format::{FixedAction, FixedStep, LEVEL_BITS, Level, START_BITS};
 #[cfg(any(feature = "f16", feature = "f32"))]
-use crate::format::FloatStep;
-use crate::format::{FixedStep, LEVEL_BITS, Level, START_BITS};
+use crate::format::{FloatAction, FloatStep};
 
 /// How far to go from the unconditional prediction towards the conditional one and beyond: 16 fractional bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +82,6 @@ pub trait Sample: Pod {
     fn to_byte(self) -> u8;
 
     /// The action that a value stands for, by the record at byte `at` of the file.
-    #[cfg(feature = "unet1d")]
     fn to_action(self, bytes: &[u8], at: usize) -> Self;
 }
 
@@ -152,7 +145,6 @@ impl Sample for i32 {
         byte_fixed(self)
     }
 
-    #[cfg(feature = "unet1d")]
     fn to_action(self, bytes: &[u8], at: usize) -> Self {
         let FixedAction { multiplier, shift, offset, .. } = FixedAction::read(bytes, at);
         requantize(self, multiplier, shift).saturating_add(offset)
@@ -188,7 +180,6 @@ impl Sample for f32 {
         byte_float(self)
     }
 
-    #[cfg(feature = "unet1d")]
     fn to_action(self, bytes: &[u8], at: usize) -> Self {
         let FloatAction { gain, offset, .. } = FloatAction::read(bytes, at);
         self * gain + offset

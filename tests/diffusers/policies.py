@@ -16,6 +16,7 @@ import random
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import torch
 import yaml
@@ -184,6 +185,24 @@ def call(policy: Policy, binary: Path, folder: Path, scratch: Path) -> float:
     return relative_error(found, expected)
 
 
+def diffused(policy: Policy, observed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Initial noise, noise of the steps, and the actions that diffusers' scheduler makes of them."""
+    kind = {"DDIM": DDIMScheduler, "DDPM": DDPMScheduler}[policy.scheduler]
+    scheduler = kind(num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", prediction_type=policy.prediction)
+    scheduler.set_timesteps(policy.steps)
+    count = len(observed)
+    start = torch.randn(count, policy.horizon, policy.actions)
+    noise = torch.randn(policy.steps, count, policy.horizon, policy.actions)
+    sample = start
+    place = f"{kind.__module__}.randn_tensor"
+    with torch.no_grad():
+        for index, timestep in enumerate(scheduler.timesteps):
+            output = policy.network(sample, timestep.expand(count), observed)
+            with mock.patch(place, lambda *args, **kwargs: noise[index]):
+                sample = scheduler.step(output, timestep, sample).prev_sample
+    return start, noise, sample / policy.action_gain + policy.action_center
+
+
 def trajectory(policy: Policy, binary: Path, folder: Path) -> float:
     """Error of actions."""
     count = 2
@@ -194,18 +213,8 @@ def trajectory(policy: Policy, binary: Path, folder: Path) -> float:
     inner = folder / "small"
     inner.mkdir()
     policy.save(inner, False)
-    kind = {"DDIM": DDIMScheduler, "DDPM": DDPMScheduler}[policy.scheduler]
-    scheduler = kind(num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", prediction_type=policy.prediction)
-    scheduler.set_timesteps(policy.steps)
-    start = torch.randn(count, policy.horizon, policy.actions)
-    noise = torch.randn(policy.steps, count, policy.horizon, policy.actions)
     raw, observed = policy.observe(count)
-    sample = start
-    with torch.no_grad():
-        for index, timestep in enumerate(scheduler.timesteps):
-            output = policy.network(sample, timestep.expand(count), observed)
-            sample = step(scheduler, output, timestep, sample, noise[index])
-    expected = sample / policy.action_gain + policy.action_center
+    start, noise, expected = diffused(policy, observed)
     chw = lambda values: values.transpose(-1, -2).unsqueeze(-2).contiguous()
     save_file({"latents": chw(start)}, folder / "latents.safetensors")
     save_file({"noise": chw(noise)}, folder / "noise.safetensors")
@@ -216,15 +225,6 @@ def trajectory(policy: Policy, binary: Path, folder: Path) -> float:
         given += ["--noise", folder / "noise.safetensors"]
     waft(binary, "sample", "--model", folder / "policy.waft", *given, "--out", folder / "actions.safetensors")
     return relative_error(load_file(folder / "actions.safetensors")["actions"], expected)
-
-
-def step(scheduler, output, timestep, sample, noise):
-    """A step of a scheduler with given noise."""
-    from unittest import mock
-
-    place = f"{type(scheduler).__module__}.randn_tensor"
-    with mock.patch(place, lambda *args, **kwargs: noise):
-        return scheduler.step(output, timestep, sample).prev_sample
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ use crate::tensors::{self, to_chw, to_hwc};
 /// Draws pictures with the runtime on this machine.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Name of a shipped model (digits, emoji), or a .waft file.
+    /// Name of a shipped model (digits, emoji, reach), or a .waft file.
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// Class to draw, from 0; required where the model has classes but none that means "no class".

@@ -7,9 +7,7 @@ use bytemuck::Zeroable;
 use super::walk::{Advance, Walk};
 use super::{Image, Original, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
-#[cfg(feature = "unet1d")]
-use crate::format::ACTION_BYTES;
-use crate::format::{Level, STEP_BYTES, Schedule, Tensor};
+use crate::format::{ACTION_BYTES, Level, STEP_BYTES, Schedule, Tensor};
 use crate::log::debug;
 use crate::model::Model;
 use crate::noise::Noise;
@@ -49,7 +47,6 @@ enum Stage {
     /// The sample has been replaced by bytes.
     Converted,
     /// The sample has been replaced by actions.
-    #[cfg(feature = "unet1d")]
     Acted,
 }
 
@@ -174,9 +171,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                     if self.progress.step < self.progress.steps { self.begin_step() } else { Stage::Sampled }
                 }
             }
-            Stage::Sampled | Stage::Converted => return Ok(None),
-            #[cfg(feature = "unet1d")]
-            Stage::Acted => return Ok(None),
+            Stage::Sampled | Stage::Converted | Stage::Acted => return Ok(None),
         };
         self.progress.slice = self.progress.slice.saturating_add(1);
         Ok(Some(self.progress))
@@ -219,7 +214,6 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     /// The actions of a policy, once complete: (step, action) order, in the units of the data that it was trained on and of
     /// [`Samples`]. The first call replaces the sample, in place. `None` for a model that draws pictures, see
     /// [`Model::has_actions`].
-    #[cfg(feature = "unet1d")]
     pub fn actions(&mut self) -> Option<Samples<'_>> {
         let model = self.session.model;
         if matches!(self.stage, Stage::Sampled) && model.has_actions() {
@@ -418,7 +412,6 @@ impl<'a, S: Sample> Update<'a, S> {
 }
 
 /// Turns a sample, whose channels are actions, into the units of these.
-#[cfg(feature = "unet1d")]
 fn to_actions<S: Sample>(model: &Model<'_>, channels: usize, sample: &mut [S]) {
     for actions in sample.chunks_exact_mut(channels.max(1)) {
         for (channel, action) in actions.iter_mut().enumerate() {

@@ -171,12 +171,18 @@ impl Builder<'_> {
         let film = if self.config.is_scaled { Op::Film(projection) } else { Op::AddEmbedding(projection) };
         hidden = self.graph.node(format!("{key}.cond_encoder"), film, &[hidden]);
         hidden = self.half(&second, hidden, outputs)?;
-        let beside = if self.graph.shape(x).c == outputs {
-            x
-        } else {
+        let beside = if self.graph.shape(x).c != outputs {
             self.conv(&format!("{key}.residual_conv"), x, outputs, [1, 1, 0])?
+        } else if x == self.graph.input {
+            // The sample has a scale and a width of its own: what is added to activations is one.
+            let weight = arrange([outputs, 1, outputs], |[output, _, input]| f32::from(u8::from(output == input)));
+            let bias = vec![0.0; outputs];
+            let (kernel, padding) = ([1, 1], [0; 4]);
+            let copy = Conv2d { kernel, stride: 1, padding, inputs: outputs, outputs, weight, bias };
+            self.graph.node(format!("{key} (sample)"), Op::Conv2d(copy), &[x])
+        } else {
+            x
         };
-        // What skips are joined with has no memory of its own, so that nothing can be added to it.
         Ok(self.graph.node(format!("{key} (sum)"), Op::Add, &[hidden, beside]))
     }
 
