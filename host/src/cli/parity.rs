@@ -9,9 +9,9 @@ use waft::{Guidance, Model, Precision, Request};
 
 use super::args::{self, Backend, Bar, check_extension};
 use super::output::{self, print_json, write_whole};
+use crate::condition::Conditions;
 use crate::parity::{self, ImageParity, OpParity, report};
 use crate::sample::{Batch, classes_in_turn};
-use crate::condition::Conditions;
 use crate::shipped;
 
 /// Holds the GPU's kernels against the runtime: every operation on real and adversarial inputs, then whole pictures.

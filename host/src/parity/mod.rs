@@ -16,8 +16,8 @@ use waft_kernels::{STATE_BYTES, Space};
 use crate::condition::Conditions;
 use crate::export::precision_name;
 use crate::gpu::{self, Device, GpuError, Program};
-use crate::progress::Progress;
 use crate::image::to_bytes;
+use crate::progress::Progress;
 use crate::sample::{Batch, Picture, SampleError, arena, draw};
 
 /// Why parity was not checked.

@@ -5,7 +5,7 @@ use core::ptr::slice_from_raw_parts;
 
 use waft_core::fixed::SAMPLE_BITS;
 use waft_core::noise::Seed;
-use waft_core::{Guidance, Noise, Original, Request, SamplesMut, Session, WeightSource};
+use waft_core::{Guidance, Noise, Original, Request, SamplesMut};
 
 use crate::context::{Block, State, WaftContext, enter};
 use crate::status::{WaftStatus, of_request};

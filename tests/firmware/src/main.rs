@@ -180,8 +180,8 @@ fn draw(request: Request) -> Option<()> {
     }
     #[cfg(feature = "unet1d")]
     match run.actions()? {
-        waft::Samples::Fixed(actions) => actions.iter().for_each(|action| action.to_le_bytes().map(print_hex)),
-        waft::Samples::Float(actions) => actions.iter().for_each(|action| action.to_le_bytes().map(print_hex)),
+        waft::Samples::Fixed(actions) => actions.iter().flat_map(|action| action.to_le_bytes()).for_each(print_hex),
+        waft::Samples::Float(actions) => actions.iter().flat_map(|action| action.to_le_bytes()).for_each(print_hex),
     }
     print("\n");
     print_value("ticks=", total);

@@ -173,17 +173,23 @@ impl Builder<'_> {
         hidden = self.half(&second, hidden, outputs)?;
         let beside = if self.graph.shape(x).c != outputs {
             self.conv(&format!("{key}.residual_conv"), x, outputs, [1, 1, 0])?
-        } else if x == self.graph.input {
-            // The sample has a scale and a width of its own: what is added to activations is one.
+        } else if x == self.graph.input || self.is_joined(x) {
+            // What is added to an activation is an activation: the sample has a scale and a width of its own, and what is
+            // joined has no memory of its own.
             let weight = arrange([outputs, 1, outputs], |[output, _, input]| f32::from(u8::from(output == input)));
             let bias = vec![0.0; outputs];
             let (kernel, padding) = ([1, 1], [0; 4]);
             let copy = Conv2d { kernel, stride: 1, padding, inputs: outputs, outputs, weight, bias };
-            self.graph.node(format!("{key} (sample)"), Op::Conv2d(copy), &[x])
+            self.graph.node(format!("{key} (copy)"), Op::Conv2d(copy), &[x])
         } else {
             x
         };
         Ok(self.graph.node(format!("{key} (sum)"), Op::Add, &[hidden, beside]))
+    }
+
+    /// Whether an activation is two others, joined.
+    fn is_joined(&self, id: TensorId) -> bool {
+        self.graph.nodes.iter().any(|node| node.output == id && matches!(node.op, Op::Concat))
     }
 
     /// Convolution, normalization and Mish.
