@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use waft::format::{Activate, Film, Header, Observe, Op, Precision, Shuffle};
-use waft::{Model, Request, RequestError, SamplesMut, Session};
+use waft::{Request, RequestError, SamplesMut, Session};
 use waft_host::checkpoint::Checkpoint;
 use waft_host::condition::Conditions;
 use waft_host::export::{Export, ExportError, ExportOptions, ResidualWidth, export, predictor};
