@@ -2,6 +2,7 @@
 //! given two observations and draws sixteen positions, of which eight are executed.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
@@ -21,8 +22,21 @@ const REACHED: f32 = 0.06;
 const TICKS: usize = 80;
 /// What the demonstrations keep from the disc.
 const MARGIN: f32 = 0.16;
+/// Where discs stand.
+#[derive(Clone, Debug)]
+pub struct Discs {
+    /// How far beside the straight way from start to goal.
+    pub beside: Range<f32>,
+    /// The largest coordinate.
+    pub within: f32,
+}
+
+/// Those of the demonstrations.
+pub const DEMONSTRATED: Discs = Discs { beside: 0.06..0.2, within: 1.0 };
+/// Those that leave one side to take, and room there inside of the square.
+pub const CLEAR: Discs = Discs { beside: 0.15..0.2, within: 0.5 };
 /// Positions of a trajectory that are executed: from the one after the last observation on.
-const EXECUTED: std::ops::Range<usize> = 1..9;
+const EXECUTED: Range<usize> = 1..9;
 
 fn difference(a: Point, b: Point) -> Point {
     [a[0] - b[0], a[1] - b[1]]
@@ -45,19 +59,21 @@ pub struct Episode {
 }
 
 impl Episode {
-    /// One of the kind that the demonstrations show.
-    pub fn draw(seed: u64) -> Self {
+    /// One of those that a seed stands for.
+    pub fn draw(seed: u64, discs: &Discs) -> Self {
+        let Discs { beside, within } = discs;
         let mut random = Pcg32::seed_from_u64(seed);
         loop {
             let mut uniform = |from: f32, to: f32| random.random_range(from..to);
             let [start, goal] = [(); 2].map(|()| [uniform(-0.9, 0.9), uniform(-0.9, 0.9)]);
-            let (along, aside) = (uniform(0.35, 0.65), uniform(0.06, 0.2));
+            let (along, aside) = (uniform(0.35, 0.65), uniform(beside.start, beside.end));
             let aside = if uniform(-1.0, 1.0) < 0.0 { -aside } else { aside };
             let (way, length) = (difference(goal, start), distance(goal, start));
             let across = [-way[1] / length, way[0] / length];
             let centre = [0, 1].map(|axis| start[axis] + along * way[axis] + aside * across[axis]);
             let clear = RADIUS + MARGIN + 0.06;
-            if length > 0.9 && distance(start, centre) > clear && distance(goal, centre) > clear {
+            let has_room = centre.iter().all(|at| at.abs() <= *within);
+            if has_room && length > 0.9 && distance(start, centre) > clear && distance(goal, centre) > clear {
                 return Self { start, goal, centre };
             }
         }
