@@ -1,7 +1,7 @@
 """The task: a point robot in the square from -1 to 1 must go round a disc to a goal.
 
 The robot is told a position once per tick and moves towards it, at most `SPEED`. An episode succeeds if the robot comes
-within `REACHED` of the goal in `TICKS` ticks without touching the disc. The Rust program `models/examples/reach.rs` has
+within `REACHED` of the goal in `TICKS` ticks without touching the disc. `tests/src/reach.rs` has
 the same world.
 """
 
