@@ -86,6 +86,8 @@ impl Op {
             Op::Attention(_) => "attention",
             Op::Embed(_) => "embed",
             Op::Linear(_) => "linear",
+            Op::Activate(_) => "activate",
+            Op::Observe(_) => "observe",
         }
     }
 

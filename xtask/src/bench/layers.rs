@@ -2,7 +2,7 @@
 //! of it.
 
 use waft::noise::philox;
-use waft_host::graph::{Conv2d, Graph, Linear, Op, Projection, Shape, TimeEmbedding};
+use waft_host::graph::{Activation, Conv2d, Graph, Linear, Op, Projection, Shape, TimeEmbedding};
 
 /// A convolution, or a dense layer as one of a single pixel.
 #[derive(Clone, Copy, Debug)]

@@ -120,7 +120,8 @@ fn build(checkpoint: &Checkpoint, config: Config) -> Result<Graph, ImportError> 
         activation: Activation::Mish,
         linear_2: linear(checkpoint, &key("diffusion_step_encoder.3"), 4 * step, step)?,
     };
-    let mut graph = Graph::new(Shape::new(1, config.horizon, actions), time, Activation::Mish);
+    let mut graph = Graph::new(Shape::new(1, config.horizon, actions), time);
+    graph.activation = Activation::Mish;
     graph.params = checkpoint.params();
     graph.observation.clone_from(&config.observation);
     graph.actions.clone_from(&config.actions);
