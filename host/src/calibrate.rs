@@ -193,7 +193,15 @@ fn watch_inputs(
     seen: &mut Observations,
     read: impl Fn(TensorId) -> Vec<f32>,
 ) {
-    let Op::Conv2d(conv) = &network.ops[id].1 else { return };
+    let conv = match &network.ops[id].1 {
+        Op::Conv2d(conv) => conv,
+        Op::Activate(op) => {
+            let factor = &mut seen.factors[op.norm][0];
+            *factor = read(op.norm).iter().step_by(2).fold(*factor, |a, &b| a.max(f64::from(b).abs()));
+            return;
+        }
+        _ => return,
+    };
     let map = conv.norm.map(&read);
     let inputs = conv.conv.inputs;
     let mut image = vec![0f32; network.tensors[conv.sources[0]].shape.pixels() * inputs];
@@ -228,7 +236,7 @@ fn watch_inputs(
     }
 
     let Some(moments) = &mut seen.moments[id] else { return };
-    let output = network.tensors[conv.output].shape;
+    let output = conv.computed(&network.tensors);
     let rows = moments.wanted().div_ceil(calls.max(1)).min(output.pixels());
     for _ in 0..rows {
         seen.picks = seen.picks.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -120,12 +120,17 @@ pub enum Op {
     Concat,
     /// Nearest-neighbour doubling of height and width, one input.
     Upsample,
+    /// Half of the channels becomes the column of even number, the other half that of odd number, one input.
+    Shuffle,
     /// Adds to every pixel the projection of the conditioning vector: `x + W·f(e) + b`, one input. `f` is the graph's
     /// [`activation`](Graph::activation).
     AddEmbedding(Linear),
     /// Scales and shifts every pixel by the projection of the conditioning vector: `(1 + s)·x + t` with `(s, t) = W·f(e) +
     /// b`, one input (Dhariwal and Nichol, 2021, arXiv:2105.05233, section 3: adaptive group normalization).
     ScaleShift(Linear),
+    /// Modulates every pixel by the projection of the conditioning vector: `s·x + t` with `(s, t) = W·f(e) + b`, one input
+    /// (Perez et al., 2018, FiLM, arXiv:1709.07871).
+    Film(Linear),
     /// Scaled dot-product self-attention over pixels, three inputs Q, K, V of the same shape whose channels are
     /// `heads` runs of equal length: softmax(Q·Kᵀ·`scale`)·V (Vaswani et al., 2017, equation 1).
     Attention {
@@ -242,13 +247,15 @@ impl Projection {
     }
 }
 
-/// Embedding of the timestep: a vector through a two-layer perceptron with SiLU between (diffusers' `TimestepEmbedding`).
+/// Embedding of the timestep: a vector through a two-layer perceptron (diffusers' `TimestepEmbedding`).
 #[derive(Clone, Debug)]
 pub struct TimeEmbedding {
     /// From the timestep to the perceptron's input.
     pub projection: Projection,
     /// `linear_1`.
     pub linear_1: Linear,
+    /// What lies between.
+    pub activation: Activation,
     /// `linear_2`.
     pub linear_2: Linear,
 }
@@ -261,8 +268,7 @@ impl TimeEmbedding {
     /// If the projection has [no vector](Projection::missing) of `t`.
     pub fn embed(&self, t: f64) -> Vec<f64> {
         let vector = self.projection.of(t);
-        let hidden: Vec<f64> =
-            self.linear_1.apply(&vector).into_iter().map(|x| activate(Activation::Silu, x)).collect();
+        let hidden: Vec<f64> = self.linear_1.apply(&vector).into_iter().map(|x| activate(self.activation, x)).collect();
         self.linear_2.apply(&hidden)
     }
 }
@@ -275,6 +281,21 @@ impl Linear {
             .zip(&self.bias)
             .map(|(row, &b)| row.iter().zip(x).map(|(&w, &x)| f64::from(w) * x).sum::<f64>() + f64::from(b))
             .collect()
+    }
+}
+
+impl Linear {
+    /// The map of the first `inputs` elements, bias included, and that of the rest, without a bias.
+    pub fn split(&self, inputs: usize) -> [Self; 2] {
+        let columns = |range: std::ops::Range<usize>| {
+            self.weight.chunks_exact(self.inputs).flat_map(|row| row[range.clone()].to_vec()).collect()
+        };
+        let rest = self.inputs - inputs;
+        let (first, second) = (columns(0..inputs), columns(inputs..self.inputs));
+        [
+            Self { inputs, outputs: self.outputs, weight: first, bias: self.bias.clone() },
+            Self { inputs: rest, outputs: self.outputs, weight: second, bias: vec![0.0; self.outputs] },
+        ]
     }
 }
 
@@ -297,6 +318,13 @@ pub struct ClassEmbedding {
     pub table: Vec<f32>,
 }
 
+/// What a policy acts on. Normalized, it follows the time embedding in the conditioning vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// An element `x` of the observation enters as `(x − center)·gain`: a center and a gain for each.
+    pub normalization: Vec<[f64; 2]>,
+}
+
 /// A network that predicts one tensor of the shape of its input, up to channels.
 #[derive(Clone, Debug)]
 pub struct Graph {
@@ -316,6 +344,10 @@ pub struct Graph {
     pub activation: Activation,
     /// Class to conditioning vector, if the model is class-conditional.
     pub classes: Option<ClassEmbedding>,
+    /// What the network acts on, if it is a policy.
+    pub observation: Option<Observation>,
+    /// A channel `x` of the sample is an action `x·gain + offset`: a gain and an offset for each. Empty if it is a picture.
+    pub actions: Vec<[f64; 2]>,
     /// Whether the prediction is the output divided by the timestep, as with Fourier features.
     pub over_timestep: bool,
     /// Channels that the checkpoint's output has behind the prediction's.
@@ -336,6 +368,8 @@ impl Graph {
             time,
             activation: Activation::Silu,
             classes: None,
+            observation: None,
+            actions: vec![],
             over_timestep: false,
             dropped_outputs: 0,
             params: 0,
@@ -395,10 +429,11 @@ impl Op {
             (Op::GroupNorm(norm), [x]) if x.c == norm.gamma.len() && x.c.is_multiple_of(norm.groups) => *x,
             (Op::Activation(_) | Op::Affine { .. }, [x]) => *x,
             (Op::AddEmbedding(linear), [x]) if x.c == linear.outputs => *x,
-            (Op::ScaleShift(linear), [x]) if 2 * x.c == linear.outputs => *x,
+            (Op::ScaleShift(linear) | Op::Film(linear), [x]) if 2 * x.c == linear.outputs => *x,
             (Op::Add, [a, b]) if a == b => *a,
             (Op::Concat, [a, b]) if (a.h, a.w) == (b.h, b.w) => Shape::new(a.h, a.w, a.c + b.c),
             (Op::Upsample, [x]) => Shape::new(2 * x.h, 2 * x.w, x.c),
+            (Op::Shuffle, [x]) if x.c.is_multiple_of(2) => Shape::new(x.h, 2 * x.w, x.c / 2),
             (Op::Attention { heads, .. }, [q, k, v]) if q == k && k == v && q.c.is_multiple_of(*heads) => *q,
             _ => return None,
         })

@@ -103,15 +103,27 @@ fn lives(network: &Network, elements: &TiSlice<TensorId, Element>) -> Lives {
         (first[id], last[id]) = (0, ends);
     }
     last[network.prediction] = ends;
+    // What is computed once a run is there for all of its steps.
+    for (_, op) in network.ops.iter().take(network.once) {
+        let output = op.output();
+        if last[output] >= network.once {
+            last[output] = ends;
+        }
+    }
 
     // Join each result to the operand it may overwrite.
     let mut buffer_of: TiVec<TensorId, usize> = (0..bytes.len()).collect();
     for (time, (_, op)) in network.ops.iter().enumerate() {
         let output = op.output();
-        let dies =
-            |id: TensorId| last[id] == time && !matches!(network.tensors[id].role, Role::Sample | Role::Condition);
+        let dies = |id: TensorId| {
+            last[id] == time && !matches!(network.tensors[id].role, Role::Sample | Role::Condition | Role::Observation)
+        };
         let target = match op {
             Op::Attention(attention) => Some(attention.query),
+            Op::Activate(op) => {
+                let fits = |&id: &TensorId| dies(id) && elements[id] == elements[output];
+                [Some(op.source), op.residual].into_iter().flatten().find(fits)
+            }
             Op::Conv2d(conv) => {
                 let residual = conv.residual.map(|(id, _)| id).filter(|&id| {
                     dies(id)

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use waft::format::Tensor;
+use waft::arithmetic::activate::OBSERVED_BITS;
+use waft::fixed::SAMPLE_BITS;
+use waft::format::{Op, Precision, Tensor};
 use waft::{Model, Role};
 
+use crate::quantize;
 use crate::text::visible;
 
 /// A tensor of the plan and what it is for.
@@ -23,6 +26,29 @@ pub fn memory(model: &Model<'_>) -> Vec<Memory> {
     (0..model.tensors())
         .filter_map(|id| model.tensor(id).map(|tensor| Memory { id, tensor, role: model.role(id) }))
         .collect()
+}
+
+/// How a policy's observation enters its network: a center and a gain for each element. Empty for other models.
+pub fn normalization(model: &Model<'_>) -> Vec<[f64; 2]> {
+    let observe = (0..model.ops()).find_map(|index| match model.op(index) {
+        Some(Op::Observe(op)) => Some(op),
+        _ => None,
+    });
+    let (Some(op), Some(len)) = (observe, model.observation_len()) else { return vec![] };
+    let words = |at: u32, each: usize| {
+        let bytes = model.bytes().get(at as usize..at as usize + 4 * each * len).unwrap_or_default();
+        bytes.as_chunks::<4>().0
+    };
+    if model.precision() == Precision::I8 {
+        let word = |bytes: &[u8; 4]| i32::from_le_bytes(*bytes);
+        let unit = 2f64.powi(-(SAMPLE_BITS as i32));
+        let bits = SAMPLE_BITS - OBSERVED_BITS;
+        let gains = words(op.gains, 2).as_chunks::<2>().0.iter();
+        let gains = gains.map(|[m, s]| quantize::real((word(m), word(s))) * 2f64.powi(bits as i32));
+        return words(op.centers, 1).iter().zip(gains).map(|(at, gain)| [f64::from(word(at)) * unit, gain]).collect();
+    }
+    let real = |bytes: &[u8; 4]| f64::from(f32::from_le_bytes(*bytes));
+    words(op.centers, 1).iter().zip(words(op.gains, 1)).map(|(center, gain)| [real(center), real(gain)]).collect()
 }
 
 const fn colour(role: Role) -> &'static str {

@@ -203,8 +203,22 @@ pub struct Picture {
     pub bytes: Vec<u8>,
     /// The sample that they come from, about −1 to 1.
     pub sample: Vec<f32>,
+    /// The actions that it stands for, of a policy, in the units of its training data; their bytes in the precision's own type
+    /// are then `bytes`.
+    pub actions: Vec<f32>,
     /// The sample before the first step and after every step, if asked for.
     pub trajectory: Vec<Vec<f32>>,
+}
+
+impl Picture {
+    /// Takes a policy's actions for the result.
+    pub fn set_actions(&mut self, actions: Samples<'_>) {
+        self.actions = to_floats(Some(actions));
+        self.bytes = match actions {
+            Samples::Fixed(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Samples::Float(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        };
+    }
 }
 
 /// Draws a batch on all cores, in order.
@@ -385,7 +399,7 @@ fn finish_with<'r, N: Noise, W: WeightSource>(
     let mut step = None;
     loop {
         // The first operation of a step starts from a complete sample.
-        if keep && run.starts() == Some(0) && step != Some(run.progress().step) {
+        if keep && run.starts().is_some() && step != Some(run.progress().step) {
             step = Some(run.progress().step);
             trajectory.push(to_floats(run.sample()));
         }
@@ -398,8 +412,12 @@ fn finish_with<'r, N: Noise, W: WeightSource>(
     if keep {
         trajectory.push(sample.clone());
     }
-    let bytes = run.image().map_or_else(Vec::new, |image| image.data().to_vec());
-    Ok(Picture { bytes, sample, trajectory })
+    let mut picture = Picture { sample, trajectory, ..Picture::default() };
+    match run.actions() {
+        Some(actions) => picture.set_actions(actions),
+        None => picture.bytes = run.image().map_or_else(Vec::new, |image| image.data().to_vec()),
+    }
+    Ok(picture)
 }
 
 /// SHA-256 over the bytes of all pictures in order, in hexadecimal.

@@ -1,11 +1,13 @@
 //! Writing the `.waft` file: sections, tables and the header, as [`waft::format`] specifies them.
 
+use waft::fixed::SAMPLE_BITS;
 use waft::format::{
-    ALIGN, CHANNEL_BLOCK, FixedStep, FloatStep, Header, Level, MAGIC, NONE, Op, Output, Precision, Schedule, Tensor,
-    VERSION, WeightLayout, chunk_checksum, seal,
+    ALIGN, CHANNEL_BLOCK, FixedAction, FixedStep, FloatAction, FloatStep, Header, Level, MAGIC, NONE, Op, Output,
+    Precision, Schedule, Tensor, VERSION, WeightLayout, chunk_checksum, seal,
 };
 
 use crate::network::{TensorId, Window};
+use crate::quantize::multiplier;
 
 /// The number of a tensor that may not exist.
 pub fn optional(tensor: Option<TensorId>) -> u16 {
@@ -69,6 +71,10 @@ pub struct Fields {
     pub tensors: [TensorId; 2],
     /// What the network reads beside the sample.
     pub condition: Option<TensorId>,
+    /// What a policy acts on, and number of the operations that a run executes once.
+    pub observation: (Option<TensorId>, usize),
+    /// A gain and an offset for each channel of a policy's sample; empty for pictures.
+    pub actions: Vec<[f64; 2]>,
     /// Kept unconditional prediction.
     pub unconditional: Option<TensorId>,
     /// Clean samples of the step before and of the one before that.
@@ -163,6 +169,21 @@ impl Writer {
         self.bytes.len() == size_of::<Header>()
     }
 
+    /// Appends how the sample's channels become actions.
+    fn actions(&mut self, fields: &Fields) -> u32 {
+        if fields.precision == Precision::I8 {
+            let record = |&[gain, offset]: &[f64; 2]| {
+                let (multiplier, shift) = multiplier(gain);
+                let offset = (offset * f64::from(1 << SAMPLE_BITS)).round() as i32;
+                FixedAction { multiplier, shift, offset, reserved: [0; 4] }
+            };
+            return self.values(&fields.actions.iter().map(record).collect::<Vec<_>>());
+        }
+        let record =
+            |&[gain, offset]: &[f64; 2]| FloatAction { gain: gain as f32, offset: offset as f32, reserved: [0; 8] };
+        self.values(&fields.actions.iter().map(record).collect::<Vec<_>>())
+    }
+
     /// Appends the tables, writes the header and seals the file with its checksum; the file, and that of the weights.
     pub fn finish(
         mut self,
@@ -188,6 +209,7 @@ impl Writer {
         let tensors_at = self.values(tensors);
         let op_table: Vec<u8> = ops.iter().flat_map(Op::bytes).copied().collect();
         let ops_at = self.section(&op_table);
+        let actions = if fields.actions.is_empty() { 0 } else { self.actions(fields) };
         let name = truncated(&fields.name, 64);
         let name = [self.section(name.as_bytes()), name.len() as u32];
         let provenance = truncated(&fields.provenance, 1024);
@@ -207,6 +229,9 @@ impl Writer {
             sample: fields.tensors[0].in_file(),
             prediction: fields.tensors[1].in_file(),
             condition: fields.condition.map_or(0, TensorId::in_file),
+            observation: fields.observation.0.map_or(0, TensorId::in_file),
+            once: fields.observation.1 as u16,
+            actions,
             unconditional: optional(fields.unconditional),
             history: fields.history.map(optional),
             schedules: schedules.len() as u16,

@@ -14,6 +14,7 @@
 #[cfg(feature = "host")]
 extern crate alloc;
 
+pub mod activate;
 pub mod attention;
 pub mod conv2d;
 mod element;
@@ -122,6 +123,9 @@ macro_rules! kernels {
             attention_float_context: $crate::attention::FloatContextKernel,
             embed: $crate::embedding::EmbedKernel,
             linear: $crate::embedding::LinearKernel,
+            activate_i8: $crate::activate::IntegerKernel,
+            activate_float: $crate::activate::FloatKernel,
+            observe: $crate::activate::ObserveKernel,
             noise: $crate::sampler::NoiseKernel,
             keep: $crate::sampler::KeepKernel,
             measure: $crate::sampler::MeasureKernel,

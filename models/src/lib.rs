@@ -38,10 +38,23 @@ pub mod emoji {
     );
 }
 
+/// A policy for a point robot that must go round a disc to a goal: acts on twelve numbers, the robot, the goal and the disc at
+/// two ticks, and draws sixteen positions; a list of 10 steps. See [`Session::observation`](waft::Session::observation) and
+/// [`Run::actions`](waft::Run::actions).
+#[cfg(feature = "reach")]
+pub mod reach {
+    waft::include_model!(
+        /// The `i8` precision: integers only.
+        pub I8,
+        "../reach/reach-i8.waft"
+    );
+}
+
 /// File names and bytes of the shipped models in their default precision, for programs that choose one when they run.
 /// The bytes are not aligned: copy them to an address that is a multiple of 16 before [`waft::Model::from_bytes`].
 #[cfg(feature = "files")]
-pub static FILES: [(&str, &[u8]); 2] = [
+pub static FILES: [(&str, &[u8]); 3] = [
     ("digits-i8.waft", include_bytes!("../digits/digits-i8.waft")),
     ("emoji-i8.waft", include_bytes!("../emoji/emoji-i8.waft")),
+    ("reach-i8.waft", include_bytes!("../reach/reach-i8.waft")),
 ];

@@ -68,6 +68,8 @@ typedef enum waft_status {
   WAFT_STATUS_WEIGHTS_DAMAGED = 23,
   // The model reads a condition and the request has none, or the other way round, or it has another length.
   WAFT_STATUS_CONDITION = 24,
+  // The model acts on an observation and the request has none, or the other way round, or it has another length.
+  WAFT_STATUS_OBSERVATION = 25,
 } waft_status;
 
 // A model, its session and its run. Opaque to C; never moved.
@@ -91,6 +93,9 @@ typedef struct waft_info {
   uint32_t steps;
   // Channels of the condition that it reads beside the sample, as high and wide as the picture; 0 if it reads none.
   size_t condition_channels;
+  // Values of the observation that a policy acts on; 0 of a model that draws pictures. A policy's `width` is the number of its
+  // steps, its `channels` that of the actions of a step.
+  size_t observation_len;
 } waft_info;
 
 // Memory for a context: static, on a stack that outlives it, or allocated.
@@ -151,6 +156,11 @@ typedef struct waft_request {
   const int32_t *condition;
   // Its length.
   size_t condition_len;
+  // What a policy acts on, in 20 fractional bits, in the units of its training data, the oldest step first; it is copied. Null
+  // if the model acts on none.
+  const int32_t *observation;
+  // Its length.
+  size_t observation_len;
 } waft_request;
 
 // How far a run is.
@@ -176,6 +186,15 @@ typedef struct waft_image {
   // Channels of a pixel.
   size_t channels;
 } waft_image;
+
+// A policy's actions in the arena, (step, action) order, in 20 fractional bits and in the units of its training data; valid until
+// the next call that takes the context.
+typedef struct WaftActions {
+  // The values.
+  const int32_t *data;
+  // How many: steps times actions of a step.
+  size_t len;
+} WaftActions;
 
 #ifdef __cplusplus
 extern "C" {
@@ -216,7 +235,8 @@ struct waft_request waft_default_request(void);
 // Begins a picture; one that was in progress is abandoned.
 //
 // # Safety
-// `context` is open, `request` points to a request, its condition is null or points to as many readable values as it says,
+// `context` is open, `request` points to a request, its condition and its observation are null or point to as many readable
+// values as it says,
 // its noise function can be called, and its picture and mask can be read, until the run ends.
 enum waft_status waft_begin(struct waft_context *context,
                             const struct waft_request *request);
@@ -249,6 +269,14 @@ enum waft_status waft_set_guidance(struct waft_context *context,
 // # Safety
 // `context` is open.
 enum waft_status waft_cancel(struct waft_context *context);
+
+// A policy's actions, once complete. They replace the sample, so that `waft_get_image` has none any more. Of the `i8` precision
+// only: `WAFT_STATUS_MODEL_UNSUPPORTED` for others, `WAFT_STATUS_INCOMPLETE` also for a model that draws pictures.
+//
+// # Safety
+// `context` is open, `actions` points to one writable value.
+enum waft_status waft_get_actions(struct waft_context *context,
+                                  struct WaftActions *actions);
 
 // What a status means, in English; never null.
 const char *waft_strerror(uint32_t status);

@@ -24,6 +24,19 @@ pub mod group_norm {
     pub use crate::ops::group_norm::i8::{GroupMap, to_common_scale};
 }
 
+/// Activations that are written out, and observations.
+#[cfg(feature = "unet1d")]
+pub mod activate {
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub use crate::ops::activate::float::activated as activated_float;
+    #[cfg(feature = "i8")]
+    pub use crate::ops::activate::i8::{FACTOR_BITS, SUMMAND_BITS, activated};
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub use crate::ops::observe::float::observed as observed_float;
+    #[cfg(feature = "i8")]
+    pub use crate::ops::observe::i8::{OBSERVED_BITS, observed};
+}
+
 /// Attention.
 #[cfg(all(feature = "attention", feature = "i8"))]
 pub mod attention {

@@ -201,6 +201,13 @@ pub enum RequestError {
     ResampleUnavailable,
     /// The model reads a condition, which was not given; see [`Session::condition`](crate::Session::condition).
     ConditionMissing,
+    /// The model acts on an observation, which was not given; see [`Session::observation`](crate::Session::observation).
+    ObservationMissing,
+    /// The observation holds a value that is not a finite number.
+    ObservationNotFinite {
+        /// Index of the first such value.
+        index: usize,
+    },
 }
 
 impl fmt::Display for RequestError {
@@ -212,6 +219,13 @@ impl fmt::Display for RequestError {
             Self::Class { asked, classes } => write!(f, "class {asked} does not exist; the model has {classes}"),
             Self::NotASampler => f.write_str("the model's output has other channels than its input; use predict"),
             Self::ConditionMissing => f.write_str("the model reads a condition beside the sample; give it one"),
+            Self::ObservationMissing => f.write_str("the model acts on an observation; give it one"),
+            Self::ObservationNotFinite { index } => {
+                write!(
+                    f,
+                    "value {index} of the observation is not a finite number; check the sensor that it comes from"
+                )
+            }
             Self::Unconditional => f.write_str("the model has no classes; leave the class out"),
             Self::ClassMissing => f.write_str("the model is class-conditional; name a class"),
             Self::Start { asked, steps } => {

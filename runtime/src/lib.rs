@@ -59,6 +59,8 @@
 //!   embeddings; `history`: samplers that look back; `activations`, `scale-shift`: activations other than SiLU, and
 //!   normalizations whose factors and summands depend on the timestep and the class. A session of a model that needs one that
 //!   is off is refused by its name.
+//! - `unet1d` (on by default): what the 1-D U-Nets of robot policies need, observations and actions among it, see
+//!   [`Session::observation`] and [`Run::actions`]; with `activations` and `conditioning`.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
 //! - `guidance-rescale` (on by default): guidance that keeps the contrast of pictures, see [`Rescale`].
 //! - `micromath`: a faster, coarser exponential in the float precisions.

@@ -116,6 +116,27 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Length of the observation that a policy acts on; `None` if it acts on none.
+    pub const fn observation_len(&self) -> Option<usize> {
+        if self.header.observation == 0 {
+            return None;
+        }
+        match self.tensor(self.header.observation) {
+            Some(t) => Some(t.len()),
+            None => None,
+        }
+    }
+
+    /// Whether the sample is a series of actions, see [`Run::actions`](crate::Run::actions), rather than a picture.
+    pub const fn has_actions(&self) -> bool {
+        self.header.actions != 0
+    }
+
+    /// Number of the first operations that a run executes once.
+    pub(crate) const fn ops_once(&self) -> u16 {
+        self.header.once
+    }
+
     /// Number of tensors in the plan.
     pub const fn tensors(&self) -> u16 {
         self.header.tensors

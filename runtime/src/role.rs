@@ -74,9 +74,9 @@ impl Role {
             Op::Conv2d(op) if op.patches == id => return Some(Self::Patches),
             Op::Conv2d(op) if op.window == id => return Some(Self::Window),
             Op::Attention(op) if op.scratch == id => return Some(Self::Scores),
-            Op::Conv2d(_) | Op::Attention(_) => Self::Activation,
+            Op::Conv2d(_) | Op::Attention(_) | Op::Activate(_) => Self::Activation,
             Op::GroupNorm(_) => Self::Map,
-            Op::Embed(_) | Op::Linear(_) => Self::Conditioning,
+            Op::Embed(_) | Op::Linear(_) | Op::Observe(_) => Self::Conditioning,
         };
         (op.output() == id).then_some(output)
     }
@@ -90,7 +90,9 @@ impl Model<'_> {
             Role::Unused
         } else if id == header.sample {
             Role::Sample
-        } else if self.condition_shape().is_some() && id == header.condition {
+        } else if self.condition_shape().is_some() && id == header.condition
+            || self.observation_len().is_some() && id == header.observation
+        {
             Role::Condition
         } else if id == header.prediction || id == header.unconditional {
             Role::Prediction

@@ -9,10 +9,10 @@
 
 use bytemuck::Pod;
 
-use crate::fixed::{SAMPLE_BITS, round_shift, saturate_i32};
+use crate::fixed::{SAMPLE_BITS, requantize, round_shift, saturate_i32};
+use crate::format::{FixedAction, FixedStep, LEVEL_BITS, Level, START_BITS};
 #[cfg(any(feature = "f16", feature = "f32"))]
-use crate::format::FloatStep;
-use crate::format::{FixedStep, LEVEL_BITS, Level, START_BITS};
+use crate::format::{FloatAction, FloatStep};
 use crate::guidance::{FACTOR_BITS, Guidance};
 
 /// An element of a sample, a model output or noise: `i32` with 20 fractional bits, or `f32`.
@@ -43,6 +43,9 @@ pub trait Sample: Pod {
 
     /// The byte of a value in [−1, 1], rounded.
     fn to_byte(self) -> u8;
+
+    /// The action that a value stands for, by the record at byte `at` of the file.
+    fn to_action(self, bytes: &[u8], at: usize) -> Self;
 }
 
 /// One step of the sampler.
@@ -112,6 +115,11 @@ impl Sample for i32 {
     fn to_byte(self) -> u8 {
         byte_fixed(self)
     }
+
+    fn to_action(self, bytes: &[u8], at: usize) -> Self {
+        let FixedAction { multiplier, shift, offset, .. } = FixedAction::read(bytes, at);
+        requantize(self, multiplier, shift).saturating_add(offset)
+    }
 }
 
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -151,6 +159,11 @@ impl Sample for f32 {
 
     fn to_byte(self) -> u8 {
         byte_float(self)
+    }
+
+    fn to_action(self, bytes: &[u8], at: usize) -> Self {
+        let FloatAction { gain, offset, .. } = FloatAction::read(bytes, at);
+        self * gain + offset
     }
 }
 

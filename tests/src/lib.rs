@@ -5,6 +5,7 @@ pub mod forge;
 pub mod many;
 pub mod oracle;
 pub mod ptx;
+pub mod reach;
 pub mod small;
 
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 //! from the file's specification. Both unfold everything naively; neither shares code with the runtime's operations.
 
 use waft::Model;
-use waft::format::{self, Activation, Bias, Element, Gather, NONE, Tensor, Upsample, WeightLayout};
-use waft_host::network::{GroupNorm, Network, Op, OpId, TensorId};
+use waft::format::{self, Activation, Bias, Element, Film, Gather, NONE, Tensor, Upsample, WeightLayout};
+use waft_host::network::{Activate, GroupNorm, Network, Op, OpId, TensorId};
 
 /// Real values of a tensor's bytes.
 ///
@@ -49,6 +49,25 @@ pub fn integers(tensor: &Tensor, bytes: &[u8]) -> Vec<i64> {
 pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f64>) -> Option<Vec<f64>> {
     match &network.ops[id].1 {
         Op::Embed(_) => None,
+        // Half of what a film adds is among the per-step biases.
+        Op::Activate(Activate { film: Some(_), .. }) => None,
+        Op::Activate(op) => {
+            let map = read(op.norm);
+            let channels = map.len() / 2;
+            let mut values = read(op.source);
+            for (i, value) in values.iter_mut().enumerate() {
+                let c = i % channels;
+                *value = activated(op.activation, *value * map[2 * c] + map[2 * c + 1]);
+            }
+            if let Some(residual) = op.residual {
+                values.iter_mut().zip(read(residual)).for_each(|(value, kept)| *value += kept);
+            }
+            Some(values)
+        }
+        Op::Observe(op) => {
+            let values = read(op.source).into_iter().zip(&op.normalization);
+            Some(values.map(|(x, [center, gain])| activated(Activation::Mish, (x - center) * gain)).collect())
+        }
         Op::Linear(op) => Some(op.linear.apply(&read(op.source))),
         Op::GroupNorm(GroupNorm { sources, norm, projection, .. }) => {
             let joined = join(network, sources, read);
@@ -93,7 +112,7 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
                     x.iter_mut().for_each(|x| *x = f64::from(gain) * *x + f64::from(offset));
                 }
             }
-            let output = network.tensors[conv.output].shape;
+            let output = conv.computed(&network.tensors);
             let bias: Vec<f64> = match &conv.projection {
                 Some((_, Some(id))) => read(*id),
                 Some((_, None)) => return None,
@@ -199,7 +218,7 @@ pub fn integer_conv(
 ) -> Vec<i64> {
     let tensor = |id: u16| model.tensor(id).expect("exists");
     let word = |at: usize| i32::from_le_bytes(*model.bytes()[at..].first_chunk().expect("inside"));
-    let output = tensor(op.output);
+    let output = op.computed(tensor(op.output));
     let ring = tensor(op.scratch);
     let first = tensor(op.sources[0]);
     let (rows, columns) = (usize::from(first.rows), usize::from(first.columns));
@@ -317,4 +336,50 @@ pub fn integer_conv(
         }
     }
     out
+}
+
+/// The integers that an activation of an `i8` model must write, straight from the record. Activations are the runtime's own
+/// functions, which have a test of their own.
+///
+/// # Panics
+/// If the record does not fit the model.
+pub fn integer_activation(
+    model: &Model<'_>,
+    op: &format::Activate,
+    step_biases: &[u8],
+    read: &dyn Fn(u16) -> Vec<i64>,
+) -> Vec<i64> {
+    let clamp = |value: i64| value.clamp(i32::MIN.into(), i32::MAX.into());
+    let output = model.tensor(op.output).expect("exists");
+    let channels = usize::from(output.channels);
+    let limits: (i64, i64) = if output.element() == Element::I8 { (-128, 127) } else { (-32768, 32767) };
+    let map = read(op.norm);
+    let observed = (op.observed != NONE).then(|| read(op.observed));
+    let film = |element: usize| {
+        let at = op.film_at as usize + 4 * element;
+        let step = i32::from_le_bytes(*step_biases[at..].first_chunk().expect("inside"));
+        clamp(i64::from(step) + observed.as_ref().map_or(0, |observed| observed[element]))
+    };
+    let residual = (op.residual != NONE).then(|| read(op.residual));
+    let values = read(op.source).into_iter().enumerate().map(|(i, value)| {
+        let c = i % channels;
+        let y = clamp(rounded(i128::from(value) * i128::from(map[2 * c]), op.affine_shift) + map[2 * c + 1]);
+        let y = i64::from(waft::fixed::activate(op.activation(), y as i32));
+        // 15 fractional bits; factors have 20.
+        let y = match op.film() {
+            Film::None => y,
+            Film::Shift => clamp(y + film(c)),
+            Film::ScaleShift => clamp(rounded(i128::from(y) * i128::from(film(c)), 20) + film(channels + c)),
+        };
+        let y = requantize(y, op.multiplier, op.shift);
+        let y = match &residual {
+            None => y,
+            Some(residual) => {
+                let kept = residual[i] - i64::from(op.residual_zero);
+                rounded(i128::from(y + requantize(kept, op.residual_multiplier, op.residual_shift)), 8)
+            }
+        };
+        (y + i64::from(op.output_zero)).clamp(limits.0, limits.1)
+    });
+    values.collect()
 }

@@ -71,7 +71,7 @@ fn floor(precision: Precision) -> f64 {
 
 fn real_suite(export: &Export) {
     let model = model(&export.bytes);
-    let mut seen = [0; 4];
+    let mut seen = [0; 5];
     visit(&model, 1, |index, read, result| {
         let op = &export.network.ops[OpId::from(index)].1;
         // Integer maps and bias vectors have scales of their own, which the integer suite knows.
@@ -95,7 +95,8 @@ fn real_suite(export: &Export) {
             Op::Conv2d(_) => 0,
             Op::GroupNorm(_) => 1,
             Op::Attention(_) => 2,
-            Op::Linear(_) | Op::Embed(_) => 3,
+            Op::Linear(_) | Op::Embed(_) | Op::Observe(_) => 3,
+            Op::Activate(_) => 4,
         }] += 1;
     });
     assert!(seen[0] >= 3, "{seen:?}");

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, bail};
 use object::{Object, ObjectSection, ObjectSymbol};
 use waft::Model;
-use waft::format::{Activation, Affine, NONE, Op, WeightLayout};
+use waft::format::{Activation, Affine, NONE, Op, Shuffle, WeightLayout};
 use waft_host::export::precision_name;
 use waft_host::sample::digest;
 
@@ -36,6 +36,8 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     let activation = |op: &Op| match op {
         Op::Conv2d(conv) => conv.gather().activation(),
         Op::Embed(embed) => Some(embed.activation()),
+        Op::Activate(activate) => Some(activate.activation()),
+        Op::Observe(observe) => Some(observe.activation()),
         _ => None,
     };
     if ops.iter().filter_map(activation).any(|activation| activation != Activation::Silu) {
@@ -43,6 +45,14 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     }
     if ops.iter().any(|op| matches!(op, Op::GroupNorm(norm) if norm.affine() != Affine::Constant)) {
         features.push("scale-shift");
+    }
+    let is_unet1d = |op: &Op| match op {
+        Op::Activate(_) | Op::Observe(_) => true,
+        Op::Conv2d(conv) => conv.shuffle() != Shuffle::None,
+        _ => false,
+    };
+    if ops.iter().any(is_unet1d) {
+        features.push("unet1d");
     }
     features
 }
@@ -56,6 +66,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) weights: &'a [u8],
     /// A picture to start from, then its mask if it has one; or nothing.
     pub(crate) original: &'a [u8],
+    /// What a policy acts on, in the precision's own type; or nothing.
+    pub(crate) observation: &'a [u8],
 }
 
 impl<'a> Contents<'a> {
@@ -99,7 +111,7 @@ pub(crate) fn is_panic_free(board: &Board, contents: Contents<'_>) -> anyhow::Re
 
 /// Builds the firmware crate with a model and what else it should be able to do.
 fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> anyhow::Result<PathBuf> {
-    let Contents { model, weights, original } = contents;
+    let Contents { model, weights, original, observation } = contents;
     let Board { triple, layout, .. } = *board;
     let toolchain = setup::toolchain(triple)?;
     let folder = root().join("target").join("firmware");
@@ -111,6 +123,8 @@ fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> a
     std::fs::write(&weights_file, weights)?;
     let original_file = folder.join(format!("{}.original", &digest([original])[..16]));
     std::fs::write(&original_file, original)?;
+    let observation_file = folder.join(format!("{}.observation", &digest([observation])[..16]));
+    std::fs::write(&observation_file, observation)?;
     let parsed = Model::from_bytes(model)?;
     let precision = precision_name(parsed.precision());
     let mut features = features(&parsed);
@@ -131,6 +145,7 @@ fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> a
         .env("WAFT_MODEL_FILE", &model_file)
         .env("WAFT_WEIGHTS_FILE", &weights_file)
         .env("WAFT_ORIGINAL_FILE", &original_file)
+        .env("WAFT_OBSERVATION_FILE", &observation_file)
         .env("WAFT_BOARD", layout)
         .env("CARGO_TARGET_DIR", &folder)
         .stdin(Stdio::null())

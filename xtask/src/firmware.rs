@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use waft::Model;
+use waft_host::condition::Conditions;
 use waft_host::image::read_png;
 use waft_host::shipped;
 
@@ -48,6 +49,9 @@ pub(crate) struct Args {
     /// Draw only the pixels that are 128 or more in this grey PNG.
     #[arg(long, value_name = "F.png", requires = "init")]
     mask: Option<PathBuf>,
+    /// What a policy acts on, as `waft sample` takes it: the first observation of the file.
+    #[arg(long, value_name = "F.safetensors", conflicts_with = "c")]
+    observation: Option<PathBuf>,
     /// Draw through the C interface, on the targets that have a C firmware.
     #[arg(long)]
     c: bool,
@@ -70,6 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let weights = shipped::weights(model, &Model::from_bytes(bytes.as_slice())?)?;
     let parsed = Model::from_bytes(bytes.as_slice())?;
     let (original, start) = original(args, &parsed)?;
+    let observation = observation(args, &parsed)?;
     let request = Request { steps: args.steps, seed: args.seed, class: args.class, guidance: args.guidance, start };
     if args.c {
         return run_c(args, bytes.as_slice(), &request);
@@ -82,7 +87,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     for board in boards {
-        let contents = Contents { model: bytes.as_slice(), weights: &weights, original: &original };
+        let contents =
+            Contents { model: bytes.as_slice(), weights: &weights, original: &original, observation: &observation };
         let report = Firmware::build(board, contents)?.draw(&request)?;
         if args.json {
             print_json(&serde_json::to_value(&report)?)?;
@@ -114,6 +120,16 @@ fn original(args: &Args, model: &Model<'_>) -> anyhow::Result<(Vec<u8>, u32)> {
         bytes.extend(read_png(mask, [shape[0], shape[1], 1])?);
     }
     Ok((bytes, args.start))
+}
+
+/// The bytes of what a policy acts on.
+fn observation(args: &Args, model: &Model<'_>) -> anyhow::Result<Vec<u8>> {
+    match (&args.observation, model.observation_len()) {
+        (None, None) => Ok(vec![]),
+        (Some(path), Some(len)) => Ok(Conditions::read_observations(path, len)?.observation_bytes(model, 0)),
+        (Some(_), None) => bail!("--observation: the model acts on none; leave it out"),
+        (None, Some(len)) => bail!("the model acts on an observation of {len} values: give it with --observation"),
+    }
 }
 
 fn run_c(args: &Args, model: &[u8], request: &Request) -> anyhow::Result<()> {

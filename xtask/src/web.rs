@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
+use waft::Model;
 use waft_host::shipped;
 
 use crate::args::write_whole;
@@ -51,6 +52,10 @@ pub(crate) fn page() -> anyhow::Result<String> {
     let mut models = Map::new();
     for name in shipped::names() {
         let bytes = shipped::find(&name, None, None, &())?;
+        // The page shows pictures.
+        if Model::from_bytes(bytes.as_slice())?.has_actions() {
+            continue;
+        }
         models.insert(name, Value::String(STANDARD.encode(bytes.as_slice())));
     }
     let [html, style, script] = [read("index.html")?, read("style.css")?, read("app.js")?];

@@ -63,6 +63,14 @@ pub enum CheckpointError {
         /// What the parser says.
         error: serde_json::Error,
     },
+    /// A YAML file does not parse.
+    #[error("{path}: {error}")]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        error: Box<serde_saphyr::Error>,
+    },
     /// A file of weights does not parse.
     #[error("{path}: {what}")]
     Weights {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::policy::CONFIGS;
 use super::{CheckpointError, Note, parse};
 
 /// Where a checkpoint was found.
@@ -30,7 +31,9 @@ const NEAR: usize = 4;
 pub(super) fn find(path: &Path) -> Result<Found, CheckpointError> {
     if path.is_file() {
         let top = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let model = with_config(top).ok_or_else(|| no_config(top))?;
+        // diffusion_policy keeps its checkpoints in a folder beside that of the configuration.
+        let beside = || with_config(&top.join("..")).filter(|folder| folder.join(CONFIGS[2]).is_file());
+        let model = with_config(top).or_else(beside).ok_or_else(|| no_config(top))?;
         return Ok(Found { top: top.into(), model, file: Some(path.into()) });
     }
     if !path.is_dir() {
@@ -42,7 +45,8 @@ pub(super) fn find(path: &Path) -> Result<Found, CheckpointError> {
 
 /// A folder or its `unet`, whichever has a configuration.
 fn with_config(folder: &Path) -> Option<PathBuf> {
-    [folder.join("unet"), folder.into()].into_iter().find(|folder| folder.join("config.json").is_file())
+    let is_model = |folder: &PathBuf| CONFIGS.iter().any(|name| folder.join(name).is_file());
+    [folder.join("unet"), folder.into()].into_iter().find(is_model)
 }
 
 /// What to do about a path that leads nowhere.

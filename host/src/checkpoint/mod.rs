@@ -11,6 +11,7 @@ mod folder;
 mod note;
 mod pickle;
 mod pipeline;
+mod policy;
 mod torch;
 mod weights;
 
@@ -130,9 +131,9 @@ impl Checkpoint {
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self, CheckpointError> {
         let found = folder::find(path.as_ref())?;
         let mut notes = vec![];
-        let mut config = parse(&found.model.join("config.json"))?;
+        let mut config = policy::config(&found.model)?;
         tidy(&mut config, options.size, &mut notes);
-        let scheduler = pipeline::scheduler(&found, options.scheduler_config.as_deref(), &mut notes)?;
+        let mut scheduler = pipeline::scheduler(&found, options.scheduler_config.as_deref(), &mut notes)?;
         let decoder = pipeline::decoder(&found, &mut notes)?;
         pipeline::averaged_beside(&found, &mut notes);
         let defaults = [found.top.join("waft.json"), found.model.join("waft.json")];
@@ -140,7 +141,13 @@ impl Checkpoint {
             Some(path) => (parse(path)?, path.parent()),
             None => Default::default(),
         };
-        let (defaults, beside) = defaults;
+        let (mut defaults, beside) = defaults;
+        if let Some(sampling) = policy::sampling(&config)? {
+            scheduler.get_or_insert(Scheduler { config: sampling.scheduler, path: None });
+            if defaults.timesteps.is_none() && defaults.steps.is_none() {
+                defaults.steps = sampling.steps.map(|steps| vec![steps]);
+            }
+        }
         let class_vectors = match (&defaults.class_embeddings, beside) {
             (Some(file), Some(folder)) => Some(class_vectors(folder, file)?),
             _ => None,

@@ -28,7 +28,8 @@ fn refuse<T>(what: impl Into<String>) -> Result<T, TorchError> {
 }
 
 /// Where training scripts keep a state dictionary, those first that draw best.
-const NESTED: [&str; 5] = ["ema", "ema_state_dict", "state_dict", "model_state_dict", "model"];
+const NESTED: [&str; 7] =
+    ["ema", "ema_state_dict", "ema_model", "state_dict", "state_dicts", "model_state_dict", "model"];
 /// How deep.
 const DEPTH: usize = 3;
 

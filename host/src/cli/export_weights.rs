@@ -84,6 +84,10 @@ struct IntegerArgs {
     /// a .png, whose bytes become -1 to 1; pictures take turns.
     #[arg(long, value_name = "F.png|F.safetensors")]
     condition: Option<PathBuf>,
+    /// Observations to calibrate with, for a policy: tensor `observation`, (N, D), f32, in the units of its training data; runs
+    /// take turns.
+    #[arg(long, value_name = "F.safetensors")]
+    observation: Option<PathBuf>,
     /// Width of the residual stream and skips [default: auto].
     #[arg(long, value_enum)]
     residual: Option<Residual>,
@@ -121,6 +125,7 @@ impl IntegerArgs {
             ("--weights", self.weights.is_some()),
             ("--calib", self.calib.is_some()),
             ("--condition", self.condition.is_some()),
+            ("--observation", self.observation.is_some()),
             ("--residual", self.residual.is_some()),
             ("--rounding", self.rounding.is_some()),
             ("--ranges", self.ranges.is_some()),
@@ -171,6 +176,7 @@ impl IntegerArgs {
         options.output_correction = self.output_correction.unwrap_or(options.output_correction);
         options.calibration_images = self.calib.map_or(options.calibration_images, |images| images as usize);
         options.conditions.clone_from(&self.condition);
+        options.observations.clone_from(&self.observation);
         options.budget_ram = self.budget_ram;
         options.budget_flash = self.budget_flash;
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use waft::Model;
-use waft::format::{NONE, Op, Upsample};
+use waft::format::{NONE, Op, Shuffle, Upsample};
 
 use super::args::check_extension;
 use super::output::{self, print_json, write_whole};
@@ -109,7 +109,11 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
         Op::Conv2d(op) => {
             let [kh, kw] = op.kernel;
             let residual = if op.residual == NONE { String::new() } else { format!(", adds {}", tensor(op.residual)) };
-            let upsample = if op.upsample() == Upsample::Nearest { ", doubled" } else { "" };
+            let upsample = match (op.upsample(), op.shuffle()) {
+                (Upsample::Nearest, _) => ", doubled",
+                (_, Shuffle::Columns) => ", shuffled",
+                _ => "",
+            };
             format!(
                 "conv2d      {} → {} ({kh}×{kw}, stride {}, {:?}{upsample}{residual})",
                 join(&op.sources),
@@ -132,5 +136,16 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
         }
         Op::Embed(op) => format!("embed       → {}", tensor(op.output)),
         Op::Linear(op) => format!("linear      {} → {}", tensor(op.source), tensor(op.output)),
+        Op::Activate(op) => {
+            let residual = if op.residual == NONE { String::new() } else { format!(", adds {}", tensor(op.residual)) };
+            format!(
+                "activate    {} → {} ({:?}, film {:?}{residual})",
+                tensor(op.source),
+                tensor(op.output),
+                op.activation(),
+                op.film()
+            )
+        }
+        Op::Observe(op) => format!("observe     {} → {}", tensor(op.source), tensor(op.output)),
     }
 }

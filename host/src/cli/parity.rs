@@ -9,6 +9,7 @@ use waft::{Guidance, Model, Precision, Request, Rescale};
 
 use super::args::{self, Backend, Bar, check_extension};
 use super::output::{self, print_json, write_whole};
+use crate::condition::Conditions;
 use crate::parity::{self, ImageParity, OpParity, report};
 use crate::sample::{Batch, classes_in_turn};
 use crate::shipped;
@@ -19,7 +20,7 @@ pub struct Args {
     /// What runs the kernels: `cpu` executes every body over its whole grid, and needs no GPU.
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     backend: Backend,
-    /// Name of a shipped model (digits, emoji), or a .waft file.
+    /// Name of a shipped model (digits, emoji, reach), or a .waft file.
     #[arg(long, value_name = "MODEL", default_value = "digits")]
     model: String,
     /// Precision of a shipped model [default: all].
@@ -83,6 +84,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
                 classes: classes_in_turn(&model, count),
                 count,
                 weights: weights.clone(),
+                conditions: Conditions::central(&model),
                 ..Batch::default()
             };
             pictures.push(parity::images(&mut *device, &model, &batch, args.batch, &progress)?);

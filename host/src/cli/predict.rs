@@ -23,10 +23,11 @@ pub struct Args {
     model: PathBuf,
     /// Tensors `sample` (N, C, H, W) f32, `timestep` (N) i64 or f32, and `class_labels` (N) i64 where there are classes, or
     /// (N, D) f32 where a vector stands for one, and `condition` (N, C', H, W) f32 where there is one, unless `sample` has its
-    /// channels behind its own; all numbers finite.
+    /// channels behind its own; of a policy `sample` (N, C, steps) or, if that does not fit, (N, steps, C), and `global_cond`
+    /// (N, D) f32, the normalized observation; all numbers finite.
     #[arg(long, value_name = "F.safetensors")]
     input: PathBuf,
-    /// Gets tensor `out` (N, C, H, W) f32.
+    /// Gets tensor `out` (N, C, H, W) f32, of a policy in the order of its sample.
     #[arg(long, value_name = "F.safetensors")]
     out: PathBuf,
     /// Print one JSON object.
@@ -70,8 +71,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let model = Model::from_bytes(bytes.as_slice())?;
     let input_shape = model.image_shape();
     let [rows, cols, channels] = input_shape;
-    let (sample, conditions) = inputs_of(&input, &model, [count, channels, rows, cols], (&shape, sample))
-        .with_context(|| args.input.display().to_string())?;
+    let expected = [count, channels, rows, cols];
+    let order = Order::of(&shape, expected);
+    let (shape, sample) = order.to_chw((shape, sample), expected);
+    let (sample, conditions) =
+        inputs_of(&input, &model, expected, (&shape, sample)).with_context(|| args.input.display().to_string())?;
     if let Some(value) = sample.iter().find(|value| model.precision() == Precision::I8 && !fits_fixed(**value)) {
         bail!("{}: sample holds {value}; the i8 precision takes numbers between -2048 and 2048", args.input.display());
     }
@@ -103,8 +107,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         };
         outputs.extend(to_floats(prediction.output()).into_iter().map(|value| value / divisor));
     }
-    let values = to_chw(&outputs, output_shape);
-    write_whole(&args.out, &tensors::encode("out", &[count, output_shape[2], rows, cols], &values)?)?;
+    let (shape, values) = order.of_outputs(count, output_shape, outputs);
+    write_whole(&args.out, &tensors::encode("out", &shape, &values)?)?;
     let precision = precision_name(model.precision());
     if args.json {
         return print_json(&json!({ "calls": count, "precision": precision }));
@@ -124,7 +128,7 @@ fn inputs_of(
     let condition = model.condition_shape();
     ensure!(condition.is_some() || !input.has("condition"), "condition: the model reads none; leave it out");
     if shape == expected {
-        let Some(condition) = condition else { return Ok((sample, Conditions::default())) };
+        let Some(condition) = condition else { return Ok((sample, observations(input, model, count)?)) };
         let (found, values) = input.f32("condition")?;
         ensure!(found.first() == Some(&count), "condition holds {found:?}, sample {count} calls");
         return Ok((sample, Conditions::new(&found, &values, condition)?));
@@ -139,6 +143,62 @@ fn inputs_of(
         return Ok((own, Conditions::new(&[count, more, rows, cols], &behind, [rows, cols, more])?));
     }
     bail!("sample has shape {shape:?}, expected (N, {channels}, {rows}, {cols})")
+}
+
+/// In which order a sample has its dimensions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// (N, C, H, W).
+    Map,
+    /// (N, C, steps), as diffusers' 1-D networks take it.
+    ChannelsFirst,
+    /// (N, steps, C), as policies' networks take it.
+    ChannelsLast,
+}
+
+impl Order {
+    fn of(shape: &[usize], [count, channels, rows, cols]: [usize; 4]) -> Self {
+        match *shape {
+            [n, c, w] if rows == 1 && [n, c, w] == [count, channels, cols] => Self::ChannelsFirst,
+            [n, w, c] if rows == 1 && [n, c, w] == [count, channels, cols] => Self::ChannelsLast,
+            _ => Self::Map,
+        }
+    }
+
+    /// The sample as (N, C, H, W); as it is, if it has another order than is expected.
+    fn to_chw(self, (shape, sample): (Vec<usize>, Vec<f32>), expected: [usize; 4]) -> (Vec<usize>, Vec<f32>) {
+        let [_, channels, rows, cols] = expected;
+        match self {
+            Self::Map => (shape, sample),
+            Self::ChannelsFirst => (expected.to_vec(), sample),
+            Self::ChannelsLast => (expected.to_vec(), to_chw(&sample, [rows, cols, channels])),
+        }
+    }
+
+    /// Outputs in (row, column, channel) order, and their shape, in this order.
+    fn of_outputs(self, count: usize, shape: [usize; 3], outputs: Vec<f32>) -> (Vec<usize>, Vec<f32>) {
+        let [rows, cols, channels] = shape;
+        match self {
+            Self::Map => (vec![count, channels, rows, cols], to_chw(&outputs, shape)),
+            Self::ChannelsFirst => (vec![count, channels, cols], to_chw(&outputs, shape)),
+            Self::ChannelsLast => (vec![count, cols, channels], outputs),
+        }
+    }
+}
+
+/// The observations of the calls, of a policy, in the units that the model takes.
+fn observations(input: &Tensors, model: &Model<'_>, count: usize) -> anyhow::Result<Conditions> {
+    let Some(len) = model.observation_len() else {
+        ensure!(!input.has("global_cond"), "global_cond: the model acts on no observation; leave it out");
+        return Ok(Conditions::default());
+    };
+    let (found, mut values) = input.f32("global_cond")?;
+    ensure!(found == [count, len], "global_cond has shape {found:?}, expected ({count}, {len})");
+    let normalization = crate::report::normalization(model);
+    for (value, [center, gain]) in values.iter_mut().zip(normalization.iter().cycle()) {
+        *value = (f64::from(*value) / gain + center) as f32;
+    }
+    Ok(Conditions::observations(&found, &values, len)?)
 }
 
 /// What stands for the classes of the calls.

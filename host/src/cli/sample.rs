@@ -18,7 +18,7 @@ use crate::tensors::{self, to_chw, to_hwc};
 /// Draws pictures with the runtime on this machine.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Name of a shipped model (digits, emoji), or a .waft file.
+    /// Name of a shipped model (digits, emoji, reach), or a .waft file.
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// Class to draw, from 0; required where the model has classes but none that means "no class".
@@ -76,9 +76,13 @@ pub struct Args {
     /// pictures take turns.
     #[arg(long, value_name = "F.png|F.safetensors")]
     condition: Option<PathBuf>,
+    /// What a policy acts on: tensor `observation`, (N, D), f32, in the units of its training data, the oldest step first; runs
+    /// take turns.
+    #[arg(long, value_name = "F.safetensors")]
+    observation: Option<PathBuf>,
     /// Where to put the pictures: .png (scaled up, in a grid), .gif (from noise to picture) or .safetensors (tensor
     /// `sample`, (N, C, H, W), f32, -1 to 1; of a model that leads from a picture to its noise tensor `latents`, unbounded, which
-    /// --latents reads).
+    /// --latents reads; of a policy `actions`, (N, steps, actions), f32, in the units of its training data).
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Show every step in the PNG, one row a picture.
@@ -97,6 +101,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     ensure!((1..=MAX_COUNT).contains(&args.count), "--count {}: draw 1 to {MAX_COUNT} pictures", args.count);
     check_extension("--out", args.out.as_deref(), &["png", "gif", "safetensors"])?;
     check_extension("--condition", args.condition.as_deref(), &["png", "safetensors"])?;
+    check_extension("--observation", args.observation.as_deref(), &["safetensors"])?;
     let kind = args.out.as_deref().and_then(|path| path.extension()?.to_str()).unwrap_or_default().to_lowercase();
     ensure!(!args.trajectory || kind == "png", "--trajectory shows the steps in a .png; leave it out for a .{kind}");
     check_files(args)?;
@@ -148,8 +153,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         (Some((_, count)), _) | (None, Some((_, count))) => *count,
         (None, None) => args.count,
     };
+    ensure!(
+        !model.has_actions() || kind.is_empty() || kind == "safetensors",
+        "--out: the model draws actions, not pictures; give a .safetensors file"
+    );
     let conditions = match (&args.condition, model.condition_shape()) {
-        (None, None) => Conditions::default(),
+        (None, None) => observations(args.observation.as_deref(), &model)?,
         (Some(path), Some(shape)) => Conditions::read(path, shape)?,
         (Some(_), None) => bail!("--condition: the model reads none; leave it out"),
         (None, Some([rows, columns, channels])) => {
@@ -224,8 +233,19 @@ fn check_files(args: &Args) -> anyhow::Result<()> {
     inputs.extend(args.mask.as_deref().map(|path| ("--mask", path)));
     inputs.extend(args.noise.as_deref().map(|path| ("--noise", path)));
     inputs.extend(args.condition.as_deref().map(|path| ("--condition", path)));
+    inputs.extend(args.observation.as_deref().map(|path| ("--observation", path)));
     let outputs: Vec<output::Named<'_>> = args.out.as_deref().map(|path| ("--out", path)).into_iter().collect();
     output::check(&inputs, &outputs)
+}
+
+/// The observations that a policy acts on; none for another model.
+fn observations(path: Option<&Path>, model: &Model<'_>) -> anyhow::Result<Conditions> {
+    match (path, model.observation_len()) {
+        (None, None) => Ok(Conditions::default()),
+        (Some(path), Some(len)) => Ok(Conditions::read_observations(path, len)?),
+        (Some(_), None) => bail!("--observation: the model acts on none; leave it out"),
+        (None, Some(len)) => bail!("the model acts on an observation of {len} values: give it with --observation"),
+    }
 }
 
 fn encode(
@@ -239,6 +259,11 @@ fn encode(
     match kind {
         "gif" => encode_gif(&mut bytes, &frames(pictures, shape))?,
         "png" => canvas(pictures, shape, trajectory).encode_png(&mut bytes)?,
+        _ if pictures.iter().any(|picture| !picture.actions.is_empty()) => {
+            let [rows, cols, channels] = shape;
+            let actions: Vec<f32> = pictures.iter().flat_map(|picture| &picture.actions).copied().collect();
+            bytes = tensors::encode("actions", &[pictures.len(), rows * cols, channels], &actions)?;
+        }
         _ => {
             let [rows, cols, channels] = shape;
             // Noise is what --latents reads, and leaves the range of pictures.

@@ -50,7 +50,9 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
                 _ => " tiled",
             };
             let class = format!("conv2d {} {:?}{unfolded}", element(op.scratch), op.layout());
-            let [rows, columns, outputs] = shape(op.output);
+            let computed = model.tensor(op.output).map(|output| op.computed(output));
+            let [rows, columns, outputs] =
+                computed.map_or([0.0; 3], |t| [t.rows, t.columns, t.channels].map(f64::from));
             let inputs: f64 = op.sources.iter().map(|&source| shape(source)[2]).sum();
             let [height, width] = op.kernel.map(f64::from);
             let pixels = rows * columns * (outputs / 8.0).ceil();
@@ -88,6 +90,8 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
             (format!("linear {precision} multiply"), len(op.source) * len(op.output)),
             (format!("linear {precision} output"), len(op.output)),
         ],
+        Op::Activate(op) => vec![(format!("activate {precision} {:?} element", op.film()), len(op.output))],
+        Op::Observe(op) => vec![(format!("observe {precision} element"), len(op.output))],
     }
 }
 

@@ -3,11 +3,11 @@
 use bytemuck::Zeroable;
 use half::f16;
 use typed_index_collections::TiSlice;
-use waft::format::{Attention, Element, Embed, FloatStep, Linear, Op, OpKind, Precision, WeightLayout};
+use waft::format::{Attention, Element, Embed, FloatStep, Linear, Observe, Op, OpKind, Precision, WeightLayout};
 
 use super::{
-    Emitted, Source, attention_record, bias_layout, conv_record, group_norm_record, put_affine, schedules,
-    step_projection, tensor_table,
+    Emitted, Source, activate_record, attention_record, bias_layout, conv_record, group_norm_record, observe_record,
+    put_affine, schedules, step_projection, tensor_table,
 };
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
@@ -93,6 +93,12 @@ fn record(
         network::Op::GroupNorm(op) => {
             let vectors = |norm: &crate::graph::GroupNorm| [writer.values(&norm.gamma), writer.values(&norm.beta)];
             Op::GroupNorm(group_norm_record(op, place, vectors))
+        }
+        network::Op::Activate(op) => Op::Activate(activate_record(op, place)),
+        network::Op::Observe(op) => {
+            let part = |part: usize| op.normalization.iter().map(|of| of[part] as f32).collect::<Vec<_>>();
+            let (centers, gains) = (writer.values(&part(0)), writer.values(&part(1)));
+            Op::Observe(Observe { centers, gains, ..observe_record(source, op) })
         }
         network::Op::Attention(op) => Op::Attention(Attention { scale: op.scale, ..attention_record(op) }),
         network::Op::Conv2d(conv) => {

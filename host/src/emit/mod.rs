@@ -6,8 +6,8 @@ pub mod i8;
 use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
 use waft::format::{
-    Affine, Attention, Bias, Conv2d, Element, Gather, GroupNorm, LEVEL_BITS, Level, Op, OpKind, START_BITS, Tensor,
-    Upsample, WeightLayout,
+    Activate, Affine, Attention, Bias, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS, Level, Observe, Op,
+    OpKind, START_BITS, Shuffle, Tensor, Upsample, WeightLayout,
 };
 
 use crate::graph::{Graph, Linear, activate};
@@ -103,6 +103,7 @@ fn conv_record(network: &Network, conv: &network::Conv2d, layout: WeightLayout, 
         scratch: conv.ring.in_file(),
         patches: optional(conv.patches),
         tile_rows: conv.tile_rows as u8,
+        shuffle: if conv.shuffle { Shuffle::Columns } else { Shuffle::None }.code(),
         kernel: conv.conv.kernel.map(|size| size as u8),
         stride: conv.conv.stride as u8,
         padding: [conv.conv.padding[0] as u8, conv.conv.padding[1] as u8],
@@ -127,6 +128,39 @@ fn attention_record(op: &network::Attention) -> Attention {
         output: op.output.in_file(),
         scratch: op.scratch.in_file(),
         heads: op.heads as u16,
+        ..Zeroable::zeroed()
+    }
+}
+
+/// The fields of an activation's record that do not depend on the precision. `place` is that of the step's part of factors and
+/// summands among the per-step biases.
+fn activate_record(op: &network::Activate, place: Option<usize>) -> Activate {
+    let film = match &op.film {
+        None => Film::None,
+        Some(film) if film.is_scaled => Film::ScaleShift,
+        Some(_) => Film::Shift,
+    };
+    Activate {
+        kind: OpKind::Activate.code(),
+        activation: op.activation.code(),
+        film: film.code(),
+        source: op.source.in_file(),
+        output: op.output.in_file(),
+        residual: optional(op.residual),
+        norm: op.norm.in_file(),
+        observed: optional(op.film.as_ref().and_then(|film| film.observed)),
+        film_at: place.unwrap_or(0) as u32,
+        ..Zeroable::zeroed()
+    }
+}
+
+/// The operands of an observation's record.
+fn observe_record(source: &Source<'_>, op: &network::Observe) -> Observe {
+    Observe {
+        kind: OpKind::Observe.code(),
+        activation: source.graph.activation.code(),
+        source: op.source.in_file(),
+        output: op.output.in_file(),
         ..Zeroable::zeroed()
     }
 }
@@ -219,6 +253,7 @@ fn bias_layout(network: &Network) -> (TiVec<OpId, Option<usize>>, usize) {
             network::Op::GroupNorm(norm) if matches!(norm.projection, Some((_, None))) => {
                 place(2 * aligned(norm.norm.gamma.len()))
             }
+            network::Op::Activate(op) => op.film.as_ref().and_then(|film| place(aligned(film.linear.outputs))),
             _ => None,
         })
         .collect();
@@ -235,6 +270,7 @@ fn step_projection(op: &network::Op) -> Option<&Linear> {
     match op {
         network::Op::Conv2d(conv) => conv.projection.as_ref(),
         network::Op::GroupNorm(norm) => norm.projection.as_ref(),
+        network::Op::Activate(op) => return op.film.as_ref().map(|film| &film.linear),
         _ => None,
     }
     .filter(|(_, tensor)| tensor.is_none())

@@ -51,6 +51,30 @@ pub enum ExportError {
         /// Its columns.
         columns: usize,
     },
+    /// A policy, and no observations to calibrate with.
+    #[error(
+        "the network is a policy, and the i8 precision learns its ranges from what it does: give observations as they will \
+         occur, tensor observation (N, {len}) (--observation)"
+    )]
+    NoObservations {
+        /// Values of an observation.
+        len: usize,
+    },
+    /// Numbers of a policy that the fixed point of the i8 precision does not hold.
+    #[error(
+        "{what} {index} is normalized by a factor of {gain} around {center}, which the i8 precision does not hold: numbers \
+         lie between -2048 and 2048, and 2^-20 is the smallest step; train with other units, or export f32"
+    )]
+    Units {
+        /// Of what.
+        what: &'static str,
+        /// Its index.
+        index: usize,
+        /// Its factor.
+        gain: f64,
+        /// Its center.
+        center: f64,
+    },
     /// A timestep that the network has no embedding of.
     #[error("timestep {timestep}: {reason}; name others, as --timesteps does")]
     Timestep {

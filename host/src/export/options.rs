@@ -67,6 +67,9 @@ pub struct ExportOptions {
     /// File of conditions to draw with, for a network that reads one beside the sample, see
     /// [`Conditions::read`](crate::condition::Conditions::read); calibration's pictures take turns.
     pub conditions: Option<PathBuf>,
+    /// File of observations to act on, for a policy, see
+    /// [`Conditions::read_observations`](crate::condition::Conditions::read_observations); calibration's runs take turns.
+    pub observations: Option<PathBuf>,
     /// Width of activations in the `i8` precision.
     pub residual: ResidualWidth,
     /// Width of weights in the `i8` precision.
@@ -105,6 +108,7 @@ impl Default for ExportOptions {
             corrected: false,
             calibration_images: 24,
             conditions: None,
+            observations: None,
             residual: ResidualWidth::Auto,
             weights: WeightWidth::Eight,
             recipe: Recipe::default(),

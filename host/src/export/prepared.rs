@@ -35,6 +35,9 @@ impl Prepared {
         let defaults = checkpoint.defaults();
         let graph = import_for_sampling(checkpoint)?;
         let conditions = conditions(&graph, options)?;
+        if options.precision == Precision::I8 {
+            check_units(&graph)?;
+        }
         let requests = options.lists(defaults)?;
         let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
         let unconditional_class = defaults.unconditional_class;
@@ -135,7 +138,12 @@ impl Prepared {
 
     /// A model that predicts at the given timesteps and does not step.
     pub(super) fn predictor(checkpoint: &Checkpoint, timesteps: &[i64]) -> Result<Self, ExportError> {
-        let graph = import(checkpoint)?;
+        let mut graph = import(checkpoint)?;
+        // A call gets the observation as the network does.
+        if let Some(observation) = &mut graph.observation {
+            observation.normalization.fill([0.0, 1.0]);
+        }
+        graph.actions.clear();
         let network = rewrite(&graph, false)?;
         let still = |timestep: i64| Step { timestep: timestep as f64, next_x: 1.0, ..Step::default() };
         let lists = vec![embedded(&graph, timesteps.iter().copied().map(still).collect())?];
@@ -178,6 +186,8 @@ impl Prepared {
             unconditional_class: self.unconditional_class,
             tensors: [network.sample, network.prediction],
             condition: network.condition,
+            observation: (network.observation, network.once),
+            actions: self.graph.actions.clone(),
             unconditional: network.unconditional,
             history: network.history,
             name: self.name.clone(),
@@ -194,6 +204,26 @@ impl Prepared {
 /// The conditions of the pictures that the exporter draws. The `i8` precision learns ranges from them; others are drawn to
 /// see whether numbers stay in range, for which zeros do.
 fn conditions(graph: &Graph, options: &ExportOptions) -> Result<Conditions, ExportError> {
+    match (&graph.observation, &options.observations) {
+        (None, None) => {}
+        (Some(observation), Some(path)) => {
+            return Ok(Conditions::read_observations(path, observation.normalization.len())?);
+        }
+        (Some(observation), None) if options.precision == Precision::I8 => {
+            return Err(ExportError::NoObservations { len: observation.normalization.len() });
+        }
+        (Some(observation), None) => {
+            let centers: Vec<f32> = observation.normalization.iter().map(|of| of[0] as f32).collect();
+            return Ok(Conditions::observations(&[1, centers.len()], &centers, centers.len())?);
+        }
+        (None, Some(path)) => {
+            return Err(ExportError::Option {
+                field: "observations",
+                value: path.display().to_string(),
+                expected: "the network acts on no observation; leave it out".into(),
+            });
+        }
+    }
     let shape = graph.condition.map(|id| graph.shape(id)).map(|shape| [shape.h, shape.w, shape.c]);
     match (shape, &options.conditions) {
         (None, None) => Ok(Conditions::default()),
@@ -208,6 +238,24 @@ fn conditions(graph: &Graph, options: &ExportOptions) -> Result<Conditions, Expo
         }
         (Some(shape), None) => Ok(Conditions::zeros(shape)),
     }
+}
+
+/// Whether observations and actions are numbers that the runtime's fixed point holds: from −2048 to 2048, with a resolution of
+/// normalized observations of at least 12 fractional bits.
+fn check_units(graph: &Graph) -> Result<(), ExportError> {
+    const LIMIT: f64 = 2048.0;
+    let observation = graph.observation.iter().flat_map(|observation| &observation.normalization);
+    for (index, &[center, gain]) in observation.enumerate() {
+        if gain.abs() > 256.0 || center.abs() + 1.0 / gain.abs() >= LIMIT {
+            return Err(ExportError::Units { what: "observation", index, gain, center });
+        }
+    }
+    for (index, &[gain, center]) in graph.actions.iter().enumerate() {
+        if center.abs() + gain.abs() >= LIMIT {
+            return Err(ExportError::Units { what: "action", index, gain: 1.0 / gain, center });
+        }
+    }
+    Ok(())
 }
 
 /// A step list with its embeddings. Where the prediction is the network's output over the timestep, the division is part of

@@ -11,12 +11,12 @@ use std::mem::offset_of;
 
 use thiserror::Error;
 use waft::arithmetic::Sample;
-use waft::format::{Op, Precision, Schedule};
+use waft::format::{ACTION_BYTES, Op, Precision, Schedule};
 use waft::noise::{Noise, Seed};
 use waft::{Guidance, Model, Request, RequestError, Rescale, Samples};
 use waft_kernels::{
-    Kernel, LANES, STATE_BYTES, Space, State, Strides, attention, conv2d, embedding, group_norm, pictures_at, sampler,
-    samples_at,
+    Kernel, LANES, STATE_BYTES, Space, State, Strides, activate, attention, conv2d, embedding, group_norm, pictures_at,
+    sampler, samples_at,
 };
 
 use crate::progress::Progress;
@@ -95,6 +95,8 @@ pub struct Program {
     len: u32,
     /// Of each operation, for each picture's own class.
     ops: Vec<Vec<Launch>>,
+    /// Number of the first operations that are launched once for all steps.
+    once: usize,
     /// The operations that differ for the class that means "no class".
     unconditional: Vec<Option<Launch>>,
     noise: Launch,
@@ -157,7 +159,7 @@ impl Program {
                     packed.push(0);
                     attention::Parameters::new(model, index, strides).ok_or_else(too_large)?.scratch_bytes()
                 }
-                Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) => {
+                Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) | Op::Activate(_) | Op::Observe(_) => {
                     packed.push(0);
                     0
                 }
@@ -215,6 +217,17 @@ impl Program {
                 Op::Linear(_) => {
                     vec![Kernel::linear(embedding::LinearKernel::new(model, index, strides).ok_or_else(too_large)?)]
                 }
+                Op::Activate(_) if integer => {
+                    let kernel = activate::IntegerKernel::new(model, index, strides).ok_or_else(too_large)?;
+                    vec![Kernel::activate_i8(kernel)]
+                }
+                Op::Activate(_) => {
+                    let kernel = activate::FloatKernel::new(model, index, strides).ok_or_else(too_large)?;
+                    vec![Kernel::activate_float(kernel)]
+                }
+                Op::Observe(_) => {
+                    vec![Kernel::observe(activate::ObserveKernel::new(model, index, strides).ok_or_else(too_large)?)]
+                }
             };
             ops.push(kernels.into_iter().map(|kernel| builder.launch(kernel)).collect::<Result<_, _>>()?);
             unconditional.push(other);
@@ -226,6 +239,7 @@ impl Program {
             strides,
             len: model.image_shape().iter().product::<usize>() as u32,
             ops,
+            once: model.header().once.into(),
             unconditional,
             noise: builder.launch(Kernel::noise(sampler::NoiseKernel(around)))?,
             keep: builder.launch(Kernel::keep(sampler::KeepKernel(around)))?,
@@ -255,11 +269,16 @@ impl Program {
         self.ops.get(usize::from(index)).map_or(&[], Vec::as_slice)
     }
 
+    /// Launches of what is computed once for all steps.
+    fn once(&self) -> Vec<Launch> {
+        self.ops.iter().take(self.once).flatten().copied().collect()
+    }
+
     /// Launches of one step of the sampler.
     fn step(&self, guided: bool, rescales: bool) -> Vec<Launch> {
         let mut launches = vec![];
         if guided {
-            for (own, other) in self.ops.iter().zip(&self.unconditional) {
+            for (own, other) in self.ops.iter().zip(&self.unconditional).skip(self.once) {
                 match other {
                     Some(other) => launches.push(*other),
                     None => launches.extend(own),
@@ -267,7 +286,7 @@ impl Program {
             }
             launches.push(self.keep);
         }
-        launches.extend(self.ops.iter().flatten());
+        launches.extend(self.ops.iter().skip(self.once).flatten());
         launches.extend((guided && rescales).then_some(self.measure));
         launches.extend([self.update, self.advance]);
         launches
@@ -347,6 +366,27 @@ fn in_precision(model: &Model<'_>, values: &[f32]) -> Vec<u8> {
     }
 }
 
+/// What was drawn: a picture's bytes, or a policy's actions and theirs.
+fn picture(model: &Model<'_>, bytes: &[u8], samples: Samples<'_>) -> Picture {
+    let sample = to_floats(Some(samples));
+    let mut drawn = Picture { bytes: bytes.to_vec(), sample, ..Picture::default() };
+    if model.has_actions() {
+        let [_, _, channels] = model.image_shape();
+        let at = |index: usize| model.header().actions as usize + index % channels * ACTION_BYTES;
+        match samples {
+            Samples::Fixed(values) => {
+                let values = values.iter().enumerate().map(|(index, x)| x.to_action(model.bytes(), at(index)));
+                drawn.set_actions(Samples::Fixed(&values.collect::<Vec<_>>()));
+            }
+            Samples::Float(values) => {
+                let values = values.iter().enumerate().map(|(index, x)| x.to_action(model.bytes(), at(index)));
+                drawn.set_actions(Samples::Float(&values.collect::<Vec<_>>()));
+            }
+        }
+    }
+    drawn
+}
+
 /// Draws a batch, in order: what [`crate::sample::draw`] draws, and in the `i8` precision the same bytes. `most` bounds the
 /// pictures that are drawn at once.
 ///
@@ -399,6 +439,7 @@ pub fn draw(
     let sample = model.tensor(model.header().sample).map_or(0, |tensor| tensor.offset as usize);
     let condition = model.condition_shape().and_then(|_| model.tensor(model.header().condition));
     let rescales = batch.request.asked_rescale() != Rescale::NONE;
+    let observation = model.observation_len().and_then(|_| model.tensor(model.header().observation));
 
     progress.begin("drawing", batch.count as u64);
     let mut pictures = Vec::with_capacity(batch.count);
@@ -426,6 +467,14 @@ pub fn draw(
                 device.write(Space::Arenas, at, &in_precision(model, values))?;
             }
         }
+        if let Some(observation) = observation {
+            for picture in 0..count as usize {
+                let values =
+                    batch.conditions.observation_of(first + picture).ok_or(RequestError::ObservationMissing)?;
+                let at = picture * program.strides.arena as usize + observation.offset as usize;
+                device.write(Space::Arenas, at, &in_precision(model, values))?;
+            }
+        }
         let chunk = &classes[first..first + count as usize];
         device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(chunk))?;
         if batch.latents.is_none() && schedule.start == 0 {
@@ -446,6 +495,7 @@ pub fn draw(
                 }
             }
         }
+        device.launch(&program.once(), 1)?;
         for (steps, guidance) in guidance.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0])) {
             device.write(Space::State, offset_of!(State, guidance), &guidance.to_bits().to_le_bytes())?;
             device.launch(&program.step(guidance != Guidance::NONE, rescales), steps as u32)?;
@@ -460,7 +510,7 @@ pub fn draw(
                 Precision::I8 => Samples::Fixed(words),
                 Precision::F16 | Precision::F32 => Samples::Float(bytemuck::cast_slice(words)),
             };
-            pictures.push(Picture { bytes: bytes.to_vec(), sample: to_floats(Some(samples)), trajectory: vec![] });
+            pictures.push(picture(model, bytes, samples));
         }
         progress.advance(count.into());
     }

@@ -4,7 +4,7 @@ use super::ImportError;
 use super::builder::linear;
 use super::config::refuse;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{ClassEmbedding, Projection, TimeEmbedding};
+use crate::graph::{Activation, ClassEmbedding, Projection, TimeEmbedding};
 
 /// diffusers' `TimestepEmbedding` at `key`: the projected timestep through two layers of `length` outputs.
 pub(super) fn timestep(
@@ -15,7 +15,7 @@ pub(super) fn timestep(
 ) -> Result<TimeEmbedding, ImportError> {
     let linear_1 = linear(checkpoint, &format!("{key}.linear_1"), projection.channels(), length)?;
     let linear_2 = linear(checkpoint, &format!("{key}.linear_2"), length, length)?;
-    Ok(TimeEmbedding { projection, linear_1, linear_2 })
+    Ok(TimeEmbedding { projection, linear_1, activation: Activation::Silu, linear_2 })
 }
 
 /// A row of `length` for each class, from a table.

@@ -2,6 +2,7 @@
 
 mod attention;
 mod builder;
+mod conditional_unet1d;
 mod config;
 mod embedding;
 mod resample;
@@ -56,6 +57,21 @@ pub enum ImportError {
         /// Where they differ.
         what: String,
     },
+    /// A policy without statistics.
+    #[error(
+        "the checkpoint has no normalization statistics: {key} is missing; a policy without them acts on other numbers \
+         than it learned from, so save the state dictionary of the whole policy, statistics included"
+    )]
+    Statistics {
+        /// The first tensor that is missing.
+        key: String,
+    },
+    /// A policy whose tensors and configuration do not go together.
+    #[error("the checkpoint is not a policy that can be imported: {what}")]
+    Policy {
+        /// What is wrong.
+        what: String,
+    },
     /// Weights that the configuration does not account for.
     #[error("the checkpoint holds tensors that its configuration does not explain: {}", .keys.join(", "))]
     Unused {
@@ -69,15 +85,29 @@ pub enum ImportError {
 /// # Errors
 /// If the architecture, a field or a tensor is not supported, by name.
 pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
-    let class = checkpoint.config().get("_class_name").and_then(|value| value.as_str()).unwrap_or("");
+    let text = |field: &str| checkpoint.config().get(field).and_then(|value| value.as_str());
+    let class = text("_class_name").unwrap_or("");
     let graph = match class {
+        "" if text("type") == Some("diffusion") => conditional_unet1d::import_lerobot(checkpoint)?,
+        "" if checkpoint.config().contains_key("policy") => conditional_unet1d::import_diffusion_policy(checkpoint)?,
+        "UNet1DModel" => {
+            return Err(ImportError::Field {
+                field: "_class_name".into(),
+                value: format!("{class:?}"),
+                expected: "its blocks resample by fixed cubic filters with reflected edges, for which there is no operation; 1-D U-Nets come in as policies of LeRobot and diffusion_policy"
+                    .into(),
+            });
+        }
         "UNet2DModel" => unet2d::import(checkpoint)?,
         "guided_diffusion.UNetModel" => unet2d::import_guided_diffusion(checkpoint)?,
         _ => {
             return Err(ImportError::Field {
                 field: "_class_name".into(),
                 value: format!("{class:?}"),
-                expected: "waft imports UNet2DModel and guided_diffusion.UNetModel".into(),
+                expected:
+                    "waft imports UNet2DModel, guided_diffusion.UNetModel, LeRobot's policies of type diffusion, and \
+                           diffusion_policy's DiffusionUnetLowdimPolicy"
+                        .into(),
             });
         }
     };

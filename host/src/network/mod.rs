@@ -9,7 +9,7 @@ use typed_index_collections::TiVec;
 
 use crate::graph::Shape;
 use crate::schedule::MAX_HISTORY;
-pub use op::{Attention, Conv2d, Embed, GroupNorm, Linear, Op, Operation, Window};
+pub use op::{Activate, Attention, Conv2d, Embed, Film, GroupNorm, Linear, Observe, Op, Operation, Window};
 
 /// Declares an index type, made from and turned into numbers.
 macro_rules! ids {
@@ -62,6 +62,8 @@ pub enum Role {
     Sample,
     /// What is read beside it and stays.
     Condition,
+    /// What a policy acts on.
+    Observation,
     /// The model output.
     Prediction,
     /// The unconditional model output, kept for guidance.
@@ -78,6 +80,8 @@ pub enum Role {
     Norm,
     /// The conditioning vector.
     Conditioning,
+    /// The observation, normalized and activated.
+    Observed,
     /// A projection of it.
     Bias,
     /// Scores of one attention row.
@@ -112,6 +116,10 @@ pub struct Network {
     pub sample: TensorId,
     /// What is read beside it and stays, if there is any.
     pub condition: Option<TensorId>,
+    /// What a policy acts on, if the network is one.
+    pub observation: Option<TensorId>,
+    /// Number of the first operations that a run executes once: what they compute depends on the observation alone.
+    pub once: usize,
     /// The model output.
     pub prediction: TensorId,
     /// The kept unconditional output, if the plan allows for guidance.
@@ -141,7 +149,7 @@ impl Network {
     /// The tensors of the sampler and of the caller, which hold data between network calls.
     pub fn kept(&self) -> impl Iterator<Item = TensorId> {
         let [newer, older] = self.history;
-        [Some(self.sample), self.condition, self.unconditional, newer, older].into_iter().flatten()
+        [Some(self.sample), self.condition, self.observation, self.unconditional, newer, older].into_iter().flatten()
     }
 
     /// The convolutions, with their indices.

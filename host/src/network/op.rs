@@ -3,7 +3,7 @@
 use typed_index_collections::TiSlice;
 
 use super::{Tensor, TensorId};
-use crate::graph;
+use crate::graph::{self, Shape};
 
 /// What an operation does to tensors.
 pub trait Operation {
@@ -33,6 +33,10 @@ pub enum Op {
     Conv2d(Box<Conv2d>),
     /// Attention.
     Attention(Attention),
+    /// An activation that is written out.
+    Activate(Activate),
+    /// The observation.
+    Observe(Observe),
 }
 
 impl Op {
@@ -43,6 +47,8 @@ impl Op {
             Op::GroupNorm(op) => op,
             Op::Conv2d(op) => &**op,
             Op::Attention(op) => op,
+            Op::Activate(op) => op,
+            Op::Observe(op) => op,
         }
     }
 
@@ -167,6 +173,8 @@ pub struct Conv2d {
     pub input_affine: (f32, f32),
     /// Whether rows and columns are doubled first.
     pub upsample: bool,
+    /// Whether half of the channels becomes the columns of even number, the other half those of odd number.
+    pub shuffle: bool,
     /// Kernel, weights and constant bias, factors folded in.
     pub conv: graph::Conv2d,
     /// Projection of the conditioning vector, with the constant bias and factors folded in, and the tensor that holds
@@ -219,6 +227,12 @@ impl Operation for Conv2d {
 }
 
 impl Conv2d {
+    /// The shape of the result before a shuffle, which leaves it in the same memory.
+    pub fn computed(&self, tensors: &TiSlice<TensorId, Tensor>) -> Shape {
+        let shape = tensors[self.output].shape;
+        if self.shuffle { Shape::new(shape.h, shape.w / 2, 2 * shape.c) } else { shape }
+    }
+
     /// Weights of one output channel.
     pub fn taps(&self) -> usize {
         self.conv.kernel[0] * self.conv.kernel[1] * self.conv.inputs
@@ -258,5 +272,81 @@ impl Operation for Attention {
     fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
         let shape = tensors[self.query].shape;
         (2 * shape.pixels() * shape.len()) as u64
+    }
+}
+
+/// The activation of a normalized tensor, modulated and added to, where no convolution's gather can apply it.
+#[derive(Clone, Debug)]
+pub struct Activate {
+    /// The input.
+    pub source: TensorId,
+    /// Its affine map.
+    pub norm: TensorId,
+    /// What follows the affine map.
+    pub activation: graph::Activation,
+    /// What modulates each channel.
+    pub film: Option<Film>,
+    /// Tensor that is added.
+    pub residual: Option<TensorId>,
+    /// The result.
+    pub output: TensorId,
+}
+
+/// Factors and summands of each channel, or summands alone.
+#[derive(Clone, Debug)]
+pub struct Film {
+    /// Whether there are factors, which come first.
+    pub is_scaled: bool,
+    /// Projection of the time embedding, biases included: schedules carry it among the per-step biases.
+    pub linear: graph::Linear,
+    /// Projection of the observation, without biases.
+    pub observed: Option<TensorId>,
+}
+
+impl Operation for Activate {
+    fn inputs(&self) -> Vec<TensorId> {
+        let observed = self.film.as_ref().and_then(|film| film.observed);
+        [Some(self.source), self.residual, Some(self.norm), observed].into_iter().flatten().collect()
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        0
+    }
+}
+
+/// The observation, normalized and activated.
+#[derive(Clone, Debug)]
+pub struct Observe {
+    /// The observation.
+    pub source: TensorId,
+    /// A center and a gain of each element.
+    pub normalization: Vec<[f64; 2]>,
+    /// What projections read.
+    pub output: TensorId,
+}
+
+impl Operation for Observe {
+    fn inputs(&self) -> Vec<TensorId> {
+        vec![self.source]
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        0
     }
 }

@@ -16,8 +16,9 @@ use waft_kernels::{STATE_BYTES, Space};
 use crate::condition::Conditions;
 use crate::export::precision_name;
 use crate::gpu::{self, Device, GpuError, Program};
+use crate::image::to_bytes;
 use crate::progress::Progress;
-use crate::sample::{Batch, SampleError, arena, draw};
+use crate::sample::{Batch, Picture, SampleError, arena, draw};
 
 /// Why parity was not checked.
 #[derive(Debug, Error)]
@@ -164,12 +165,14 @@ pub fn ops(
             if let Some(shape) = model.condition_shape() {
                 Conditions::zeros(shape).give(&mut session, 0);
             }
+            Conditions::central(model).give(&mut session, 0);
             let mut request = Request::new().seed(seed).steps(steps);
             if model.classes() > 0 {
                 request = request.class(case.class);
             }
             let mut run = session.sample(request)?;
-            while run.starts() != Some(0) || run.progress().step < step {
+            // At the first operation of the step's call.
+            while run.starts().is_none() || run.progress().step < step {
                 run.step()?;
             }
         }
@@ -237,7 +240,10 @@ fn provoke(model: &Model<'_>, op: &Op, kind: Kind, index: u16, arena: &mut [u8])
             ([op.scratch, op.patches, op.window], [op.sources[0], op.sources[1], op.residual, op.norm, op.bias_tensor])
         }
         Op::Attention(op) => ([op.scratch, NONE, NONE], [op.query, op.key_value, NONE, NONE, NONE]),
-        _ => ([NONE; 3], [op.operands()[0], op.operands()[1], NONE, NONE, NONE]),
+        _ => {
+            let [a, b, c, d, ..] = op.operands();
+            ([NONE; 3], [a, b, c, d, NONE])
+        }
     };
     for (place, id) in inputs.into_iter().enumerate() {
         let Some(tensor) = model.tensor(id).filter(|_| !scratch.contains(&id)) else { continue };
@@ -325,9 +331,15 @@ pub fn images(
     let found = gpu::draw(device, model, batch, most, progress)?;
     let pictures_per_second = found.len() as f64 / started.elapsed().as_secs_f64();
     let (mut different, mut max_byte_err) = (0, 0);
+    // A policy's bytes are those of numbers, which are near each other where their bytes need not be.
+    let shown = |picture: &Picture| match model.precision() {
+        Precision::F16 | Precision::F32 if model.has_actions() => to_bytes(&picture.sample),
+        _ => picture.bytes.clone(),
+    };
     for (expected, found) in expected.iter().zip(&found) {
         different += usize::from(expected.bytes != found.bytes);
-        let errors = expected.bytes.iter().zip(&found.bytes).map(|(a, b)| a.abs_diff(*b));
+        let (expected, found) = (shown(expected), shown(found));
+        let errors = expected.iter().zip(&found).map(|(a, b)| a.abs_diff(*b));
         max_byte_err = errors.fold(max_byte_err, u8::max);
     }
     let steps = batch.request.schedule(model)?.steps;

@@ -137,7 +137,7 @@ fn decode(path: &Path) -> Result<(Description, Vec<Vec<Picture>>), QualityError>
         let pictures = samples.chunks_exact(4 * len).zip(bytes.chunks_exact(len)).map(|(samples, bytes)| Picture {
             bytes: bytes.to_vec(),
             sample: samples.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect(),
-            trajectory: vec![],
+            ..Picture::default()
         });
         all.push(pictures.collect::<Vec<_>>());
     }

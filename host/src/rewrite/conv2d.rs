@@ -11,6 +11,7 @@ struct Follow {
     projection: Option<graph::Linear>,
     residual: Option<TensorId>,
     scale: f32,
+    shuffle: bool,
 }
 
 impl Rewriter<'_> {
@@ -25,17 +26,20 @@ impl Rewriter<'_> {
         let gather = self.gather(node)?;
         let sources: Vec<TensorId> = gather.sources.iter().map(|id| self.placed[id]).collect();
         let norm = gather.norm.map(|node| self.group_norm(node, gather.scale_shift, &sources));
-        let Follow { result, mut projection, residual, scale } = self.follow(node, norm.is_none())?;
+        let Follow { result, mut projection, residual, scale, shuffle } = self.follow(node, norm.is_none())?;
         scale::fold(scale, &mut conv, projection.as_mut());
         let projection = projection.map(|linear| self.projection(node, linear, &conv));
 
         let shape = self.graph.shape(result);
         let columns = self.network.tensors[sources[0]].shape.w * if gather.upsample { 2 } else { 1 };
-        let reach = (shape.w - 1) * conv.stride + conv.kernel[1];
+        let computed = if shuffle { shape.w / 2 } else { shape.w };
+        let reach = (computed - 1) * conv.stride + conv.kernel[1];
         let width = reach.max(conv.padding[1] + columns);
         let ring = Shape::new(conv.kernel[0], width, conv.inputs);
         let ring = self.network.tensor(format!("{} (ring)", node.name), ring, Role::Ring);
-        let output = self.network.tensor(node.name.clone(), Shape::new(shape.h, shape.w, conv.outputs), role);
+        // Keys and values are together more than the node's own.
+        let channels = if shuffle { shape.c } else { conv.outputs };
+        let output = self.network.tensor(node.name.clone(), Shape::new(shape.h, shape.w, channels), role);
         self.placed.insert(result, output);
         let op = Conv2d {
             sources,
@@ -43,6 +47,7 @@ impl Rewriter<'_> {
             activation: gather.activation,
             input_affine: gather.affine,
             upsample: gather.upsample,
+            shuffle,
             conv,
             projection,
             residual: residual.map(|id| (id, scale)),
@@ -58,7 +63,7 @@ impl Rewriter<'_> {
 
     /// Walks forward from a convolution over the projection, the sum and the factors that fold into it.
     fn follow(&mut self, node: &Node, is_raw: bool) -> Result<Follow, RewriteError> {
-        let mut found = Follow { result: node.output, projection: None, residual: None, scale: 1.0 };
+        let mut found = Follow { result: node.output, projection: None, residual: None, scale: 1.0, shuffle: false };
         while let Some(next) = self.only_reader(found.result) {
             let is_unscaled = found.residual.is_none() && found.scale == 1.0;
             match &next.op {
@@ -70,6 +75,10 @@ impl Rewriter<'_> {
                     residual => found.residual = residual,
                 },
                 GraphOp::Affine { gain, offset } if *offset == 0.0 => found.scale *= gain,
+                GraphOp::Shuffle if is_unscaled && found.projection.is_none() => {
+                    (found.result, found.shuffle) = (next.output, true);
+                    break;
+                }
                 _ => break,
             }
             found.result = next.output;

@@ -8,11 +8,14 @@
 //! - `residual`: a sum becomes the residual of the convolution that computes its later operand.
 //! - `scale`: a factor behind a convolution goes into its weights and the residual's gain.
 //! - `attention`: keys and values come from one convolution, the context is written over the queries.
+//! - `activate`: an activation that is modulated or added to becomes an operation of its own; projections of the observation
+//!   come first.
 //! - `shortcuts`: raw convolutions run as soon as the operations that share their inputs are done.
 //!
 //! `conv2d` puts together what folds into one convolution. What cannot be folded is refused with the node's name: no buffer
 //! is added that the caller does not expect.
 
+mod activate;
 mod attention;
 mod conv2d;
 mod gather;
@@ -69,6 +72,8 @@ pub fn rewrite(graph: &Graph, guidance: bool) -> Result<Network, RewriteError> {
         network.unconditional = Some(network.tensor("unconditional prediction", shape, Role::Unconditional));
     }
     shortcuts::hoist(&mut network);
+    network.once = rewriter.once.len();
+    network.ops.raw.splice(0..0, rewriter.once);
     Ok(network)
 }
 
@@ -87,6 +92,10 @@ struct Rewriter<'g> {
     /// What the convolutions write that are in the network.
     done: HashSet<graph::TensorId>,
     conditioning: Option<TensorId>,
+    /// What projections of the observation read.
+    observed: Option<TensorId>,
+    /// What depends on the observation alone.
+    once: Vec<(String, Op)>,
 }
 
 impl<'g> Rewriter<'g> {
@@ -109,11 +118,17 @@ impl<'g> Rewriter<'g> {
             placed.insert(id, condition);
             condition
         });
+        let observation = graph.observation.as_ref().map(|observation| {
+            let shape = Shape::new(1, 1, observation.normalization.len());
+            tensors.push_and_get_key(Tensor { name: "observation".into(), shape, role: Role::Observation })
+        });
         let network = Network {
             tensors,
             ops: TiVec::new(),
             sample,
             condition,
+            observation,
+            once: 0,
             prediction: sample,
             unconditional: None,
             history: [None; MAX_HISTORY],
@@ -128,6 +143,8 @@ impl<'g> Rewriter<'g> {
             norms: HashMap::new(),
             done: HashSet::new(),
             conditioning: None,
+            observed: None,
+            once: vec![],
         }
     }
 
@@ -145,6 +162,11 @@ impl<'g> Rewriter<'g> {
                     self.conv2d(node, conv.clone(), Role::Stream)?;
                 }
                 GraphOp::Attention { heads, scale } => self.attention(node, *heads, *scale)?,
+                GraphOp::Film(_) | GraphOp::AddEmbedding(_) | GraphOp::Add => {
+                    if let Some(activation) = self.activated(node) {
+                        self.activate(node, activation)?;
+                    }
+                }
                 // Folded into a convolution when that is reached.
                 _ => {}
             }

@@ -8,6 +8,7 @@ pub(crate) fn graph(side: usize, channels: usize) -> Graph {
     let time = TimeEmbedding {
         projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
         linear_1: linear(2, 2),
+        activation: Activation::Silu,
         linear_2: linear(2, 2),
     };
     Graph::new(Shape::new(side, side, channels), time)

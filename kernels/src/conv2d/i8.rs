@@ -32,7 +32,7 @@ pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>>
         return None;
     }
     let inputs = usize::from(model.tensor(op.scratch)?.channels);
-    let outputs = usize::from(model.tensor(op.output)?.channels);
+    let outputs = usize::from(op.computed(model.tensor(op.output)?).channels);
     let [kernel_rows, kernel_columns] = op.kernel.map(usize::from);
     let weights = super::Weights::new(model, &op, file)?;
     let weight = |channel: usize, tap: usize| {

@@ -51,7 +51,7 @@ impl Parameters {
     pub fn new(model: &Model<'_>, index: u16, strides: Strides, weights_at: u32) -> Option<Self> {
         let waft::format::Op::Conv2d(op) = model.op(index)? else { return None };
         let ring = model.tensor(op.scratch)?;
-        let output = model.tensor(op.output)?;
+        let output = op.computed(model.tensor(op.output)?);
         let channels = u32::from(ring.channels);
         let padded_rows = (u32::from(output.rows) - 1) * u32::from(op.stride) + u32::from(op.kernel[0]);
         let padded_columns = u32::from(ring.columns);
@@ -166,7 +166,7 @@ struct Weights<'a> {
 #[cfg(feature = "host")]
 impl<'a> Weights<'a> {
     fn new(model: &Model<'_>, op: &Conv2d, file: &'a [u8]) -> Option<Self> {
-        let (inputs, outputs) = (model.tensor(op.scratch)?.channels, model.tensor(op.output)?.channels);
+        let (inputs, outputs) = (model.tensor(op.scratch)?.channels, op.computed(model.tensor(op.output)?).channels);
         let chunks: Option<Chunks> = op.chunks(outputs.into(), inputs.into());
         let chunks = chunks.map(|chunks| (usize::from(op.chunk_blocks) * CHANNEL_BLOCK, chunks.bytes as usize));
         let taps = op.taps(inputs.into()) as usize;

@@ -26,6 +26,9 @@ pub struct WaftInfo {
     pub steps: u32,
     /// Channels of the condition that it reads beside the sample, as high and wide as the picture; 0 if it reads none.
     pub condition_channels: usize,
+    /// Values of the observation that a policy acts on; 0 of a model that draws pictures. A policy's `width` is the number of its
+    /// steps, its `channels` that of the actions of a step.
+    pub observation_len: usize,
 }
 
 /// Checks a model file and tells what it needs.
@@ -53,6 +56,7 @@ pub unsafe extern "C" fn waft_inspect(model: *const u8, model_len: usize, info: 
         classes: model.classes().into(),
         steps,
         condition_channels: model.condition_shape().map_or(0, |[_, _, channels]| channels),
+        observation_len: model.observation_len().unwrap_or(0),
     };
     // SAFETY: the caller's promise.
     unsafe { info.write(found) };

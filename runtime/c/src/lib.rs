@@ -4,6 +4,7 @@
 //! function checks its arguments for null and answers with a status; none allocates or panics.
 #![no_std]
 
+mod actions;
 mod context;
 mod info;
 mod request;
@@ -11,6 +12,7 @@ mod run;
 mod status;
 mod weights;
 
+pub use actions::{WaftActions, waft_get_actions};
 pub use context::{WAFT_CONTEXT_WORDS, WaftContext, WaftMemory, waft_open};
 pub use info::{WaftInfo, waft_inspect};
 pub use request::{WAFT_GUIDANCE_NONE, WAFT_NO_CLASS, WaftNoise, WaftRequest, waft_begin, waft_default_request};

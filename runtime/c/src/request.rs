@@ -5,7 +5,7 @@ use core::ptr::slice_from_raw_parts;
 
 use waft_core::fixed::SAMPLE_BITS;
 use waft_core::noise::{Between, Seed};
-use waft_core::{Guidance, Noise, Original, Request, Rescale, SamplesMut, Session, WeightSource};
+use waft_core::{Guidance, Noise, Original, Request, Rescale, SamplesMut};
 
 use crate::context::{Block, State, WaftContext, enter};
 use crate::status::{WaftStatus, of_request};
@@ -64,6 +64,11 @@ pub struct WaftRequest {
     pub condition: *const i32,
     /// Its length.
     pub condition_len: usize,
+    /// What a policy acts on, in 20 fractional bits, in the units of its training data, the oldest step first; it is copied. Null
+    /// if the model acts on none.
+    pub observation: *const i32,
+    /// Its length.
+    pub observation_len: usize,
 }
 
 /// Where a run's noise comes from.
@@ -111,13 +116,16 @@ pub extern "C" fn waft_default_request() -> WaftRequest {
         toward: 0,
         condition: core::ptr::null(),
         condition_len: 0,
+        observation: core::ptr::null(),
+        observation_len: 0,
     }
 }
 
 /// Begins a picture; one that was in progress is abandoned.
 ///
 /// # Safety
-/// `context` is open, `request` points to a request, its condition is null or points to as many readable values as it says,
+/// `context` is open, `request` points to a request, its condition and its observation are null or point to as many readable
+/// values as it says,
 /// its noise function can be called, and its picture and mask can be read, until the run ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const WaftRequest) -> WaftStatus {
@@ -153,15 +161,17 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
         *state = Some(State::Ready(session));
         return WaftStatus::WeightsMissing;
     }
-    // SAFETY: the caller's promise.
-    let condition: &[i32] = if asked.condition.is_null() {
-        &[]
-    } else {
-        unsafe { &*slice_from_raw_parts(asked.condition, asked.condition_len) }
+    let values = |start: *const i32, len: usize| -> &[i32] {
+        // SAFETY: the caller's promise.
+        if start.is_null() { &[] } else { unsafe { &*slice_from_raw_parts(start, len) } }
     };
-    if !give(&mut session, condition) {
+    let given = [
+        (give(session.condition(), values(asked.condition, asked.condition_len)), WaftStatus::Condition),
+        (give(session.observation(), values(asked.observation, asked.observation_len)), WaftStatus::Observation),
+    ];
+    if let Some((_, status)) = given.into_iter().find(|(fits, _)| !fits) {
         *state = Some(State::Ready(session));
-        return WaftStatus::Condition;
+        return status;
     }
     // SAFETY: the caller's promise.
     let read = |start: *const u8, len: usize| unsafe { &*slice_from_raw_parts(start, len) };
@@ -186,9 +196,10 @@ pub unsafe extern "C" fn waft_begin(context: *mut WaftContext, request: *const W
     }
 }
 
-/// Copies a condition, if the model reads one; whether it is as long as the model's, which is 0 for none.
-fn give<W: WeightSource>(session: &mut Session<'_, W>, given: &[i32]) -> bool {
-    match session.condition() {
+/// Copies a condition or an observation to where the model reads it, if it does; whether it is as long as that, which is 0 for
+/// none.
+fn give(place: Option<SamplesMut<'_>>, given: &[i32]) -> bool {
+    match place {
         None => given.is_empty(),
         Some(SamplesMut::Fixed(condition)) if condition.len() == given.len() => {
             condition.iter_mut().zip(given).for_each(|(to, &value)| *to = value);

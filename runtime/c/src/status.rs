@@ -58,6 +58,8 @@ pub enum WaftStatus {
     WeightsDamaged = 23,
     /// The model reads a condition and the request has none, or the other way round, or it has another length.
     Condition = 24,
+    /// The model acts on an observation and the request has none, or the other way round, or it has another length.
+    Observation = 25,
 }
 
 pub(crate) fn of_model(error: ModelError) -> WaftStatus {
@@ -83,6 +85,7 @@ pub(crate) fn of_request(error: RequestError) -> WaftStatus {
         RequestError::NotASampler => WaftStatus::NotASampler,
         RequestError::Class { .. } | RequestError::Unconditional | RequestError::ClassMissing => WaftStatus::Class,
         RequestError::ConditionMissing => WaftStatus::Condition,
+        RequestError::ObservationMissing | RequestError::ObservationNotFinite { .. } => WaftStatus::Observation,
         _ => WaftStatus::Original,
     }
 }
@@ -99,7 +102,7 @@ pub(crate) fn of_run(error: RunError) -> WaftStatus {
 /// What a status means, in English; never null.
 #[unsafe(no_mangle)]
 pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
-    const TEXTS: [&CStr; 25] = [
+    const TEXTS: [&CStr; 26] = [
         c"done",
         c"there is more to do",
         c"an argument is a null pointer",
@@ -125,6 +128,7 @@ pub extern "C" fn waft_strerror(status: u32) -> *const c_char {
         c"the weights cannot be read",
         c"the weights are damaged or of another model",
         c"the model reads a condition of another length than the request has",
+        c"the model acts on an observation of another length than the request has",
     ];
     TEXTS.get(status as usize).unwrap_or(&c"unknown status").as_ptr()
 }

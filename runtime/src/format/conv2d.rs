@@ -2,7 +2,7 @@
 
 use super::record::{coded_fields, codes, record};
 use super::weight_layout::{Chunks, WeightLayout};
-use super::{Activation, MOST_TILED_INPUTS, NONE, PATCH_GROUP, TILE};
+use super::{Activation, MOST_TILED_INPUTS, NONE, PATCH_GROUP, TILE, Tensor};
 
 codes! {
     /// What a convolution does to an input element on its way into the ring of rows that the kernel reads.
@@ -54,6 +54,17 @@ codes! {
         None = 0,
         /// Rows and columns are doubled by nearest neighbour.
         Nearest = 1,
+    }
+}
+
+codes! {
+    /// Whether output channels become neighbours (Shi et al., 2016, arXiv:1609.05158).
+    pub enum Shuffle {
+        /// They do not.
+        None = 0,
+        /// The first half of the channels of column `x` goes to column `2·x` of the output, the second half to `2·x + 1`: a
+        /// transposed convolution of stride 2 in its two phases.
+        Columns = 1,
     }
 }
 
@@ -150,8 +161,10 @@ record! {
         pub patches: u16,
         /// rows of tiles that are computed at once by Winograd's F(4×4, 3×3), see [`Conv2d::tiles`]; 0: as it is defined
         pub tile_rows: u8,
+        /// [`Shuffle`]
+        pub shuffle: u8,
         /// zeros
-        pub reserved_end: [u8; 5],
+        pub reserved_end: [u8; 4],
     }
 }
 
@@ -165,6 +178,8 @@ coded_fields! {
         layout: WeightLayout or Rows8,
         /// Where the bias comes from.
         bias: Bias or Constant,
+        /// Whether output channels become neighbours.
+        shuffle: Shuffle or None,
     }
 }
 
@@ -175,6 +190,16 @@ impl Conv2d {
             Upsample::None => 0,
             Upsample::Nearest => 1,
         }
+    }
+
+    /// The output as the kernel computes it, before a shuffle: fewer columns of more channels in the same memory. Validation
+    /// has seen that the columns divide and that the channels fit.
+    #[must_use]
+    pub const fn computed(&self, mut output: Tensor) -> Tensor {
+        let phases = self.shuffle as u32;
+        output.columns >>= phases;
+        output.channels <<= phases;
+        output
     }
 
     /// Pixels of a row of the ring.

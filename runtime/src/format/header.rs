@@ -92,8 +92,17 @@ record! {
         pub history: [u16; 2],
         /// tensor: the condition, which a network reads beside the sample and a run leaves as it is; 0 if there is none
         pub condition: u16,
+        /// tensor: the observation, which the first operations of a run read; 0 if there is none
+        pub observation: u16,
+        /// number of the first operations that a run executes once: what they compute depends on the observation alone
+        pub once: u16,
         /// zeros
-        pub reserved_end: [u8; 30],
+        pub reserved_middle: [u8; 2],
+        /// offset of a record for each channel of the sample, [`FixedAction`](super::FixedAction) or
+        /// [`FloatAction`](super::FloatAction); 0: the sample is a picture
+        pub actions: u32,
+        /// zeros
+        pub reserved_end: [u8; 20],
     }
 }
 

@@ -13,6 +13,7 @@
 //! its CRC-32 (zeros included) stands in the model file at [`Conv2d::checks`]. While chunk `k` is in use it lies in the
 //! window tensor at `(k mod n)·s`, where `s` is the size of a whole chunk and `n` = ⌊window / s⌋.
 
+mod activate;
 mod activation;
 mod attention;
 mod checksum;
@@ -27,12 +28,13 @@ mod tensor;
 mod validate;
 mod weight_layout;
 
+pub use activate::{ACTION_BYTES, Activate, Film, FixedAction, FloatAction, Observe};
 pub use activation::Activation;
 pub use attention::Attention;
 pub use checksum::{checksum, chunk_checksum, seal};
 pub(crate) use checksum::{checksum_interpreted, crc32};
 pub use conditioning::{Embed, Linear};
-pub use conv2d::{Bias, Conv2d, Gather, Upsample};
+pub use conv2d::{Bias, Conv2d, Gather, Shuffle, Upsample};
 pub use group_norm::{Affine, GroupNorm};
 pub use header::{Header, Output, Precision};
 pub use op::{OP_BYTES, Op, OpKind};

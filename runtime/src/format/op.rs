@@ -1,7 +1,7 @@
 //! Operations: the record of one of the kinds.
 
 use super::record::{bytes_at, codes};
-use super::{Affine, Attention, Conv2d, Embed, GroupNorm, Linear, NONE};
+use super::{Activate, Affine, Attention, Conv2d, Embed, GroupNorm, Linear, NONE, Observe};
 
 codes! {
     /// Kind of an operation: the first byte of its record.
@@ -16,6 +16,10 @@ codes! {
         Embed = 3,
         /// [`Linear`]
         Linear = 4,
+        /// [`Activate`]
+        Activate = 5,
+        /// [`Observe`]
+        Observe = 6,
     }
 }
 
@@ -24,6 +28,7 @@ pub const OP_BYTES: usize = size_of::<Conv2d>();
 
 const _: () = assert!(size_of::<GroupNorm>() == OP_BYTES && size_of::<Attention>() == OP_BYTES);
 const _: () = assert!(size_of::<Embed>() == OP_BYTES && size_of::<Linear>() == OP_BYTES);
+const _: () = assert!(size_of::<Activate>() == OP_BYTES && size_of::<Observe>() == OP_BYTES);
 
 /// One operation of the network.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +43,10 @@ pub enum Op {
     Embed(Embed),
     /// See [`Linear`].
     Linear(Linear),
+    /// See [`Activate`].
+    Activate(Activate),
+    /// See [`Observe`].
+    Observe(Observe),
 }
 
 impl Op {
@@ -51,6 +60,8 @@ impl Op {
             OpKind::Attention => Op::Attention(Attention::read(bytes, at)),
             OpKind::Embed => Op::Embed(Embed::read(bytes, at)),
             OpKind::Linear => Op::Linear(Linear::read(bytes, at)),
+            OpKind::Activate => Op::Activate(Activate::read(bytes, at)),
+            OpKind::Observe => Op::Observe(Observe::read(bytes, at)),
         })
     }
 
@@ -62,6 +73,8 @@ impl Op {
             Op::Attention(op) => bytemuck::bytes_of(op),
             Op::Embed(op) => bytemuck::bytes_of(op),
             Op::Linear(op) => bytemuck::bytes_of(op),
+            Op::Activate(op) => bytemuck::bytes_of(op),
+            Op::Observe(op) => bytemuck::bytes_of(op),
         }
     }
 
@@ -73,6 +86,8 @@ impl Op {
             Op::Attention(_) => "attention",
             Op::Embed(_) => "embed",
             Op::Linear(_) => "linear",
+            Op::Activate(_) => "activate",
+            Op::Observe(_) => "observe",
         }
     }
 
@@ -84,6 +99,8 @@ impl Op {
             Op::Attention(op) => op.output,
             Op::Embed(op) => op.output,
             Op::Linear(op) => op.output,
+            Op::Activate(op) => op.output,
+            Op::Observe(op) => op.output,
         }
     }
 
@@ -101,6 +118,8 @@ impl Op {
             Op::Attention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE, NONE],
             Op::Embed(_) => [NONE; 8],
             Op::Linear(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
+            Op::Activate(op) => [op.source, op.residual, op.norm, op.observed, NONE, NONE, NONE, NONE],
+            Op::Observe(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
         }
     }
 

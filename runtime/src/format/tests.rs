@@ -39,6 +39,10 @@ fn records_are_read_as_written() {
     round_trip(Attention::read);
     round_trip(Embed::read);
     round_trip(Linear::read);
+    round_trip(Activate::read);
+    round_trip(Observe::read);
+    round_trip(FixedAction::read);
+    round_trip(FloatAction::read);
     round_trip(Schedule::read);
     round_trip(FixedStep::read);
     round_trip(FloatStep::read);
@@ -70,7 +74,7 @@ fn codes_stand_for_their_values_only() {
             } )*
         };
     }
-    check!(Precision Output Element OpKind Activation Gather Upsample Bias Affine WeightLayout);
+    check!(Precision Output Element OpKind Activation Gather Upsample Shuffle Bias Affine Film WeightLayout);
 }
 
 /// The tables of the documentation, from the records themselves.
@@ -96,11 +100,15 @@ fn tables() -> String {
     table::<Attention>(&mut text, "Operation: attention");
     table::<Embed>(&mut text, "Operation: embed");
     table::<Linear>(&mut text, "Operation: linear");
+    table::<Activate>(&mut text, "Operation: activation");
+    table::<Observe>(&mut text, "Operation: observation");
     table::<Schedule>(&mut text, "Schedule");
     table::<FixedStep>(&mut text, "Step in i8");
     table::<FloatStep>(&mut text, "Step in f16 and f32");
     table::<Level>(&mut text, "Level of a step");
     table::<StepScales>(&mut text, "Scales of a step");
+    table::<FixedAction>(&mut text, "Action in i8");
+    table::<FloatAction>(&mut text, "Action in f16 and f32");
     text.push_str("\n# Codes\n| field | values |\n|---|---|\n");
     codes(&mut text, "Precision", Precision::ALL);
     codes(&mut text, "Output", Output::ALL);
@@ -109,9 +117,11 @@ fn tables() -> String {
     codes(&mut text, "Activation", Activation::ALL);
     codes(&mut text, "Gather", Gather::ALL);
     codes(&mut text, "Upsample", Upsample::ALL);
+    codes(&mut text, "Shuffle", Shuffle::ALL);
     codes(&mut text, "WeightLayout", WeightLayout::ALL);
     codes(&mut text, "Bias", Bias::ALL);
     codes(&mut text, "Affine", Affine::ALL);
+    codes(&mut text, "Film", Film::ALL);
     text
 }
 

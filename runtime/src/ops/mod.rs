@@ -11,17 +11,23 @@ use bytemuck::Pod;
 
 #[cfg(feature = "attention")]
 use crate::format::Attention;
-use crate::format::{Activation, Affine, Conv2d, GroupNorm, NONE, Op, Schedule, Tensor, WeightLayout};
+#[cfg(feature = "unet1d")]
+use crate::format::{Activate, Observe};
+use crate::format::{Activation, Affine, Conv2d, GroupNorm, NONE, Op, Schedule, Shuffle, Tensor, WeightLayout};
 #[cfg(feature = "conditioning")]
 use crate::format::{Embed, Linear};
 use crate::model::Model;
 
+#[cfg(feature = "unet1d")]
+pub(crate) mod activate;
 #[cfg(feature = "attention")]
 pub(crate) mod attention;
 pub(crate) mod conv2d;
 #[cfg(feature = "conditioning")]
 pub(crate) mod embedding;
 pub(crate) mod group_norm;
+#[cfg(feature = "unet1d")]
+pub(crate) mod observe;
 
 /// What an operation knows besides its own record.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +67,7 @@ pub(crate) fn view_mut<T: Pod>(bytes: &mut [u8]) -> Option<&mut [T]> {
 }
 
 /// Values from a place on, of which there are some: whoever binds them knows how many they are.
-#[cfg(any(feature = "i8", feature = "attention"))]
+#[cfg(any(feature = "i8", feature = "attention", feature = "unet1d"))]
 pub(crate) fn tail<T>(values: &[T], from: usize) -> &[T] {
     values.get(from..).unwrap_or_default()
 }
@@ -81,10 +87,16 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
         Op::Embed(_) => Some(1),
         #[cfg(feature = "conditioning")]
         Op::Linear(op) => embedding::linear_slices(model, op),
+        #[cfg(feature = "unet1d")]
+        Op::Activate(op) => activate::slices(model, op),
+        #[cfg(feature = "unet1d")]
+        Op::Observe(_) => Some(1),
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
         #[cfg(not(feature = "conditioning"))]
         Op::Embed(_) | Op::Linear(_) => None,
+        #[cfg(not(feature = "unet1d"))]
+        Op::Activate(_) | Op::Observe(_) => None,
     };
     slices.unwrap_or(0)
 }
@@ -103,6 +115,12 @@ pub(crate) trait Operations {
 
     #[cfg(feature = "conditioning")]
     fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "unet1d")]
+    fn activate(context: &Context<'_>, op: &Activate, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "unet1d")]
+    fn observe(context: &Context<'_>, op: &Observe, arena: &mut [u8]) -> Option<()>;
 }
 
 #[cfg(feature = "i8")]
@@ -128,6 +146,16 @@ impl Operations for i8 {
     #[cfg(feature = "conditioning")]
     fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()> {
         embedding::i8::linear(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "unet1d")]
+    fn activate(context: &Context<'_>, op: &Activate, slice: u32, arena: &mut [u8]) -> Option<()> {
+        activate::i8::run(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "unet1d")]
+    fn observe(context: &Context<'_>, op: &Observe, arena: &mut [u8]) -> Option<()> {
+        observe::i8::run(context, op, arena)
     }
 }
 
@@ -155,6 +183,16 @@ impl<E: crate::float::Float> Operations for E {
     fn linear(context: &Context<'_>, op: &Linear, slice: u32, arena: &mut [u8]) -> Option<()> {
         embedding::float::linear::<E>(context, op, slice, arena)
     }
+
+    #[cfg(feature = "unet1d")]
+    fn activate(context: &Context<'_>, op: &Activate, slice: u32, arena: &mut [u8]) -> Option<()> {
+        activate::float::run::<E>(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "unet1d")]
+    fn observe(context: &Context<'_>, op: &Observe, arena: &mut [u8]) -> Option<()> {
+        observe::float::run(context, op, arena)
+    }
 }
 
 /// What slice `slice` takes of some units, `per_slice` of which are one.
@@ -180,11 +218,17 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::Embed(op) => P::embed(context, op, arena),
         #[cfg(feature = "conditioning")]
         Op::Linear(op) => P::linear(context, op, slice, arena),
+        #[cfg(feature = "unet1d")]
+        Op::Activate(op) => P::activate(context, op, slice, arena),
+        #[cfg(feature = "unet1d")]
+        Op::Observe(op) => P::observe(context, op, arena),
         // A session of such a model is refused.
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
         #[cfg(not(feature = "conditioning"))]
         Op::Embed(_) | Op::Linear(_) => None,
+        #[cfg(not(feature = "unet1d"))]
+        Op::Activate(_) | Op::Observe(_) => None,
     }
 }
 
@@ -195,9 +239,13 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
         Op::Conv2d(op) if op.weight_sums != 0 && !cfg!(feature = "step-scales") => Some("step-scales"),
         Op::Conv2d(op) if !is_built(op.gather().activation()) => Some("activations"),
         Op::Embed(op) if !is_built(Some(op.activation())) => Some("activations"),
+        Op::Activate(op) if !is_built(Some(op.activation())) => Some("activations"),
+        Op::Observe(op) if !is_built(Some(op.activation())) => Some("activations"),
         Op::GroupNorm(op) if !matches!(op.affine(), Affine::Constant) && !cfg!(feature = "scale-shift") => {
             Some("scale-shift")
         }
+        Op::Conv2d(op) if !matches!(op.shuffle(), Shuffle::None) && !cfg!(feature = "unet1d") => Some("unet1d"),
+        Op::Activate(_) | Op::Observe(_) if !cfg!(feature = "unet1d") => Some("unet1d"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),
         _ => None,

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::Original;
 use crate::error::RunError;
-use crate::format::{Level, Schedule};
+use crate::format::{ACTION_BYTES, Level, Schedule};
 use crate::model::Model;
 use crate::ops::{view, view_mut};
 use crate::sampler::Sample;
@@ -57,6 +57,16 @@ impl<'a, S: Sample> Update<'a, S> {
             unconditional: view(unconditional)?.get(if guided { elements.clone() } else { 0..0 })?,
             history: [kept(newer)?, kept(older)?],
         })
+    }
+}
+
+/// Turns a sample, whose channels are actions, into the units of these.
+pub(super) fn to_actions<S: Sample>(model: &Model<'_>, channels: usize, sample: &mut [S]) {
+    for actions in sample.chunks_exact_mut(channels.max(1)) {
+        for (channel, action) in actions.iter_mut().enumerate() {
+            let at = model.header().actions as usize + channel * ACTION_BYTES;
+            *action = action.to_action(model.bytes(), at);
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Session<'a, W = Resident> {
     weights: W,
     /// Whether the model reads no condition, or was given one.
     is_conditioned: bool,
+    /// Whether the model acts on no observation, or was given one.
+    is_observed: bool,
 }
 
 impl<'a> Session<'a> {
@@ -82,7 +84,9 @@ impl<'a, W: WeightSource> Session<'a, W> {
         let expected = model.arena_bytes();
         let arena = arena.get_mut(..expected).ok_or(SessionError::ArenaTooSmall { expected, found })?;
         debug!("waft: session of {} bytes", expected);
-        Ok(Self { model, arena, weights, is_conditioned: model.header().condition == 0 })
+        let header = model.header();
+        let (is_conditioned, is_observed) = (header.condition == 0, header.observation == 0);
+        Ok(Self { model, arena, weights, is_conditioned, is_observed })
     }
 
     /// The model.
@@ -145,6 +149,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
             arena: &mut *self.arena,
             weights: &mut self.weights,
             is_conditioned: self.is_conditioned,
+            is_observed: self.is_observed,
         }
     }
 
@@ -223,7 +228,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
             .filter(|schedule| step < schedule.steps)
             .ok_or(RequestError::Steps { asked: step.saturating_add(1) })?;
         let class = request::check_class(self.model, class)?;
-        self.check_condition()?;
+        self.check_inputs()?;
         Ok(Prediction { session: self, walk: Walk::default(), schedule, step, class })
     }
 
@@ -246,9 +251,36 @@ impl<'a, W: WeightSource> Session<'a, W> {
         SamplesMut::view(self.model.precision(), bytes)
     }
 
-    /// Whether the condition was given, if the model reads one.
-    fn check_condition(&self) -> Result<(), RequestError> {
-        if self.is_conditioned { Ok(()) } else { Err(RequestError::ConditionMissing) }
+    /// The observation that a policy acts on, to be written before each run: [`Model::observation_len`] values in the units of
+    /// the data that it was trained on, those of the oldest step first. Their unit here is [`SamplesMut`]'s; in i8, values
+    /// further than eight from 0 after normalization count as eight. It stays for the runs that follow, until it is written
+    /// again. `None` if the model acts on none.
+    pub fn observation(&mut self) -> Option<SamplesMut<'_>> {
+        self.model.observation_len()?;
+        let tensor = self.model.tensor(self.model.header().observation)?;
+        let bytes = self.arena.get_mut(tensor.range())?;
+        self.is_observed = true;
+        SamplesMut::view(self.model.precision(), bytes)
+    }
+
+    /// Whether condition and observation were given, if the model reads any, and the observation is of numbers.
+    fn check_inputs(&self) -> Result<(), RequestError> {
+        if !self.is_conditioned {
+            return Err(RequestError::ConditionMissing);
+        }
+        if !cfg!(feature = "unet1d") || self.model.header().observation == 0 {
+            return Ok(());
+        }
+        if !self.is_observed {
+            return Err(RequestError::ObservationMissing);
+        }
+        match self.samples(self.model.header().observation) {
+            Some(Samples::Float(values)) => match values.iter().position(|value| !value.is_finite()) {
+                Some(index) => Err(RequestError::ObservationNotFinite { index }),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
     }
 
     /// A tensor's bytes as the plan stands now, for calibration and parity tests.

@@ -57,7 +57,7 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
                 other => other,
             },
             Stage::Network { .. } | Stage::Measure { .. } | Stage::Update { .. } => self.path.next(self.position),
-            Stage::Sampled | Stage::Converted => Next::End,
+            Stage::Sampled | Stage::Converted | Stage::Acted => Next::End,
         }
     }
 

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::elements::{Update, level, noised, to_bytes};
+use super::elements::{Update, level, noised, to_actions, to_bytes};
 use super::path::{Next, Path, Position, back};
 use super::walk::{Advance, Walk};
 use super::{Image, Original, Progress, Request, Samples, Session};
@@ -41,6 +41,8 @@ pub(super) enum Stage {
     Sampled,
     /// The sample has been replaced by bytes.
     Converted,
+    /// The sample has been replaced by actions.
+    Acted,
 }
 
 /// A picture in progress, with the session that it uses: lent, `Run<'_, N, &mut W>`, by [`Session::sample`], or owned, after
@@ -89,7 +91,7 @@ impl<'a> Start<'a> {
             None if request.first_step() > 0 => return Err(RequestError::StartNeedsOriginal),
             None => {}
         }
-        session.check_condition()?;
+        session.check_inputs()?;
         Ok(Self { request, schedule, class, original })
     }
 }
@@ -101,9 +103,11 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         let model = session.model;
         // Resolving the request has found the tensor.
         let sample = model.tensor(model.header().sample).unwrap_or(Tensor::zeroed());
-        let network: u32 = (0..model.ops())
-            .filter_map(|index| model.op(index))
-            .fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)));
+        let slices_of = |range: Range<u16>| -> u32 {
+            let ops = range.filter_map(|index| model.op(index));
+            ops.fold(0, |sum, op| sum.saturating_add(ops::slices(model, &op)))
+        };
+        let [once, network] = [0..model.ops_once(), model.ops_once()..model.ops()].map(slices_of);
         let path = Path::new(&request, schedule.steps, original.as_ref().and_then(|original| original.resampling));
         let position = path.start();
         let progress = Progress { step: position.step, steps: position.step, slice: 0, slices: 0 };
@@ -126,7 +130,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         };
         let [calls, slices] = run.left(Next::Step(position));
         run.progress.steps = run.progress.steps.saturating_add(calls);
-        run.progress.slices = slices.saturating_add(run.chunks());
+        run.progress.slices = slices.saturating_add(run.chunks()).saturating_add(once);
         debug!("waft: {} steps", run.progress.steps);
         run
     }
@@ -156,7 +160,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         self.stage = match self.stage {
             Stage::Noise { chunk } => {
                 self.draw::<P::Sample>(chunk)?;
-                if self.is_last(chunk) { self.begin_step() } else { Stage::Noise { chunk: chunk + 1 } }
+                if self.is_last(chunk) { self.begin_step(0) } else { Stage::Noise { chunk: chunk + 1 } }
             }
             Stage::Network { first_of_two, mut walk } => {
                 let class = if first_of_two { self.session.model.header().unconditional_class } else { self.class };
@@ -170,7 +174,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                     Advance::Works => self.stage,
                     Advance::Completes if first_of_two => {
                         self.keep_unconditional()?;
-                        Stage::Network { first_of_two: false, walk: Walk::default() }
+                        Stage::Network { first_of_two: false, walk: Walk::at(self.session.model.ops_once()) }
                     }
                     Advance::Completes if self.rescales() && self.guidance != Guidance::NONE => {
                         self.spread = Default::default();
@@ -193,7 +197,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                     match self.path.next(self.position) {
                         Next::Step(position) => {
                             self.position = position;
-                            self.begin_step()
+                            self.begin_step(self.session.model.ops_once())
                         }
                         Next::Back(_) => Stage::Back { chunk: 0 },
                         Next::End => Stage::Sampled,
@@ -207,12 +211,12 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                 self.go_back::<P::Sample>(chunk, to)?;
                 if self.is_last(chunk) {
                     self.position = to;
-                    self.begin_step()
+                    self.begin_step(self.session.model.ops_once())
                 } else {
                     Stage::Back { chunk: chunk + 1 }
                 }
             }
-            Stage::Sampled | Stage::Converted => return Ok(None),
+            Stage::Sampled | Stage::Converted | Stage::Acted => return Ok(None),
         };
         self.progress.slice = self.progress.slice.saturating_add(1);
         Ok(Some(self.progress))
@@ -224,10 +228,11 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     }
 
     /// The sample: noise at first, the picture at the end, −1 for black and 1 for white, values in (row, column, channel)
-    /// order and in the unit of [`Samples`]. `None` once [`image`](Self::image) has replaced it.
+    /// order and in the unit of [`Samples`]. `None` once [`image`](Self::image) or [`actions`](Self::actions) has replaced it.
     pub fn sample(&self) -> Option<Samples<'_>> {
-        if matches!(self.stage, Stage::Converted) {
-            return None;
+        match self.stage {
+            Stage::Noise { .. } | Stage::Network { .. } | Stage::Update { .. } | Stage::Sampled => {}
+            _ => return None,
         }
         self.session.samples(self.session.model.header().sample)
     }
@@ -249,6 +254,26 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         }
         let data = bytes.get(..self.sample.len())?;
         Some(Image { shape: self.session.model.image_shape(), data })
+    }
+
+    /// The actions of a policy, once complete: (step, action) order, in the units of the data that it was trained on and of
+    /// [`Samples`]. The first call replaces the sample, in place. `None` for a model that draws pictures, see
+    /// [`Model::has_actions`].
+    pub fn actions(&mut self) -> Option<Samples<'_>> {
+        let model = self.session.model;
+        if matches!(self.stage, Stage::Sampled) && model.has_actions() {
+            let bytes = self.session.arena.get_mut(self.sample.range())?;
+            with_precision!(
+                model.precision(),
+                P => to_actions::<<P as Arithmetic>::Sample>(model, self.sample.channels.into(), view_mut(bytes)?),
+                else return None
+            );
+            self.stage = Stage::Acted;
+        }
+        if !matches!(self.stage, Stage::Acted) {
+            return None;
+        }
+        self.session.samples(model.header().sample)
     }
 
     /// The operation that the next [`step`](Self::step) starts, if it starts one.
@@ -281,9 +306,10 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         self.session.arena
     }
 
-    fn begin_step(&mut self) -> Stage {
+    /// `first`: the operation that the network begins with.
+    fn begin_step(&mut self, first: u16) -> Stage {
         self.guidance = self.request.guidance_at(self.position.step);
-        Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::default() }
+        Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::at(first) }
     }
 
     fn is_last(&self, chunk: usize) -> bool {

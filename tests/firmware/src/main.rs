@@ -1,5 +1,5 @@
-//! Firmware that draws pictures under an emulator: the request comes on the command line, the picture's bytes and
-//! the measurements go back as lines `key=value`.
+//! Firmware that draws pictures under an emulator: the request comes on the command line, the picture's bytes, or a policy's
+//! actions, and the measurements go back as lines `key=value`.
 //!
 //! Keys of the command line, separated by spaces: `class`, `seed`, `steps`, `guidance` (16 fractional bits, decimal),
 //! `start` (the first step, with the feature `original`).
@@ -56,6 +56,25 @@ fn begin<'s, W: WeightSource>(
     let (image, mask) = LINKED.split_at_checked(rows * columns * channels).unwrap_or((LINKED, &[]));
     let original = Original::new(image);
     session.sample_from(request, if mask.is_empty() { original } else { original.mask(mask) })
+}
+
+/// Gives a policy the observation that is linked.
+#[cfg(feature = "unet1d")]
+fn observe<W: WeightSource>(session: &mut Session<'static, W>) -> Option<()> {
+    static LINKED: &[u8] = include_bytes!(env!("WAFT_OBSERVATION_FILE"));
+    match session.observation()? {
+        waft::SamplesMut::Fixed(observation) => {
+            for (value, &bytes) in observation.iter_mut().zip(LINKED.as_chunks().0) {
+                *value = i32::from_le_bytes(bytes);
+            }
+        }
+        waft::SamplesMut::Float(observation) => {
+            for (value, &bytes) in observation.iter_mut().zip(LINKED.as_chunks().0) {
+                *value = f32::from_le_bytes(bytes);
+            }
+        }
+    }
+    Some(())
 }
 
 /// Longest command line.
@@ -122,6 +141,8 @@ fn draw(request: Request) -> Option<()> {
     let start = board::instructions();
     // The session lives in a frame of its own, so that the depth below counts it.
     let mut session = session(memory).ok()?;
+    #[cfg(feature = "unet1d")]
+    observe(&mut session)?;
     let mut run = begin(&mut session, black_box(request)).ok()?;
     #[cfg(feature = "profile")]
     let mut profile = profile::Profile::default();
@@ -151,11 +172,16 @@ fn draw(request: Request) -> Option<()> {
         }
     }
     let total = board::instructions().wrapping_sub(start);
-    let image = run.image()?;
     let depth = stack::depth();
     print("image=");
-    for &byte in image.data() {
+    #[cfg(not(feature = "unet1d"))]
+    for &byte in run.image()?.data() {
         print_hex(byte);
+    }
+    #[cfg(feature = "unet1d")]
+    match run.actions()? {
+        waft::Samples::Fixed(actions) => actions.iter().flat_map(|action| action.to_le_bytes()).for_each(print_hex),
+        waft::Samples::Float(actions) => actions.iter().flat_map(|action| action.to_le_bytes()).for_each(print_hex),
     }
     print("\n");
     print_value("ticks=", total);

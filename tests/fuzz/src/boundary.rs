@@ -4,7 +4,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::format::{
-    Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, Linear, OP_BYTES, OpKind, Precision,
+    Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, Linear, OP_BYTES, Observe, OpKind, Precision,
     Record, STEP_BYTES, Schedule, Tensor,
 };
 
@@ -61,6 +61,8 @@ fn record(data: &[u8], header: &Header, random: &mut Pcg32) -> Option<(usize, &'
                 OpKind::Attention => Attention::FIELDS,
                 OpKind::Embed => Embed::FIELDS,
                 OpKind::Linear => Linear::FIELDS,
+                OpKind::Activate => Activate::FIELDS,
+                OpKind::Observe => Observe::FIELDS,
             };
             (at, fields)
         }

@@ -2,7 +2,7 @@
 //! of it.
 
 use waft::noise::philox;
-use waft_host::graph::{Conv2d, Graph, Linear, Op, Projection, Shape, TimeEmbedding};
+use waft_host::graph::{Activation, Conv2d, Graph, Linear, Op, Projection, Shape, TimeEmbedding};
 
 /// A convolution, or a dense layer as one of a single pixel.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,7 @@ impl Layer {
         let time = TimeEmbedding {
             projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
             linear_1: linear(),
+            activation: Activation::Silu,
             linear_2: linear(),
         };
         let [inputs, outputs] = self.channels;

@@ -171,6 +171,8 @@ fn kind(model: &Model<'_>, op: &Op) -> String {
         Op::Attention(_) => "attention".into(),
         Op::Embed(_) => "embed".into(),
         Op::Linear(_) => "linear".into(),
+        Op::Activate(_) => "activate".into(),
+        Op::Observe(_) => "observe".into(),
     }
 }
 
@@ -190,6 +192,6 @@ fn macs(model: &Model<'_>, op: &Op) -> u64 {
             let channels = model.tensor(op.query).map_or(1, |tensor| u64::from(tensor.channels)).max(1);
             len(op.query) * len(op.key_value) / channels
         }
-        Op::GroupNorm(_) | Op::Embed(_) => 0,
+        Op::GroupNorm(_) | Op::Embed(_) | Op::Activate(_) | Op::Observe(_) => 0,
     }
 }

@@ -4,6 +4,7 @@ use anyhow::{Context, bail, ensure};
 use rayon::prelude::*;
 use waft::{Model, Precision};
 use waft_host::checkpoint::Checkpoint;
+use waft_host::condition::Conditions;
 use waft_host::cost;
 use waft_host::export::{Export, ExportOptions, Recipe, export};
 use waft_host::sample::{Batch, Source, digest, draw};
@@ -50,6 +51,7 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     step_scales()?;
     looking_back()?;
     from_a_picture()?;
+    policy()?;
     no_long_step()?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
     let board = boards::find(CORTEX_M4F)?[0];
@@ -183,6 +185,33 @@ fn from_a_picture() -> anyhow::Result<()> {
         }
         eprintln!("{what}: the same image");
     }
+    Ok(())
+}
+
+/// The policy's actions are the host's, bit for bit, and no step of it is long.
+fn policy() -> anyhow::Result<()> {
+    let bytes = shipped::find("reach", None, None, &())?;
+    let model = Model::from_bytes(bytes.as_slice())?;
+    let len = model.observation_len().context("reach is a policy")?;
+    let observations = shipped::models_folder().join("reach").join("observations.safetensors");
+    let conditions = Conditions::read_observations(&observations, len)?;
+    let observation = conditions.observation_bytes(&model, 0);
+    for seed in 1..=3 {
+        let request = Request { seed, ..PLAIN };
+        let batch = Batch { seed, count: 1, conditions: conditions.clone(), ..Batch::default() };
+        let drawn = draw(&model, &batch, &())?;
+        let expected = digest(drawn.iter().map(|drawn| drawn.bytes.as_slice()));
+        for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
+            let contents = Contents { observation: &observation, ..Contents::of(bytes.as_slice()) };
+            let report = Firmware::build(boards::find(target)?[0], contents)?.draw(&request)?;
+            let found = &report.digest;
+            ensure!(*found == expected, "{target}, reach: digest {found} but the host's is {expected}");
+            ensure!(report.panic_free, "{target}: a panic path survives in a policy");
+            let step = report.max_step_instructions.unwrap_or(0);
+            ensure!(step <= STEP_INSTRUCTIONS, "{target}, reach: a step of {step} instructions");
+        }
+    }
+    eprintln!("reach: the same actions");
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod records;
 use std::collections::HashMap;
 
 use typed_index_collections::{TiSlice, TiVec};
+use waft::arithmetic::activate;
 use waft::fixed::{NORM_BITS, SAMPLE_BITS, SILU_BITS};
 use waft::format::{self, ALIGN, Element, StepScales};
 
@@ -13,7 +14,7 @@ pub use self::quantize::{QuantizedConv, QuantizedConvs, quantize};
 use self::records::step_record;
 use super::{Emitted, Source, bias_layout, conditioning_peak, put_affine, schedules, step_projection, tensor_table};
 use crate::calibrate::Observations;
-use crate::network::{Op, OpId, Role, TensorId};
+use crate::network::{Activate, Film, Op, OpId, Role, TensorId};
 use crate::plan::Plan;
 use crate::quantize::{Scale, multiplier};
 use crate::recipe::Recipe;
@@ -87,6 +88,12 @@ pub fn emit(
                     emitter.accumulators.insert(*affine, (units, vec![0; linear.outputs]));
                 }
             }
+            (Op::Activate(op), _) => {
+                if let Some(Film { linear, is_scaled, observed: Some(observed) }) = &op.film {
+                    let units = film_units(linear.outputs, *is_scaled).collect();
+                    emitter.accumulators.insert(*observed, (units, vec![0; linear.outputs]));
+                }
+            }
             _ => {}
         }
     }
@@ -95,6 +102,8 @@ pub fn emit(
         Op::Linear(op) => format::Op::Linear(emitter.linear(op, writer)),
         Op::GroupNorm(op) => format::Op::GroupNorm(emitter.norm(op, bias_places[id], writer)),
         Op::Attention(op) => format::Op::Attention(emitter.attention(op)),
+        Op::Activate(op) => format::Op::Activate(emitter.activate(op, bias_places[id])),
+        Op::Observe(op) => format::Op::Observe(emitter.observe(op, writer)),
         Op::Conv2d(conv) => {
             let quantized = convs[id].as_ref().expect("computed above for every convolution");
             format::Op::Conv2d(emitter.conv(conv, quantized, bias_places[id], scale_places[id], writer))
@@ -114,6 +123,11 @@ pub fn emit(
                     for (i, bias) in values.into_iter().enumerate() {
                         let bias = integer_bias(bias, quantized.units[i], quantized.corrections[i]);
                         row[place + 4 * i..][..4].copy_from_slice(&bias.to_le_bytes());
+                    }
+                } else if let Op::Activate(Activate { film: Some(film), .. }) = op {
+                    let units = film_units(values.len(), film.is_scaled);
+                    for (i, (value, unit)) in values.into_iter().zip(units).enumerate() {
+                        row[place + 4 * i..][..4].copy_from_slice(&integer_bias(value, unit, 0).to_le_bytes());
                     }
                 } else {
                     let units = affine_units(values.len() / 2);
@@ -148,6 +162,13 @@ fn affine_units(channels: usize) -> impl Iterator<Item = f64> {
     std::iter::repeat_n(factor, channels).chain(std::iter::repeat_n(summand, channels))
 }
 
+/// Real values of the units of what modulates an activation: factors, if there are any, then summands.
+fn film_units(len: usize, is_scaled: bool) -> impl Iterator<Item = f64> {
+    let [factor, summand] = [activate::FACTOR_BITS, activate::SUMMAND_BITS].map(|bits| 2f64.powi(-(bits as i32)));
+    let factors = if is_scaled { len / 2 } else { 0 };
+    std::iter::repeat_n(factor, factors).chain(std::iter::repeat_n(summand, len - factors))
+}
+
 fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
     ((bias / unit).round() as i64 - correction).clamp(i32::MIN.into(), i32::MAX.into()) as i32
 }
@@ -165,7 +186,12 @@ impl<'a> Emitter<'a> {
             .tensors
             .iter_enumerated()
             .map(|(id, tensor)| match tensor.role {
-                Role::Sample | Role::Condition | Role::Prediction | Role::Unconditional | Role::History => sample,
+                Role::Sample
+                | Role::Condition
+                | Role::Observation
+                | Role::Prediction
+                | Role::Unconditional
+                | Role::History => sample,
                 // Sixteen bits have room for twice of what was seen.
                 Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
                 Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),

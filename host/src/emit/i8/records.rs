@@ -1,14 +1,15 @@
 //! The records of the operations and steps, and their parameters.
 
 use bytemuck::Zeroable;
-use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS};
-use waft::format::{Attention, Conv2d, Embed, FixedStep, GroupNorm, Linear, OpKind};
+use waft::arithmetic::activate;
+use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
+use waft::format::{Activate, Attention, Conv2d, Embed, FixedStep, GroupNorm, Linear, Observe, OpKind};
 
 use super::{Emitter, FACTOR_BITS, QuantizedConv, activation_multiplier, integer_bias};
-use crate::emit::{attention_record, conv_record, group_norm_record};
+use crate::emit::{activate_record, attention_record, conv_record, group_norm_record, observe_record};
 use crate::graph;
-use crate::network::{self, TensorId};
-use crate::quantize::multiplier;
+use crate::network::{self, Role, TensorId};
+use crate::quantize::{self, multiplier};
 use crate::schedule::Step;
 use crate::write::{Writer, pack};
 
@@ -30,6 +31,10 @@ impl Emitter<'_> {
     pub(super) fn linear(&self, op: &network::Linear, writer: &mut Writer) -> Linear {
         let network::Linear { source, linear, output } = op;
         let (units, corrections) = &self.accumulators[output];
+        let from = match self.source.network.tensors[*source].role {
+            Role::Observed => 2f64.powi(-(activate::OBSERVED_BITS as i32)),
+            _ => self.conditioning.scale,
+        };
         let mut weights = vec![];
         let mut requant = vec![];
         let mut bias = vec![];
@@ -37,7 +42,7 @@ impl Emitter<'_> {
             let peak = row.iter().fold(1e-12f64, |peak, &w| peak.max(f64::from(w).abs()));
             let scale = peak / 32_767.0;
             weights.extend(row.iter().map(|&w| (f64::from(w) / scale).round() as i16));
-            let (m, s) = multiplier(scale * self.conditioning.scale * 2f64.powi(LINEAR_SHIFT as i32) / units[i]);
+            let (m, s) = multiplier(scale * from * 2f64.powi(LINEAR_SHIFT as i32) / units[i]);
             requant.extend([m, s]);
             bias.push(integer_bias(f64::from(linear.bias[i]), units[i], corrections[i]));
         }
@@ -83,6 +88,35 @@ impl Emitter<'_> {
             sources.iter().zip(factors).map(|(&id, factor)| factor * self.scales[id].scale).fold(1e-12, f64::max);
         let bits = libm::log2(2f64.powi(31) / (4.0 * largest * 2f64.powi(NORM_BITS as i32))).floor();
         bits.clamp(4.0, 30.0) as u32
+    }
+
+    pub(super) fn activate(&self, op: &network::Activate, place: Option<usize>) -> Activate {
+        let output = self.scales[op.output];
+        let extra = 2f64.powi(if op.residual.is_some() { RESIDUAL_BITS as i32 } else { 0 });
+        let (multiplier, shift) = multiplier(2f64.powi(-(SILU_BITS as i32)) / output.scale * extra);
+        let mut record = Activate {
+            affine_shift: self.affine_shift(&[op.source], op.norm),
+            multiplier,
+            shift,
+            output_zero: output.zero,
+            ..activate_record(op, place)
+        };
+        if let Some(id) = op.residual {
+            let from = self.scales[id];
+            (record.residual_multiplier, record.residual_shift) =
+                quantize::multiplier(from.scale / output.scale * extra);
+            record.residual_zero = from.zero;
+        }
+        record
+    }
+
+    pub(super) fn observe(&self, op: &network::Observe, writer: &mut Writer) -> Observe {
+        let centers: Vec<i32> = op.normalization.iter().map(|of| fixed(of[0], SAMPLE_BITS)).collect();
+        let bits = SAMPLE_BITS - activate::OBSERVED_BITS;
+        let gain = |gain: f64| <[i32; 2]>::from(multiplier(gain * 2f64.powi(-(bits as i32))));
+        let gains: Vec<[i32; 2]> = op.normalization.iter().map(|of| gain(of[1])).collect();
+        let (centers, gains) = (writer.values(&centers), writer.values(&gains));
+        Observe { centers, gains, ..observe_record(&self.source, op) }
     }
 
     pub(super) fn attention(&self, op: &network::Attention) -> Attention {

@@ -7,6 +7,11 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
     ensure!(op.has_known_codes() && is_zero(op.reserved_end), Op, index);
     let [rows, columns, channels] = check!(joined(file, index, op.sources));
     let output = require!(file.tensor(op.output), Operand, index);
+    // The other half of the channels of a shuffle has to be countable.
+    let phases = op.shuffle().code() as u32;
+    ensure!(output.columns.trailing_zeros() >= phases && output.channels.leading_zeros() >= phases, Op, index);
+    let stored = output;
+    let output = op.computed(stored);
     check!(validate_geometry(op, [rows, columns], &output, index));
     let layout_fits = matches!(
         (file.precision(), op.layout()),
@@ -58,7 +63,7 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
     }
     if op.residual != NONE {
         let residual = require!(file.tensor(op.residual), Operand, index);
-        ensure!(residual.has_shape_of(&output) && file.is_activation(residual.element()), Operand, index);
+        ensure!(residual.has_shape_of(&stored) && file.is_activation(residual.element()), Operand, index);
         // Both are read at once.
         ensure!(op.bias_tensor != op.residual, Operand, index);
     }

@@ -7,7 +7,7 @@ const fn is_utf8(bytes: &[u8], [at, len]: [u32; 2]) -> bool {
 
 pub(super) const fn validate(file: File<'_>) -> Check {
     let h = file.header;
-    ensure!(h.has_known_codes() && is_zero(h.reserved_end), Header, 0);
+    ensure!(h.has_known_codes() && is_zero(h.reserved_middle) && is_zero(h.reserved_end), Header, 0);
     ensure!(h.tensors > 0 && h.tensors < NONE, Header, 0);
     ensure!(h.ops > 0 && h.ops < NONE, Header, 0);
     ensure!(h.arena_bytes.is_multiple_of(ALIGN as u32) && h.arena_bytes <= 1 << 30, Header, 0);
@@ -20,6 +20,8 @@ pub(super) const fn validate(file: File<'_>) -> Check {
     ensure!(h.schedules > 0, Header, 0);
     ensure!(h.unconditional_class == NONE || h.unconditional_class < h.classes, Header, 0);
     ensure!(h.conditioning <= 1 << 15, Header, 0);
+    // What a run executes once reads the observation, and is not all there is.
+    ensure!(h.once < h.ops && (h.once > 0) == (h.observation != 0), Header, 0);
     // Without a conditioning vector there is nothing that a class could change.
     ensure!(h.conditioning > 0 || h.classes == 0, Header, 0);
     Ok(())

@@ -1,5 +1,6 @@
 //! The structural check, a `const fn`: what it accepts can be run without a bound or an overlap in doubt.
 
+mod activate;
 mod conv2d;
 mod header;
 mod ops;
@@ -129,9 +130,11 @@ impl File<'_> {
         )
     }
 
-    /// Whether a tensor is given to the network, so that no operation writes it: the sample, or the condition.
+    /// Whether a tensor is given to the network, so that no operation writes it: the sample, the condition, the observation.
     const fn is_given(self, id: u16) -> bool {
-        id == self.header.sample || self.header.condition != 0 && id == self.header.condition
+        id == self.header.sample
+            || self.header.condition != 0 && id == self.header.condition
+            || self.header.observation != 0 && id == self.header.observation
     }
 
     /// Whether a tensor belongs to the sampler, so that no operation reads or writes it: it holds what lies between calls.

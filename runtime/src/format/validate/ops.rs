@@ -1,4 +1,4 @@
-use super::{Check, File, check, conv2d, ensure, in_every_step, is_zero, joined, readable, require};
+use super::{Check, File, activate, check, conv2d, ensure, in_every_step, is_zero, joined, readable, require};
 use crate::format::{ALIGN, Affine, Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
@@ -6,6 +6,8 @@ pub(super) const fn validate(file: File<'_>) -> Check {
     let mut index = 0;
     while index < header.ops {
         let op = require!(header.op(file.bytes, index), Op, index);
+        // A run executes these once: nothing in them depends on the step.
+        ensure!(index >= header.once || matches!(op, Op::Observe(_) | Op::Linear(_)), Op, index);
         check!(validate_operands(file, index, &op));
         // A result's life starts where it is written: nothing else can be lost by writing it.
         let output = require!(file.tensor(op.output()), Operand, index);
@@ -17,6 +19,8 @@ pub(super) const fn validate(file: File<'_>) -> Check {
             Op::Attention(op) => validate_attention(file, index, &op),
             Op::Embed(op) => validate_embed(file, index, &op),
             Op::Linear(op) => validate_linear(file, index, &op),
+            Op::Activate(op) => activate::validate(file, index, &op),
+            Op::Observe(op) => activate::validate_observe(file, index, &op),
         });
         index += 1;
     }

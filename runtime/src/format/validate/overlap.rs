@@ -152,13 +152,18 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
                 Ok([_, _, channels]) => channels,
                 Err(_) => return false,
             };
-            let passes = match op.chunks(to.channels as u64, channels as u64) {
+            let passes = match op.chunks(op.computed(to).channels as u64, channels as u64) {
                 Some(chunks) => chunks.count,
                 None => 1,
             };
             !is_source || (passes == 1 && rows_are_read_first(&op, &from, &to))
         }
-        Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) => false,
+        // Element by element, just before the result is written to the same place.
+        Op::Activate(op) => {
+            let is_read = op.source == dying || op.residual == dying;
+            is_read && from.offset == to.offset && from.element().is(to.element())
+        }
+        Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) | Op::Observe(_) => false,
     }
 }
 

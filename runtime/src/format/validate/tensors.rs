@@ -1,5 +1,5 @@
 use super::{Check, File, check, ensure, is_zero, require};
-use crate::format::{ALIGN, NONE, Tensor};
+use crate::format::{ACTION_BYTES, ALIGN, FixedAction, FloatAction, NONE, Tensor};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
     let header = file.header;
@@ -30,6 +30,14 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         ensure!(header.condition != header.sample && !file.is_kept(header.condition), Header, 0);
         ensure!(condition.first == 0 && condition.last == header.ops, Lifetime, header.condition);
     }
+    if header.observation != 0 {
+        let observation = require!(file.tensor(header.observation), Header, 0);
+        ensure!(observation.element().is(wide) && header.observation != header.prediction, Header, 0);
+        ensure!(header.observation != header.sample && header.observation != header.condition, Header, 0);
+        ensure!(!file.is_kept(header.observation), Header, 0);
+        ensure!(observation.first == 0 && observation.last == header.ops, Lifetime, header.observation);
+    }
+    check!(validate_actions(file, sample.channels));
     if header.unconditional != NONE {
         ensure!(header.unconditional_class != NONE, Header, 0);
         check!(keeps(file, header.unconditional, &prediction));
@@ -48,12 +56,36 @@ pub(super) const fn validate(file: File<'_>) -> Check {
     Ok(())
 }
 
+/// The sample's channels become actions by records that lie in the file, and by finite numbers.
+const fn validate_actions(file: File<'_>, channels: u16) -> Check {
+    let at = file.header.actions;
+    if at == 0 {
+        return Ok(());
+    }
+    ensure!(file.holds(at, channels as u64 * ACTION_BYTES as u64), Offset, 0);
+    let mut channel = 0;
+    while channel < channels {
+        let at = at as usize + channel as usize * ACTION_BYTES;
+        if file.is_i8() {
+            ensure!(is_zero(FixedAction::read(file.bytes, at).reserved), Header, 0);
+        } else {
+            let action = FloatAction::read(file.bytes, at);
+            ensure!(action.gain.is_finite() && action.offset.is_finite() && is_zero(action.reserved), Header, 0);
+        }
+        channel += 1;
+    }
+    Ok(())
+}
+
 /// The tensor's life begins with the operation that writes it, so that nobody reads what the arena held before; what lies
 /// between network calls is written by the sampler.
 const fn is_written(file: File<'_>, id: u16, t: &Tensor) -> Check {
     if file.is_given(id) || file.is_kept(id) {
         return Ok(());
     }
+    // What is computed once a run is there for the steps that follow.
+    let once = file.header.once;
+    ensure!(t.first >= once || t.last < once || t.last == file.header.ops, Lifetime, id);
     let op = require!(file.header.op(file.bytes, t.first), Lifetime, id);
     ensure!(op.output() == id || op.is_scratch(id), Lifetime, id);
     Ok(())

@@ -99,6 +99,7 @@ impl Geometry {
     fn new(model: &Model<'_>, op: &Conv2d) -> Option<Self> {
         let source = model.tensor(op.sources[0])?;
         let output = model.tensor(op.output)?;
+        let output = if cfg!(feature = "unet1d") { op.computed(output) } else { output };
         let ring = model.tensor(op.scratch)?;
         let mut geometry = Self {
             rows: source.rows.into(),
