@@ -232,7 +232,7 @@ pub(crate) struct Source {
     pub(crate) channel: usize,
 }
 
-#[cfg(feature = "i8")]
+#[cfg(any(feature = "i8", feature = "std"))]
 impl Source {
     /// Which of the two.
     pub(crate) fn index(&self) -> usize {

@@ -1,0 +1,168 @@
+//! Attention: all queries of a head at once.
+
+use bytemuck::Pod;
+
+use super::{Scratch, room};
+use crate::arch::wide::{Instructions, Wide, Work};
+use crate::format::{Attention, Element};
+use crate::ops::{Context, view, view_mut};
+
+pub(super) fn run(
+    instructions: Instructions,
+    context: &Context<'_>,
+    op: &Attention,
+    scratch: &mut Scratch,
+    arena: &mut [u8],
+) -> Option<()> {
+    let (query, key_value) = (context.tensor(op.query)?, context.tensor(op.key_value)?);
+    let channels = usize::from(query.channels);
+    let head = channels.checked_div(op.heads.into())?.max(1);
+    let [queries, key_value] = arena.get_disjoint_mut([query.range(), key_value.range()]).ok()?;
+    match query.element() {
+        #[cfg(feature = "i8")]
+        Element::I8 => instructions.dispatch(Heads::<'_, i8> {
+            op,
+            queries: view_mut(queries)?,
+            key_value: view(key_value)?,
+            channels,
+            head,
+            scratch,
+        }),
+        #[cfg(feature = "f16")]
+        Element::F16 => instructions.dispatch(Heads::<'_, half::f16> {
+            op,
+            queries: view_mut(queries)?,
+            key_value: view(key_value)?,
+            channels,
+            head,
+            scratch,
+        }),
+        #[cfg(feature = "f32")]
+        Element::F32 => instructions.dispatch(Heads::<'_, f32> {
+            op,
+            queries: view_mut(queries)?,
+            key_value: view(key_value)?,
+            channels,
+            head,
+            scratch,
+        }),
+        _ => None,
+    }
+}
+
+/// What an attention reads and writes.
+struct Heads<'a, E> {
+    op: &'a Attention,
+    /// (pixel, channel): queries, which contexts replace.
+    queries: &'a mut [E],
+    /// (pixel, 2·channels): keys, then values.
+    key_value: &'a [E],
+    channels: usize,
+    /// Channels of a head.
+    head: usize,
+    scratch: &'a mut Scratch,
+}
+
+#[cfg(feature = "i8")]
+impl Work for Heads<'_, i8> {
+    type Output = Option<()>;
+
+    #[inline(always)]
+    fn run<W: Wide>(self, _wide: W) -> Option<()> {
+        use crate::fixed::saturate_i8;
+        use crate::ops::attention::i8::{normalizer, weight};
+
+        let Self { op, queries, key_value, channels, head, scratch } = self;
+        let pixels = key_value.len() / (2 * channels).max(1);
+        let scores: &mut [i32] = room(&mut scratch.values, pixels);
+        let contexts: &mut [i32] = room(&mut scratch.sums, head);
+        for query in queries.chunks_exact_mut(channels.max(1)) {
+            for (query, first) in query.chunks_exact_mut(head).zip((0..).step_by(head)) {
+                let mut largest = i32::MIN;
+                for (score, pixel) in scores.iter_mut().zip(key_value.chunks_exact(2 * channels)) {
+                    let key = pixel.get(first..first + head)?;
+                    let products = query.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k));
+                    *score = products.fold(0, i32::wrapping_add);
+                    largest = largest.max(*score);
+                }
+                let mut total = 0u32;
+                for score in scores.iter_mut() {
+                    *score = weight(op, largest, *score);
+                    total = total.wrapping_add(score.unsigned_abs());
+                }
+                contexts.fill(0);
+                for (&score, pixel) in scores.iter().zip(key_value.chunks_exact(2 * channels)) {
+                    let value = pixel.get(channels + first..channels + first + head)?;
+                    for (context, &value) in contexts.iter_mut().zip(value) {
+                        *context = context.wrapping_add(score.wrapping_mul(value.into()));
+                    }
+                }
+                let [multiplier, shift] = normalizer(op, total);
+                for (query, &context) in query.iter_mut().zip(&*contexts) {
+                    *query = saturate_i8(super::activation::requantize(context, multiplier, shift));
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+#[cfg(any(feature = "f16", feature = "f32"))]
+macro_rules! float {
+    ($element:ty) => {
+        impl Work for Heads<'_, $element> {
+            type Output = Option<()>;
+
+            #[inline(always)]
+            fn run<W: Wide>(self, _wide: W) -> Option<()> {
+                heads(self)
+            }
+        }
+    };
+}
+#[cfg(feature = "f16")]
+float!(half::f16);
+#[cfg(feature = "f32")]
+float!(f32);
+
+/// Scores of all keys side by side, each summed over the channels in their order; contexts of all channels, over the pixels.
+#[cfg(any(feature = "f16", feature = "f32"))]
+#[inline(always)]
+fn heads<E: Pod + crate::float::Float>(heads: Heads<'_, E>) -> Option<()> {
+    let Heads { op, queries, key_value, channels, head, scratch } = heads;
+    let pixels = key_value.len() / (2 * channels).max(1);
+    let keys: &mut [f32] = room(&mut scratch.values, pixels * head);
+    let scores: &mut [f32] = room(&mut scratch.sums, pixels);
+    let contexts: &mut [f32] = room(&mut scratch.row, head);
+    for first in (0..channels).step_by(head) {
+        for (pixel, values) in key_value.chunks_exact(2 * channels).enumerate() {
+            for (channel, key) in values.get(first..first + head)?.iter().enumerate() {
+                *keys.get_mut(channel * pixels + pixel)? = key.to_f32();
+            }
+        }
+        for query in queries.chunks_exact_mut(channels.max(1)) {
+            let query = query.get_mut(first..first + head)?;
+            scores.fill(-0.0);
+            for (query, keys) in query.iter().zip(keys.chunks_exact(pixels)) {
+                let query = query.to_f32();
+                scores.iter_mut().zip(keys).for_each(|(score, key)| *score += query * key);
+            }
+            let mut largest = f32::NEG_INFINITY;
+            for score in scores.iter_mut() {
+                *score *= op.scale;
+                largest = largest.max(*score);
+            }
+            scores.iter_mut().for_each(|score| *score = super::activation::exp(*score - largest));
+            let total = scores.iter().fold(0.0, |total, score| total + score);
+            contexts.fill(0.0);
+            for (&score, values) in scores.iter().zip(key_value.chunks_exact(2 * channels)) {
+                let values = values.get(channels + first..channels + first + head)?;
+                contexts.iter_mut().zip(values).for_each(|(context, value)| *context += score * value.to_f32());
+            }
+            for (query, context) in query.iter_mut().zip(&*contexts) {
+                *query = E::from_f32(context / total);
+            }
+        }
+    }
+    Some(())
+}
