@@ -1,64 +1,8 @@
 //! Elementwise functions without branches, so that the compiler makes vectors of them; each gives the bits of its namesake in
-//! [`fixed`](crate::fixed) or [`float`](crate::float).
-
-#[cfg(feature = "i8")]
-pub(super) use integer::{affine, requantize, silu};
-
-#[cfg(feature = "i8")]
-mod integer {
-    use crate::fixed::{NORM_BITS, SILU_BITS};
-    use crate::tables::SILU_TAIL;
-
-    /// The nearest `i32`.
-    #[inline(always)]
-    fn saturate(value: i64) -> i32 {
-        value.clamp(i32::MIN.into(), i32::MAX.into()) as i32
-    }
-
-    /// See [`fixed::affine`](crate::fixed::affine).
-    #[inline(always)]
-    pub(crate) fn affine(value: i32, factor: i32, right: u32, summand: i32) -> i32 {
-        let right = right & 31;
-        let product = i64::from(value) * i64::from(factor) + i64::from(1u32 << right >> 1);
-        saturate((product >> right) + i64::from(summand))
-    }
-
-    /// See [`fixed::requantize`](crate::fixed::requantize).
-    #[inline(always)]
-    pub(crate) fn requantize(value: i32, multiplier: i32, shift: i32) -> i32 {
-        let right = (31 - shift.clamp(-31, 30)) as u32;
-        saturate((i64::from(value) * i64::from(multiplier) + (1i64 << (right - 1))) >> right)
-    }
-
-    /// Intervals of the table, and one behind, where nothing is left.
-    const INTERVALS: usize = SILU_TAIL.len();
-
-    /// For each interval where the tail starts, in the low half, and by how much it grows.
-    static TAIL: [i32; INTERVALS.next_power_of_two()] = {
-        let mut pairs = [0; INTERVALS.next_power_of_two()];
-        let mut at = 0;
-        while at + 1 < INTERVALS {
-            let (low, high) = (SILU_TAIL[at] as i32, SILU_TAIL[at + 1] as i32);
-            pairs[at] = low | (high - low) << 16;
-            at += 1;
-        }
-        pairs
-    };
-
-    /// See [`fixed::silu`](crate::fixed::silu).
-    #[inline(always)]
-    pub(crate) fn silu(x: i32) -> i32 {
-        const LIMIT: i32 = (1 << 27) - 1;
-        let magnitude = x.unsigned_abs();
-        let index = (magnitude >> 8).min(INTERVALS as u32 - 1) as usize;
-        let pair = TAIL[index % TAIL.len()];
-        let tail = (pair & 0xFFFF) + (((pair >> 16) * (magnitude & 255) as i32 + 128) >> 8);
-        (x.clamp(0, LIMIT) << (SILU_BITS - NORM_BITS)) - tail
-    }
-}
+//! [`float`](crate::float).
 
 /// See [`float::exp`](crate::float::exp): the same reduction and polynomial as `libm`'s (FreeBSD's `e_expf.c`).
-#[cfg(all(any(feature = "f16", feature = "f32"), not(feature = "micromath")))]
+#[cfg(not(feature = "micromath"))]
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const INVERSE_LN2: f32 = f32::from_bits(0x3FB8_AA3B);
@@ -86,11 +30,10 @@ pub(super) fn exp(x: f32) -> f32 {
 }
 
 /// See [`float::exp`](crate::float::exp).
-#[cfg(all(any(feature = "f16", feature = "f32"), feature = "micromath"))]
+#[cfg(feature = "micromath")]
 pub(super) use crate::float::exp;
 
 /// `x·sigmoid(x)`.
-#[cfg(any(feature = "f16", feature = "f32"))]
 #[inline(always)]
 pub(super) fn silu_float(x: f32) -> f32 {
     x / (1.0 + exp(-x))

@@ -69,7 +69,7 @@ impl Work for Heads<'_, i8> {
 
     #[inline(always)]
     fn run<W: Wide>(self, _wide: W) -> Option<()> {
-        use crate::fixed::saturate_i8;
+        use crate::fixed::{requantize, saturate_i8};
         use crate::ops::attention::i8::{normalizer, weight};
 
         let Self { op, queries, key_value, channels, head, scratch } = self;
@@ -81,8 +81,11 @@ impl Work for Heads<'_, i8> {
                 let mut largest = i32::MIN;
                 for (score, pixel) in scores.iter_mut().zip(key_value.chunks_exact(2 * channels)) {
                     let key = pixel.get(first..first + head)?;
-                    let products = query.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k));
-                    *score = products.fold(0, i32::wrapping_add);
+                    let mut sum = 0i32;
+                    for (&q, &k) in query.iter().zip(key) {
+                        sum = sum.wrapping_add(i32::from(q) * i32::from(k));
+                    }
+                    *score = sum;
                     largest = largest.max(*score);
                 }
                 let mut total = 0u32;
@@ -99,7 +102,7 @@ impl Work for Heads<'_, i8> {
                 }
                 let [multiplier, shift] = normalizer(op, total);
                 for (query, &context) in query.iter_mut().zip(&*contexts) {
-                    *query = saturate_i8(super::activation::requantize(context, multiplier, shift));
+                    *query = saturate_i8(requantize(context, multiplier, shift));
                 }
             }
         }
@@ -145,19 +148,28 @@ fn heads<E: Pod + crate::float::Float>(heads: Heads<'_, E>) -> Option<()> {
             scores.fill(-0.0);
             for (query, keys) in query.iter().zip(keys.chunks_exact(pixels)) {
                 let query = query.to_f32();
-                scores.iter_mut().zip(keys).for_each(|(score, key)| *score += query * key);
+                for (score, key) in scores.iter_mut().zip(keys) {
+                    *score += query * key;
+                }
             }
             let mut largest = f32::NEG_INFINITY;
             for score in scores.iter_mut() {
                 *score *= op.scale;
                 largest = largest.max(*score);
             }
-            scores.iter_mut().for_each(|score| *score = super::activation::exp(*score - largest));
-            let total = scores.iter().fold(0.0, |total, score| total + score);
+            for score in scores.iter_mut() {
+                *score = super::activation::exp(*score - largest);
+            }
+            let mut total = 0.0;
+            for score in &*scores {
+                total += score;
+            }
             contexts.fill(0.0);
             for (&score, values) in scores.iter().zip(key_value.chunks_exact(2 * channels)) {
                 let values = values.get(channels + first..channels + first + head)?;
-                contexts.iter_mut().zip(values).for_each(|(context, value)| *context += score * value.to_f32());
+                for (context, value) in contexts.iter_mut().zip(values) {
+                    *context += score * value.to_f32();
+                }
             }
             for (query, context) in query.iter_mut().zip(&*contexts) {
                 *query = E::from_f32(context / total);

@@ -5,6 +5,7 @@
 //! whole, in memory of the accelerator's own. What ends up in the tensors of the plan is the same, bit for bit, in every
 //! precision; rings and patches are left alone.
 
+#[cfg(any(feature = "f16", feature = "f32"))]
 mod activation;
 #[cfg(feature = "attention")]
 mod attention;
@@ -76,13 +77,21 @@ impl Accelerator {
     /// Executes an operation as a whole; `None` if it has to be executed in slices.
     pub(crate) fn run(&mut self, context: &Context<'_>, index: u16, op: &Op, arena: &mut [u8]) -> Option<()> {
         let Self { instructions, packed, scratch, .. } = self;
-        let is_integer = context.model.precision() == Precision::I8;
         match op {
             Op::Conv2d(op) => {
                 let packed = packed.get(usize::from(index))?.as_ref()?;
                 conv2d::run(*instructions, context, op, packed, scratch, arena)
             }
-            Op::GroupNorm(op) if is_integer => group_norm::run_i8(*instructions, context, op, scratch, arena),
+            Op::GroupNorm(op) => match context.model.precision() {
+                #[cfg(feature = "i8")]
+                Precision::I8 => group_norm::run_i8(*instructions, context, op, scratch, arena),
+                #[cfg(feature = "f16")]
+                Precision::F16 => group_norm::run_float::<half::f16>(*instructions, context, op, scratch, arena),
+                #[cfg(feature = "f32")]
+                Precision::F32 => group_norm::run_float::<f32>(*instructions, context, op, scratch, arena),
+                #[allow(unreachable_patterns, reason = "reachable when a precision's feature is off")]
+                _ => None,
+            },
             #[cfg(feature = "attention")]
             Op::Attention(op) => attention::run(*instructions, context, op, scratch, arena),
             _ => None,

@@ -17,6 +17,8 @@ pub(super) struct Packed {
     pub(super) excess: Vec<i32>,
     /// How accumulators become results, by block of channels; empty in float precisions.
     pub(super) scales: Vec<Scale>,
+    /// How the residual comes into the units of the output.
+    pub(super) residual: Scale,
 }
 
 /// Weights by their type.
@@ -141,11 +143,12 @@ impl Packed {
             values,
             layout: op.layout(),
         };
+        let residual = Scale::uniform(op.residual_multiplier, op.residual_shift);
         let integers = |weights, excess| {
             let bits = if op.residual == NONE { 0 } else { RESIDUAL_BITS };
             let requant: &[[i32; 2]] = crate::ops::view(model.data(op.requant as usize, outputs * size_of::<[i32; 2]>()))?;
             let scales = requant.chunks(LANES).map(|channels| Scale::new(channels, bits)).collect();
-            Some(Self { weights, excess, scales })
+            Some(Self { weights, excess, scales, residual })
         };
         match ring.element() {
             Element::I8 if has_bytes => {
@@ -160,7 +163,7 @@ impl Packed {
             _ => {
                 let source = source(1);
                 let weights = Weights::Floats(source.pack(1, |index| source.float(index)));
-                Some(Self { weights, excess: Vec::new(), scales: Vec::new() })
+                Some(Self { weights, excess: Vec::new(), scales: Vec::new(), residual })
             }
         }
     }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use cpu_time::ThreadTime;
 use serde_json::{Map, Value, json};
 use waft::{Accelerator, Instructions, Model, Precision, Session};
 use waft_host::checkpoint::Checkpoint;
@@ -21,6 +22,7 @@ use crate::args::{Bar, print_json};
 /// One network call on this computer, beside ONNX Runtime, OpenVINO and PyTorch.
 ///
 /// All take turns in one run, round by round, and the median of the rounds is told: a machine whose speed drifts does so for all.
+/// With one thread it is the processor's time that counts, so that other work on the machine does not; with more, the clock's.
 /// The peers come by pip into target/peers, with the interpreter that `--python` names; what it has already is not installed again.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -167,7 +169,7 @@ fn time(bytes: &AlignedBytes, threads: u32) -> anyhow::Result<f64> {
     let accelerator = Accelerator::new(&model);
     let rates = thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| milliseconds(&model, accelerator.clone()))).collect();
+            (0..threads).map(|_| scope.spawn(|| milliseconds(&model, accelerator.clone(), threads == 1))).collect();
         workers.into_iter().map(|worker| worker.join().expect("does not panic")).collect::<anyhow::Result<Vec<f64>>>()
     })?;
     // Each thread's calls a millisecond add up.
@@ -175,7 +177,7 @@ fn time(bytes: &AlignedBytes, threads: u32) -> anyhow::Result<f64> {
 }
 
 /// The median of a thread's calls.
-fn milliseconds(model: &Model<'_>, mut accelerator: Accelerator) -> anyhow::Result<f64> {
+fn milliseconds(model: &Model<'_>, mut accelerator: Accelerator, is_alone: bool) -> anyhow::Result<f64> {
     let mut memory = arena(model);
     let mut session = Session::new(model, memory.as_mut_slice())?.accelerated(&mut accelerator);
     let class = (model.classes() > 0).then_some(0);
@@ -183,10 +185,11 @@ fn milliseconds(model: &Model<'_>, mut accelerator: Accelerator) -> anyhow::Resu
     let started = Instant::now();
     // The first warms up.
     while started.elapsed() < ROUND || times.len() < 2 {
-        let begun = Instant::now();
+        let (begun, computed) = (Instant::now(), ThreadTime::now());
         let mut call = session.predict(0, 0, class)?;
         while call.step()? {}
-        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        let time = if is_alone { computed.elapsed() } else { begun.elapsed() };
+        times.push(time.as_secs_f64() * 1e3);
     }
     times.remove(0);
     times.sort_by(f64::total_cmp);

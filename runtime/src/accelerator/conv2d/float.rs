@@ -4,8 +4,8 @@ use bytemuck::Pod;
 
 use super::super::activation::silu_float;
 use super::super::{Scratch, room};
-use super::{Activation, Layer, block_of, gather, multiply, store};
-use crate::arch::wide::{self, Instructions, Lanes, Sums, Wide, Window};
+use super::{Activation, Finish, Layer, Transform, block_of, gather, multiply, spread};
+use crate::arch::wide::{self, Instructions, LANES, Lanes, Sums, Wide, Window};
 use crate::float::{Float, activate};
 use crate::format::{self, Element, Gather, NONE};
 use crate::ops::{Source, view, view_mut};
@@ -57,13 +57,12 @@ impl<E: Float> wide::Work for Work<'_, '_, E> {
         input.fill(0.0);
         for source in &layer.sources {
             let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
-            let norm = layer.maps(source, arena)?;
-            let maps = room(maps, 2 * row.len());
+            let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;
             let tensor = arena.get(source.tensor.range())?;
             if source.tensor.element() == Element::F32 {
-                gather_source::<f32>(&layer, (source, norm), view(tensor)?, [input, row, maps])?;
+                gather_source::<f32>(&layer, source, view(tensor)?, [input, row], maps)?;
             } else {
-                gather_source::<E>(&layer, (source, norm), view(tensor)?, [input, row, maps])?;
+                gather_source::<E>(&layer, source, view(tensor)?, [input, row], maps)?;
             }
         }
         layer.geometry.starts(starts);
@@ -77,9 +76,69 @@ impl<E: Float> wide::Work for Work<'_, '_, E> {
         let operands = (starts.as_slice(), &*input, weights);
         // The sample is single precision in f16 and f32.
         if layer.output.element() == Element::F32 {
-            compute::<f32, E, W>(wide, &layer, operands, (bias, kept), view_mut(output)?)
+            let mut results = Results::<f32, E> { layer: &layer, bias, kept, output: view_mut(output)? };
+            multiply(wide, &layer.geometry, operands, &mut results)
         } else {
-            compute::<E, E, W>(wide, &layer, operands, (bias, kept), view_mut(output)?)
+            let mut results = Results::<E, E> { layer: &layer, bias, kept, output: view_mut(output)? };
+            multiply(wide, &layer.geometry, operands, &mut results)
+        }
+    }
+}
+
+/// How a row of a source's `values` becomes one of the input.
+struct Rows<'a, S, K> {
+    values: &'a [S],
+    /// Factors and summands of a row's values.
+    maps: [&'a [f32]; 2],
+    kind: K,
+}
+
+impl<S: Float, K> Rows<'_, S, K> {
+    /// A row's values.
+    #[inline(always)]
+    fn row(&self, y: usize, len: usize) -> &[S] {
+        self.values.get(y * len..(y + 1) * len).unwrap_or_default()
+    }
+}
+
+/// Gain and offset.
+struct Raw([f32; 2]);
+struct Silu;
+struct Other(Option<format::Activation>);
+
+impl<S: Float> Transform<f32> for Rows<'_, S, Raw> {
+    #[inline(always)]
+    fn row(&self, y: usize, target: &mut [f32]) {
+        let len = target.len();
+        let Raw([gain, offset]) = self.kind;
+        for (target, value) in target.iter_mut().zip(self.row(y, len)) {
+            *target = gain * value.to_f32() + offset;
+        }
+    }
+}
+
+impl<S: Float> Transform<f32> for Rows<'_, S, Silu> {
+    #[inline(always)]
+    fn row(&self, y: usize, target: &mut [f32]) {
+        let len = target.len();
+        let [factors, summands] = self.maps;
+        for (((target, value), &a), &b) in target.iter_mut().zip(self.row(y, len)).zip(factors).zip(summands) {
+            *target = silu_float(value.to_f32() * a + b);
+        }
+    }
+}
+
+impl<S: Float> Transform<f32> for Rows<'_, S, Other> {
+    #[inline(always)]
+    fn row(&self, y: usize, target: &mut [f32]) {
+        let len = target.len();
+        let [factors, summands] = self.maps;
+        for (((target, value), &a), &b) in target.iter_mut().zip(self.row(y, len)).zip(factors).zip(summands) {
+            let value = value.to_f32() * a + b;
+            *target = match self.kind.0 {
+                Some(activation) => activate(activation, value),
+                None => value,
+            };
         }
     }
 }
@@ -87,73 +146,76 @@ impl<E: Float> wide::Work for Work<'_, '_, E> {
 #[inline(always)]
 fn gather_source<S: Float>(
     layer: &Layer<'_>,
-    (source, norm): (&Source, &[[f32; 2]]),
+    source: &Source,
     values: &[S],
-    [input, row, maps]: [&mut [f32]; 3],
+    target: [&mut [f32]; 2],
+    maps: [&[f32]; 2],
 ) -> Option<()> {
-    let op = layer.op;
-    let len = row.len();
-    // The maps of a row's values, so that a row is one loop.
-    let (factors, summands) = maps.split_at_mut_checked(len)?;
-    for (factors, summands) in factors.chunks_mut(norm.len().max(1)).zip(summands.chunks_mut(norm.len().max(1))) {
-        for ((factor, summand), &[a, b]) in factors.iter_mut().zip(summands).zip(norm) {
-            (*factor, *summand) = (a, b);
-        }
-    }
-    let values_of = |y: usize| values.get(y * len..(y + 1) * len).unwrap_or_default();
-    let geometry = &layer.geometry;
-    let (gain, offset) = (op.input_gain, op.input_offset);
+    let Layer { op, geometry, .. } = layer;
     match op.gather() {
-        Gather::Raw => gather(geometry, source, input, row, |y, target| {
-            target.iter_mut().zip(values_of(y)).for_each(|(target, value)| *target = gain * value.to_f32() + offset);
-        }),
-        Gather::AffineSilu => gather(geometry, source, input, row, |y, target| {
-            let maps = factors.iter().zip(&*summands);
-            for ((target, value), (&a, &b)) in target.iter_mut().zip(values_of(y)).zip(maps) {
-                *target = silu_float(value.to_f32() * a + b);
-            }
-        }),
-        other => gather(geometry, source, input, row, |y, target| {
-            let maps = factors.iter().zip(&*summands);
-            for ((target, value), (&a, &b)) in target.iter_mut().zip(values_of(y)).zip(maps) {
-                let value = value.to_f32() * a + b;
-                *target = other.activation().map_or(value, |activation| activate(activation, value));
-            }
-        }),
+        Gather::Raw => {
+            let kind = Raw([op.input_gain, op.input_offset]);
+            gather(geometry, source, target, &Rows { values, maps, kind })
+        }
+        Gather::AffineSilu => gather(geometry, source, target, &Rows { values, maps, kind: Silu }),
+        other => gather(geometry, source, target, &Rows { values, maps, kind: Other(other.activation()) }),
     }
 }
 
-#[inline(always)]
-fn compute<O: Float, E: Float, W: Wide>(
-    wide: W,
-    layer: &Layer<'_>,
-    operands: (&[usize], &[f32], &[f32]),
-    (bias, kept): (&[f32], Option<&[E]>),
-    output: &mut [O],
-) -> Option<()> {
-    let Layer { op, geometry, .. } = layer;
-    let outputs = geometry.outputs;
-    multiply(wide, geometry, operands, |block| block_of(bias, block), |pixel, block, lanes| {
-        let place = pixel * outputs..(pixel + 1) * outputs;
-        let Some(output) = output.get_mut(place.clone()) else { return };
-        if op.residual != NONE {
-            let mut values = [0.0; crate::arch::wide::LANES];
-            match kept {
-                Some(kept) => read(&mut values, kept.get(place).unwrap_or_default(), block),
-                None => read(&mut values, output, block),
-            }
-            lanes.iter_mut().zip(values).for_each(|(lane, kept)| *lane += op.residual_gain * kept);
-        } else {
-            // What the reference adds where nothing is kept.
-            lanes.iter_mut().for_each(|lane| *lane += op.residual_gain * 0.0);
+/// What turns sums into results.
+struct Results<'a, O, E> {
+    layer: &'a Layer<'a>,
+    bias: &'a [f32],
+    /// The residual, if there is one at a place of its own.
+    kept: Option<&'a [E]>,
+    output: &'a mut [O],
+}
+
+impl<O: Float, E: Float> Finish<f32> for Results<'_, O, E> {
+    #[inline(always)]
+    fn begin(&self, block: usize) -> Lanes<f32> {
+        block_of(self.bias, block)
+    }
+
+    #[inline(always)]
+    fn finish<W: Wide>(&mut self, _wide: W, pixel: usize, block: usize, lanes: &mut Lanes<f32>) {
+        let Layer { op, geometry, .. } = self.layer;
+        let place = pixel * geometry.outputs..(pixel + 1) * geometry.outputs;
+        let Some(output) = self.output.get_mut(place.clone()) else { return };
+        // Zeros are added where nothing is kept, as the reference does.
+        let mut kept = [0.0; LANES];
+        match self.kept {
+            _ if op.residual == NONE => {}
+            Some(values) => read(&mut kept, values.get(place).unwrap_or_default(), block),
+            None => read(&mut kept, output, block),
         }
-        store(output, block, lanes, O::from_f32);
-    })
+        for (lane, kept) in lanes.iter_mut().zip(kept) {
+            *lane += op.residual_gain * kept;
+        }
+        let output = output.get_mut(block * LANES..).unwrap_or_default();
+        if let Some(output) = output.first_chunk_mut::<LANES>() {
+            for (output, &lane) in output.iter_mut().zip(&*lanes) {
+                *output = O::from_f32(lane);
+            }
+        } else {
+            for (output, &lane) in output.iter_mut().zip(&*lanes) {
+                *output = O::from_f32(lane);
+            }
+        }
+    }
 }
 
 /// A pixel's values of a block's channels.
 #[inline(always)]
 fn read<T: Pod + Float>(lanes: &mut Lanes<f32>, values: &[T], block: usize) {
-    let values = values.get(block * lanes.len()..).unwrap_or_default();
-    lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane = value.to_f32());
+    let values = values.get(block * LANES..).unwrap_or_default();
+    if let Some(values) = values.first_chunk::<LANES>() {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            *lane = value.to_f32();
+        }
+    } else {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            *lane = value.to_f32();
+        }
+    }
 }

@@ -2,12 +2,11 @@
 
 use bytemuck::Pod;
 
-use super::super::activation::{affine, requantize, silu};
 use super::super::packed::OFFSET;
 use super::super::{Scratch, room};
-use super::{Activation, Layer, block_of, gather, multiply, store};
-use crate::arch::wide::{self, LANES, Lanes, Sums, Wide, Window};
-use crate::fixed::{NORM_BITS, SILU_BITS, activate, saturate_i8, saturate_i16};
+use super::{Activation, Finish, Layer, Transform, block_of, gather, multiply, spread};
+use crate::arch::wide::{self, Affine, LANES, Lanes, Scale, Sums, Wide, Window};
+use crate::fixed::{NORM_BITS, SILU_BITS, activate, affine, saturate_i8, saturate_i16};
 use crate::format::{self, Conv2d, Element, Gather, NONE};
 use crate::ops::conv2d::i8::{raw_map, sum};
 use crate::ops::{Source, view, view_mut};
@@ -68,20 +67,18 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
         let Self { layer, weights, scratch, arena } = self;
         let Scratch { values, starts, row, maps, .. } = scratch;
         let input: &mut [T] = room(values, layer.geometry.len());
-        // Rings of eight bits that are words here saturate all the same.
-        let narrow = layer.context.tensor(layer.op.scratch)?.element() == Element::I8;
-        let saturate = |value: i32| T::saturate(if narrow { i32::from(saturate_i8(value)) } else { value });
-        input.fill(saturate(layer.op.ring_zero));
+        let is_narrow = layer.context.tensor(layer.op.scratch)?.element() == Element::I8;
+        input.fill(Map::new(layer.op, 0, is_narrow).saturate(layer.op.ring_zero));
         for source in &layer.sources {
             let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
-            let norm = layer.maps(source, arena)?;
-            let maps = room(maps, 2 * row.len());
+            let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;
             let tensor = arena.get(source.tensor.range())?;
-            let rows = Rows { op: layer.op, source, norm, saturate };
+            let map = Map::new(layer.op, source.index(), is_narrow);
+            let what = (source, &map);
             match source.tensor.element() {
-                Element::I8 => gather_source::<i8, T>(&layer, &rows, view(tensor)?, [input, row], maps)?,
-                Element::I16 => gather_source::<i16, T>(&layer, &rows, view(tensor)?, [input, row], maps)?,
-                Element::I32 => gather_source::<i32, T>(&layer, &rows, view(tensor)?, [input, row], maps)?,
+                Element::I8 => gather_source::<i8, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
+                Element::I16 => gather_source::<i16, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
+                Element::I32 => gather_source::<i32, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
                 Element::F16 | Element::F32 => return None,
             }
         }
@@ -92,73 +89,163 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
         let [bias, kept, output] =
             arena.get_disjoint_mut([place(bias_tensor), place(residual), layer.output.range()]).ok()?;
         let kept = residual.map(|tensor| Kept::new(tensor.element(), kept)).unwrap_or(Some(Kept::Output))?;
-        let results = Results { layer: &layer, bias: layer.bias(bias)?, kept };
+        let bias = layer.bias(bias)?;
         let operands = (starts.as_slice(), &*input, weights);
         match layer.output.element() {
-            Element::I8 => results.compute::<T, i8, W>(wide, operands, view_mut(output)?),
-            Element::I16 => results.compute::<T, i16, W>(wide, operands, view_mut(output)?),
-            Element::I32 => results.compute::<T, i32, W>(wide, operands, view_mut(output)?),
+            Element::I8 => {
+                let mut results = Results::<i8> { layer: &layer, bias, kept, output: view_mut(output)? };
+                multiply(wide, &layer.geometry, operands, &mut results)
+            }
+            Element::I16 => {
+                let mut results = Results::<i16> { layer: &layer, bias, kept, output: view_mut(output)? };
+                multiply(wide, &layer.geometry, operands, &mut results)
+            }
+            Element::I32 => {
+                let mut results = Results::<i32> { layer: &layer, bias, kept, output: view_mut(output)? };
+                multiply(wide, &layer.geometry, operands, &mut results)
+            }
             Element::F16 | Element::F32 => None,
         }
     }
 }
 
-/// What the rows of a source meet on their way into the padded input.
-struct Rows<'a, F> {
-    op: &'a Conv2d,
-    source: &'a Source,
-    norm: &'a [[i32; 2]],
-    saturate: F,
+/// What the values of a source meet on their way into the padded input.
+struct Map {
+    /// Zero point of a raw source.
+    zero: i32,
+    /// How raw or activated values come into the units of the ring; `None`: they are in them.
+    scale: Option<Scale>,
+    ring_zero: i32,
+    /// Whether the ring has eight bits, though it is of words here.
+    is_narrow: bool,
+}
+
+impl Map {
+    fn new(op: &Conv2d, source: usize, is_narrow: bool) -> Self {
+        let [zero, multiplier, shift] = raw_map(op, source);
+        let (multiplier, shift) = match op.gather() {
+            Gather::Raw => (multiplier, shift),
+            _ => (op.multiplier[0], op.shift[0]),
+        };
+        let is_scaled = !(op.gather() == Gather::Raw && multiplier == 0);
+        let scale = is_scaled.then(|| Scale::uniform(multiplier, shift));
+        Self { zero, scale, ring_zero: op.ring_zero, is_narrow }
+    }
+
+    /// The nearest value of the ring.
+    #[inline(always)]
+    fn saturate<T: Ring>(&self, value: i32) -> T {
+        T::saturate(if self.is_narrow { i32::from(saturate_i8(value)) } else { value })
+    }
+}
+
+/// How a row of a source's `values` becomes one of the input.
+struct Rows<'a, S, W, K> {
+    wide: W,
+    values: &'a [S],
+    /// Factors and summands of a row's values; empty for a raw source.
+    maps: [&'a [i32]; 2],
+    right: u32,
+    map: &'a Map,
+    kind: K,
+}
+
+/// What becomes of values before they are scaled.
+trait Kind: Copy {
+    fn apply<W: Wide>(self, wide: W, values: &mut Lanes<i32>, map: &Affine<'_>);
+}
+
+/// Nothing but that their zero point is taken off.
+#[derive(Clone, Copy)]
+struct Raw(i32);
+
+/// They are normalized, and activated by SiLU.
+#[derive(Clone, Copy)]
+struct Silu;
+
+/// They are normalized, and activated otherwise if at all.
+#[derive(Clone, Copy)]
+struct Other(Option<format::Activation>);
+
+impl Kind for Raw {
+    #[inline(always)]
+    fn apply<W: Wide>(self, _wide: W, values: &mut Lanes<i32>, _map: &Affine<'_>) {
+        for value in values {
+            *value = value.saturating_sub(self.0);
+        }
+    }
+}
+
+impl Kind for Silu {
+    #[inline(always)]
+    fn apply<W: Wide>(self, wide: W, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        wide.affine_silu(values, map);
+    }
+}
+
+impl Kind for Other {
+    #[inline(always)]
+    fn apply<W: Wide>(self, _wide: W, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        for ((value, &factor), &summand) in values.iter_mut().zip(map.factors).zip(map.summands) {
+            let normalized = affine(*value, factor, map.right, summand);
+            *value = match self.0 {
+                Some(activation) => activate(activation, normalized),
+                None => normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS),
+            };
+        }
+    }
+}
+
+impl<S: Copy + Into<i32>, T: Ring, W: Wide, K: Kind> Transform<T> for Rows<'_, S, W, K> {
+    #[inline(always)]
+    fn row(&self, y: usize, target: &mut [T]) {
+        let row = self.values.get(y * target.len()..(y + 1) * target.len()).unwrap_or_default();
+        let [factors, summands] = self.maps;
+        for (at, target) in (0..).step_by(LANES).zip(target.chunks_mut(LANES)) {
+            let mut lanes: Lanes<i32> = lanes_of(row, at);
+            let [factors, summands] = [factors, summands].map(|map| lanes_of(map, at));
+            let map = Affine { factors: &factors, summands: &summands, right: self.right };
+            self.kind.apply(self.wide, &mut lanes, &map);
+            if let Some(scale) = &self.map.scale {
+                self.wide.requantize(&mut lanes, scale);
+                for lane in &mut lanes {
+                    *lane = lane.saturating_add(self.map.ring_zero);
+                }
+            }
+            if let Some(target) = target.first_chunk_mut::<LANES>() {
+                for (target, &lane) in target.iter_mut().zip(&lanes) {
+                    *target = self.map.saturate(lane);
+                }
+            } else {
+                for (target, &lane) in target.iter_mut().zip(&lanes) {
+                    *target = self.map.saturate(lane);
+                }
+            }
+        }
+    }
 }
 
 #[inline(always)]
-fn gather_source<S: Pod + Into<i32>, T: Ring>(
-    layer: &Layer<'_>,
-    rows: &Rows<'_, impl Fn(i32) -> T>,
+fn gather_source<S: Pod + Into<i32>, T: Ring, W: Wide>(
+    (wide, layer): (W, &Layer<'_>),
+    (source, map): (&Source, &Map),
     values: &[S],
-    [input, row]: [&mut [T]; 2],
-    maps: &mut [i32],
+    target: [&mut [T]; 2],
+    maps: [&[i32]; 2],
 ) -> Option<()> {
-    let Rows { op, source, norm, saturate } = rows;
-    let len = row.len();
-    // The maps of a row's values, so that a row is one loop.
-    let (factors, summands) = maps.split_at_mut_checked(len)?;
-    for (pixel, summands) in factors.chunks_mut(norm.len().max(1)).zip(summands.chunks_mut(norm.len().max(1))) {
-        for ((factor, summand), &[a, b]) in pixel.iter_mut().zip(summands).zip(*norm) {
-            (*factor, *summand) = (a, b);
-        }
-    }
-    let [zero, multiplier, shift] = raw_map(op, source.index());
-    let (gain, gain_shift, ring_zero, right) = (op.multiplier[0], op.shift[0], op.ring_zero, op.affine_shift);
-    let values_of = |y: usize| values.get(y * len..(y + 1) * len).unwrap_or_default();
-    let finish = |value: i32| saturate(requantize(value, gain, gain_shift).saturating_add(ring_zero));
     let geometry = &layer.geometry;
-    match op.gather() {
-        Gather::Raw if multiplier == 0 => gather(geometry, source, input, row, |y, target| {
-            target.iter_mut().zip(values_of(y)).for_each(|(target, &value)| *target = saturate(value.into()));
-        }),
-        Gather::Raw => gather(geometry, source, input, row, |y, target| {
-            for (target, &value) in target.iter_mut().zip(values_of(y)) {
-                let value = requantize(value.into().saturating_sub(zero), multiplier, shift);
-                *target = saturate(value.saturating_add(ring_zero));
-            }
-        }),
-        Gather::AffineSilu => gather(geometry, source, input, row, |y, target| {
-            let maps = factors.iter().zip(&*summands);
-            for ((target, &value), (&a, &b)) in target.iter_mut().zip(values_of(y)).zip(maps) {
-                *target = finish(silu(affine(value.into(), a, right, b)));
-            }
-        }),
-        other => gather(geometry, source, input, row, |y, target| {
-            let maps = factors.iter().zip(&*summands);
-            for ((target, &value), (&a, &b)) in target.iter_mut().zip(values_of(y)).zip(maps) {
-                let value = affine(value.into(), a, right, b);
-                *target = finish(match other.activation() {
-                    Some(activation) => activate(activation, value),
-                    None => value.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS),
-                });
-            }
-        }),
+    let right = layer.op.affine_shift;
+    match layer.op.gather() {
+        Gather::Raw => {
+            // Without a scale values are copied as they are.
+            let kind = Raw(if map.scale.is_some() { map.zero } else { 0 });
+            gather(geometry, source, target, &Rows { wide, values, maps, right, map, kind })
+        }
+        Gather::AffineSilu => gather(geometry, source, target, &Rows { wide, values, maps, right, map, kind: Silu }),
+        other => {
+            let kind = Other(other.activation());
+            gather(geometry, source, target, &Rows { wide, values, maps, right, map, kind })
+        }
     }
 }
 
@@ -209,56 +296,74 @@ impl Stored for i32 {
 }
 
 /// What turns accumulators into results.
-struct Results<'a> {
+struct Results<'a, O> {
     layer: &'a Layer<'a>,
     bias: &'a [i32],
     kept: Kept<'a>,
+    output: &'a mut [O],
 }
 
-impl Results<'_> {
+impl<O: Stored> Finish<i32> for Results<'_, O> {
     #[inline(always)]
-    fn compute<T: Ring, O: Stored, W: Wide>(
-        &self,
-        wide: W,
-        operands: (&[usize], &[T], &[T::Weight]),
-        output: &mut [O],
-    ) -> Option<()> {
+    fn begin(&self, block: usize) -> Lanes<i32> {
+        let (mut bias, excess) = (block_of(self.bias, block), block_of(&self.layer.packed.excess, block));
+        for (bias, excess) in bias.iter_mut().zip(excess) {
+            *bias = bias.wrapping_sub(excess);
+        }
+        bias
+    }
+
+    #[inline(always)]
+    fn finish<W: Wide>(&mut self, wide: W, pixel: usize, block: usize, lanes: &mut Lanes<i32>) {
         let Layer { op, packed, geometry, .. } = self.layer;
-        let outputs = geometry.outputs;
-        let begin = |block: usize| {
-            let (bias, excess) = (block_of(self.bias, block), block_of(&packed.excess, block));
-            core::array::from_fn(|lane| bias[lane].wrapping_sub(excess[lane]))
-        };
-        multiply(wide, geometry, operands, begin, |pixel, block, lanes| {
-            let Some(scale) = packed.scales.get(block) else { return };
-            let place = pixel * outputs..(pixel + 1) * outputs;
-            let Some(output) = output.get_mut(place.clone()) else { return };
-            wide.requantize(lanes, scale);
-            if op.residual != NONE {
-                let mut kept: Lanes<i32> = match &self.kept {
-                    Kept::Output => read(output, block),
-                    Kept::I8(values) => read(values.get(place).unwrap_or_default(), block),
-                    Kept::I16(values) => read(values.get(place).unwrap_or_default(), block),
-                    Kept::I32(values) => read(values.get(place).unwrap_or_default(), block),
-                };
-                for (lane, kept) in lanes.iter_mut().zip(&mut kept) {
-                    let kept = kept.saturating_sub(op.residual_zero);
-                    *lane = sum(*lane, requantize(kept, op.residual_multiplier, op.residual_shift));
-                }
+        let Some(scale) = packed.scales.get(block) else { return };
+        let place = pixel * geometry.outputs..(pixel + 1) * geometry.outputs;
+        let Some(output) = self.output.get_mut(place.clone()) else { return };
+        wide.requantize(lanes, scale);
+        if op.residual != NONE {
+            let mut kept: Lanes<i32> = match &self.kept {
+                Kept::Output => lanes_of(output, block * LANES),
+                Kept::I8(values) => lanes_of(values.get(place).unwrap_or_default(), block * LANES),
+                Kept::I16(values) => lanes_of(values.get(place).unwrap_or_default(), block * LANES),
+                Kept::I32(values) => lanes_of(values.get(place).unwrap_or_default(), block * LANES),
+            };
+            for kept in &mut kept {
+                *kept = kept.saturating_sub(op.residual_zero);
             }
-            store(output, block, lanes, |value| O::nearest(value.saturating_add(op.output_zero)));
-        })
+            wide.requantize(&mut kept, &packed.residual);
+            for (lane, kept) in lanes.iter_mut().zip(kept) {
+                *lane = sum(*lane, kept);
+            }
+        }
+        for lane in lanes.iter_mut() {
+            *lane = lane.saturating_add(op.output_zero);
+        }
+        let output = output.get_mut(block * LANES..).unwrap_or_default();
+        if let Some(output) = output.first_chunk_mut::<LANES>() {
+            for (output, &lane) in output.iter_mut().zip(&*lanes) {
+                *output = O::nearest(lane);
+            }
+        } else {
+            for (output, &lane) in output.iter_mut().zip(&*lanes) {
+                *output = O::nearest(lane);
+            }
+        }
     }
 }
 
-/// A pixel's values of a block's channels.
+/// Values from a place on; zeros where there are none.
 #[inline(always)]
-fn read<T: Copy + Into<i32>>(values: &[T], block: usize) -> Lanes<i32> {
-    let values = values.get(block * LANES..).unwrap_or_default();
-    if let Some(&values) = values.first_chunk::<LANES>() {
-        return values.map(Into::into);
-    }
+fn lanes_of<T: Copy + Into<i32>>(values: &[T], at: usize) -> Lanes<i32> {
+    let values = values.get(at..).unwrap_or_default();
     let mut lanes = [0; LANES];
-    lanes.iter_mut().zip(values).for_each(|(lane, &value)| *lane = value.into());
+    if let Some(values) = values.first_chunk::<LANES>() {
+        for (lane, &value) in lanes.iter_mut().zip(values) {
+            *lane = value.into();
+        }
+    } else {
+        for (lane, &value) in lanes.iter_mut().zip(values) {
+            *lane = value.into();
+        }
+    }
     lanes
 }

@@ -144,14 +144,20 @@ trait Activation: Pod {
     );
 }
 
-/// Brings the rows of a source into the padded input: `transform` makes the row that it is given of a source's row. `row` holds one.
+/// What makes a row of the padded input of a source's row. A trait, as closures are not always inlined, see [`wide::Work`].
+///
+/// [`wide::Work`]: crate::arch::wide::Work
+trait Transform<T> {
+    fn row(&self, y: usize, target: &mut [T]);
+}
+
+/// Brings the rows of a source into the padded input. `row` holds one.
 #[inline(always)]
 fn gather<T: Pod>(
     geometry: &Geometry,
     source: &Source,
-    input: &mut [T],
-    row: &mut [T],
-    mut transform: impl FnMut(usize, &mut [T]),
+    [input, row]: [&mut [T]; 2],
+    transform: &impl Transform<T>,
 ) -> Option<()> {
     let Geometry { padding: [above, left], doubling, channels: pixel, .. } = *geometry;
     let channels = usize::from(source.tensor.channels);
@@ -163,11 +169,10 @@ fn gather<T: Pod>(
         // A stride may leave the last rows unread.
         let Some(target) = input.get_mut(start..start + pitch) else { break };
         let target = target.get_mut(left * pixel..(left + (columns << doubling)) * pixel)?;
+        transform.row(y, if is_direct { &mut *target } else { &mut *row });
         if is_direct {
-            transform(y, target);
             continue;
         }
-        transform(y, row);
         for (target, values) in target.chunks_exact_mut(pixel << doubling).zip(row.chunks_exact(channels)) {
             for target in target.chunks_exact_mut(pixel) {
                 target.get_mut(source.channel..source.channel + channels)?.copy_from_slice(values);
@@ -180,22 +185,29 @@ fn gather<T: Pod>(
     Some(())
 }
 
-/// Multiplies the padded input with all weights. The sums of a block of channels start as `begin` says; `finish` takes those of a
-/// pixel and a block.
+/// What becomes of sums.
+trait Finish<S> {
+    /// How those of a block of channels start.
+    fn begin(&self, block: usize) -> Lanes<S>;
+
+    /// Takes those of a pixel and a block.
+    fn finish<W: Wide>(&mut self, wide: W, pixel: usize, block: usize, sums: &mut Lanes<S>);
+}
+
+/// Multiplies the padded input with all weights.
 #[inline(always)]
 fn multiply<T: Activation, W: Wide>(
     wide: W,
     geometry: &Geometry,
     (starts, input, mut weights): (&[usize], &[T], &[T::Weight]),
-    begin: impl Fn(usize) -> Lanes<T::Sum>,
-    mut finish: impl FnMut(usize, usize, &mut Lanes<T::Sum>),
+    results: &mut impl Finish<T::Sum>,
 ) -> Option<()> {
     let [rows, run] = [geometry.kernel[0], geometry.kernel[1] * geometry.channels];
     let mut first = 0;
     for blocks in panels(geometry.outputs) {
         let panel;
         (panel, weights) = weights.split_at_checked(blocks * LANES * rows * run)?;
-        let initial: [Lanes<T::Sum>; PANEL] = core::array::from_fn(|block| begin(first + block));
+        let initial: [Lanes<T::Sum>; PANEL] = core::array::from_fn(|block| results.begin(first + block));
         for (tile, starts) in starts.chunks(PIXELS).enumerate() {
             // Past the last pixel the last one is computed again; its sums are not used.
             let last = starts.last().copied()?;
@@ -209,7 +221,7 @@ fn multiply<T: Activation, W: Wide>(
             }
             for (block, sums) in (first..).zip(sums.iter_mut().take(blocks)) {
                 for (pixel, sums) in (tile * PIXELS..).zip(sums.iter_mut().take(starts.len())) {
-                    finish(pixel, block, sums);
+                    results.finish(wide, pixel, block, sums);
                 }
             }
         }
@@ -223,16 +235,21 @@ fn multiply<T: Activation, W: Wide>(
 fn block_of<T: Pod>(values: &[T], block: usize) -> Lanes<T> {
     let mut lanes = [T::zeroed(); LANES];
     let values = values.get(block * LANES..).unwrap_or_default();
-    lanes.iter_mut().zip(values).for_each(|(lane, &value)| *lane = value);
+    for (lane, &value) in lanes.iter_mut().zip(values) {
+        *lane = value;
+    }
     lanes
 }
 
-/// Writes what `value` makes of each lane to the channels of a block that `output`, a pixel's values, has.
+/// Repeats the maps of a source's channels along a row, so that a row is one loop: its factors and its summands.
 #[inline(always)]
-fn store<T: Pod, S: Copy>(output: &mut [T], block: usize, lanes: &Lanes<S>, value: impl Fn(S) -> T) {
-    let output = output.get_mut(block * LANES..).unwrap_or_default();
-    match output.first_chunk_mut::<LANES>() {
-        Some(output) => output.iter_mut().zip(lanes).for_each(|(output, &lane)| *output = value(lane)),
-        None => output.iter_mut().zip(lanes).for_each(|(output, &lane)| *output = value(lane)),
+fn spread<'a, T: Pod>(maps: &[[T; 2]], row: &'a mut [T]) -> Option<[&'a [T]; 2]> {
+    let (factors, summands) = row.split_at_mut_checked(row.len() / 2)?;
+    let channels = maps.len().max(1);
+    for (factors, summands) in factors.chunks_mut(channels).zip(summands.chunks_mut(channels)) {
+        for ((factor, summand), &[a, b]) in factors.iter_mut().zip(summands).zip(maps) {
+            (*factor, *summand) = (a, b);
+        }
     }
+    Some([factors, summands])
 }

@@ -47,7 +47,10 @@ macro_rules! dot {
                     *registers = [$load(sum.as_ptr().cast()), $load(sum.as_ptr().add(HALF).cast())];
                 }
                 for row in 0..$window.rows {
-                    let pixels = starts.map(|start| $window.values.as_ptr().add(start + row * $window.pitch));
+                    let mut pixels = [$window.values.as_ptr(); PIXELS];
+                    for (place, start) in pixels.iter_mut().zip(starts) {
+                        *place = place.add(start + row * $window.pitch);
+                    }
                     let mut tap = 0;
                     while tap + $group <= $window.run {
                         let [low, high] = [$load(weights.cast()), $load(weights.add(HALF * $group).cast())];

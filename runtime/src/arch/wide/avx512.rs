@@ -1,13 +1,14 @@
 //! AVX-512 with VNNI: 64 products of bytes, or 32 of words, in an instruction.
 
 use core::arch::x86_64::{
-    __m512, __m512i, _mm512_add_epi64, _mm512_add_ps, _mm512_castsi256_si512, _mm512_castsi512_si256,
-    _mm512_cvtepi32_epi64, _mm512_cvtsepi64_epi32, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64,
-    _mm512_inserti64x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_epi32, _mm512_mul_ps, _mm512_set1_epi32,
+    __m512, __m512i, _mm_cvtsi32_si128, _mm256_loadu_si256, _mm512_abs_epi32, _mm512_add_epi32, _mm512_add_epi64, _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_si256,
+    _mm512_cvtepi32_epi64, _mm512_cvtsepi64_epi32, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_i32gather_epi32,
+    _mm512_inserti64x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_max_epi32, _mm512_min_epi32, _mm512_min_epu32, _mm512_mul_epi32, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_slli_epi32, _mm512_sra_epi64, _mm512_srai_epi32, _mm512_srli_epi32, _mm512_sub_epi32,
     _mm512_set1_ps, _mm512_srav_epi64, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
-use super::{LANES, Lanes, PIXELS, Scale, Sums, Wide, Window, Work};
+use super::{Affine, LANES, Lanes, PIXELS, SILU, Scale, Sums, Wide, Window, Work};
+use crate::fixed::{NORM_BITS, SILU_BITS};
 
 /// Proof that the processor has the instructions.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,10 @@ macro_rules! dot {
             }
         }
         for row in 0..$window.rows {
-            let pixels = $window.starts.map(|start| $window.values.as_ptr().add(start + row * $window.pitch));
+            let mut pixels = [$window.values.as_ptr(); PIXELS];
+            for (place, start) in pixels.iter_mut().zip($window.starts) {
+                *place = place.add(start + row * $window.pitch);
+            }
             let mut tap = 0;
             while tap + $group <= $window.run {
                 let blocks: [_; N] = core::array::from_fn(|block| $load(weights.add(block * LANES * $group).cast()));
@@ -131,18 +135,59 @@ impl Wide for Avx512 {
     fn requantize(self, values: &mut Lanes<i32>, scale: &Scale) {
         // SAFETY: the processor has the instructions; each half of a scale's lanes is as long as a register.
         unsafe {
+            macro_rules! half {
+                ($value:expr, $at:expr) => {{
+                    let multiplier = _mm512_loadu_si512(scale.multiplier.as_ptr().add($at).cast());
+                    let rounding = _mm512_loadu_si512(scale.rounding.as_ptr().add($at).cast());
+                    let right = _mm512_loadu_si512(scale.right.as_ptr().add($at).cast());
+                    let product = _mm512_mul_epi32(_mm512_cvtepi32_epi64($value), multiplier);
+                    _mm512_cvtsepi64_epi32(_mm512_srav_epi64(_mm512_add_epi64(product, rounding), right))
+                }};
+            }
             let value = _mm512_loadu_si512(values.as_ptr().cast());
-            let halves = [_mm512_castsi512_si256(value), _mm512_extracti64x4_epi64::<1>(value)];
-            let mut half = 0;
-            let [low, high] = halves.map(|value| {
-                let load = |lanes: &Lanes<i64>| _mm512_loadu_si512(lanes.as_ptr().add(half * LANES / 2).cast());
-                let product = _mm512_mul_epi32(_mm512_cvtepi32_epi64(value), load(&scale.multiplier));
-                let sum = _mm512_add_epi64(product, load(&scale.rounding));
-                let result = _mm512_cvtsepi64_epi32(_mm512_srav_epi64(sum, load(&scale.right)));
-                half += 1;
-                result
-            });
+            let low = half!(_mm512_castsi512_si256(value), 0);
+            let high = half!(_mm512_extracti64x4_epi64::<1>(value), LANES / 2);
             let result = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+            _mm512_storeu_si512(values.as_mut_ptr().cast(), result);
+        }
+    }
+
+    #[inline(always)]
+    fn affine_silu(self, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        // SAFETY: the processor has the instructions; lanes are as long as a register, and indices end with the table.
+        unsafe {
+            let right = map.right & 31;
+            let count = _mm_cvtsi32_si128(right as i32);
+            let rounding = _mm512_set1_epi64(i64::from(1u32 << right >> 1));
+            macro_rules! half {
+                ($half:ident) => {{
+                    let product = _mm512_mul_epi32($half!(values), $half!(map.factors));
+                    let shifted = _mm512_sra_epi64(_mm512_add_epi64(product, rounding), count);
+                    _mm512_cvtsepi64_epi32(_mm512_add_epi64(shifted, $half!(map.summands)))
+                }};
+            }
+            macro_rules! low {
+                ($lanes:expr) => {
+                    _mm512_cvtepi32_epi64(_mm256_loadu_si256($lanes.as_ptr().cast()))
+                };
+            }
+            macro_rules! high {
+                ($lanes:expr) => {
+                    _mm512_cvtepi32_epi64(_mm256_loadu_si256($lanes.as_ptr().add(LANES / 2).cast()))
+                };
+            }
+            let normalized = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half!(low)), half!(high));
+            let magnitude = _mm512_abs_epi32(normalized);
+            let index = _mm512_min_epu32(_mm512_srli_epi32::<8>(magnitude), _mm512_set1_epi32(256));
+            let pair = _mm512_i32gather_epi32::<4>(index, SILU.as_ptr());
+            // The low halves meet zeros.
+            let fraction = _mm512_slli_epi32::<16>(_mm512_and_si512(magnitude, _mm512_set1_epi32(255)));
+            let growth = _mm512_add_epi32(_mm512_madd_epi16(pair, fraction), _mm512_set1_epi32(128));
+            let start = _mm512_and_si512(pair, _mm512_set1_epi32(0xFFFF));
+            let tail = _mm512_add_epi32(start, _mm512_srai_epi32::<8>(growth));
+            let positive = _mm512_max_epi32(normalized, _mm512_set1_epi32(0));
+            let positive = _mm512_min_epi32(positive, _mm512_set1_epi32((1 << 27) - 1));
+            let result = _mm512_sub_epi32(_mm512_slli_epi32::<{ SILU_BITS - NORM_BITS }>(positive), tail);
             _mm512_storeu_si512(values.as_mut_ptr().cast(), result);
         }
     }

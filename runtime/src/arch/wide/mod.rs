@@ -21,6 +21,9 @@ mod tests;
 
 use core::fmt;
 
+use crate::fixed::{NORM_BITS, SILU_BITS};
+use crate::tables::SILU_TAIL;
+
 /// Output channels whose sums stand side by side.
 pub(crate) const LANES: usize = 16;
 
@@ -29,6 +32,12 @@ pub(crate) const PIXELS: usize = 8;
 
 /// Most blocks of [`LANES`] channels that share each activation that is loaded.
 pub(crate) const PANEL: usize = 3;
+
+/// The nearest `i32`.
+#[inline(always)]
+fn saturate(value: i64) -> i32 {
+    value.clamp(i32::MIN.into(), i32::MAX.into()) as i32
+}
 
 /// One number for each of a block's channels.
 pub(crate) type Lanes<T> = [T; LANES];
@@ -84,6 +93,11 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
+    /// The same for all channels.
+    pub(crate) fn uniform(multiplier: i32, shift: i32) -> Self {
+        Self::new(&[[multiplier, shift]; LANES], 0)
+    }
+
     /// From the (multiplier, shift) of each channel; channels beyond them give zeros.
     pub(crate) fn new(channels: &[[i32; 2]], bits: u32) -> Self {
         let mut scale = Self { multiplier: [0; LANES], right: [1; LANES], rounding: [0; LANES] };
@@ -95,6 +109,15 @@ impl Scale {
         }
         scale
     }
+}
+
+/// The affine map of each of a block's channels, with bits by which products are shifted right, see
+/// [`affine`](crate::fixed::affine).
+#[derive(Clone, Copy)]
+pub(crate) struct Affine<'a> {
+    pub(crate) factors: &'a Lanes<i32>,
+    pub(crate) summands: &'a Lanes<i32>,
+    pub(crate) right: u32,
 }
 
 /// What an instruction set brings. Weights of a panel of `N` blocks stand in (row, group of taps, block, channel, tap in group)
@@ -118,10 +141,39 @@ pub(crate) trait Wide: Copy {
         let scales = scale.multiplier.iter().zip(&scale.right).zip(&scale.rounding);
         for (value, ((&multiplier, &right), &rounding)) in values.iter_mut().zip(scales) {
             let product = i64::from(*value) * multiplier + rounding;
-            *value = (product >> (right & 63)).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+            *value = saturate(product >> (right & 63));
+        }
+    }
+
+    /// [`affine`](crate::fixed::affine), then [`silu`](crate::fixed::silu).
+    #[inline(always)]
+    fn affine_silu(self, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        const LIMIT: i32 = (1 << 27) - 1;
+        let right = map.right & 31;
+        let rounding = i64::from(1u32 << right >> 1);
+        for ((value, &factor), &summand) in values.iter_mut().zip(map.factors).zip(map.summands) {
+            let product = i64::from(*value) * i64::from(factor) + rounding;
+            let normalized = saturate((product >> right) + i64::from(summand));
+            let magnitude = normalized.unsigned_abs();
+            let pair = SILU[(magnitude >> 8).min(256) as usize];
+            let tail = (pair & 0xFFFF) + (((pair >> 16) * (magnitude & 255) as i32 + 128) >> 8);
+            *value = (normalized.clamp(0, LIMIT) << (SILU_BITS - NORM_BITS)) - tail;
         }
     }
 }
+
+/// The tail of SiLU, see [`fixed::silu`](crate::fixed::silu): for each interval of its table where it starts, in the low half, and
+/// by how much it grows; zeros behind.
+static SILU: [i32; 512] = {
+    let mut pairs = [0; 512];
+    let mut at = 0;
+    while at + 1 < SILU_TAIL.len() {
+        let (low, high) = (SILU_TAIL[at] as i32, SILU_TAIL[at + 1] as i32);
+        pairs[at] = low | (high - low) << 16;
+        at += 1;
+    }
+    pairs
+};
 
 /// Work that is compiled once for each instruction set. `run` and what it calls are to be inlined: code that is not has no more
 /// than the target's own instructions.

@@ -9,8 +9,20 @@ pub(crate) fn run<E: Float>(context: &Context<'_>, op: &GroupNorm, group: u32, a
     let group = Group::bind(context, op, group)?;
     let mean = mean_of::<E>(&group, arena, &|x| x)?;
     let variance = mean_of::<E>(&group, arena, &|x| (x - mean) * (x - mean))?;
+    apply(context, op, slice, arena, [mean, variance])
+}
+
+/// Writes the maps of a group's channels.
+#[inline(always)]
+pub(crate) fn apply(
+    context: &Context<'_>,
+    op: &GroupNorm,
+    slice: u32,
+    arena: &mut [u8],
+    [mean, variance]: [f32; 2],
+) -> Option<()> {
     let inverse = inverse_deviation(op, variance);
-    for part in group.parts() {
+    for part in Group::bind(context, op, slice)?.parts() {
         for (gamma, beta, map) in part.channels::<f32>(context, op, arena)? {
             *map = channel_map(mean, inverse, gamma, beta);
         }
