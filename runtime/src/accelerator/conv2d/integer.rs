@@ -1,11 +1,9 @@
 //! Convolution in the `i8` precision, see [`ops::conv2d`](crate::ops::conv2d::i8).
 
-use bytemuck::Pod;
-
 use super::super::packed::OFFSET;
 use super::super::{Scratch, room};
 use super::{Activation, Finish, Layer, Transform, block_of, gather, multiply, spread};
-use crate::arch::wide::{self, Affine, LANES, Lanes, Scale, Sums, Wide, Window};
+use crate::arch::wide::{self, Affine, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
 use crate::fixed::{NORM_BITS, SILU_BITS, activate, affine, saturate_i8, saturate_i16};
 use crate::format::{self, Conv2d, Element, Gather, NONE};
 use crate::ops::conv2d::i8::{raw_map, sum};
@@ -14,15 +12,37 @@ use crate::ops::{Source, view, view_mut};
 /// An element of the padded input.
 pub(super) trait Ring: Activation<Sum = i32> {
     /// The nearest, as it is stored.
-    fn saturate(value: i32) -> Self;
+    fn nearest(value: i32) -> Self;
+
+    /// The first lanes' nearest values, as many as there is room for; those of eight bits where the ring `is_narrow`, though it is
+    /// of words here.
+    fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], is_narrow: bool);
 }
 
 impl Ring for u8 {
     #[inline(always)]
-    fn saturate(value: i32) -> Self {
+    fn nearest(value: i32) -> Self {
         (i32::from(saturate_i8(value)) + OFFSET) as u8
     }
+
+    #[inline(always)]
+    fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], _is_narrow: bool) {
+        let mut bytes = [0i8; LANES];
+        wide.store(lanes, &mut bytes);
+        let bytes = (u128::from_le_bytes(bytemuck::cast(bytes)) ^ SIGNS).to_le_bytes();
+        match values.first_chunk_mut::<LANES>() {
+            Some(values) => *values = bytes,
+            None => {
+                if let Some(bytes) = bytes.get(..values.len()) {
+                    values.copy_from_slice(bytes);
+                }
+            }
+        }
+    }
 }
+
+/// The sign bits of 16 bytes: to flip them is to add [`OFFSET`].
+const SIGNS: u128 = u128::from_le_bytes([OFFSET as u8; LANES]);
 
 impl Activation for u8 {
     type Weight = i8;
@@ -36,8 +56,19 @@ impl Activation for u8 {
 
 impl Ring for i16 {
     #[inline(always)]
-    fn saturate(value: i32) -> Self {
+    fn nearest(value: i32) -> Self {
         saturate_i16(value)
+    }
+
+    #[inline(always)]
+    fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], is_narrow: bool) {
+        if is_narrow {
+            let mut bytes = [0i8; LANES];
+            wide.store(lanes, &mut bytes);
+            store_lanes(wide, &wide.load(&bytes), values);
+        } else {
+            store_lanes(wide, lanes, values);
+        }
     }
 }
 
@@ -68,7 +99,8 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
         let Scratch { values, starts, row, maps, .. } = scratch;
         let input: &mut [T] = room(values, layer.geometry.len());
         let is_narrow = layer.context.tensor(layer.op.scratch)?.element() == Element::I8;
-        input.fill(Map::new(layer.op, 0, is_narrow).saturate(layer.op.ring_zero));
+        let zero = layer.op.ring_zero;
+        input.fill(T::nearest(if is_narrow { saturate_i8(zero).into() } else { zero }));
         for source in &layer.sources {
             let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
             let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;
@@ -131,12 +163,6 @@ impl Map {
         let scale = is_scaled.then(|| Scale::uniform(multiplier, shift));
         Self { zero, scale, ring_zero: op.ring_zero, is_narrow }
     }
-
-    /// The nearest value of the ring.
-    #[inline(always)]
-    fn saturate<T: Ring>(&self, value: i32) -> T {
-        T::saturate(if self.is_narrow { i32::from(saturate_i8(value)) } else { value })
-    }
 }
 
 /// How a row of a source's `values` becomes one of the input.
@@ -169,10 +195,8 @@ struct Other(Option<format::Activation>);
 
 impl Kind for Raw {
     #[inline(always)]
-    fn apply<W: Wide>(self, _wide: W, values: &mut Lanes<i32>, _map: &Affine<'_>) {
-        for value in values {
-            *value = value.saturating_sub(self.0);
-        }
+    fn apply<W: Wide>(self, wide: W, values: &mut Lanes<i32>, _map: &Affine<'_>) {
+        wide.saturating_add(values, self.0.saturating_neg());
     }
 }
 
@@ -196,37 +220,27 @@ impl Kind for Other {
     }
 }
 
-impl<S: Copy + Into<i32>, T: Ring, W: Wide, K: Kind> Transform<T> for Rows<'_, S, W, K> {
+impl<S: Narrow, T: Ring, W: Wide, K: Kind> Transform<T> for Rows<'_, S, W, K> {
     #[inline(always)]
     fn row(&self, y: usize, target: &mut [T]) {
         let row = self.values.get(y * target.len()..(y + 1) * target.len()).unwrap_or_default();
         let [factors, summands] = self.maps;
         for (at, target) in (0..).step_by(LANES).zip(target.chunks_mut(LANES)) {
-            let mut lanes: Lanes<i32> = lanes_of(row, at);
-            let [factors, summands] = [factors, summands].map(|map| lanes_of(map, at));
+            let mut lanes = load_lanes(self.wide, row, at);
+            let [factors, summands] = [factors, summands].map(|map| load_lanes(self.wide, map, at));
             let map = Affine { factors: &factors, summands: &summands, right: self.right };
             self.kind.apply(self.wide, &mut lanes, &map);
             if let Some(scale) = &self.map.scale {
                 self.wide.requantize(&mut lanes, scale);
-                for lane in &mut lanes {
-                    *lane = lane.saturating_add(self.map.ring_zero);
-                }
+                self.wide.saturating_add(&mut lanes, self.map.ring_zero);
             }
-            if let Some(target) = target.first_chunk_mut::<LANES>() {
-                for (target, &lane) in target.iter_mut().zip(&lanes) {
-                    *target = self.map.saturate(lane);
-                }
-            } else {
-                for (target, &lane) in target.iter_mut().zip(&lanes) {
-                    *target = self.map.saturate(lane);
-                }
-            }
+            T::store(self.wide, &lanes, target, self.map.is_narrow);
         }
     }
 }
 
 #[inline(always)]
-fn gather_source<S: Pod + Into<i32>, T: Ring, W: Wide>(
+fn gather_source<S: Narrow, T: Ring, W: Wide>(
     (wide, layer): (W, &Layer<'_>),
     (source, map): (&Source, &Map),
     values: &[S],
@@ -269,32 +283,6 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// An element of an output.
-trait Stored: Pod + Into<i32> {
-    fn nearest(value: i32) -> Self;
-}
-
-impl Stored for i8 {
-    #[inline(always)]
-    fn nearest(value: i32) -> Self {
-        saturate_i8(value)
-    }
-}
-
-impl Stored for i16 {
-    #[inline(always)]
-    fn nearest(value: i32) -> Self {
-        saturate_i16(value)
-    }
-}
-
-impl Stored for i32 {
-    #[inline(always)]
-    fn nearest(value: i32) -> Self {
-        value
-    }
-}
-
 /// What turns accumulators into results.
 struct Results<'a, O> {
     layer: &'a Layer<'a>,
@@ -303,7 +291,7 @@ struct Results<'a, O> {
     output: &'a mut [O],
 }
 
-impl<O: Stored> Finish<i32> for Results<'_, O> {
+impl<O: Narrow> Finish<i32> for Results<'_, O> {
     #[inline(always)]
     fn begin(&self, block: usize) -> Lanes<i32> {
         let (mut bias, excess) = (block_of(self.bias, block), block_of(&self.layer.packed.excess, block));
@@ -322,48 +310,49 @@ impl<O: Stored> Finish<i32> for Results<'_, O> {
         wide.requantize(lanes, scale);
         if op.residual != NONE {
             let mut kept: Lanes<i32> = match &self.kept {
-                Kept::Output => lanes_of(output, block * LANES),
-                Kept::I8(values) => lanes_of(values.get(place).unwrap_or_default(), block * LANES),
-                Kept::I16(values) => lanes_of(values.get(place).unwrap_or_default(), block * LANES),
-                Kept::I32(values) => lanes_of(values.get(place).unwrap_or_default(), block * LANES),
+                Kept::Output => load_lanes(wide, output, block * LANES),
+                Kept::I8(values) => load_lanes(wide, values.get(place).unwrap_or_default(), block * LANES),
+                Kept::I16(values) => load_lanes(wide, values.get(place).unwrap_or_default(), block * LANES),
+                Kept::I32(values) => load_lanes(wide, values.get(place).unwrap_or_default(), block * LANES),
             };
-            for kept in &mut kept {
-                *kept = kept.saturating_sub(op.residual_zero);
-            }
+            wide.saturating_add(&mut kept, op.residual_zero.saturating_neg());
             wide.requantize(&mut kept, &packed.residual);
             for (lane, kept) in lanes.iter_mut().zip(kept) {
                 *lane = sum(*lane, kept);
             }
         }
-        for lane in lanes.iter_mut() {
-            *lane = lane.saturating_add(op.output_zero);
-        }
-        let output = output.get_mut(block * LANES..).unwrap_or_default();
-        if let Some(output) = output.first_chunk_mut::<LANES>() {
-            for (output, &lane) in output.iter_mut().zip(&*lanes) {
-                *output = O::nearest(lane);
-            }
-        } else {
-            for (output, &lane) in output.iter_mut().zip(&*lanes) {
-                *output = O::nearest(lane);
-            }
-        }
+        wide.saturating_add(lanes, op.output_zero);
+        store_lanes(wide, lanes, output.get_mut(block * LANES..).unwrap_or_default());
     }
 }
 
 /// Values from a place on; zeros where there are none.
 #[inline(always)]
-fn lanes_of<T: Copy + Into<i32>>(values: &[T], at: usize) -> Lanes<i32> {
+fn load_lanes<T: Narrow, W: Wide>(wide: W, values: &[T], at: usize) -> Lanes<i32> {
     let values = values.get(at..).unwrap_or_default();
-    let mut lanes = [0; LANES];
-    if let Some(values) = values.first_chunk::<LANES>() {
-        for (lane, &value) in lanes.iter_mut().zip(values) {
-            *lane = value.into();
-        }
-    } else {
-        for (lane, &value) in lanes.iter_mut().zip(values) {
-            *lane = value.into();
+    match values.first_chunk::<LANES>() {
+        Some(values) => wide.load(values),
+        None => {
+            let mut padded = [T::zeroed(); LANES];
+            if let Some(padded) = padded.get_mut(..values.len()) {
+                padded.copy_from_slice(values);
+            }
+            wide.load(&padded)
         }
     }
-    lanes
+}
+
+/// The first lanes' nearest values, as many as there is room for.
+#[inline(always)]
+fn store_lanes<T: Narrow, W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [T]) {
+    match values.first_chunk_mut::<LANES>() {
+        Some(values) => wide.store(lanes, values),
+        None => {
+            let mut padded = [T::zeroed(); LANES];
+            wide.store(lanes, &mut padded);
+            if let Some(padded) = padded.get(..values.len()) {
+                values.copy_from_slice(padded);
+            }
+        }
+    }
 }

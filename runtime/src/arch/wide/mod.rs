@@ -21,7 +21,7 @@ mod tests;
 
 use core::fmt;
 
-use crate::fixed::{NORM_BITS, SILU_BITS};
+use crate::fixed::{NORM_BITS, SILU_BITS, saturate_i8, saturate_i16};
 use crate::tables::SILU_TAIL;
 
 /// Output channels whose sums stand side by side.
@@ -111,6 +111,33 @@ impl Scale {
     }
 }
 
+/// Integers that tensors hold.
+pub(crate) trait Narrow: bytemuck::Pod + Into<i32> {
+    /// The nearest.
+    fn nearest(value: i32) -> Self;
+}
+
+impl Narrow for i8 {
+    #[inline(always)]
+    fn nearest(value: i32) -> Self {
+        saturate_i8(value)
+    }
+}
+
+impl Narrow for i16 {
+    #[inline(always)]
+    fn nearest(value: i32) -> Self {
+        saturate_i16(value)
+    }
+}
+
+impl Narrow for i32 {
+    #[inline(always)]
+    fn nearest(value: i32) -> Self {
+        value
+    }
+}
+
 /// The affine map of each of a block's channels, with bits by which products are shifted right, see
 /// [`affine`](crate::fixed::affine).
 #[derive(Clone, Copy)]
@@ -145,6 +172,37 @@ pub(crate) trait Wide: Copy {
         }
     }
 
+    /// Wider values.
+    #[inline(always)]
+    fn load<T: Narrow>(self, values: &Lanes<T>) -> Lanes<i32> {
+        values.map(Into::into)
+    }
+
+    /// The nearest values of a type.
+    #[inline(always)]
+    fn store<T: Narrow>(self, lanes: &Lanes<i32>, values: &mut Lanes<T>) {
+        for (value, &lane) in values.iter_mut().zip(lanes) {
+            *value = T::nearest(lane);
+        }
+    }
+
+    /// Adds a number to each, saturating.
+    #[inline(always)]
+    fn saturating_add(self, lanes: &mut Lanes<i32>, summand: i32) {
+        for lane in lanes {
+            *lane = lane.saturating_add(summand);
+        }
+    }
+
+    /// The weights of attention's scores below the largest one, see [`exp2_neg`](crate::fixed::exp2_neg); of negative numbers, that
+    /// of 0.
+    #[inline(always)]
+    fn exp2_neg(self, lanes: &mut Lanes<i32>, bits: u32) {
+        for lane in lanes {
+            *lane = crate::fixed::exp2_neg((*lane).max(0).unsigned_abs(), bits);
+        }
+    }
+
     /// [`affine`](crate::fixed::affine), then [`silu`](crate::fixed::silu).
     #[inline(always)]
     fn affine_silu(self, values: &mut Lanes<i32>, map: &Affine<'_>) {
@@ -173,6 +231,17 @@ static SILU: [i32; 512] = {
         at += 1;
     }
     pairs
+};
+
+/// [`EXP2`](crate::tables::EXP2) in words.
+static EXP2: [i32; 256] = {
+    let mut wide = [0; 256];
+    let mut at = 0;
+    while at < wide.len() {
+        wide[at] = crate::tables::EXP2[at] as i32;
+        at += 1;
+    }
+    wide
 };
 
 /// Work that is compiled once for each instruction set. `run` and what it calls are to be inlined: code that is not has no more
