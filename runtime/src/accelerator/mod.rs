@@ -45,6 +45,8 @@ struct Scratch {
     row: Vec<u64>,
     /// The affine maps of a row's channels: factors, then summands.
     maps: Vec<u64>,
+    /// The weights of some queries' scores.
+    weights: Vec<u64>,
     /// Statistics of each channel or group, scores of a query.
     sums: Vec<u64>,
 }

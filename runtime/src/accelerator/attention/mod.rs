@@ -1,5 +1,8 @@
 //! Attention: all queries of a head at once.
 
+#[cfg(feature = "i8")]
+mod integer;
+
 use bytemuck::Pod;
 
 use super::{Scratch, room};
@@ -61,53 +64,6 @@ struct Heads<'a, E> {
     /// Channels of a head.
     head: usize,
     scratch: &'a mut Scratch,
-}
-
-#[cfg(feature = "i8")]
-impl Work for Heads<'_, i8> {
-    type Output = Option<()>;
-
-    #[inline(always)]
-    fn run<W: Wide>(self, _wide: W) -> Option<()> {
-        use crate::fixed::{requantize, saturate_i8};
-        use crate::ops::attention::i8::{normalizer, weight};
-
-        let Self { op, queries, key_value, channels, head, scratch } = self;
-        let pixels = key_value.len() / (2 * channels).max(1);
-        let scores: &mut [i32] = room(&mut scratch.values, pixels);
-        let contexts: &mut [i32] = room(&mut scratch.sums, head);
-        for query in queries.chunks_exact_mut(channels.max(1)) {
-            for (query, first) in query.chunks_exact_mut(head).zip((0..).step_by(head)) {
-                let mut largest = i32::MIN;
-                for (score, pixel) in scores.iter_mut().zip(key_value.chunks_exact(2 * channels)) {
-                    let key = pixel.get(first..first + head)?;
-                    let mut sum = 0i32;
-                    for (&q, &k) in query.iter().zip(key) {
-                        sum = sum.wrapping_add(i32::from(q) * i32::from(k));
-                    }
-                    *score = sum;
-                    largest = largest.max(*score);
-                }
-                let mut total = 0u32;
-                for score in scores.iter_mut() {
-                    *score = weight(op, largest, *score);
-                    total = total.wrapping_add(score.unsigned_abs());
-                }
-                contexts.fill(0);
-                for (&score, pixel) in scores.iter().zip(key_value.chunks_exact(2 * channels)) {
-                    let value = pixel.get(channels + first..channels + first + head)?;
-                    for (context, &value) in contexts.iter_mut().zip(value) {
-                        *context = context.wrapping_add(score.wrapping_mul(value.into()));
-                    }
-                }
-                let [multiplier, shift] = normalizer(op, total);
-                for (query, &context) in query.iter_mut().zip(&*contexts) {
-                    *query = saturate_i8(requantize(context, multiplier, shift));
-                }
-            }
-        }
-        Some(())
-    }
 }
 
 #[cfg(any(feature = "f16", feature = "f32"))]
