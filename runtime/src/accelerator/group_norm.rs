@@ -111,7 +111,7 @@ pub(super) fn run_float<E: crate::float::Float>(
         totals.iter_mut().for_each(|total| *total /= count);
     }
     for (group, (&mean, &variance)) in (0..).zip(means.iter().zip(&*squares)) {
-        crate::ops::group_norm::float::apply(context, op, group, arena, [mean, variance])?;
+        crate::ops::group_norm::float::apply_to(context, op, group, arena, [mean, variance])?;
     }
     Some(())
 }

@@ -95,8 +95,7 @@ impl Source<'_> {
     /// All weights in the order that [`Wide`](crate::arch::wide::Wide) states, with groups of `group` taps.
     fn pack<T: Pod>(&self, group: usize, value: impl Fn(usize) -> T) -> Vec<T> {
         let run = self.kernel[1] * self.padded;
-        let mut weights =
-            Vec::with_capacity(self.outputs.next_multiple_of(LANES) * self.kernel[0] * run);
+        let mut weights = Vec::with_capacity(self.outputs.next_multiple_of(LANES) * self.kernel[0] * run);
         let mut first = 0;
         for blocks in panels(self.outputs) {
             let end = first + blocks * LANES;
@@ -146,7 +145,8 @@ impl Packed {
         let residual = Scale::uniform(op.residual_multiplier, op.residual_shift);
         let integers = |weights, excess| {
             let bits = if op.residual == NONE { 0 } else { RESIDUAL_BITS };
-            let requant: &[[i32; 2]] = crate::ops::view(model.data(op.requant as usize, outputs * size_of::<[i32; 2]>()))?;
+            let requant: &[[i32; 2]] =
+                crate::ops::view(model.data(op.requant as usize, outputs * size_of::<[i32; 2]>()))?;
             let scales = requant.chunks(LANES).map(|channels| Scale::new(channels, bits)).collect();
             Some(Self { weights, excess, scales, residual })
         };

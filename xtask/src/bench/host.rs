@@ -122,7 +122,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         return print_json(&report);
     }
-    println!("{} ({}), {} threads, milliseconds a network call:", processor(), Instructions::best().name(), args.threads);
+    println!(
+        "{} ({}), {} threads, milliseconds a network call:",
+        processor(),
+        Instructions::best().name(),
+        args.threads
+    );
     for measured in ours.iter().chain(&others) {
         println!("  {:<28} {:>9.3}", measured.name, measured.median());
     }

@@ -36,11 +36,13 @@ impl Work for Heads<'_, i8> {
         let scale = Scale::uniform(op.score_multiplier, op.score_shift);
         for first in (0..channels).step_by(head) {
             let key = |pixel: usize, tap: usize| key_value.get(pixel * 2 * channels + first + tap).copied();
-            let value = |channel: usize, pixel: usize| key_value.get((2 * pixel + 1) * channels + first + channel).copied();
+            let value =
+                |channel: usize, pixel: usize| key_value.get((2 * pixel + 1) * channels + first + channel).copied();
             pack(keys, [pixels, head], taps, key);
             pack(values, [head, pixels], places, value);
             for (channel, total) in totals.iter_mut().enumerate() {
-                *total = (0..pixels).fold(0, |sum, pixel| value(channel, pixel).map_or(sum, |value| sum + i32::from(value)));
+                *total =
+                    (0..pixels).fold(0, |sum, pixel| value(channel, pixel).map_or(sum, |value| sum + i32::from(value)));
             }
             for tile in queries.chunks_mut(PIXELS * channels) {
                 let count = tile.len() / channels;
@@ -53,7 +55,8 @@ impl Work for Heads<'_, i8> {
                 let into = scores.chunks_exact_mut(pixels.next_multiple_of(LANES));
                 multiply(wide, (&*rows, taps, &*keys), pixels, |_| [0; LANES], into)?;
                 let mut normalizers = [[0; 2]; PIXELS];
-                let rows = scores.chunks_exact_mut(pixels.next_multiple_of(LANES)).zip(weights.chunks_exact_mut(places));
+                let rows =
+                    scores.chunks_exact_mut(pixels.next_multiple_of(LANES)).zip(weights.chunks_exact_mut(places));
                 for ((scores, weights), normalizer_of) in rows.zip(&mut normalizers).take(count) {
                     let total = weigh(wide, scores.get_mut(..pixels)?, weights, (&scale, op.weight_bits));
                     *normalizer_of = normalizer(op, total);
@@ -68,7 +71,9 @@ impl Work for Heads<'_, i8> {
                 let into = scores.chunks_exact_mut(head.next_multiple_of(LANES));
                 multiply(wide, (&*weights, places, &*values), head, begin, into)?;
                 let contexts = scores.chunks_exact_mut(head.next_multiple_of(LANES));
-                for ((query, contexts), [multiplier, shift]) in tile.chunks_exact_mut(channels).zip(contexts).zip(normalizers) {
+                for ((query, contexts), [multiplier, shift]) in
+                    tile.chunks_exact_mut(channels).zip(contexts).zip(normalizers)
+                {
                     let scale = Scale::uniform(multiplier, shift);
                     let query = query.get_mut(first..first + head)?;
                     for (query, lanes) in query.chunks_mut(LANES).zip(contexts.as_chunks_mut::<LANES>().0) {

@@ -30,9 +30,13 @@ pub(super) fn run(
 ) -> Option<()> {
     match layer.op.layout() {
         #[cfg(feature = "f16")]
-        format::WeightLayout::Groups16 => {
-            instructions.dispatch(Work { layer, weights, scratch, arena, stored: core::marker::PhantomData::<half::f16> })
-        }
+        format::WeightLayout::Groups16 => instructions.dispatch(Work {
+            layer,
+            weights,
+            scratch,
+            arena,
+            stored: core::marker::PhantomData::<half::f16>,
+        }),
         _ => instructions.dispatch(Work { layer, weights, scratch, arena, stored: core::marker::PhantomData::<f32> }),
     }
 }

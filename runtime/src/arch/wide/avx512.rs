@@ -1,7 +1,15 @@
 //! AVX-512 with VNNI: 64 products of bytes, or 32 of words, in an instruction.
 
 use core::arch::x86_64::{
-    __m512, __m512i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_epi32, _mm512_add_epi32, _mm512_add_epi64, _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cmple_epu32_mask, _mm512_cvtepi16_epi32, _mm512_cvtepi32_epi64, _mm512_cvtepi8_epi32, _mm512_cvtsepi32_epi16, _mm512_cvtsepi32_epi8, _mm512_cvtsepi64_epi32, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_i32gather_epi32, _mm512_inserti64x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_mov_epi32, _mm512_maskz_mov_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_min_epu32, _mm512_movepi32_mask, _mm512_mul_epi32, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sra_epi64, _mm512_srai_epi32, _mm512_srav_epi64, _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128,
+    __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256,
+    _mm512_abs_epi32, _mm512_add_epi32, _mm512_add_epi64, _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512,
+    _mm512_castsi512_si256, _mm512_cmple_epu32_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi16_epi32,
+    _mm512_cvtepi32_epi64, _mm512_cvtsepi32_epi8, _mm512_cvtsepi32_epi16, _mm512_cvtsepi64_epi32, _mm512_dpbusd_epi32,
+    _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_i32gather_epi32, _mm512_inserti64x4, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_mov_epi32, _mm512_maskz_mov_epi32, _mm512_max_epi32,
+    _mm512_min_epi32, _mm512_min_epu32, _mm512_movepi32_mask, _mm512_mul_epi32, _mm512_mul_ps, _mm512_set1_epi32,
+    _mm512_set1_epi64, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sra_epi64, _mm512_srai_epi32, _mm512_srav_epi64,
+    _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
 use super::{Affine, EXP2, LANES, Lanes, Narrow, PIXELS, SILU, Scale, Sums, Wide, Window, Work};
@@ -204,7 +212,8 @@ impl Wide for Avx512 {
             let whole = _mm512_srli_epi32::<8>(below);
             let fraction = _mm512_and_si512(below, _mm512_set1_epi32(255));
             let entry = _mm512_slli_epi32::<1>(_mm512_i32gather_epi32::<4>(fraction, EXP2.as_ptr()));
-            let shift = _mm512_sub_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(15)), _mm512_set1_epi32(bits as i32));
+            let shift =
+                _mm512_sub_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(15)), _mm512_set1_epi32(bits as i32));
             let shifted = _mm512_add_epi32(_mm512_srlv_epi32(entry, shift), _mm512_set1_epi32(1));
             let is_left = _mm512_cmple_epu32_mask(whole, _mm512_set1_epi32(bits as i32));
             let result = _mm512_maskz_mov_epi32(is_left, _mm512_srli_epi32::<1>(shifted));

@@ -58,12 +58,7 @@ pub(crate) struct Window<'a, T> {
 impl<'a, T> Window<'a, T> {
     /// `None` if an activation would lie outside of `values`.
     #[inline(always)]
-    pub(crate) fn new(
-        values: &'a [T],
-        starts: [usize; PIXELS],
-        [rows, run]: [usize; 2],
-        pitch: usize,
-    ) -> Option<Self> {
+    pub(crate) fn new(values: &'a [T], starts: [usize; PIXELS], [rows, run]: [usize; 2], pitch: usize) -> Option<Self> {
         let reach = rows.saturating_sub(1).checked_mul(pitch)?.checked_add(run)?;
         let last = starts.iter().fold(0, |last, &start| last.max(start));
         (last.checked_add(reach)? <= values.len()).then_some(Self { values, starts, rows, run, pitch })

@@ -85,11 +85,16 @@ impl<const N: usize> Dot<N> {
                 for (channel, &sum) in sums.iter().enumerate() {
                     let place = [block, pixel, channel];
                     let expected = if block < N {
-                        this.products(&activations, &weights, group, place).fold(i64::from(start), |sum, (a, w)| sum + a * w)
+                        this.products(&activations, &weights, group, place)
+                            .fold(i64::from(start), |sum, (a, w)| sum + a * w)
                     } else {
                         start.into()
                     };
-                    assert_eq!(sum, expected as i32, "{N} blocks, {} rows of {run}, fill {}, {place:?}", this.rows, this.fill);
+                    assert_eq!(
+                        sum, expected as i32,
+                        "{N} blocks, {} rows of {run}, fill {}, {place:?}",
+                        this.rows, this.fill
+                    );
                 }
             }
         }
@@ -107,7 +112,8 @@ impl<const N: usize> Work for Dot<N> {
             wide.dot_words::<N>(sums, window, weights);
         });
         // Products and sums of these are exact in single precision.
-        let (activations, weights) = (self.activations([-64, 64]), numbers(N * LANES * self.rows * self.run, self.fill, 1, [-64, 64]));
+        let (activations, weights) =
+            (self.activations([-64, 64]), numbers(N * LANES * self.rows * self.run, self.fill, 1, [-64, 64]));
         let [values, floats] = [&activations, &weights].map(|of| of.iter().map(|&v| v as f32).collect::<Vec<_>>());
         let window = Window::new(&values, STARTS, [self.rows, self.run], Self::PITCH).expect("lies within");
         let mut sums = [[[0.5; LANES]; PIXELS]; PANEL];
@@ -180,9 +186,26 @@ impl Work for Elementwise {
     type Output = ();
 
     fn run<W: Wide>(self, wide: W) {
-        let edges = [i32::MIN, i32::MIN + 1, -(1 << 27), -65_537, -65_536, -256, -129, -1, 0, 1, 127, 255, 65_535, 65_536, i32::MAX];
+        let edges = [
+            i32::MIN,
+            i32::MIN + 1,
+            -(1 << 27),
+            -65_537,
+            -65_536,
+            -256,
+            -129,
+            -1,
+            0,
+            1,
+            127,
+            255,
+            65_535,
+            65_536,
+            i32::MAX,
+        ];
         for case in 0..if cfg!(miri) { 20 } else { 4000u32 } {
-            let word = |operand: u32, lane: usize| philox([case, operand], [lane as u32, 0, 0, 0])[0] as i32 >> (case % 23);
+            let word =
+                |operand: u32, lane: usize| philox([case, operand], [lane as u32, 0, 0, 0])[0] as i32 >> (case % 23);
             let values: Lanes<i32> = core::array::from_fn(|lane| match case {
                 0..15 => edges[(case as usize + lane) % edges.len()],
                 _ => word(0, lane),

@@ -33,8 +33,15 @@ impl Peers {
         let found = Self { python: python.to_path_buf(), packages: root().join("target/peers") };
         let missing: Vec<&str> = PACKAGES
             .iter()
-            .filter(|(_, module)| !found.command(&["-c", &format!("import importlib.util as u, sys; sys.exit(u.find_spec({module:?}) is None)")])
-                .status().is_ok_and(|status| status.success()))
+            .filter(|(_, module)| {
+                !found
+                    .command(&[
+                        "-c",
+                        &format!("import importlib.util as u, sys; sys.exit(u.find_spec({module:?}) is None)"),
+                    ])
+                    .status()
+                    .is_ok_and(|status| status.success())
+            })
             .map(|&(package, _)| package)
             .collect();
         if missing.is_empty() {
@@ -80,7 +87,8 @@ impl Peers {
         let input = child.stdin.take().context("no standard input")?;
         let output = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut running = Running { child, input, output, names: vec![], versions: Value::Null };
-        let hello = running.read().with_context(|| format!("the peers failed, see {}", work.join("log.txt").display()))?;
+        let hello =
+            running.read().with_context(|| format!("the peers failed, see {}", work.join("log.txt").display()))?;
         for (name, error) in hello["failed"].as_object().into_iter().flatten() {
             eprintln!("note: {name} was not measured: {}", error.as_str().unwrap_or_default());
         }
