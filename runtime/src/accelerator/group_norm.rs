@@ -6,7 +6,6 @@ use crate::format::GroupNorm;
 use crate::ops::{Context, sources, view};
 
 /// In the `i8` precision: the sums of each channel.
-#[cfg(feature = "i8")]
 pub(super) fn run_i8(
     instructions: Instructions,
     context: &Context<'_>,
@@ -43,14 +42,12 @@ pub(super) fn run_i8(
 }
 
 /// Σ(x − zero) and Σ(x − zero)² of each channel, modulo 2⁶⁴.
-#[cfg(feature = "i8")]
 struct Sums<'a, S> {
     values: &'a [S],
     zero: i32,
     into: [&'a mut [i64]; 2],
 }
 
-#[cfg(feature = "i8")]
 impl<S: Copy + Into<i32>> Work for Sums<'_, S> {
     type Output = ();
 
@@ -71,7 +68,6 @@ impl<S: Copy + Into<i32>> Work for Sums<'_, S> {
 
 /// In the float precisions: the means of all groups side by side, each summed in the order of
 /// [`ops::group_norm`](crate::ops::group_norm::float).
-#[cfg(any(feature = "f16", feature = "f32"))]
 pub(super) fn run_float<E: crate::float::Float>(
     instructions: Instructions,
     context: &Context<'_>,
@@ -117,7 +113,6 @@ pub(super) fn run_float<E: crate::float::Float>(
 }
 
 /// Adds Σx of each group to its total, or Σ(x − around)².
-#[cfg(any(feature = "f16", feature = "f32"))]
 struct Means<'a, E> {
     values: &'a [E],
     row_len: usize,
@@ -130,7 +125,6 @@ struct Means<'a, E> {
     totals: &'a mut [f32],
 }
 
-#[cfg(any(feature = "f16", feature = "f32"))]
 impl<E: crate::float::Float> Work for Means<'_, E> {
     type Output = ();
 
@@ -152,7 +146,6 @@ impl<E: crate::float::Float> Work for Means<'_, E> {
     }
 }
 
-#[cfg(any(feature = "f16", feature = "f32"))]
 impl<E: crate::float::Float> Means<'_, E> {
     /// What is summed of a value.
     #[inline(always)]

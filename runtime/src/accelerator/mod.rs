@@ -5,9 +5,7 @@
 //! whole, in memory of the accelerator's own. What ends up in the tensors of the plan is the same, bit for bit, in every
 //! precision; rings and patches are left alone.
 
-#[cfg(any(feature = "f16", feature = "f32"))]
 mod activation;
-#[cfg(feature = "attention")]
 mod attention;
 mod conv2d;
 mod group_norm;
@@ -85,16 +83,10 @@ impl Accelerator {
                 conv2d::run(*instructions, context, op, packed, scratch, arena)
             }
             Op::GroupNorm(op) => match context.model.precision() {
-                #[cfg(feature = "i8")]
                 Precision::I8 => group_norm::run_i8(*instructions, context, op, scratch, arena),
-                #[cfg(feature = "f16")]
                 Precision::F16 => group_norm::run_float::<half::f16>(*instructions, context, op, scratch, arena),
-                #[cfg(feature = "f32")]
                 Precision::F32 => group_norm::run_float::<f32>(*instructions, context, op, scratch, arena),
-                #[allow(unreachable_patterns, reason = "reachable when a precision's feature is off")]
-                _ => None,
             },
-            #[cfg(feature = "attention")]
             Op::Attention(op) => attention::run(*instructions, context, op, scratch, arena),
             _ => None,
         }

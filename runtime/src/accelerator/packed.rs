@@ -83,7 +83,6 @@ impl Source<'_> {
     /// The float there.
     fn float(&self, index: usize) -> f32 {
         match self.layout {
-            #[cfg(feature = "f16")]
             WeightLayout::Groups16 => {
                 let bytes = self.values.as_chunks().0.get(index).copied().unwrap_or_default();
                 half::f16::from_le_bytes(bytes).to_f32()

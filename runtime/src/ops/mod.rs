@@ -232,7 +232,7 @@ pub(crate) struct Source {
     pub(crate) channel: usize,
 }
 
-#[cfg(any(feature = "i8", feature = "std"))]
+#[cfg(feature = "i8")]
 impl Source {
     /// Which of the two.
     pub(crate) fn index(&self) -> usize {

@@ -1,6 +1,5 @@
 //! Attention: all queries of a head at once.
 
-#[cfg(feature = "i8")]
 mod integer;
 
 use bytemuck::Pod;
@@ -22,7 +21,6 @@ pub(super) fn run(
     let head = channels.checked_div(op.heads.into())?.max(1);
     let [queries, key_value] = arena.get_disjoint_mut([query.range(), key_value.range()]).ok()?;
     match query.element() {
-        #[cfg(feature = "i8")]
         Element::I8 => instructions.dispatch(Heads::<'_, i8> {
             op,
             queries: view_mut(queries)?,
@@ -31,7 +29,6 @@ pub(super) fn run(
             head,
             scratch,
         }),
-        #[cfg(feature = "f16")]
         Element::F16 => instructions.dispatch(Heads::<'_, half::f16> {
             op,
             queries: view_mut(queries)?,
@@ -40,7 +37,6 @@ pub(super) fn run(
             head,
             scratch,
         }),
-        #[cfg(feature = "f32")]
         Element::F32 => instructions.dispatch(Heads::<'_, f32> {
             op,
             queries: view_mut(queries)?,
@@ -66,7 +62,6 @@ struct Heads<'a, E> {
     scratch: &'a mut Scratch,
 }
 
-#[cfg(any(feature = "f16", feature = "f32"))]
 macro_rules! float {
     ($element:ty) => {
         impl Work for Heads<'_, $element> {
@@ -79,13 +74,10 @@ macro_rules! float {
         }
     };
 }
-#[cfg(feature = "f16")]
 float!(half::f16);
-#[cfg(feature = "f32")]
 float!(f32);
 
 /// Scores of all keys side by side, each summed over the channels in their order; contexts of all channels, over the pixels.
-#[cfg(any(feature = "f16", feature = "f32"))]
 #[inline(always)]
 fn heads<E: Pod + crate::float::Float>(heads: Heads<'_, E>) -> Option<()> {
     let Heads { op, queries, key_value, channels, head, scratch } = heads;

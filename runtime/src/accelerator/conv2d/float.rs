@@ -29,7 +29,6 @@ pub(super) fn run(
     arena: &mut [u8],
 ) -> Option<()> {
     match layer.op.layout() {
-        #[cfg(feature = "f16")]
         format::WeightLayout::Groups16 => instructions.dispatch(Work {
             layer,
             weights,

@@ -1,8 +1,6 @@
 //! Convolution: the padded, transformed input as a whole, then tiles of pixels and channels.
 
-#[cfg(any(feature = "f16", feature = "f32"))]
 mod float;
-#[cfg(feature = "i8")]
 mod integer;
 
 use std::vec::Vec;
@@ -25,14 +23,9 @@ pub(super) fn run(
 ) -> Option<()> {
     let layer = Layer::new(context, op, packed)?;
     match &packed.weights {
-        #[cfg(feature = "i8")]
         Weights::Bytes(weights) => instructions.dispatch(integer::Work::<u8> { layer, weights, scratch, arena }),
-        #[cfg(feature = "i8")]
         Weights::Words(weights) => instructions.dispatch(integer::Work::<i16> { layer, weights, scratch, arena }),
-        #[cfg(any(feature = "f16", feature = "f32"))]
         Weights::Floats(weights) => float::run(instructions, layer, weights, scratch, arena),
-        #[allow(unreachable_patterns, reason = "reachable when a precision's feature is off")]
-        _ => None,
     }
 }
 

@@ -38,6 +38,9 @@ impl Avx2 {
 macro_rules! dot {
     ($sums:ident, $window:ident, $weights:ident, $group:literal, $zero:expr, $load:expr, $store:expr, $read:expr, $add:expr) => {{
         let Some(weights) = $weights.get(..N * LANES * $window.taps()) else { return };
+        if !$window.run.is_multiple_of($group) {
+            return;
+        }
         for (block, sums) in $sums.iter_mut().take(N).enumerate() {
             let (sums, _) = sums.as_chunks_mut::<PIXELS>();
             for (sums, starts) in sums.iter_mut().zip($window.starts.as_chunks::<PIXELS>().0) {
@@ -52,7 +55,7 @@ macro_rules! dot {
                         *place = place.add(start + row * $window.pitch);
                     }
                     let mut tap = 0;
-                    while tap + $group <= $window.run {
+                    while tap < $window.run {
                         let [low, high] = [$load(weights.cast()), $load(weights.add(HALF * $group).cast())];
                         for (registers, place) in registers.iter_mut().zip(pixels) {
                             let value = $read(place.add(tap));

@@ -45,6 +45,9 @@ impl Avx512 {
 macro_rules! dot {
     ($sums:ident, $window:ident, $weights:ident, $group:literal, $zero:expr, $load:expr, $store:expr, $read:expr, $add:expr) => {{
         let Some(weights) = $weights.get(..N * LANES * $window.taps()) else { return };
+        if !$window.run.is_multiple_of($group) {
+            return;
+        }
         let mut weights = weights.as_ptr();
         let mut registers = [[$zero; PIXELS]; N];
         for (registers, sums) in registers.iter_mut().zip(&*$sums) {
@@ -58,7 +61,7 @@ macro_rules! dot {
                 *place = place.add(start + row * $window.pitch);
             }
             let mut tap = 0;
-            while tap + $group <= $window.run {
+            while tap < $window.run {
                 let blocks: [_; N] = core::array::from_fn(|block| $load(weights.add(block * LANES * $group).cast()));
                 for (pixel, place) in pixels.into_iter().enumerate() {
                     let value = $read(place.add(tap));
