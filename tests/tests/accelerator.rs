@@ -84,14 +84,12 @@ fn all_precisions_and_widths_are_the_same() {
 /// Joins that cut groups in two, heads, resampling by residual blocks, other activations and normalizations, odd sizes.
 #[test]
 fn networks_of_many_kinds_are_the_same() {
-    for name in ["cifar_small", "heads", "resampling", "scale_shift", "conditioned", "improved_diffusion"] {
+    for name in ["cifar_small", "heads", "resampling", "scale_shift", "improved_diffusion"] {
         for precision in [Precision::I8, Precision::F32] {
             let export = exported(&golden(name), &options(precision));
             let model = model(&export.bytes);
-            if model.condition_shape().is_none() {
-                // A group that lies in both sources is normalized in slices in the float precisions.
-                assert_same(&model, |op| matches!(op, Op::Conv2d(_) | Op::Attention(_)));
-            }
+            // A group that lies in both sources is normalized in slices in the float precisions.
+            assert_same(&model, |op| matches!(op, Op::Conv2d(_) | Op::Attention(_)));
         }
     }
     assert_same(&model(&small::small_of_size(5, &ExportOptions::default())), all);
