@@ -8,8 +8,8 @@ use waft::fixed::SAMPLE_BITS;
 use waft::format::{Level, Precision, Schedule};
 use waft::noise::{Between, Given, Seed};
 use waft::{
-    Accelerator, Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples, SamplesMut, Session,
-    SessionError, WeightSource,
+    Accelerator, Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples,
+    SamplesMut, Session, SessionError, WeightSource,
 };
 
 use crate::condition::Conditions;

@@ -61,7 +61,6 @@
 //!   is off is refused by its name.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
 //! - `guidance-rescale` (on by default): guidance that keeps the contrast of pictures, see [`Rescale`].
-//! - `std`: for hosts, the instructions that the processor at hand has, see `Accelerator`.
 //! - `std`: for hosts, the instructions that the processor at hand has, see `Accelerator`; all precisions, and attention.
 //! - `micromath`: a faster, coarser exponential in the float precisions.
 //! - `defmt`: `Format` for the public types and log points at session level.

@@ -1,7 +1,7 @@
 //! Running a model: one session, one picture at a time, in bounded steps.
 
-mod elements;
 mod acceleration;
+mod elements;
 mod image;
 mod original;
 mod path;
