@@ -2,7 +2,7 @@
 //! every tensor that will be quantized is watched.
 
 use typed_index_collections::{TiVec, ti_vec};
-use waft::{Guidance, Model, Request, Session};
+use waft::{Accelerator, Guidance, Model, Request, Session};
 
 use crate::condition::Conditions;
 use crate::graph::activate;
@@ -74,7 +74,9 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
     }
     let calls = how.images * how.steps.iter().sum::<usize>() / how.steps.len().max(1);
     let mut arena = sample::arena(model);
-    let mut session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
+    let mut accelerator = Accelerator::new(model);
+    let session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
+    let mut session = session.accelerated(&mut accelerator);
     progress.begin("calibrating", (how.images * how.steps.iter().max().copied().unwrap_or(1)) as u64);
     for image in 0..how.images {
         let list = image % how.steps.len();
@@ -127,6 +129,7 @@ pub fn output_gains(
     progress: &dyn Progress,
 ) -> Vec<Vec<f64>> {
     let mut memory = [sample::arena(reference), sample::arena(reference), sample::arena(quantized)];
+    let mut accelerators = [reference, quantized].map(Accelerator::new);
     let [run_memory, reference_memory, quantized_memory] = &mut memory;
     progress.begin("correcting outputs", (how.images * how.steps.len()) as u64);
     let mut gains = vec![];
@@ -139,20 +142,21 @@ pub fn output_gains(
             if let Some(class) = class {
                 request = request.class(class);
             }
-            let mut session =
-                Session::new(reference, run_memory.as_mut_slice()).expect("the exporter's own model runs");
+            let session = Session::new(reference, run_memory.as_mut_slice()).expect("the exporter's own model runs");
+            let mut session = session.accelerated(&mut accelerators[0]);
             how.conditions.give(&mut session, image);
             let run = session.sample(request).expect("the exporter's own request is valid");
             let picture = sample::finish(run, true).expect("seeds do not run out");
             for (step, (products, x)) in products.iter_mut().zip(&picture.trajectory).enumerate() {
-                let [want, got] = [(reference, &mut *reference_memory), (quantized, &mut *quantized_memory)].map(
-                    |(model, memory)| {
-                        let mut session =
-                            Session::new(model, memory.as_mut_slice()).expect("the exporter's own model runs");
-                        how.conditions.give(&mut session, image);
-                        predict(&mut session, x, [list, step], class)
-                    },
-                );
+                let models = [(reference, &mut *reference_memory), (quantized, &mut *quantized_memory)];
+                let mut accelerators = accelerators.iter_mut();
+                let [want, got] = models.map(|(model, memory)| {
+                    let session = Session::new(model, memory.as_mut_slice()).expect("the exporter's own model runs");
+                    let accelerator = accelerators.next().expect("one for each model");
+                    let mut session = session.accelerated(accelerator);
+                    how.conditions.give(&mut session, image);
+                    predict(&mut session, x, [list, step], class)
+                });
                 for (&want, &got) in want.iter().zip(&got) {
                     products[0] += f64::from(want) * f64::from(got);
                     products[1] += f64::from(got) * f64::from(got);

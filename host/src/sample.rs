@@ -8,8 +8,8 @@ use waft::fixed::SAMPLE_BITS;
 use waft::format::{Level, Precision, Schedule};
 use waft::noise::{Between, Given, Seed};
 use waft::{
-    Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples, SamplesMut, Session,
-    SessionError, WeightSource,
+    Accelerator, Guidance, Model, ModelError, Noise, Original, Request, RequestError, Run, RunError, Samples,
+    SamplesMut, Session, SessionError, WeightSource,
 };
 
 use crate::condition::Conditions;
@@ -247,10 +247,12 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
         return Err(SampleError::Range { value });
     }
     progress.begin("drawing", batch.count as u64);
+    let accelerator = Accelerator::new(model);
     let drawn = (0..batch.count).into_par_iter().map_init(
-        || arena(model),
-        |memory, index| {
-            let picture = draw_one(model, memory.as_mut_slice(), batch, index)?;
+        || (arena(model), accelerator.clone()),
+        |(memory, accelerator), index| {
+            let session = Session::with_weights(model, memory.as_mut_slice(), batch.weights.as_slice())?;
+            let picture = draw_one(session.accelerated(accelerator), batch, index)?;
             progress.advance(1);
             Ok(picture)
         },
@@ -260,8 +262,8 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
     pictures
 }
 
-fn draw_one(model: &Model<'_>, arena: &mut [u8], batch: &Batch, index: usize) -> Result<Picture, SampleError> {
-    let mut session = Session::with_weights(model, arena, batch.weights.as_slice())?;
+fn draw_one(mut session: Session<'_, &[u8]>, batch: &Batch, index: usize) -> Result<Picture, SampleError> {
+    let model = session.model();
     batch.conditions.give(&mut session, index);
     let request = batch.request(index);
     let original = batch.original.as_ref().map(Source::original);

@@ -63,6 +63,7 @@
 //!   [`Session::observation`] and [`Run::actions`]; with `activations` and `conditioning`.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
 //! - `guidance-rescale` (on by default): guidance that keeps the contrast of pictures, see [`Rescale`].
+//! - `std`: for hosts, the instructions that the processor at hand has, see `Accelerator`; all precisions, and attention.
 //! - `micromath`: a faster, coarser exponential in the float precisions.
 //! - `defmt`: `Format` for the public types and log points at session level.
 //! - `rand_core`: noise from any generator of that trait.
@@ -79,6 +80,11 @@ compile_error!("waft: enable at least one precision: i8, f16 or f32");
 #[cfg(target_endian = "big")]
 compile_error!("waft: the model file is little-endian and read in place; big-endian targets are not supported");
 
+#[cfg(feature = "std")]
+extern crate std;
+
+#[cfg(feature = "std")]
+mod accelerator;
 mod arch;
 #[allow(unsafe_code, reason = "hands out static memory")]
 mod arena;
@@ -107,6 +113,8 @@ pub mod signature;
 mod tables;
 pub mod weights;
 
+#[cfg(feature = "std")]
+pub use accelerator::{Accelerator, Instructions};
 pub use arena::Arena;
 pub use error::{Error, Field, ModelError, RequestError, RunError, SessionError};
 pub use format::Precision;

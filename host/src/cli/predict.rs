@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use waft::format::Output;
-use waft::{Model, Precision, Session};
+use waft::{Accelerator, Model, Precision, Session};
 
 use super::args::{CheckpointArgs, check_extension};
 use super::output::{self, print_json, write_whole};
@@ -84,6 +84,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let samples = to_hwc(&sample, input_shape);
     let weights = shipped::weights(&args.model.to_string_lossy(), &model)?;
     let mut memory = arena(&model);
+    let mut accelerator = Accelerator::new(&model);
     let mut outputs = vec![];
     for (call, sample) in samples.chunks_exact(rows * cols * channels).enumerate() {
         let (schedule, step) = if is_checkpoint { (0, call as u32) } else { find_step(&model, timesteps[call])? };
@@ -96,7 +97,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             Some(Labels::Vectors(_)) => bail!("a .waft file numbers its classes: give class_labels (N) i64"),
             None => None,
         };
-        let mut session = Session::with_weights(&model, memory.as_mut_slice(), weights.as_slice())?;
+        let session = Session::with_weights(&model, memory.as_mut_slice(), weights.as_slice())?;
+        let mut session = session.accelerated(&mut accelerator);
         set_input(&mut session, sample).context("the model has no input")?;
         conditions.give(&mut session, call);
         let mut prediction = session.predict(schedule, step, class)?;

@@ -2,7 +2,7 @@
 
 use typed_index_collections::{TiVec, ti_vec};
 use waft::format::{Element, Tensor};
-use waft::{Request, Session};
+use waft::{Accelerator, Request, Session};
 
 use super::file::File;
 use super::prepared::Prepared;
@@ -28,7 +28,9 @@ pub(super) fn measure(
     let class = (model.classes() > 0).then_some(0);
     let request = class.map_or(Request::new(), |class| Request::new().class(class)).seed(1);
     let mut memory = sample::arena(&model);
-    let mut session = Session::new(&model, memory.as_mut_slice()).expect("the exporter's own model runs");
+    let mut accelerator = Accelerator::new(&model);
+    let session = Session::new(&model, memory.as_mut_slice()).expect("the exporter's own model runs");
+    let mut session = session.accelerated(&mut accelerator);
     conditions.give(&mut session, 0);
     let run = session.sample(request).expect("the exporter's own request is valid");
     let samples = sample::finish(run, true).expect("seeds do not run out").trajectory;
@@ -74,8 +76,10 @@ impl Call<'_> {
     pub(super) fn results(&self, network: &Network, file: &File) -> Result<TiVec<OpId, Vec<f64>>, ExportError> {
         let model = file.model()?;
         let mut memory = sample::arena(&model);
+        let mut accelerator = Accelerator::new(&model);
         let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
-            .expect("the exporter's own model runs");
+            .expect("the exporter's own model runs")
+            .accelerated(&mut accelerator);
         sample::set_input(&mut session, self.x).expect("the exporter's own model has an input");
         self.conditions.give(&mut session, 0);
         let mut call = session.predict(0, self.step, self.class).expect("a step of the model");

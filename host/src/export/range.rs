@@ -1,6 +1,6 @@
 //! Numbers that leave their range: found by drawing one image before the file is handed over.
 
-use waft::{Request, Session};
+use waft::{Accelerator, Request, Session};
 
 use super::accuracy::Call;
 use super::file::File;
@@ -21,8 +21,10 @@ pub(super) fn check(prepared: &Prepared, reference: &File, file: &File) -> Resul
     let class = (model.classes() > 0).then_some(0);
     let request = class.map_or(Request::new(), |class| Request::new().class(class));
     let mut memory = sample::arena(&model);
+    let mut accelerator = Accelerator::new(&model);
     let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
-        .expect("the exporter's own model runs");
+        .expect("the exporter's own model runs")
+        .accelerated(&mut accelerator);
     conditions.give(&mut session, 0);
     let run = session.sample(request).expect("the exporter's own request is valid");
     let samples = sample::finish(run, true).expect("seeds do not run out").trajectory;

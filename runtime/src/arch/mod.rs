@@ -27,6 +27,9 @@ mod reference;
 #[cfg(feature = "i8")]
 pub(crate) mod patches;
 
+#[cfg(feature = "std")]
+pub(crate) mod wide;
+
 #[cfg(all(feature = "i8", any(dsp, test)))]
 pub(crate) mod winograd;
 

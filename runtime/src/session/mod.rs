@@ -1,5 +1,6 @@
 //! Running a model: one session, one picture at a time, in bounded steps.
 
+mod acceleration;
 mod elements;
 mod image;
 mod original;
@@ -19,6 +20,7 @@ pub use request::Request;
 pub use run::Run;
 pub use samples::{Samples, SamplesMut};
 
+use acceleration::Acceleration;
 use run::Start;
 use walk::Walk;
 
@@ -37,6 +39,7 @@ pub struct Session<'a, W = Resident> {
     model: &'a Model<'a>,
     arena: &'a mut [u8],
     weights: W,
+    acceleration: Acceleration<'a>,
     /// Whether the model reads no condition, or was given one.
     is_conditioned: bool,
     /// Whether the model acts on no observation, or was given one.
@@ -86,7 +89,17 @@ impl<'a, W: WeightSource> Session<'a, W> {
         debug!("waft: session of {} bytes", expected);
         let header = model.header();
         let (is_conditioned, is_observed) = (header.condition == 0, header.observation == 0);
-        Ok(Self { model, arena, weights, is_conditioned, is_observed })
+        let acceleration = Acceleration::default();
+        Ok(Self { model, arena, weights, acceleration, is_conditioned, is_observed })
+    }
+
+    /// The same session with an accelerator: it computes whole operations, so that a step of a run takes as long as an operation,
+    /// and gives the same bits. One of another model is not used.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub fn accelerated(mut self, accelerator: &'a mut crate::Accelerator) -> Self {
+        self.acceleration = Acceleration::new(self.model, accelerator);
+        self
     }
 
     /// The model.
@@ -148,6 +161,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
             model: self.model,
             arena: &mut *self.arena,
             weights: &mut self.weights,
+            acceleration: self.acceleration.lend(),
             is_conditioned: self.is_conditioned,
             is_observed: self.is_observed,
         }
@@ -299,7 +313,7 @@ impl<'a, W: WeightSource> Session<'a, W> {
         while walk.op == index {
             with_precision!(
                 self.model.precision(),
-                P => walk.advance::<P, W>(&context, self.arena, &mut self.weights)?,
+                P => walk.advance::<P, W>(&context, self.arena, &mut self.weights, &mut self.acceleration)?,
                 else return Err(corrupt)
             );
         }

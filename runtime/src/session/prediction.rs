@@ -31,7 +31,10 @@ impl<W: WeightSource> Prediction<'_, '_, W> {
             Context { model: self.session.model, schedule: self.schedule, step: self.step, class: self.class };
         with_precision!(
             context.model.precision(),
-            P => self.walk.advance::<P, W>(&context, self.session.arena, &mut self.session.weights).map(|_| true),
+            P => {
+                let Session { arena, weights, acceleration, .. } = &mut *self.session;
+                self.walk.advance::<P, W>(&context, arena, weights, acceleration).map(|_| true)
+            },
             else Err(RunError::Corrupt { op: self.walk.op })
         )
     }

@@ -166,21 +166,23 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                 let class = if first_of_two { self.session.model.header().unconditional_class } else { self.class };
                 let context =
                     Context { model: self.session.model, schedule: self.schedule, step: self.position.step, class };
-                let advance = walk.advance::<P, W>(&context, self.session.arena, &mut self.session.weights);
+                let Session { arena, weights, acceleration, .. } = &mut self.session;
+                let advance = walk.advance::<P, W>(&context, arena, weights, acceleration);
                 // Weights that came before an error are kept.
                 self.stage = Stage::Network { first_of_two, walk };
-                match advance? {
-                    Advance::Waits => return Ok(Some(self.progress)),
-                    Advance::Works => self.stage,
-                    Advance::Completes if first_of_two => {
-                        self.keep_unconditional()?;
-                        Stage::Network { first_of_two: false, walk: Walk::at(self.session.model.ops_once()) }
-                    }
-                    Advance::Completes if self.rescales() && self.guidance != Guidance::NONE => {
-                        self.spread = Default::default();
-                        Stage::Measure { chunk: 0 }
-                    }
-                    Advance::Completes => Stage::Update { chunk: 0 },
+                let Advance::Works { slices } = advance? else { return Ok(Some(self.progress)) };
+                // One of them is counted below.
+                self.progress.slice = self.progress.slice.saturating_add(slices.saturating_sub(1));
+                if walk.op < self.session.model.ops() {
+                    self.stage
+                } else if first_of_two {
+                    self.keep_unconditional()?;
+                    Stage::Network { first_of_two: false, walk: Walk::at(self.session.model.ops_once()) }
+                } else if self.rescales() && self.guidance != Guidance::NONE {
+                    self.spread = Default::default();
+                    Stage::Measure { chunk: 0 }
+                } else {
+                    Stage::Update { chunk: 0 }
                 }
             }
             Stage::Measure { chunk } => {

@@ -1,5 +1,6 @@
 //! The way through the operations of one network call.
 
+use super::acceleration::Acceleration;
 use crate::error::RunError;
 use crate::format::{NONE, Op};
 use crate::ops::{self, Context};
@@ -19,10 +20,8 @@ pub(super) struct Walk {
 pub(super) enum Advance {
     /// Weights have not arrived yet.
     Waits,
-    /// A slice was executed.
-    Works,
-    /// The last slice of the call was executed.
-    Completes,
+    /// Slices were executed: one, or all of an operation.
+    Works { slices: u32 },
 }
 
 impl Walk {
@@ -37,9 +36,14 @@ impl Walk {
         context: &Context<'_>,
         arena: &mut [u8],
         weights: &mut W,
+        acceleration: &mut Acceleration<'_>,
     ) -> Result<Advance, RunError> {
         let corrupt = RunError::Corrupt { op: self.op };
         let op: Op = context.model.op(self.op).ok_or(corrupt)?;
+        if self.slice == 0 && acceleration.run(context, self.op, &op, arena).is_some() {
+            *self = Walk::at(self.op + 1);
+            return Ok(Advance::Works { slices: ops::slices(context.model, &op) });
+        }
         if W::STREAMS
             && let Op::Conv2d(conv) = &op
             && conv.window != NONE
@@ -54,6 +58,6 @@ impl Walk {
         if self.slice >= ops::slices(context.model, &op) {
             *self = Walk::at(self.op + 1);
         }
-        Ok(if self.op >= context.model.ops() { Advance::Completes } else { Advance::Works })
+        Ok(Advance::Works { slices: 1 })
     }
 }

@@ -3,6 +3,7 @@
 mod bars;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod host;
 mod kernels;
 mod layers;
 mod models;
@@ -18,6 +19,7 @@ pub(crate) struct Args {
 enum What {
     #[cfg(feature = "cuda")]
     Cuda(cuda::Args),
+    Host(host::Args),
     Kernels(kernels::Args),
     Models(models::Args),
 }
@@ -27,6 +29,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         #[cfg(feature = "cuda")]
         What::Cuda(args) => cuda::run(args),
+        What::Host(args) => host::run(args),
         What::Kernels(args) => kernels::run(args),
         What::Models(args) => models::run(args),
     }

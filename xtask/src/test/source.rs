@@ -131,6 +131,7 @@ fn outside(folder: &str, options: &[&str]) -> anyhow::Result<()> {
 /// Every set of features that a firmware may choose builds without a warning.
 pub(super) fn features() -> anyhow::Result<()> {
     let mut sets = vec!["--all-features".to_string()];
+    sets.extend(["--features=std".to_string(), "--features=std,i4,conditioning,micromath".to_string()]);
     for precisions in PRECISIONS {
         sets.extend(OPERATIONS.map(|operations| format!("--features={precisions},{operations}")));
     }

@@ -9,6 +9,29 @@ pub(crate) fn run<E: Float>(context: &Context<'_>, op: &GroupNorm, group: u32, a
     let group = Group::bind(context, op, group)?;
     let mean = mean_of::<E>(&group, arena, &|x| x)?;
     let variance = mean_of::<E>(&group, arena, &|x| (x - mean) * (x - mean))?;
+    apply(context, op, &group, arena, [mean, variance])
+}
+
+/// Writes the maps of a group's channels, from its mean and variance.
+#[cfg(feature = "std")]
+pub(crate) fn apply_to(
+    context: &Context<'_>,
+    op: &GroupNorm,
+    group: u32,
+    arena: &mut [u8],
+    statistics: [f32; 2],
+) -> Option<()> {
+    apply(context, op, &Group::bind(context, op, group)?, arena, statistics)
+}
+
+#[inline(always)]
+fn apply(
+    context: &Context<'_>,
+    op: &GroupNorm,
+    group: &Group,
+    arena: &mut [u8],
+    [mean, variance]: [f32; 2],
+) -> Option<()> {
     let inverse = inverse_deviation(op, variance);
     for part in group.parts() {
         for (gamma, beta, map) in part.channels::<f32>(context, op, arena)? {

@@ -6,6 +6,25 @@ use crate::format::{Element, GroupNorm};
 use crate::ops::Context;
 
 pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
+    run_with(context, op, group, arena, |part, arena| {
+        let (_, zero) = scale(op, part);
+        match part.source.tensor.element() {
+            Element::I8 => Some(sums::<i8>(part.pixels(arena)?, zero)),
+            Element::I16 => Some(sums::<i16>(part.pixels(arena)?, zero)),
+            _ => None,
+        }
+    })
+}
+
+/// The same with `sums_of` each part: Σ(x − zero) and Σ(x − zero)².
+#[inline(always)]
+pub(crate) fn run_with(
+    context: &Context<'_>,
+    op: &GroupNorm,
+    group: u32,
+    arena: &mut [u8],
+    sums_of: impl Fn(&Part, &[u8]) -> Option<(i64, u64)>,
+) -> Option<()> {
     let group = Group::bind(context, op, group)?;
 
     // Sums over the group in units of the larger scale: Σx with 15 fractional bits, Σx² without.
@@ -13,12 +32,8 @@ pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut
     let mut squares = 0u64;
     let mut count = 0u64;
     for part in group.parts() {
-        let (ratio, zero) = scale(op, &part);
-        let (s, q) = match part.source.tensor.element() {
-            Element::I8 => sums::<i8>(part.pixels(arena)?, zero),
-            Element::I16 => sums::<i16>(part.pixels(arena)?, zero),
-            _ => return None,
-        };
+        let (ratio, _) = scale(op, &part);
+        let (s, q) = sums_of(&part, arena)?;
         let (s, q) = to_common_scale(s, q, ratio);
         sum = sum.wrapping_add(s);
         squares = squares.wrapping_add(q);

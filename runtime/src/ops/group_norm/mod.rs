@@ -52,13 +52,19 @@ impl Group {
 }
 
 /// A group's channels in one source.
-struct Part {
+pub(crate) struct Part {
     source: Source,
     /// Counted within the source.
     channels: Range<usize>,
 }
 
 impl Part {
+    /// The channels, counted through all sources.
+    #[cfg(feature = "std")]
+    pub(crate) fn joined_channels(&self) -> Range<usize> {
+        self.source.channel + self.channels.start..self.source.channel + self.channels.end
+    }
+
     /// Elements.
     fn count(&self) -> u64 {
         let tensor = &self.source.tensor;

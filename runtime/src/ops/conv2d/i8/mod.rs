@@ -10,6 +10,8 @@ mod weights;
 mod winograd;
 
 pub use self::gather::{gathered, raw_map};
+#[cfg(feature = "std")]
+pub(crate) use self::output::sum;
 pub use self::output::{finished, rescaled};
 
 use self::gather::gather_row;

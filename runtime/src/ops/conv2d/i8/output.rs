@@ -67,7 +67,7 @@ fn added(op: &Conv2d, value: i32, kept: i32) -> i32 {
 /// The sum of two values with [`RESIDUAL_BITS`] more bits than the output, rounded half up: high and low bits apart, as the
 /// sum itself may have 33.
 #[inline(always)]
-fn sum(value: i32, kept: i32) -> i32 {
+pub(crate) fn sum(value: i32, kept: i32) -> i32 {
     const MASK: i32 = (1 << RESIDUAL_BITS) - 1;
     let carry = ((value & MASK) + (kept & MASK) + (1 << (RESIDUAL_BITS - 1))) >> RESIDUAL_BITS;
     (value >> RESIDUAL_BITS) + (kept >> RESIDUAL_BITS) + carry

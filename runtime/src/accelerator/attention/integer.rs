@@ -1,0 +1,181 @@
+//! Integer attention, see [`ops::attention`](crate::ops::attention::i8): for tiles of queries, scores as products with keys that
+//! take the place of weights, then contexts as products of the scores' weights with values that do.
+
+use super::super::packed::panels;
+use super::super::room;
+use super::Heads;
+use crate::arch::wide::{LANES, Lanes, PANEL, PIXELS, Scale, Sums, Wide, Window, Work};
+use crate::ops::attention::i8::normalizer;
+
+/// What is taken off the weights of scores, which are up to 2¹⁵, so that they are words.
+const OFFSET: i32 = 1 << 14;
+
+/// Most bits of a weight.
+const MOST_BITS: u32 = 15;
+
+/// Words in groups of two.
+const GROUP: usize = 2;
+
+impl Work for Heads<'_, i8> {
+    type Output = Option<()>;
+
+    #[inline(always)]
+    fn run<W: Wide>(self, wide: W) -> Option<()> {
+        let Self { op, queries, key_value, channels, head, scratch } = self;
+        if op.weight_bits > MOST_BITS {
+            return None;
+        }
+        let pixels = key_value.len() / (2 * channels).max(1);
+        let (taps, places) = (head.next_multiple_of(GROUP), pixels.next_multiple_of(GROUP));
+        let rows: &mut [i16] = room(&mut scratch.row, PIXELS * taps);
+        let keys: &mut [i16] = room(&mut scratch.values, pixels.next_multiple_of(LANES) * taps);
+        let values: &mut [i16] = room(&mut scratch.maps, head.next_multiple_of(LANES) * places);
+        let weights: &mut [i16] = room(&mut scratch.weights, PIXELS * places);
+        let all: &mut [i32] = room(&mut scratch.sums, PIXELS * pixels.next_multiple_of(LANES) + head);
+        let (scores, totals) = all.split_at_mut_checked(PIXELS * pixels.next_multiple_of(LANES))?;
+        let scale = Scale::uniform(op.score_multiplier, op.score_shift);
+        for first in (0..channels).step_by(head) {
+            let key = |pixel: usize, tap: usize| key_value.get(pixel * 2 * channels + first + tap).copied();
+            let value =
+                |channel: usize, pixel: usize| key_value.get((2 * pixel + 1) * channels + first + channel).copied();
+            pack(keys, [pixels, head], taps, key);
+            pack(values, [head, pixels], places, value);
+            for (channel, total) in totals.iter_mut().enumerate() {
+                *total =
+                    (0..pixels).fold(0, |sum, pixel| value(channel, pixel).map_or(sum, |value| sum + i32::from(value)));
+            }
+            for tile in queries.chunks_mut(PIXELS * channels) {
+                let count = tile.len() / channels;
+                for (row, query) in rows.chunks_exact_mut(taps).zip(tile.chunks_exact(channels)) {
+                    row.fill(0);
+                    for (to, &from) in row.iter_mut().zip(query.get(first..first + head)?) {
+                        *to = from.into();
+                    }
+                }
+                let into = scores.chunks_exact_mut(pixels.next_multiple_of(LANES));
+                multiply(wide, (&*rows, taps, &*keys), pixels, |_| [0; LANES], into)?;
+                let mut normalizers = [[0; 2]; PIXELS];
+                let rows =
+                    scores.chunks_exact_mut(pixels.next_multiple_of(LANES)).zip(weights.chunks_exact_mut(places));
+                for ((scores, weights), normalizer_of) in rows.zip(&mut normalizers).take(count) {
+                    let total = weigh(wide, scores.get_mut(..pixels)?, weights, (&scale, op.weight_bits));
+                    *normalizer_of = normalizer(op, total);
+                }
+                let begin = |block: usize| {
+                    let mut lanes = [0; LANES];
+                    for (lane, total) in lanes.iter_mut().zip(totals.get(block * LANES..).unwrap_or_default()) {
+                        *lane = total.wrapping_mul(OFFSET);
+                    }
+                    lanes
+                };
+                let into = scores.chunks_exact_mut(head.next_multiple_of(LANES));
+                multiply(wide, (&*weights, places, &*values), head, begin, into)?;
+                let contexts = scores.chunks_exact_mut(head.next_multiple_of(LANES));
+                for ((query, contexts), [multiplier, shift]) in
+                    tile.chunks_exact_mut(channels).zip(contexts).zip(normalizers)
+                {
+                    let scale = Scale::uniform(multiplier, shift);
+                    let query = query.get_mut(first..first + head)?;
+                    for (query, lanes) in query.chunks_mut(LANES).zip(contexts.as_chunks_mut::<LANES>().0) {
+                        wide.requantize(lanes, &scale);
+                        let mut narrow = [0i8; LANES];
+                        wide.store(lanes, &mut narrow);
+                        query.copy_from_slice(narrow.get(..query.len())?);
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// Brings a matrix into the order of weights: `rows` outputs of `columns` taps, filled up to `taps`.
+#[inline(always)]
+fn pack(into: &mut [i16], [rows, columns]: [usize; 2], taps: usize, value: impl Fn(usize, usize) -> Option<i8>) {
+    let mut first = 0;
+    let mut groups = into.as_chunks_mut::<GROUP>().0.iter_mut();
+    for blocks in panels(rows) {
+        for tap in (0..taps).step_by(GROUP) {
+            for row in first..first + blocks * LANES {
+                let Some(group) = groups.next() else { return };
+                for (place, tap) in group.iter_mut().zip(tap..) {
+                    let value = if row < rows && tap < columns { value(row, tap) } else { None };
+                    *place = value.unwrap_or_default().into();
+                }
+            }
+        }
+        first += blocks * LANES;
+    }
+}
+
+/// The products of the rows of a tile, of `taps` words each, with a matrix of `outputs` rows; whole blocks of sums go to the rows
+/// of `into`.
+#[inline(always)]
+fn multiply<'a, W: Wide>(
+    wide: W,
+    (rows, taps, mut matrix): (&[i16], usize, &[i16]),
+    outputs: usize,
+    begin: impl Fn(usize) -> Lanes<i32>,
+    into: impl Iterator<Item = &'a mut [i32]>,
+) -> Option<()> {
+    let mut into = into;
+    let mut into: [&mut [i32]; PIXELS] = core::array::from_fn(|_| into.next().unwrap_or_default());
+    let window = Window::new(rows, core::array::from_fn(|row| row * taps), [1, taps], 0)?;
+    let mut first = 0;
+    for blocks in panels(outputs) {
+        let panel;
+        (panel, matrix) = matrix.split_at_checked(blocks * LANES * taps)?;
+        let mut sums: Sums<i32> = [[[0; LANES]; PIXELS]; PANEL];
+        for (block, sums) in (first..).zip(&mut sums) {
+            *sums = [begin(block); PIXELS];
+        }
+        match blocks {
+            1 => wide.dot_words::<1>(&mut sums, &window, panel),
+            2 => wide.dot_words::<2>(&mut sums, &window, panel),
+            _ => wide.dot_words::<PANEL>(&mut sums, &window, panel),
+        }
+        for (block, sums) in (first..).zip(sums.iter().take(blocks)) {
+            for (into, sums) in into.iter_mut().zip(sums) {
+                let place = block * LANES..(block + 1) * LANES;
+                if let Some(into) = into.get_mut(place) {
+                    into.copy_from_slice(sums);
+                }
+            }
+        }
+        first += blocks;
+    }
+    Some(())
+}
+
+/// Turns a query's scores into weights less [`OFFSET`]; their total, modulo 2³².
+#[inline(always)]
+fn weigh<W: Wide>(wide: W, scores: &mut [i32], weights: &mut [i16], (scale, bits): (&Scale, u32)) -> u32 {
+    let mut largest = i32::MIN;
+    for &score in &*scores {
+        largest = largest.max(score);
+    }
+    let mut total = 0u32;
+    weights.fill(0);
+    for (scores, weights) in scores.chunks(LANES).zip(weights.chunks_mut(LANES)) {
+        let mut lanes = [i32::MAX; LANES];
+        for (lane, &score) in lanes.iter_mut().zip(scores) {
+            // Products of bytes are far from the smallest number.
+            *lane = score.wrapping_neg();
+        }
+        wide.saturating_add(&mut lanes, largest);
+        wide.requantize(&mut lanes, scale);
+        wide.exp2_neg(&mut lanes, bits);
+        for &lane in lanes.iter().take(scores.len()) {
+            total = total.wrapping_add(lane.unsigned_abs());
+        }
+        for lane in &mut lanes {
+            *lane -= OFFSET;
+        }
+        let mut narrow = [0i16; LANES];
+        wide.store(&lanes, &mut narrow);
+        for (weight, &narrow) in weights.iter_mut().zip(&narrow).take(scores.len()) {
+            *weight = narrow;
+        }
+    }
+    total
+}

@@ -1,0 +1,358 @@
+//! Convolution in the `i8` precision, see [`ops::conv2d`](crate::ops::conv2d::i8).
+
+use super::super::packed::OFFSET;
+use super::super::{Scratch, room};
+use super::{Activation, Finish, Layer, Transform, block_of, gather, multiply, spread};
+use crate::arch::wide::{self, Affine, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
+use crate::fixed::{NORM_BITS, SILU_BITS, activate, affine, saturate_i8, saturate_i16};
+use crate::format::{self, Conv2d, Element, Gather, NONE};
+use crate::ops::conv2d::i8::{raw_map, sum};
+use crate::ops::{Source, view, view_mut};
+
+/// An element of the padded input.
+pub(super) trait Ring: Activation<Sum = i32> {
+    /// The nearest, as it is stored.
+    fn nearest(value: i32) -> Self;
+
+    /// The first lanes' nearest values, as many as there is room for; those of eight bits where the ring `is_narrow`, though it is
+    /// of words here.
+    fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], is_narrow: bool);
+}
+
+impl Ring for u8 {
+    #[inline(always)]
+    fn nearest(value: i32) -> Self {
+        (i32::from(saturate_i8(value)) + OFFSET) as u8
+    }
+
+    #[inline(always)]
+    fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], _is_narrow: bool) {
+        let mut bytes = [0i8; LANES];
+        wide.store(lanes, &mut bytes);
+        let bytes = (u128::from_le_bytes(bytemuck::cast(bytes)) ^ SIGNS).to_le_bytes();
+        match values.first_chunk_mut::<LANES>() {
+            Some(values) => *values = bytes,
+            None => {
+                if let Some(bytes) = bytes.get(..values.len()) {
+                    values.copy_from_slice(bytes);
+                }
+            }
+        }
+    }
+}
+
+/// The sign bits of 16 bytes: to flip them is to add [`OFFSET`].
+const SIGNS: u128 = u128::from_le_bytes([OFFSET as u8; LANES]);
+
+impl Activation for u8 {
+    type Weight = i8;
+    type Sum = i32;
+
+    #[inline(always)]
+    fn dot<W: Wide, const N: usize>(wide: W, sums: &mut Sums<i32>, window: &Window<'_, u8>, weights: &[i8]) {
+        wide.dot_bytes::<N>(sums, window, weights);
+    }
+}
+
+impl Ring for i16 {
+    #[inline(always)]
+    fn nearest(value: i32) -> Self {
+        saturate_i16(value)
+    }
+
+    #[inline(always)]
+    fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], is_narrow: bool) {
+        if is_narrow {
+            let mut bytes = [0i8; LANES];
+            wide.store(lanes, &mut bytes);
+            store_lanes(wide, &wide.load(&bytes), values);
+        } else {
+            store_lanes(wide, lanes, values);
+        }
+    }
+}
+
+impl Activation for i16 {
+    type Weight = i16;
+    type Sum = i32;
+
+    #[inline(always)]
+    fn dot<W: Wide, const N: usize>(wide: W, sums: &mut Sums<i32>, window: &Window<'_, i16>, weights: &[i16]) {
+        wide.dot_words::<N>(sums, window, weights);
+    }
+}
+
+/// A convolution, with all that it reads and writes.
+pub(super) struct Work<'a, 's, T: Activation> {
+    pub(super) layer: Layer<'a>,
+    pub(super) weights: &'a [T::Weight],
+    pub(super) scratch: &'s mut Scratch,
+    pub(super) arena: &'s mut [u8],
+}
+
+impl<T: Ring> wide::Work for Work<'_, '_, T> {
+    type Output = Option<()>;
+
+    #[inline(always)]
+    fn run<W: Wide>(self, wide: W) -> Option<()> {
+        let Self { layer, weights, scratch, arena } = self;
+        let Scratch { values, starts, row, maps, .. } = scratch;
+        let input: &mut [T] = room(values, layer.geometry.len());
+        let is_narrow = layer.context.tensor(layer.op.scratch)?.element() == Element::I8;
+        let zero = layer.op.ring_zero;
+        input.fill(T::nearest(if is_narrow { saturate_i8(zero).into() } else { zero }));
+        for source in &layer.sources {
+            let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
+            let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;
+            let tensor = arena.get(source.tensor.range())?;
+            let map = Map::new(layer.op, source.index(), is_narrow);
+            let what = (source, &map);
+            match source.tensor.element() {
+                Element::I8 => gather_source::<i8, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
+                Element::I16 => gather_source::<i16, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
+                Element::I32 => gather_source::<i32, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
+                Element::F16 | Element::F32 => return None,
+            }
+        }
+        layer.geometry.starts(starts);
+        let place = |tensor: Option<format::Tensor>| tensor.map_or(0..0, |tensor| tensor.range());
+        let bias_tensor = layer.context.tensor(layer.op.bias_tensor);
+        let residual = layer.residual();
+        let [bias, kept, output] =
+            arena.get_disjoint_mut([place(bias_tensor), place(residual), layer.output.range()]).ok()?;
+        let kept = residual.map(|tensor| Kept::new(tensor.element(), kept)).unwrap_or(Some(Kept::Output))?;
+        let bias = layer.bias(bias)?;
+        let operands = (starts.as_slice(), &*input, weights);
+        match layer.output.element() {
+            Element::I8 => {
+                let mut results = Results::<i8> { layer: &layer, bias, kept, output: view_mut(output)? };
+                multiply(wide, &layer.geometry, operands, &mut results)
+            }
+            Element::I16 => {
+                let mut results = Results::<i16> { layer: &layer, bias, kept, output: view_mut(output)? };
+                multiply(wide, &layer.geometry, operands, &mut results)
+            }
+            Element::I32 => {
+                let mut results = Results::<i32> { layer: &layer, bias, kept, output: view_mut(output)? };
+                multiply(wide, &layer.geometry, operands, &mut results)
+            }
+            Element::F16 | Element::F32 => None,
+        }
+    }
+}
+
+/// What the values of a source meet on their way into the padded input.
+struct Map {
+    /// Zero point of a raw source.
+    zero: i32,
+    /// How raw or activated values come into the units of the ring; `None`: they are in them.
+    scale: Option<Scale>,
+    ring_zero: i32,
+    /// Whether the ring has eight bits, though it is of words here.
+    is_narrow: bool,
+}
+
+impl Map {
+    fn new(op: &Conv2d, source: usize, is_narrow: bool) -> Self {
+        let [zero, multiplier, shift] = raw_map(op, source);
+        let (multiplier, shift) = match op.gather() {
+            Gather::Raw => (multiplier, shift),
+            _ => (op.multiplier[0], op.shift[0]),
+        };
+        let is_scaled = !(op.gather() == Gather::Raw && multiplier == 0);
+        let scale = is_scaled.then(|| Scale::uniform(multiplier, shift));
+        Self { zero, scale, ring_zero: op.ring_zero, is_narrow }
+    }
+}
+
+/// How a row of a source's `values` becomes one of the input.
+struct Rows<'a, S, W, K> {
+    wide: W,
+    values: &'a [S],
+    /// Factors and summands of a row's values; empty for a raw source.
+    maps: [&'a [i32]; 2],
+    right: u32,
+    map: &'a Map,
+    kind: K,
+}
+
+/// What becomes of values before they are scaled.
+trait Kind: Copy {
+    fn apply<W: Wide>(self, wide: W, values: &mut Lanes<i32>, map: &Affine<'_>);
+}
+
+/// Nothing but that their zero point is taken off.
+#[derive(Clone, Copy)]
+struct Raw(i32);
+
+/// They are normalized, and activated by SiLU.
+#[derive(Clone, Copy)]
+struct Silu;
+
+/// They are normalized, and activated otherwise if at all.
+#[derive(Clone, Copy)]
+struct Other(Option<format::Activation>);
+
+impl Kind for Raw {
+    #[inline(always)]
+    fn apply<W: Wide>(self, wide: W, values: &mut Lanes<i32>, _map: &Affine<'_>) {
+        wide.saturating_add(values, self.0.saturating_neg());
+    }
+}
+
+impl Kind for Silu {
+    #[inline(always)]
+    fn apply<W: Wide>(self, wide: W, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        wide.affine_silu(values, map);
+    }
+}
+
+impl Kind for Other {
+    #[inline(always)]
+    fn apply<W: Wide>(self, _wide: W, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        for ((value, &factor), &summand) in values.iter_mut().zip(map.factors).zip(map.summands) {
+            let normalized = affine(*value, factor, map.right, summand);
+            *value = match self.0 {
+                Some(activation) => activate(activation, normalized),
+                None => normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS),
+            };
+        }
+    }
+}
+
+impl<S: Narrow, T: Ring, W: Wide, K: Kind> Transform<T> for Rows<'_, S, W, K> {
+    #[inline(always)]
+    fn row(&self, y: usize, target: &mut [T]) {
+        let row = self.values.get(y * target.len()..(y + 1) * target.len()).unwrap_or_default();
+        let [factors, summands] = self.maps;
+        for (at, target) in (0..).step_by(LANES).zip(target.chunks_mut(LANES)) {
+            let mut lanes = load_lanes(self.wide, row, at);
+            let [factors, summands] = [factors, summands].map(|map| load_lanes(self.wide, map, at));
+            let map = Affine { factors: &factors, summands: &summands, right: self.right };
+            self.kind.apply(self.wide, &mut lanes, &map);
+            if let Some(scale) = &self.map.scale {
+                self.wide.requantize(&mut lanes, scale);
+                self.wide.saturating_add(&mut lanes, self.map.ring_zero);
+            }
+            T::store(self.wide, &lanes, target, self.map.is_narrow);
+        }
+    }
+}
+
+#[inline(always)]
+fn gather_source<S: Narrow, T: Ring, W: Wide>(
+    (wide, layer): (W, &Layer<'_>),
+    (source, map): (&Source, &Map),
+    values: &[S],
+    target: [&mut [T]; 2],
+    maps: [&[i32]; 2],
+) -> Option<()> {
+    let geometry = &layer.geometry;
+    let right = layer.op.affine_shift;
+    match layer.op.gather() {
+        Gather::Raw => {
+            // Without a scale values are copied as they are.
+            let kind = Raw(if map.scale.is_some() { map.zero } else { 0 });
+            gather(geometry, source, target, &Rows { wide, values, maps, right, map, kind })
+        }
+        Gather::AffineSilu => gather(geometry, source, target, &Rows { wide, values, maps, right, map, kind: Silu }),
+        other => {
+            let kind = Other(other.activation());
+            gather(geometry, source, target, &Rows { wide, values, maps, right, map, kind })
+        }
+    }
+}
+
+/// What is added to the results.
+enum Kept<'a> {
+    /// What stands at the output's place, if there is a residual at all.
+    Output,
+    I8(&'a [i8]),
+    I16(&'a [i16]),
+    I32(&'a [i32]),
+}
+
+impl<'a> Kept<'a> {
+    fn new(element: Element, bytes: &'a [u8]) -> Option<Self> {
+        match element {
+            Element::I8 => view(bytes).map(Kept::I8),
+            Element::I16 => view(bytes).map(Kept::I16),
+            Element::I32 => view(bytes).map(Kept::I32),
+            Element::F16 | Element::F32 => None,
+        }
+    }
+}
+
+/// What turns accumulators into results.
+struct Results<'a, O> {
+    layer: &'a Layer<'a>,
+    bias: &'a [i32],
+    kept: Kept<'a>,
+    output: &'a mut [O],
+}
+
+impl<O: Narrow> Finish<i32> for Results<'_, O> {
+    #[inline(always)]
+    fn begin(&self, block: usize) -> Lanes<i32> {
+        let (mut bias, excess) = (block_of(self.bias, block), block_of(&self.layer.packed.excess, block));
+        for (bias, excess) in bias.iter_mut().zip(excess) {
+            *bias = bias.wrapping_sub(excess);
+        }
+        bias
+    }
+
+    #[inline(always)]
+    fn finish<W: Wide>(&mut self, wide: W, pixel: usize, block: usize, lanes: &mut Lanes<i32>) {
+        let Layer { op, packed, geometry, .. } = self.layer;
+        let Some(scale) = packed.scales.get(block) else { return };
+        let place = pixel * geometry.outputs..(pixel + 1) * geometry.outputs;
+        let Some(output) = self.output.get_mut(place.clone()) else { return };
+        wide.requantize(lanes, scale);
+        if op.residual != NONE {
+            let mut kept: Lanes<i32> = match &self.kept {
+                Kept::Output => load_lanes(wide, output, block * LANES),
+                Kept::I8(values) => load_lanes(wide, values.get(place).unwrap_or_default(), block * LANES),
+                Kept::I16(values) => load_lanes(wide, values.get(place).unwrap_or_default(), block * LANES),
+                Kept::I32(values) => load_lanes(wide, values.get(place).unwrap_or_default(), block * LANES),
+            };
+            wide.saturating_add(&mut kept, op.residual_zero.saturating_neg());
+            wide.requantize(&mut kept, &packed.residual);
+            for (lane, kept) in lanes.iter_mut().zip(kept) {
+                *lane = sum(*lane, kept);
+            }
+        }
+        wide.saturating_add(lanes, op.output_zero);
+        store_lanes(wide, lanes, output.get_mut(block * LANES..).unwrap_or_default());
+    }
+}
+
+/// Values from a place on; zeros where there are none.
+#[inline(always)]
+fn load_lanes<T: Narrow, W: Wide>(wide: W, values: &[T], at: usize) -> Lanes<i32> {
+    let values = values.get(at..).unwrap_or_default();
+    match values.first_chunk::<LANES>() {
+        Some(values) => wide.load(values),
+        None => {
+            let mut padded = [T::zeroed(); LANES];
+            if let Some(padded) = padded.get_mut(..values.len()) {
+                padded.copy_from_slice(values);
+            }
+            wide.load(&padded)
+        }
+    }
+}
+
+/// The first lanes' nearest values, as many as there is room for.
+#[inline(always)]
+fn store_lanes<T: Narrow, W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [T]) {
+    match values.first_chunk_mut::<LANES>() {
+        Some(values) => wide.store(lanes, values),
+        None => {
+            let mut padded = [T::zeroed(); LANES];
+            wide.store(lanes, &mut padded);
+            if let Some(padded) = padded.get(..values.len()) {
+                values.copy_from_slice(padded);
+            }
+        }
+    }
+}

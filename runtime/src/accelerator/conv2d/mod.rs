@@ -1,0 +1,248 @@
+//! Convolution: the padded, transformed input as a whole, then tiles of pixels and channels.
+
+mod float;
+mod integer;
+
+use std::vec::Vec;
+
+use bytemuck::Pod;
+
+use super::Scratch;
+use super::packed::{Packed, Weights, panels};
+use crate::arch::wide::{Instructions, LANES, Lanes, PANEL, PIXELS, Sums, Wide, Window};
+use crate::format::{Bias, Conv2d, NONE, Tensor};
+use crate::ops::{Context, Source, sources, view};
+
+pub(super) fn run(
+    instructions: Instructions,
+    context: &Context<'_>,
+    op: &Conv2d,
+    packed: &Packed,
+    scratch: &mut Scratch,
+    arena: &mut [u8],
+) -> Option<()> {
+    let layer = Layer::new(context, op, packed)?;
+    match &packed.weights {
+        Weights::Bytes(weights) => instructions.dispatch(integer::Work::<u8> { layer, weights, scratch, arena }),
+        Weights::Words(weights) => instructions.dispatch(integer::Work::<i16> { layer, weights, scratch, arena }),
+        Weights::Floats(weights) => float::run(instructions, layer, weights, scratch, arena),
+    }
+}
+
+/// A convolution and where it stands.
+struct Layer<'a> {
+    context: &'a Context<'a>,
+    op: &'a Conv2d,
+    packed: &'a Packed,
+    sources: heapless::Vec<Source, 2>,
+    output: Tensor,
+    geometry: Geometry,
+}
+
+/// Sizes.
+#[derive(Clone, Copy)]
+struct Geometry {
+    /// Rows and pixels of a row of the padded input.
+    padded: [usize; 2],
+    /// Elements of its pixels: input channels, and those that make runs whole groups.
+    channels: usize,
+    kernel: [usize; 2],
+    stride: usize,
+    padding: [usize; 2],
+    /// 1 if rows and columns are doubled, else 0.
+    doubling: usize,
+    /// Rows and columns of the output.
+    output: [usize; 2],
+    outputs: usize,
+}
+
+impl<'a> Layer<'a> {
+    fn new(context: &'a Context<'a>, op: &'a Conv2d, packed: &'a Packed) -> Option<Self> {
+        let (ring, output) = (context.tensor(op.scratch)?, op.computed(context.tensor(op.output)?));
+        let kernel = op.kernel.map(usize::from);
+        let stride = usize::from(op.stride);
+        let rows = usize::from(output.rows.checked_sub(1)?) * stride + kernel[0];
+        let geometry = Geometry {
+            padded: [rows, ring.columns.into()],
+            channels: packed.weights.padded(ring.channels.into()),
+            kernel,
+            stride,
+            padding: op.padding.map(usize::from),
+            doubling: op.doubling() as usize,
+            output: [output.rows.into(), output.columns.into()],
+            outputs: output.channels.into(),
+        };
+        let sources = sources(context, op.sources)?;
+        Some(Self { context, op, packed, sources, output, geometry })
+    }
+
+    /// The biases of all output channels; `tensor` is what a tensor of biases holds.
+    fn bias<'b, T: Pod>(&self, tensor: &'b [u8]) -> Option<&'b [T]>
+    where
+        'a: 'b,
+    {
+        let Self { context, op, geometry, .. } = self;
+        match op.bias() {
+            Bias::Constant => context.data(op.bias_at, geometry.outputs),
+            Bias::Step => context.data(context.biases_of_step() + op.bias_at, geometry.outputs),
+            Bias::Tensor => view(tensor)?.get(..geometry.outputs),
+        }
+    }
+
+    /// The maps of a source's channels, behind a normalization; else nothing.
+    fn maps<'b, T: Pod>(&self, source: &Source, arena: &'b [u8]) -> Option<&'b [[T; 2]]> {
+        if self.op.norm == NONE {
+            return Some(&[]);
+        }
+        let maps: &[[T; 2]] = view(arena.get(self.context.tensor(self.op.norm)?.range())?)?;
+        maps.get(source.channel..source.channel + usize::from(source.tensor.channels))
+    }
+
+    /// The tensor that is added, unless it lies at the output's place.
+    fn residual(&self) -> Option<Tensor> {
+        self.context.tensor(self.op.residual).filter(|residual| residual.offset != self.output.offset)
+    }
+}
+
+impl Geometry {
+    /// Elements of the padded input.
+    fn len(&self) -> usize {
+        self.padded[0] * self.pitch()
+    }
+
+    /// Elements of a row of it.
+    fn pitch(&self) -> usize {
+        self.padded[1] * self.channels
+    }
+
+    /// The first activation under the kernel at each output pixel.
+    fn starts(&self, starts: &mut Vec<usize>) {
+        starts.clear();
+        let [rows, columns] = self.output;
+        let [down, right] = [self.stride * self.pitch(), self.stride * self.channels];
+        starts.extend((0..rows).flat_map(|y| (0..columns).map(move |x| y * down + x * right)));
+    }
+}
+
+/// Elements of the padded input, and their products.
+trait Activation: Pod {
+    type Weight: Pod;
+    type Sum: Pod;
+
+    fn dot<W: Wide, const N: usize>(
+        wide: W,
+        sums: &mut Sums<Self::Sum>,
+        window: &Window<'_, Self>,
+        weights: &[Self::Weight],
+    );
+}
+
+/// What makes a row of the padded input of a source's row. A trait, as closures are not always inlined, see [`wide::Work`].
+///
+/// [`wide::Work`]: crate::arch::wide::Work
+trait Transform<T> {
+    fn row(&self, y: usize, target: &mut [T]);
+}
+
+/// Brings the rows of a source into the padded input. `row` holds one.
+#[inline(always)]
+fn gather<T: Pod>(
+    geometry: &Geometry,
+    source: &Source,
+    [input, row]: [&mut [T]; 2],
+    transform: &impl Transform<T>,
+) -> Option<()> {
+    let Geometry { padding: [above, left], doubling, channels: pixel, .. } = *geometry;
+    let channels = usize::from(source.tensor.channels);
+    let columns = usize::from(source.tensor.columns);
+    let pitch = geometry.pitch();
+    let is_direct = doubling == 0 && channels == pixel;
+    for y in 0..usize::from(source.tensor.rows) {
+        let start = (above + (y << doubling)) * pitch;
+        // A stride may leave the last rows unread.
+        let Some(target) = input.get_mut(start..start + pitch) else { break };
+        let target = target.get_mut(left * pixel..(left + (columns << doubling)) * pixel)?;
+        transform.row(y, if is_direct { &mut *target } else { &mut *row });
+        if is_direct {
+            continue;
+        }
+        for (target, values) in target.chunks_exact_mut(pixel << doubling).zip(row.chunks_exact(channels)) {
+            for target in target.chunks_exact_mut(pixel) {
+                target.get_mut(source.channel..source.channel + channels)?.copy_from_slice(values);
+            }
+        }
+        if doubling > 0 && input.len() >= start + 2 * pitch {
+            input.copy_within(start..start + pitch, start + pitch);
+        }
+    }
+    Some(())
+}
+
+/// What becomes of sums.
+trait Finish<S> {
+    /// How those of a block of channels start.
+    fn begin(&self, block: usize) -> Lanes<S>;
+
+    /// Takes those of a pixel and a block.
+    fn finish<W: Wide>(&mut self, wide: W, pixel: usize, block: usize, sums: &mut Lanes<S>);
+}
+
+/// Multiplies the padded input with all weights.
+#[inline(always)]
+fn multiply<T: Activation, W: Wide>(
+    wide: W,
+    geometry: &Geometry,
+    (starts, input, mut weights): (&[usize], &[T], &[T::Weight]),
+    results: &mut impl Finish<T::Sum>,
+) -> Option<()> {
+    let [rows, run] = [geometry.kernel[0], geometry.kernel[1] * geometry.channels];
+    let mut first = 0;
+    for blocks in panels(geometry.outputs) {
+        let panel;
+        (panel, weights) = weights.split_at_checked(blocks * LANES * rows * run)?;
+        let initial: [Lanes<T::Sum>; PANEL] = core::array::from_fn(|block| results.begin(first + block));
+        for (tile, starts) in starts.chunks(PIXELS).enumerate() {
+            // Past the last pixel the last one is computed again; its sums are not used.
+            let last = starts.last().copied()?;
+            let places = core::array::from_fn(|pixel| starts.get(pixel).copied().unwrap_or(last));
+            let window = Window::new(input, places, [rows, run], geometry.pitch())?;
+            let mut sums = initial.map(|lanes| [lanes; PIXELS]);
+            match blocks {
+                1 => T::dot::<W, 1>(wide, &mut sums, &window, panel),
+                2 => T::dot::<W, 2>(wide, &mut sums, &window, panel),
+                _ => T::dot::<W, PANEL>(wide, &mut sums, &window, panel),
+            }
+            for (block, sums) in (first..).zip(sums.iter_mut().take(blocks)) {
+                for (pixel, sums) in (tile * PIXELS..).zip(sums.iter_mut().take(starts.len())) {
+                    results.finish(wide, pixel, block, sums);
+                }
+            }
+        }
+        first += blocks;
+    }
+    Some(())
+}
+
+/// The values of a block's channels, from `values` of all channels.
+#[inline(always)]
+fn block_of<T: Pod>(values: &[T], block: usize) -> Lanes<T> {
+    let mut lanes = [T::zeroed(); LANES];
+    let values = values.get(block * LANES..).unwrap_or_default();
+    for (lane, &value) in lanes.iter_mut().zip(values) {
+        *lane = value;
+    }
+    lanes
+}
+
+/// Repeats the maps of a source's channels along a row, so that a row is one loop: its factors and its summands.
+#[inline(always)]
+fn spread<'a, T: Pod>(maps: &[[T; 2]], row: &'a mut [T]) -> Option<[&'a [T]; 2]> {
+    let (factors, summands) = row.split_at_mut_checked(row.len() / 2)?;
+    let channels = maps.len().max(1);
+    for (factors, summands) in factors.chunks_mut(channels).zip(summands.chunks_mut(channels)) {
+        for ((factor, summand), &[a, b]) in factors.iter_mut().zip(summands).zip(maps) {
+            (*factor, *summand) = (a, b);
+        }
+    }
+    Some([factors, summands])
+}

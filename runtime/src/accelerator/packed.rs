@@ -1,0 +1,169 @@
+//! Weights in the order in which kernels read them.
+
+use std::vec::Vec;
+
+use bytemuck::Pod;
+
+use crate::arch::wide::{LANES, PANEL, Scale};
+use crate::fixed::RESIDUAL_BITS;
+use crate::format::{Conv2d, Element, NONE, WeightLayout};
+use crate::model::Model;
+
+/// A convolution's weights and what belongs to its channels.
+#[derive(Clone, Debug)]
+pub(super) struct Packed {
+    pub(super) weights: Weights,
+    /// For bytes, what each channel's accumulator has too much, as activations are stored plus 128; else empty.
+    pub(super) excess: Vec<i32>,
+    /// How accumulators become results, by block of channels; empty in float precisions.
+    pub(super) scales: Vec<Scale>,
+    /// How the residual comes into the units of the output.
+    pub(super) residual: Scale,
+}
+
+/// Weights by their type.
+#[derive(Clone, Debug)]
+pub(super) enum Weights {
+    Bytes(Vec<i8>),
+    Words(Vec<i16>),
+    Floats(Vec<f32>),
+}
+
+impl Weights {
+    /// Input channels with those that make every run of activations whole groups of taps.
+    pub(super) fn padded(&self, inputs: usize) -> usize {
+        inputs.next_multiple_of(match self {
+            Weights::Bytes(_) => 4,
+            Weights::Words(_) => 2,
+            Weights::Floats(_) => 1,
+        })
+    }
+}
+
+/// What is added to activations of eight bits, so that they have no sign.
+pub(super) const OFFSET: i32 = 128;
+
+/// Blocks of each panel that `channels` output channels are cut into: as few panels as can be, of like size.
+pub(super) fn panels(channels: usize) -> impl Iterator<Item = usize> {
+    let blocks = channels.div_ceil(LANES);
+    let panels = blocks.div_ceil(PANEL);
+    (0..panels).map(move |panel| (panel + 1) * blocks / panels - panel * blocks / panels)
+}
+
+/// A convolution's weights by row of the kernel, column, input channel and output channel.
+struct Source<'a> {
+    kernel: [usize; 2],
+    inputs: usize,
+    outputs: usize,
+    /// Input channels with those that make runs whole groups.
+    padded: usize,
+    values: &'a [u8],
+    layout: WeightLayout,
+}
+
+impl Source<'_> {
+    /// The place of a weight, as [`WeightLayout::index`] counts; `None` for one that only fills a group or a block.
+    fn index(&self, output: usize, [row, column, input]: [usize; 3]) -> Option<usize> {
+        let tap = (row * self.kernel[1] + column) * self.inputs + input;
+        let taps = self.kernel[0] * self.kernel[1] * self.inputs;
+        (output < self.outputs && input < self.inputs).then(|| self.layout.index(output, tap, taps))
+    }
+
+    /// The integer there.
+    fn integer(&self, index: usize) -> i8 {
+        match self.layout {
+            WeightLayout::Groups4 => {
+                let pair = self.values.get(index / 2).copied().unwrap_or_default();
+                (pair << (4 * (1 - index % 2))) as i8 >> 4
+            }
+            _ => self.values.get(index).map_or(0, |&value| value as i8),
+        }
+    }
+
+    /// The float there.
+    fn float(&self, index: usize) -> f32 {
+        match self.layout {
+            WeightLayout::Groups16 => {
+                let bytes = self.values.as_chunks().0.get(index).copied().unwrap_or_default();
+                half::f16::from_le_bytes(bytes).to_f32()
+            }
+            _ => self.values.as_chunks().0.get(index).map_or(0.0, |&bytes| f32::from_le_bytes(bytes)),
+        }
+    }
+
+    /// All weights in the order that [`Wide`](crate::arch::wide::Wide) states, with groups of `group` taps.
+    fn pack<T: Pod>(&self, group: usize, value: impl Fn(usize) -> T) -> Vec<T> {
+        let run = self.kernel[1] * self.padded;
+        let mut weights = Vec::with_capacity(self.outputs.next_multiple_of(LANES) * self.kernel[0] * run);
+        let mut first = 0;
+        for blocks in panels(self.outputs) {
+            let end = first + blocks * LANES;
+            for row in 0..self.kernel[0] {
+                for taps in (0..run).step_by(group) {
+                    for output in first..end {
+                        let taps = (taps..taps + group).map(|tap| [row, tap / self.padded, tap % self.padded]);
+                        weights.extend(taps.map(|tap| self.index(output, tap).map_or(T::zeroed(), &value)));
+                    }
+                }
+            }
+            first = end;
+        }
+        weights
+    }
+
+    /// The sum of each output's weights.
+    fn sums(&self) -> Vec<i32> {
+        let taps = self.kernel[0] * self.kernel[1] * self.inputs;
+        let sum = |output| (0..taps).map(|tap| i32::from(self.integer(self.layout.index(output, tap, taps)))).sum();
+        (0..self.outputs).map(sum).collect()
+    }
+}
+
+impl Packed {
+    /// `None` for what has to be executed in slices: streamed weights, and scales of each step.
+    pub(super) fn new(model: &Model<'_>, op: &Conv2d, has_bytes: bool) -> Option<Self> {
+        let (ring, output) = (model.tensor(op.scratch)?, op.computed(model.tensor(op.output)?));
+        if op.window != NONE || op.weight_sums != 0 {
+            return None;
+        }
+        let (inputs, outputs) = (usize::from(ring.channels), usize::from(output.channels));
+        let bytes = op.layout().bytes(outputs as u64, op.taps(inputs as u64)) as usize;
+        let values = model.data(op.weights as usize, bytes);
+        if values.len() != bytes {
+            return None;
+        }
+        let kernel = op.kernel.map(usize::from);
+        let source = |group: usize| Source {
+            kernel,
+            inputs,
+            outputs,
+            padded: inputs.next_multiple_of(group),
+            values,
+            layout: op.layout(),
+        };
+        let residual = Scale::uniform(op.residual_multiplier, op.residual_shift);
+        let integers = |weights, excess| {
+            let bits = if op.residual == NONE { 0 } else { RESIDUAL_BITS };
+            let requant: &[[i32; 2]] =
+                crate::ops::view(model.data(op.requant as usize, outputs * size_of::<[i32; 2]>()))?;
+            let scales = requant.chunks(LANES).map(|channels| Scale::new(channels, bits)).collect();
+            Some(Self { weights, excess, scales, residual })
+        };
+        match ring.element() {
+            Element::I8 if has_bytes => {
+                let source = source(4);
+                let excess = source.sums().into_iter().map(|sum| sum.wrapping_mul(OFFSET)).collect();
+                integers(Weights::Bytes(source.pack(4, |index| source.integer(index))), excess)
+            }
+            Element::I8 | Element::I16 => {
+                let source = source(2);
+                integers(Weights::Words(source.pack(2, |index| source.integer(index).into())), Vec::new())
+            }
+            _ => {
+                let source = source(1);
+                let weights = Weights::Floats(source.pack(1, |index| source.float(index)));
+                Some(Self { weights, excess: Vec::new(), scales: Vec::new(), residual })
+            }
+        }
+    }
+}

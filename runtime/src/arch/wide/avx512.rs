@@ -1,0 +1,266 @@
+//! AVX-512 with VNNI: 64 products of bytes, or 32 of words, in an instruction.
+
+use core::arch::x86_64::{
+    __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256,
+    _mm512_abs_epi32, _mm512_add_epi32, _mm512_add_epi64, _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512,
+    _mm512_castsi512_si256, _mm512_cmple_epu32_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi16_epi32,
+    _mm512_cvtepi32_epi64, _mm512_cvtsepi32_epi8, _mm512_cvtsepi32_epi16, _mm512_cvtsepi64_epi32, _mm512_dpbusd_epi32,
+    _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_i32gather_epi32, _mm512_inserti64x4, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_mov_epi32, _mm512_maskz_mov_epi32, _mm512_max_epi32,
+    _mm512_min_epi32, _mm512_min_epu32, _mm512_movepi32_mask, _mm512_mul_epi32, _mm512_mul_ps, _mm512_set1_epi32,
+    _mm512_set1_epi64, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sra_epi64, _mm512_srai_epi32, _mm512_srav_epi64,
+    _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
+};
+
+use super::{Affine, EXP2, LANES, Lanes, Narrow, PIXELS, SILU, Scale, Sums, Wide, Window, Work};
+use crate::fixed::{NORM_BITS, SILU_BITS};
+
+/// Proof that the processor has the instructions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    pub(super) fn detect() -> Option<Self> {
+        let has_all = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512dq")
+            && std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512vnni");
+        has_all.then_some(Self(()))
+    }
+
+    #[inline]
+    pub(super) fn dispatch<W: Work>(self, work: W) -> W::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn run<W: Work>(work: W, proof: Avx512) -> W::Output {
+            work.run(proof)
+        }
+        // SAFETY: `self` exists only where the processor has the instructions.
+        unsafe { run(work, self) }
+    }
+}
+
+/// The sums of `N` blocks in registers, around a loop over the taps: `step` adds the products of a pixel's group, which `broadcast`
+/// loads, with the weights of each block.
+macro_rules! dot {
+    ($sums:ident, $window:ident, $weights:ident, $group:literal, $zero:expr, $load:expr, $store:expr, $read:expr, $add:expr) => {{
+        let Some(weights) = $weights.get(..N * LANES * $window.taps()) else { return };
+        if !$window.run.is_multiple_of($group) {
+            return;
+        }
+        let mut weights = weights.as_ptr();
+        let mut registers = [[$zero; PIXELS]; N];
+        for (registers, sums) in registers.iter_mut().zip(&*$sums) {
+            for (register, sum) in registers.iter_mut().zip(sums) {
+                *register = $load(sum.as_ptr().cast());
+            }
+        }
+        for row in 0..$window.rows {
+            let mut pixels = [$window.values.as_ptr(); PIXELS];
+            for (place, start) in pixels.iter_mut().zip($window.starts) {
+                *place = place.add(start + row * $window.pitch);
+            }
+            let mut tap = 0;
+            while tap < $window.run {
+                let blocks: [_; N] = core::array::from_fn(|block| $load(weights.add(block * LANES * $group).cast()));
+                for (pixel, place) in pixels.into_iter().enumerate() {
+                    let value = $read(place.add(tap));
+                    for block in 0..N {
+                        registers[block][pixel] = $add(registers[block][pixel], value, blocks[block]);
+                    }
+                }
+                weights = weights.add(N * LANES * $group);
+                tap += $group;
+            }
+        }
+        for (registers, sums) in registers.iter().zip($sums) {
+            for (register, sum) in registers.iter().zip(sums) {
+                $store(sum.as_mut_ptr().cast(), *register);
+            }
+        }
+    }};
+}
+
+impl Wide for Avx512 {
+    const BYTES: bool = true;
+
+    #[inline(always)]
+    fn dot_bytes<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, u8>, weights: &[i8]) {
+        // SAFETY: the processor has the instructions. The window lies within its values, and a run is read in whole groups of its
+        // own; the weights that are read have been taken as a slice.
+        unsafe {
+            dot!(
+                sums,
+                window,
+                weights,
+                4,
+                _mm512_set1_epi32(0),
+                |at: *const __m512i| _mm512_loadu_si512(at),
+                |at: *mut __m512i, value| _mm512_storeu_si512(at, value),
+                |at: *const u8| _mm512_set1_epi32(at.cast::<i32>().read_unaligned()),
+                |sum, value, weights| _mm512_dpbusd_epi32(sum, value, weights)
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn dot_words<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, i16>, weights: &[i16]) {
+        // SAFETY: as above.
+        unsafe {
+            dot!(
+                sums,
+                window,
+                weights,
+                2,
+                _mm512_set1_epi32(0),
+                |at: *const __m512i| _mm512_loadu_si512(at),
+                |at: *mut __m512i, value| _mm512_storeu_si512(at, value),
+                |at: *const i16| _mm512_set1_epi32(at.cast::<i32>().read_unaligned()),
+                |sum, value, weights| _mm512_dpwssd_epi32(sum, value, weights)
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn dot_floats<const N: usize>(self, sums: &mut Sums<f32>, window: &Window<'_, f32>, weights: &[f32]) {
+        // SAFETY: as above.
+        unsafe {
+            dot!(
+                sums,
+                window,
+                weights,
+                1,
+                _mm512_set1_ps(0.0),
+                |at: *const f32| _mm512_loadu_ps(at),
+                |at: *mut f32, value: __m512| _mm512_storeu_ps(at, value),
+                |at: *const f32| _mm512_set1_ps(at.read()),
+                |sum, value, weights| _mm512_add_ps(sum, _mm512_mul_ps(value, weights))
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn requantize(self, values: &mut Lanes<i32>, scale: &Scale) {
+        // SAFETY: the processor has the instructions; each half of a scale's lanes is as long as a register.
+        unsafe {
+            macro_rules! half {
+                ($value:expr, $at:expr) => {{
+                    let multiplier = _mm512_loadu_si512(scale.multiplier.as_ptr().add($at).cast());
+                    let rounding = _mm512_loadu_si512(scale.rounding.as_ptr().add($at).cast());
+                    let right = _mm512_loadu_si512(scale.right.as_ptr().add($at).cast());
+                    let product = _mm512_mul_epi32(_mm512_cvtepi32_epi64($value), multiplier);
+                    _mm512_cvtsepi64_epi32(_mm512_srav_epi64(_mm512_add_epi64(product, rounding), right))
+                }};
+            }
+            let value = _mm512_loadu_si512(values.as_ptr().cast());
+            let low = half!(_mm512_castsi512_si256(value), 0);
+            let high = half!(_mm512_extracti64x4_epi64::<1>(value), LANES / 2);
+            let result = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+            _mm512_storeu_si512(values.as_mut_ptr().cast(), result);
+        }
+    }
+
+    #[inline(always)]
+    fn load<T: Narrow>(self, values: &Lanes<T>) -> Lanes<i32> {
+        let mut lanes = [0; LANES];
+        // SAFETY: the processor has the instructions; 16 values of one, two or four bytes are read, and as many lanes written.
+        unsafe {
+            let value = match size_of::<T>() {
+                1 => _mm512_cvtepi8_epi32(_mm_loadu_si128(values.as_ptr().cast())),
+                2 => _mm512_cvtepi16_epi32(_mm256_loadu_si256(values.as_ptr().cast())),
+                _ => _mm512_loadu_si512(values.as_ptr().cast()),
+            };
+            _mm512_storeu_si512(lanes.as_mut_ptr().cast(), value);
+        }
+        lanes
+    }
+
+    #[inline(always)]
+    fn store<T: Narrow>(self, lanes: &Lanes<i32>, values: &mut Lanes<T>) {
+        // SAFETY: the processor has the instructions; 16 lanes are read, and as many values of one, two or four bytes written, of
+        // which any bits are a value.
+        unsafe {
+            let value = _mm512_loadu_si512(lanes.as_ptr().cast());
+            match size_of::<T>() {
+                1 => _mm_storeu_si128(values.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(value)),
+                2 => _mm256_storeu_si256(values.as_mut_ptr().cast(), _mm512_cvtsepi32_epi16(value)),
+                _ => _mm512_storeu_si512(values.as_mut_ptr().cast(), value),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn saturating_add(self, lanes: &mut Lanes<i32>, summand: i32) {
+        if summand == 0 {
+            return;
+        }
+        // SAFETY: the processor has the instructions; lanes are as long as a register.
+        unsafe {
+            let value = _mm512_loadu_si512(lanes.as_ptr().cast());
+            let summand = _mm512_set1_epi32(summand);
+            let sum = _mm512_add_epi32(value, summand);
+            // It overflows where both have another sign than their sum.
+            let differs = _mm512_and_si512(_mm512_xor_si512(sum, value), _mm512_xor_si512(sum, summand));
+            let limit = _mm512_xor_si512(_mm512_srai_epi32::<31>(value), _mm512_set1_epi32(i32::MAX));
+            let result = _mm512_mask_mov_epi32(sum, _mm512_movepi32_mask(differs), limit);
+            _mm512_storeu_si512(lanes.as_mut_ptr().cast(), result);
+        }
+    }
+
+    #[inline(always)]
+    fn exp2_neg(self, lanes: &mut Lanes<i32>, bits: u32) {
+        // SAFETY: the processor has the instructions; lanes are as long as a register, and indices end with the table.
+        unsafe {
+            let below = _mm512_max_epi32(_mm512_loadu_si512(lanes.as_ptr().cast()), _mm512_set1_epi32(0));
+            let whole = _mm512_srli_epi32::<8>(below);
+            let fraction = _mm512_and_si512(below, _mm512_set1_epi32(255));
+            let entry = _mm512_slli_epi32::<1>(_mm512_i32gather_epi32::<4>(fraction, EXP2.as_ptr()));
+            let shift =
+                _mm512_sub_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(15)), _mm512_set1_epi32(bits as i32));
+            let shifted = _mm512_add_epi32(_mm512_srlv_epi32(entry, shift), _mm512_set1_epi32(1));
+            let is_left = _mm512_cmple_epu32_mask(whole, _mm512_set1_epi32(bits as i32));
+            let result = _mm512_maskz_mov_epi32(is_left, _mm512_srli_epi32::<1>(shifted));
+            _mm512_storeu_si512(lanes.as_mut_ptr().cast(), result);
+        }
+    }
+
+    #[inline(always)]
+    fn affine_silu(self, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        // SAFETY: the processor has the instructions; lanes are as long as a register, and indices end with the table.
+        unsafe {
+            let right = map.right & 31;
+            let count = _mm_cvtsi32_si128(right as i32);
+            let rounding = _mm512_set1_epi64(i64::from(1u32 << right >> 1));
+            macro_rules! half {
+                ($half:ident) => {{
+                    let product = _mm512_mul_epi32($half!(values), $half!(map.factors));
+                    let shifted = _mm512_sra_epi64(_mm512_add_epi64(product, rounding), count);
+                    _mm512_cvtsepi64_epi32(_mm512_add_epi64(shifted, $half!(map.summands)))
+                }};
+            }
+            macro_rules! low {
+                ($lanes:expr) => {
+                    _mm512_cvtepi32_epi64(_mm256_loadu_si256($lanes.as_ptr().cast()))
+                };
+            }
+            macro_rules! high {
+                ($lanes:expr) => {
+                    _mm512_cvtepi32_epi64(_mm256_loadu_si256($lanes.as_ptr().add(LANES / 2).cast()))
+                };
+            }
+            let normalized = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half!(low)), half!(high));
+            let magnitude = _mm512_abs_epi32(normalized);
+            let index = _mm512_min_epu32(_mm512_srli_epi32::<8>(magnitude), _mm512_set1_epi32(256));
+            let pair = _mm512_i32gather_epi32::<4>(index, SILU.as_ptr());
+            // The low halves meet zeros.
+            let fraction = _mm512_slli_epi32::<16>(_mm512_and_si512(magnitude, _mm512_set1_epi32(255)));
+            let growth = _mm512_add_epi32(_mm512_madd_epi16(pair, fraction), _mm512_set1_epi32(128));
+            let start = _mm512_and_si512(pair, _mm512_set1_epi32(0xFFFF));
+            let tail = _mm512_add_epi32(start, _mm512_srai_epi32::<8>(growth));
+            let positive = _mm512_max_epi32(normalized, _mm512_set1_epi32(0));
+            let positive = _mm512_min_epi32(positive, _mm512_set1_epi32((1 << 27) - 1));
+            let result = _mm512_sub_epi32(_mm512_slli_epi32::<{ SILU_BITS - NORM_BITS }>(positive), tail);
+            _mm512_storeu_si512(values.as_mut_ptr().cast(), result);
+        }
+    }
+}
