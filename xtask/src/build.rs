@@ -51,6 +51,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
         Op::Conv2d(conv) => conv.shuffle() != Shuffle::None,
         _ => false,
     };
+    if ops.iter().any(|op| matches!(op, Op::Conv2d(op) if op.tile_rows > 0)) {
+        features.push("tiles");
+    }
     if ops.iter().any(is_unet1d) {
         features.push("unet1d");
     }

@@ -4,8 +4,10 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
+#[cfg(feature = "tiles")]
 mod winograd;
 
+#[cfg(feature = "tiles")]
 pub(crate) use self::winograd::{winograd_input, winograd_multiply, winograd_weights};
 use super::patches::{GROUP, Group, rows, unfold};
 use super::{PIXELS, QUAD};

@@ -30,7 +30,7 @@ pub(crate) mod patches;
 #[cfg(feature = "std")]
 pub(crate) mod wide;
 
-#[cfg(all(feature = "i8", any(dsp, test)))]
+#[cfg(all(feature = "tiles", any(dsp, test)))]
 pub(crate) mod winograd;
 
 #[cfg(all(feature = "i8", any(dsp, test)))]
@@ -72,9 +72,9 @@ macro_rules! kernels {
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
             dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2;
-            winograd_input (all(feature = "i8", any(dsp, test))): dsp;
-            winograd_weights (all(feature = "i8", any(dsp, test))): dsp;
-            winograd_multiply (all(feature = "i8", any(dsp, test))): dsp;
+            winograd_input (all(feature = "tiles", any(dsp, test))): dsp;
+            winograd_weights (all(feature = "tiles", any(dsp, test))): dsp;
+            winograd_multiply (all(feature = "tiles", any(dsp, test))): dsp;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
             weighted4_i8 (all(feature = "i8", feature = "attention")): dsp;

@@ -12,7 +12,7 @@ use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::CHANNEL_BLOCK;
 
-#[cfg(all(feature = "i8", test))]
+#[cfg(all(feature = "tiles", test))]
 pub(crate) use super::winograd::reference::{winograd_input, winograd_multiply, winograd_weights};
 
 /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³², for `i8` activations.

@@ -360,6 +360,7 @@ mod cases {
 }
 
 /// Transforms, products and the way back together are the convolution, up to the most input channels and at the extremes.
+#[cfg(feature = "tiles")]
 #[test]
 fn tiles_are_convolutions() {
     use super::winograd::{POINTS, output};

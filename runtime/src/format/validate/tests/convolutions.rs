@@ -112,7 +112,7 @@ fn patches() {
         patched(d, [1, 1, 8], Element::I32);
         d.conv(ADD).layout = WeightLayout::Groups4.code();
     });
-    bounds!(I8, Op, |d, v| d.conv(ADD).reserved_end[4] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.conv(ADD).reserved_end[3] = v, [0], [1]);
 }
 
 #[test]

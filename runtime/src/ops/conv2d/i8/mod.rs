@@ -6,7 +6,7 @@ mod gather;
 mod output;
 mod values;
 mod weights;
-#[cfg(any(dsp, test))]
+#[cfg(all(feature = "tiles", any(dsp, test)))]
 mod winograd;
 
 pub use self::gather::{gathered, raw_map};
@@ -50,7 +50,7 @@ fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile,
                 gather_row::<R>(layer, &sources, ring_row, arena)?;
             }
         }
-        #[cfg(any(dsp, test))]
+        #[cfg(all(feature = "tiles", any(dsp, test)))]
         if layer.op.tile_rows > 0 {
             winograd::compute(layer, scales, &band, Operands::<i8>::bind(layer, &band, arena)?);
             continue;
