@@ -100,8 +100,8 @@ fn tables() -> String {
     table::<Attention>(&mut text, "Operation: attention");
     table::<Embed>(&mut text, "Operation: embed");
     table::<Linear>(&mut text, "Operation: linear");
-    table::<Activate>(&mut text, "Operation: activation");
-    table::<Observe>(&mut text, "Operation: observation");
+    table::<Activate>(&mut text, "Operation: activate");
+    table::<Observe>(&mut text, "Operation: observe");
     table::<Schedule>(&mut text, "Schedule");
     table::<FixedStep>(&mut text, "Step in i8");
     table::<FloatStep>(&mut text, "Step in f16 and f32");
