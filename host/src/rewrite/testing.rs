@@ -1,6 +1,6 @@
 //! Small graphs for the tests of the rules.
 
-use crate::graph::{Conv2d, Graph, GroupNorm, Linear, Op, Projection, Shape, TimeEmbedding};
+use crate::graph::{Activation, Conv2d, Graph, GroupNorm, Linear, Op, Projection, Shape, TimeEmbedding};
 use crate::network::{self, Network};
 
 /// A graph of one square input, without nodes. Its conditioning vector has two elements.
