@@ -57,7 +57,8 @@ pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
 pub(crate) fn requantize_each_narrow(values: &mut [i32], multiplier: i32, shift: i32) {
     let right = (31 - shift.clamp(-31, 30)) as u32;
     let left = 33u32.saturating_sub(right);
-    if left > 0 && left <= NARROW_ROOM {
+    // Where a product of 64 bits takes long anyway, small code wins.
+    if !cfg!(no_long_multiply) && left > 0 && left <= NARROW_ROOM {
         values.iter_mut().for_each(|value| *value <<= left);
         requantize_each(values, multiplier, -2);
     } else {

@@ -157,7 +157,7 @@ fn put_mapped<R: Activation>(op: &Conv2d, narrow: bool, values: &mut [i32], maps
 #[inline(never)]
 fn normalize_each(op: &Conv2d, narrow: bool, values: &mut [i32], maps: &[[i32; 2]]) {
     let mapped = values.iter_mut().zip(maps);
-    match affine_room(op.affine_shift).filter(|_| narrow) {
+    match affine_room(op.affine_shift).filter(|_| narrow && !cfg!(no_long_multiply)) {
         Some(left) => mapped.for_each(|(value, &[a, b])| *value = affine_narrow(*value << left, a, b)),
         None => mapped.for_each(|(value, &map)| *value = normalized(op, *value, map)),
     }

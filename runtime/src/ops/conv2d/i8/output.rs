@@ -109,10 +109,40 @@ impl<S: Scales> Block<'_, S> {
     ) {
         let kept = (self.op.residual != NONE).then(|| self.kept(residual.unwrap_or(output), accumulators.len(), place));
         let kept = kept.as_ref();
+        if cfg!(no_long_multiply) {
+            // Where a product of 64 bits takes long anyway, small code wins.
+            return self.write_pixels(accumulators, kept, output, place);
+        }
         match output {
             Values::I8(output) => self.put(accumulators, kept, output, place, saturate_i8),
             Values::I16(output) => self.put(accumulators, kept, output, place, saturate_i16),
             Values::I32(output) => self.put(accumulators, kept, output, place, |value| value),
+        }
+    }
+
+    /// The same by way of memory, for all elements alike.
+    #[inline(never)]
+    fn write_pixels(&self, accumulators: &[[i32; PIXELS]], kept: Option<&Kept>, output: &mut Values<'_>, place: Place) {
+        let bits = if kept.is_some() { RESIDUAL_BITS } else { 0 };
+        let mut results = [[0; PIXELS]; CHANNEL_BLOCK];
+        let mut sums = self.sums.iter();
+        let mut kept = kept.into_iter().flatten();
+        let channels = accumulators.iter().zip(self.bias).zip(self.requant);
+        for (results, ((accumulators, &bias), &[multiplier, shift])) in results.iter_mut().zip(channels) {
+            let sum_of_weights = sums.next().copied().unwrap_or_default();
+            for (result, &accumulator) in results.iter_mut().zip(accumulators) {
+                *result = self.scales.complete(self.op, accumulator, sum_of_weights, bias);
+            }
+            requantize_each(results, multiplier, shift.saturating_add(bits as i32));
+            for (result, &kept) in results.iter_mut().zip(kept.next().into_iter().flatten()) {
+                *result = sum(*result, kept);
+            }
+        }
+        let zero = self.op.output_zero;
+        for pixel in 0..place.pixels.min(PIXELS) {
+            let channels = results.iter().take(accumulators.len());
+            let values = channels.map(|pixels| pixels.get(pixel).copied().unwrap_or_default().saturating_add(zero));
+            output.write(place.at + pixel * place.advance, values);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a convolution reads, writes or adds, whatever the width.
 
+use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::Element;
 use crate::ops::{tail, view_mut};
 
@@ -29,6 +30,19 @@ impl<'a> Values<'a> {
             Values::I8(values) => copy(values, at, into),
             Values::I16(values) => copy(values, at, into),
             Values::I32(values) => copy(values, at, into),
+        }
+    }
+
+    /// Replaces the elements from `at` on, which exist, by the nearest values of their type.
+    pub(super) fn write(&mut self, at: usize, from: impl Iterator<Item = i32>) {
+        fn copy<T>(values: &mut [T], at: usize, from: impl Iterator<Item = i32>, nearest: impl Fn(i32) -> T) {
+            let values = values.get_mut(at..).unwrap_or_default();
+            values.iter_mut().zip(from).for_each(|(value, from)| *value = nearest(from));
+        }
+        match self {
+            Values::I8(values) => copy(values, at, from, saturate_i8),
+            Values::I16(values) => copy(values, at, from, saturate_i16),
+            Values::I32(values) => copy(values, at, from, |value| value),
         }
     }
 }
