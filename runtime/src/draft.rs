@@ -1,7 +1,9 @@
-//! A small model by hand, for this crate's own tests: every kind of operation, results written over operands, guidance and
-//! history, in any precision. A test changes what it likes and seals it.
+//! Small models by hand, for this crate's own tests: a model of pictures here, with results written over operands, guidance and
+//! history, a [policy] besides; together every kind of operation, in any precision. A test changes what it likes and seals it.
 
 extern crate std;
+
+pub(crate) mod policy;
 
 use std::vec::Vec;
 
@@ -57,6 +59,8 @@ pub(crate) struct Draft {
     pub(crate) schedule: Schedule,
     pub(crate) fixed: Vec<FixedStep>,
     pub(crate) float: Vec<FloatStep>,
+    /// Records of actions; empty: the sample is a picture.
+    pub(crate) actions: Vec<u8>,
 }
 
 /// A file in memory that is aligned as a session wants it.
@@ -73,33 +77,18 @@ impl File {
 
 impl Draft {
     pub(crate) fn new(precision: Precision) -> Self {
-        let (activation, wide, conditioning) = match precision {
-            Precision::I8 => (Element::I8, Element::I32, Element::I16),
-            Precision::F16 => (Element::F16, Element::F32, Element::F32),
-            Precision::F32 => (Element::F32, Element::F32, Element::F32),
-        };
-        let ring = if precision == Precision::I8 { Element::I8 } else { Element::F32 };
-        let mut draft = Self {
-            header: Header {
-                magic: MAGIC,
-                version: VERSION,
-                precision: precision.code(),
-                classes: 3,
-                unconditional_class: 2,
-                sample: SAMPLE,
-                prediction: PREDICTION,
-                unconditional: UNCONDITIONAL,
-                history: [NEWER, OLDER],
-                conditioning: 4,
-                schedules: 1,
-                ..Header::zeroed()
-            },
-            tensors: Vec::new(),
-            ops: Vec::new(),
-            schedule: Schedule { steps: STEPS as u32, bias_bytes: 16, ..Schedule::zeroed() },
-            fixed: Vec::new(),
-            float: Vec::new(),
-        };
+        let [activation, wide, conditioning, ring] = elements(precision);
+        let mut draft = Self::start(Header {
+            precision: precision.code(),
+            classes: 3,
+            unconditional_class: 2,
+            sample: SAMPLE,
+            prediction: PREDICTION,
+            unconditional: UNCONDITIONAL,
+            history: [NEWER, OLDER],
+            conditioning: 4,
+            ..Header::zeroed()
+        });
         let end = 9;
         let map = [2, 2, 4];
         for (shape, element, life) in [
@@ -115,7 +104,7 @@ impl Draft {
             ([1, 1, 4], wide, [6, 6]),
             (map, activation, [7, 8]),
             // The kernels of the first and the last are 3×3 over two columns and a margin.
-            ([3, 4, 1], if precision == Precision::I8 { Element::I16 } else { ring }, [2, 2]),
+            ([3, 4, 1], ring_of_samples(precision), [2, 2]),
             ([1, 2, 4], ring, [4, 4]),
             ([1, 2, 4], ring, [5, 5]),
             ([1, 2, 4], ring, [7, 7]),
@@ -129,8 +118,23 @@ impl Draft {
         draft.tensors[usize::from(CONTEXT)].offset = draft.tensors[usize::from(QUERY)].offset;
         draft.tensors[usize::from(SUM)].offset = draft.tensors[usize::from(MAP)].offset;
         draft.ops = operations(precision);
+        draft
+    }
+
+    /// Neither tensors nor operations; steps that look back as far as the header keeps samples.
+    fn start(header: Header) -> Self {
+        let mut draft = Self {
+            header: Header { magic: MAGIC, version: VERSION, schedules: 1, ..header },
+            tensors: Vec::new(),
+            ops: Vec::new(),
+            schedule: Schedule { steps: STEPS as u32, bias_bytes: 16, ..Schedule::zeroed() },
+            fixed: Vec::new(),
+            float: Vec::new(),
+            actions: Vec::new(),
+        };
+        let [newer, older] = header.history.map(|kept| kept != NONE);
         for i in 0..STEPS as i32 {
-            let history = [i32::from(i > 0), i32::from(i > 1)];
+            let history = [i32::from(newer && i > 0), i32::from(older && i > 1)];
             draft.fixed.push(FixedStep {
                 timestep: 900 - i,
                 clip: 1 << 20,
@@ -249,6 +253,9 @@ impl Draft {
         };
         assert_eq!(steps.len(), STEPS * STEP_BYTES);
         place(&mut schedule.rows, append(steps));
+        if !self.actions.is_empty() {
+            place(&mut header.actions, append(&self.actions));
+        }
         place(&mut schedule.embeddings, PARAMETERS);
         place(&mut schedule.biases, PARAMETERS);
         place(&mut header.schedules_at, append(bytemuck::bytes_of(&schedule)));
@@ -267,16 +274,31 @@ impl Draft {
     }
 }
 
-fn operations(precision: Precision) -> Vec<Op> {
+/// Elements of a precision: of activations, of accumulators and samples, of the conditioning vector, of rings.
+fn elements(precision: Precision) -> [Element; 4] {
+    match precision {
+        Precision::I8 => [Element::I8, Element::I32, Element::I16, Element::I8],
+        Precision::F16 => [Element::F16, Element::F32, Element::F32, Element::F32],
+        Precision::F32 => [Element::F32; 4],
+    }
+}
+
+/// Element of the rings that samples are read into.
+fn ring_of_samples(precision: Precision) -> Element {
+    if precision == Precision::I8 { Element::I16 } else { Element::F32 }
+}
+
+/// A convolution of one element without anything else.
+fn convolution(precision: Precision) -> Conv2d {
     let layout = match precision {
         Precision::I8 => WeightLayout::Rows8,
         Precision::F16 => WeightLayout::Groups16,
         Precision::F32 => WeightLayout::Groups32,
     };
-    let conv = Conv2d {
+    Conv2d {
         kind: OpKind::Conv2d.code(),
         layout: layout.code(),
-        sources: [MAP, NONE],
+        sources: [NONE; 2],
         residual: NONE,
         norm: NONE,
         kernel: [1, 1],
@@ -295,7 +317,39 @@ fn operations(precision: Precision) -> Vec<Op> {
         patches: NONE,
         chunk_blocks: 1,
         ..Conv2d::zeroed()
-    };
+    }
+}
+
+fn linear(source: u16, output: u16) -> Linear {
+    Linear {
+        kind: OpKind::Linear.code(),
+        source,
+        output,
+        weights: PARAMETERS,
+        bias: PARAMETERS,
+        requant: PARAMETERS,
+        ..Linear::zeroed()
+    }
+}
+
+fn group_norm(source: u16, output: u16, groups: u16) -> GroupNorm {
+    GroupNorm {
+        kind: OpKind::GroupNorm.code(),
+        sources: [source, NONE],
+        output,
+        groups,
+        gamma: PARAMETERS,
+        beta: PARAMETERS,
+        ratio: [1 << 15; 2],
+        epsilon: 1e-5,
+        epsilon_q16: 1,
+        affine_shift: 10,
+        ..GroupNorm::zeroed()
+    }
+}
+
+fn operations(precision: Precision) -> Vec<Op> {
+    let conv = Conv2d { sources: [MAP, NONE], ..convolution(precision) };
     let wide = |op: Conv2d| Conv2d { kernel: [3, 3], padding: [1, 1], ..op };
     std::vec![
         Op::Embed(Embed {
@@ -306,15 +360,7 @@ fn operations(precision: Precision) -> Vec<Op> {
             output_shift: 1,
             ..Embed::zeroed()
         }),
-        Op::Linear(Linear {
-            kind: OpKind::Linear.code(),
-            source: CONDITIONING,
-            output: BIAS,
-            weights: PARAMETERS,
-            bias: PARAMETERS,
-            requant: PARAMETERS,
-            ..Linear::zeroed()
-        }),
+        Op::Linear(linear(CONDITIONING, BIAS)),
         Op::Conv2d(Conv2d {
             sources: [SAMPLE, NONE],
             output: MAP,
@@ -323,19 +369,7 @@ fn operations(precision: Precision) -> Vec<Op> {
             bias_tensor: BIAS,
             ..wide(conv)
         }),
-        Op::GroupNorm(GroupNorm {
-            kind: OpKind::GroupNorm.code(),
-            sources: [MAP, NONE],
-            output: NORM,
-            groups: 2,
-            gamma: PARAMETERS,
-            beta: PARAMETERS,
-            ratio: [1 << 15; 2],
-            epsilon: 1e-5,
-            epsilon_q16: 1,
-            affine_shift: 10,
-            ..GroupNorm::zeroed()
-        }),
+        Op::GroupNorm(group_norm(MAP, NORM, 2)),
         Op::Conv2d(Conv2d { gather: Gather::AffineSilu.code(), norm: NORM, output: QUERY, scratch: RINGS + 1, ..conv }),
         Op::Conv2d(Conv2d { output: KEY_VALUE, scratch: RINGS + 2, ..conv }),
         Op::Attention(Attention {

@@ -31,9 +31,10 @@ pub struct Discs {
     pub within: f32,
 }
 
-/// Those of the demonstrations.
-pub const DEMONSTRATED: Discs = Discs { beside: 0.06..0.2, within: 1.0 };
-/// Those that leave one side to take, and room there inside of the square.
+/// Those of the demonstrations, anywhere.
+pub const DEMONSTRATED: Discs = Discs { beside: 0.06..0.2, within: f32::INFINITY };
+/// A part of them, chosen after the policy's failures were seen: those that leave one side to take, and room there inside of the
+/// square.
 pub const CLEAR: Discs = Discs { beside: 0.15..0.2, within: 0.5 };
 /// Positions of a trajectory that are executed: from the one after the last observation on.
 const EXECUTED: Range<usize> = 1..9;

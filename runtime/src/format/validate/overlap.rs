@@ -12,6 +12,13 @@ pub(super) const fn validate(file: File<'_>) -> Check {
     let [newer, older] = header.history;
     let mut index = 0;
     check!(memory.add_all(file, index, &[header.sample, header.unconditional, newer, older]));
+    // Of these 0 means that there is none.
+    if header.condition != 0 {
+        check!(memory.add(file, index, header.condition));
+    }
+    if header.observation != 0 {
+        check!(memory.add(file, index, header.observation));
+    }
     // Every other tensor is the scratch or the result of the operation with which its life begins.
     while index < header.ops {
         let op = require!(header.op(file.bytes, index), Op, index);

@@ -14,34 +14,43 @@ fn check(draft: &Draft) -> Result<(), ModelError> {
     validate(file.bytes(), checksum(file.bytes())).map(|_| ())
 }
 
-#[track_caller]
-fn accepted(precision: Precision, change: impl FnOnce(&mut Draft)) {
-    let mut draft = Draft::new(precision);
-    change(&mut draft);
-    assert_eq!(check(&draft), Ok(()), "{precision:?}");
+/// A precision stands for the draft of pictures.
+impl From<Precision> for Draft {
+    fn from(precision: Precision) -> Self {
+        Draft::new(precision)
+    }
 }
 
 #[track_caller]
-fn refused(precision: Precision, field: Field, change: impl FnOnce(&mut Draft)) {
-    let mut draft = Draft::new(precision);
+fn accepted(draft: impl Into<Draft>, change: impl FnOnce(&mut Draft)) {
+    let mut draft = draft.into();
+    change(&mut draft);
+    assert_eq!(check(&draft), Ok(()), "{:?}", draft.header.precision());
+}
+
+#[track_caller]
+fn refused(draft: impl Into<Draft>, field: Field, change: impl FnOnce(&mut Draft)) {
+    let mut draft = draft.into();
     change(&mut draft);
     let found = check(&draft);
     assert!(
         matches!(found, Err(ModelError::Malformed { field: found, .. }) if found == field),
-        "{precision:?}, {field:?} expected: {found:?}"
+        "{:?}, {field:?} expected: {found:?}",
+        draft.header.precision()
     );
 }
 
 /// A value of one field: those that are accepted, and those that are refused.
 macro_rules! bounds {
-    ($precision:expr, $field:ident, |$draft:ident, $value:ident| $set:expr, [$($good:expr),*], [$($bad:expr),*]) => {
-        $( accepted($precision, |$draft| { let $value = $good; $set; }); )*
-        $( refused($precision, Field::$field, |$draft| { let $value = $bad; $set; }); )*
+    ($of:expr, $field:ident, |$draft:ident, $value:ident| $set:expr, [$($good:expr),*], [$($bad:expr),*]) => {
+        $( accepted($of, |$draft| { let $value = $good; $set; }); )*
+        $( refused($of, Field::$field, |$draft| { let $value = $bad; $set; }); )*
     };
 }
 
 mod convolutions;
 mod operations;
+mod policies;
 mod schedules;
 mod tensors;
 
@@ -50,13 +59,13 @@ const I8: Precision = Precision::I8;
 const F32: Precision = Precision::F32;
 
 #[test]
-fn the_draft_is_valid() {
-    let kinds: Vec<u8> = Draft::new(I8).ops.iter().map(|op| op.bytes()[0]).collect();
-    // Those of policies are validated in `models/reach` and in what `tests/tests/policies.rs` exports.
-    let elsewhere = [OpKind::Activate, OpKind::Observe];
-    let kind_is_here = |kind: &OpKind| elsewhere.contains(kind) || kinds.contains(&kind.code());
-    OpKind::ALL.iter().for_each(|kind| assert!(kind_is_here(kind), "the draft has no {kind:?}"));
-    ALL.iter().for_each(|&precision| accepted(precision, |_| ()));
+fn the_drafts_are_valid_and_have_every_kind_of_operation() {
+    let drafts = [Draft::new, Draft::policy];
+    let kinds: Vec<u8> = drafts.iter().flat_map(|draft| draft(I8).ops).map(|op| op.bytes()[0]).collect();
+    OpKind::ALL.iter().for_each(|kind| assert!(kinds.contains(&kind.code()), "no draft has {kind:?}"));
+    for draft in drafts {
+        ALL.iter().for_each(|&precision| accepted(draft(precision), |_| ()));
+    }
 }
 
 #[test]
@@ -91,6 +100,8 @@ fn what_is_no_file_is_told_from_what_is_damaged() {
 fn header() {
     let tensors = Draft::new(I8).tensors.len() as u16;
     bounds!(I8, Header, |d, v| d.header.output = v, [0, 1], [2]);
+    bounds!(I8, Header, |d, v| d.header.reserved_middle[1] = v, [0], [1]);
+    bounds!(I8, Header, |d, v| d.header.reserved_end[19] = v, [0], [1]);
     bounds!(I8, Header, |d, v| d.header.arena_bytes += v, [16], [1, 8]);
     bounds!(I8, Header, |d, v| d.header.arena_bytes = v, [1 << 30], [(1 << 30) + 16]);
     bounds!(I8, Offset, |d, v| d.header.tensors_at = v, [], [1, 0xFFFF_FFF0, 16]);

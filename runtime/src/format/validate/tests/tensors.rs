@@ -50,6 +50,23 @@ fn tensors() {
     });
 }
 
+/// A condition that nobody reads: as the sample, and memory of its own.
+#[test]
+fn conditions() {
+    let end = Draft::new(I8).ops.len() as u16;
+    let given = |d: &mut Draft, element: Element, life: [u16; 2]| d.header.condition = d.add([2, 2, 3], element, life);
+    bounds!(I8, Header, |d, v| given(d, v, [0, end]), [Element::I32], [Element::I8, Element::F32]);
+    bounds!(F32, Header, |d, v| given(d, v, [0, end]), [Element::F32], [Element::I32]);
+    bounds!(I8, Lifetime, |d, v| given(d, Element::I32, v), [], [[1, end], [0, end - 1]]);
+    bounds!(I8, Header, |d, v| d.header.condition = v, [], [PREDICTION, UNCONDITIONAL, NEWER, OLDER, NONE]);
+    for id in [SAMPLE, MAP, SCORES, OLDER] {
+        refused(I8, Field::Overlap, |d| {
+            given(d, Element::I32, [0, end]);
+            d.tensor(OLDER + 1).offset = d.tensors[usize::from(id)].offset;
+        });
+    }
+}
+
 #[test]
 fn operands_live_when_they_are_used() {
     bounds!(I8, Lifetime, |d, v| d.tensor(MAP).first = v, [2], [1, 3]);
