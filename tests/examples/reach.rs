@@ -4,13 +4,18 @@
 //! cargo run --release -p waft-tests --example reach -- MODEL.waft [EPISODES [PICTURE.svg]]
 //! ```
 //!
-//! Twice: with discs that leave one side to take and room there, which the picture shows, and with all that the demonstrations have.
+//! Twice: with discs as in the demonstrations, and with the clear ones among them, which the picture shows; each by how far the
+//! discs are beside the straight way.
 
+use std::ops::Range;
 use std::process::ExitCode;
 
 use waft::Model;
 use waft_host::shipped;
 use waft_tests::reach::{CLEAR, DEMONSTRATED, Episode, Rollout, picture, roll_out};
+
+/// Distances of discs from the straight way, apart from rounding 0.06 to 0.2.
+const BANDS: [Range<f32>; 4] = [0.0..0.09, 0.09..0.12, 0.12..0.15, 0.15..1.0];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,11 +26,18 @@ fn main() -> ExitCode {
     let episodes: u64 = rest.first().and_then(|count| count.parse().ok()).unwrap_or(100);
     let bytes = shipped::read(model.as_ref()).expect("a model");
     let model = Model::from_bytes(bytes.as_slice()).expect("a model");
-    for (discs, path) in [(CLEAR, rest.get(1)), (DEMONSTRATED, None)] {
+    for (discs, path) in [(DEMONSTRATED, None), (CLEAR, rest.get(1))] {
         let episode = |seed| Episode::draw(seed, &discs);
         let rollouts: Vec<Rollout> = (0..episodes).map(|seed| roll_out(&model, episode(seed), seed)).collect();
-        let succeeded = rollouts.iter().filter(|rollout| rollout.succeeded).count();
-        println!("{succeeded} of {episodes} episodes succeeded, {discs:?}");
+        let count = |rollouts: &[&Rollout]| rollouts.iter().filter(|rollout| rollout.succeeded).count();
+        println!("{} of {episodes} episodes succeeded, {discs:?}", count(&rollouts.iter().collect::<Vec<_>>()));
+        for band in BANDS {
+            let inside: Vec<&Rollout> =
+                rollouts.iter().filter(|rollout| band.contains(&rollout.episode.beside())).collect();
+            if !inside.is_empty() {
+                println!("    {} of {} with discs {band:?} beside the straight way", count(&inside), inside.len());
+            }
+        }
         if let Some(path) = path {
             std::fs::write(path, picture(&rollouts[..rollouts.len().min(18)], 6)).expect("the picture can be written");
         }

@@ -80,6 +80,12 @@ impl Episode {
         }
     }
 
+    /// How far the middle of the disc is beside the straight way.
+    pub fn beside(&self) -> f32 {
+        let (way, to_centre) = (difference(self.goal, self.start), difference(self.centre, self.start));
+        (way[0] * to_centre[1] - way[1] * to_centre[0]).abs() / distance(self.goal, self.start)
+    }
+
     /// What the policy sees of a position.
     fn state(&self, position: Point) -> [f32; 6] {
         let ([x, y], [gx, gy], [cx, cy]) = (position, self.goal, self.centre);

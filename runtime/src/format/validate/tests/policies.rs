@@ -290,10 +290,14 @@ fn shuffles() {
     };
     refused(policy(I8), Field::Op, |d| of_channels(d, 1 << 15));
     refused(policy(I8), Field::Offset, |d| of_channels(d, (1 << 15) - 1));
-    // Twice the channels have scales, biases and weights: four of them.
+    // Twice the channels have scales and biases: of two channels four, of four eight.
     let end = end(I8);
     bounds!(policy(I8), Offset, |d, v| d.conv(LAST).requant = end - v, [32], [16]);
-    bounds!(policy(I8), Offset, |d, v| d.conv(LAST).bias_at = end - v, [16], [0]);
+    let of_eight = |d: &mut Draft, bias: u32| {
+        d.resize(PREDICTION, [1, 4, 4], Element::I32);
+        d.conv(LAST).bias_at = bias;
+    };
+    bounds!(policy(I8), Offset, |d, v| of_eight(d, end - v), [32], [16]);
     // A residual has the shape of what is written.
     let residual = |d: &mut Draft, shape: [u16; 3]| {
         d.resize(OBSERVED, shape, Element::F32);

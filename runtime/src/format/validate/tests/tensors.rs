@@ -59,6 +59,13 @@ fn conditions() {
     bounds!(F32, Header, |d, v| given(d, v, [0, end]), [Element::F32], [Element::I32]);
     bounds!(I8, Lifetime, |d, v| given(d, Element::I32, v), [], [[1, end], [0, end - 1]]);
     bounds!(I8, Header, |d, v| d.header.condition = v, [], [PREDICTION, UNCONDITIONAL, NEWER, OLDER, NONE]);
+    refused(I8, Field::Header, |d| {
+        // 0 stands for none, so the sample comes second.
+        d.tensors.swap(usize::from(SAMPLE), usize::from(PREDICTION));
+        (d.header.sample, d.header.prediction) = (PREDICTION, SAMPLE);
+        (d.conv(FIRST).sources[0], d.conv(LAST).output) = (PREDICTION, SAMPLE);
+        d.header.condition = PREDICTION;
+    });
     for id in [SAMPLE, MAP, SCORES, OLDER] {
         refused(I8, Field::Overlap, |d| {
             given(d, Element::I32, [0, end]);
