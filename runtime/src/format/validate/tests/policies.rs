@@ -21,6 +21,17 @@ fn without_film(d: &mut Draft, shape: [u16; 3], element: Element) {
     d.resize(FILM, shape, element);
 }
 
+/// Maps of four channels, summands of each step and no residual; `SUM` lies behind `MAP`.
+fn with_four_channels(d: &mut Draft, [activation, wide]: [Element; 2]) {
+    d.resize(NORM, [1, 4, 2], wide);
+    d.resize(RINGS + 2, [1, 2, 4], activation);
+    for id in [SHORTCUT, MAP, SUM] {
+        d.resize(id, [1, 2, 4], activation);
+    }
+    d.activate().residual = NONE;
+    (d.activate().film, d.activate().observed) = (Film::Shift.code(), NONE);
+}
+
 #[test]
 fn activations() {
     let map = [1, 2, 2];
@@ -129,13 +140,8 @@ fn modulations() {
     }
     // Four channels and a place for four numbers: summands only.
     let of_four = |d: &mut Draft, film: Film| {
-        d.activate().residual = NONE;
-        for (id, element) in [(MAP, Element::I8), (SHORTCUT, Element::I8), (SUM, Element::I8)] {
-            d.resize(id, [1, 2, 4], element);
-        }
-        d.resize(NORM, [1, 4, 2], Element::I32);
-        d.resize(RINGS + 2, [1, 2, 4], Element::I8);
-        (d.activate().film, d.activate().observed) = (film.code(), NONE);
+        with_four_channels(d, [Element::I8, Element::I32]);
+        d.activate().film = film.code();
     };
     bounds!(policy(I8), Offset, |d, v| of_four(d, v), [Film::Shift], [Film::ScaleShift]);
     // The observation's part.
@@ -156,8 +162,12 @@ fn modulations() {
 fn activations_write_over_what_they_read() {
     let over = |d: &mut Draft, id: u16, shift: u32| d.tensor(SUM).offset = d.tensors[usize::from(id)].offset + shift;
     bounds!(policy(I8), Overlap, |d, v| over(d, v, 0), [MAP, SHORTCUT, OBSERVED], [NORM, FILM, OBSERVATION]);
-    // A little beside; of another element; read later; and no operand.
-    bounds!(policy(F32), Overlap, |d, v| over(d, NORM - 1, v), [0], [16]);
+    // A little beside, in maps of 32 bytes; of another element; read later; and no operand.
+    let beside = |d: &mut Draft, shift: u32| {
+        with_four_channels(d, [Element::F32; 2]);
+        over(d, MAP, shift);
+    };
+    bounds!(policy(F32), Overlap, |d, v| beside(d, v), [0, 32], [16]);
     refused(policy(I8), Field::Overlap, |d| {
         d.tensor(SUM).element = Element::I16.code();
         d.tensor(SUM).bytes *= 2;
