@@ -164,7 +164,7 @@ fn every_solver_steps_as_diffusers_does() {
 #[test]
 fn every_solver_has_steps_of_diffusers() {
     let goldens = goldens("schedule_steps.json");
-    let rows: Vec<&Value> = ["random", "sigma"].iter().flat_map(|name| rows(&goldens, name)).collect();
+    let rows: Vec<&Value> = ["random", "sigma", "inverse"].iter().flat_map(|name| rows(&goldens, name)).collect();
     for solver in Solver::ALL {
         let is_held = rows.iter().any(|row| row["solver"] == solver.name() && row.get("refused").is_none());
         assert!(is_held, "tests/goldens/schedule.py has no steps of {}", solver.name());

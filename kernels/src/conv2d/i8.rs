@@ -184,24 +184,23 @@ impl Body for MultiplyKernel {
         let state: State = memory.load(Space::State, 0);
         let scales = p.step_scales(&op, memory, &state);
         let sums = warp.zip(low, high, |low, high| (low, high));
-        warp.with(sums, |lane, (low, high)| {
-            let (pixel, channel) = tile_place(lane);
-            let channel = channel_tile * TILE_CHANNELS as u32 + channel;
-            let rest = Rest { op: &op, scales, state: &state, pixels, last_pixel };
-            // Spelled out, so that sums stay in registers.
-            macro_rules! store {
-                ($(($i:literal, $j:literal, $k:literal))*) => {
+        let rest = Rest { op: &op, scales, state: &state, pixels, last_pixel };
+        let channel = channel_tile * TILE_CHANNELS as u32;
+        // Spelled out, so that sums stay in registers; in two halves, of which the compiler makes no functions.
+        macro_rules! store {
+            ($(($i:literal, $j:literal, $k:literal))*) => {
+                warp.with(sums, |lane, (low, high)| {
+                    let (pixel, channel_in_tile) = tile_place(lane);
+                    let (pixel, channel) = (first_pixel + pixel, channel + channel_in_tile);
                     $(
                         let sum = low[$i][$j][$k].wrapping_add(high[$i][$j][$k] << 8);
-                        self.store(memory, &rest, first_pixel + pixel + 8 * $i, channel + 8 * $j + $k, sum);
+                        self.store(memory, &rest, pixel + 8 * $i, channel + 8 * $j + $k, sum);
                     )*
-                };
-            }
-            store! {
-                (0, 0, 0) (0, 0, 1) (0, 1, 0) (0, 1, 1) (1, 0, 0) (1, 0, 1) (1, 1, 0) (1, 1, 1)
-                (2, 0, 0) (2, 0, 1) (2, 1, 0) (2, 1, 1) (3, 0, 0) (3, 0, 1) (3, 1, 0) (3, 1, 1)
-            }
-        });
+                });
+            };
+        }
+        store! { (0, 0, 0) (0, 0, 1) (0, 1, 0) (0, 1, 1) (1, 0, 0) (1, 0, 1) (1, 1, 0) (1, 1, 1) }
+        store! { (2, 0, 0) (2, 0, 1) (2, 1, 0) (2, 1, 1) (3, 0, 0) (3, 0, 1) (3, 1, 0) (3, 1, 1) }
     }
 }
 

@@ -57,9 +57,32 @@ pub(super) struct Entry {
     pub(super) specials: [Option<usize>; 3],
 }
 
-const ARITHMETIC: [&str; 22] = [
-    "add", "sub", "mul.lo", "mul.wide", "mul.hi", "mul.rn", "mad.lo", "div", "rcp", "and", "or", "xor", "not", "neg",
-    "abs", "shl", "shr", "min", "max", "clz", "bfe", "prmt",
+const ARITHMETIC: [&str; 25] = [
+    "add",
+    "sub",
+    "mul.lo",
+    "mul.wide",
+    "mul.hi",
+    "mul.rn",
+    "mad.lo",
+    "div",
+    "rem",
+    "rcp",
+    "and",
+    "or",
+    "xor",
+    "not",
+    "neg",
+    "abs",
+    "shl",
+    "shr",
+    "min",
+    "max",
+    "clz",
+    "bfe",
+    "prmt",
+    "shf.r.wrap",
+    "shf.l.wrap",
 ];
 
 /// The flag of a thread, and what it becomes: registers without a name in PTX.
