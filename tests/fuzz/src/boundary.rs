@@ -4,8 +4,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::format::{
-    Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, Linear, OP_BYTES, Observe, OpKind, Precision,
-    Record, STEP_BYTES, Schedule, Tensor,
+    Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, Linear, OP_BYTES, Observe,
+    OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor,
 };
 
 /// Changes one to three fields, or places of tensors.
