@@ -30,6 +30,7 @@ pub struct WaftContext {
 }
 
 /// What a context is at.
+#[allow(clippy::large_enum_variant, reason = "there is no heap to box a run in, and a context's memory has one size")]
 pub(crate) enum State {
     Ready(Session<'static, Weights>),
     Drawing(Run<'static, Source, Weights>),
