@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 // Words of memory for a context, on any target.
-#define WAFT_CONTEXT_WORDS 64
+#define WAFT_CONTEXT_WORDS 80
 
 // Class of a request that names none.
 #define WAFT_NO_CLASS -1

@@ -10,7 +10,7 @@ use crate::status::{WaftStatus, of_model, of_session};
 use crate::weights::Weights;
 
 /// Words of memory for a context, on any target.
-pub const WAFT_CONTEXT_WORDS: usize = 64;
+pub const WAFT_CONTEXT_WORDS: usize = 80;
 
 /// Memory for a context: static, on a stack that outlives it, or allocated.
 #[repr(C)]

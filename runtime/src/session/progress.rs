@@ -11,8 +11,8 @@ use crate::weights::WeightSource;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Progress {
-    /// Diffusion steps that are complete, those before a later [start](Request::start) and those that are
-    /// [taken again](Original::resample) included.
+    /// Diffusion steps that are complete, those before a later [start](crate::Request::start) and those that are
+    /// [taken again](crate::Original::resample) included.
     pub step: u32,
     /// Diffusion steps in all.
     pub steps: u32,

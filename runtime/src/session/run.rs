@@ -260,7 +260,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
 
     /// The actions of a policy, once complete: (step, action) order, in the units of the data that it was trained on and of
     /// [`Samples`]. The first call replaces the sample, in place. `None` for a model that draws pictures, see
-    /// [`Model::has_actions`].
+    /// [`Model::has_actions`](crate::Model::has_actions).
     pub fn actions(&mut self) -> Option<Samples<'_>> {
         let model = self.session.model;
         if matches!(self.stage, Stage::Sampled) && model.has_actions() {
