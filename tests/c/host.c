@@ -191,6 +191,7 @@ static void draw(waft_context *context, waft_request request, unsigned char into
 static void draws_what_is_equal(File model) {
   unsigned char pictures[6][64];
   waft_context *context;
+  expect("open", waft_open(&memory, model.data, model.len, arena, arena_len, &context), WAFT_STATUS_OK);
   waft_request request = waft_default_request();
   request.seed = 8;
   draw(context, request, pictures[0]);
