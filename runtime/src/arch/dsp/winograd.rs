@@ -86,13 +86,13 @@ unsafe fn bytes(from: *const i8, half: usize) -> u32 {
 /// Writes six words, each `next` behind the one before. Returns where a seventh would go.
 ///
 /// # Safety
-/// There are such words.
+/// There are such words; they need no alignment.
 #[inline(always)]
 unsafe fn store(mut at: *mut u32, next: usize, words: [u32; SIDE]) -> *mut u32 {
     let [a, b, c, d, e, f] = words;
     // SAFETY: said above.
     let mut put = |word| unsafe {
-        *at = word;
+        at.write_unaligned(word);
         at = at.wrapping_add(next);
     };
     put(a);
