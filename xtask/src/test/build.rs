@@ -1,7 +1,5 @@
 //! Checks that build and run what the repository publishes, on this machine.
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
