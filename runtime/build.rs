@@ -8,6 +8,8 @@ struct Target {
     flags: String,
     /// Those that the compiler reports.
     features: String,
+    /// Whether the crate's feature of that name is on.
+    mve: bool,
 }
 
 impl Target {
@@ -15,6 +17,13 @@ impl Target {
     /// say so with `-C target-feature=-dsp`; compilers do not report it here.
     fn has_dsp(&self) -> bool {
         self.triple.starts_with("thumbv7em") || self.triple.starts_with("thumbv8m.main") && !self.flags.contains("-dsp")
+    }
+
+    /// The vector extension of Armv8.1-M: asked for by the feature `mve`, or by naming it or a core that has it to the
+    /// compiler, which does not report it here. Only targets of hard floats have the registers by their calling convention.
+    fn has_mve(&self) -> bool {
+        let named = ["cortex-m55", "cortex-m85", "+mve"].iter().any(|name| self.flags.contains(name));
+        self.triple.starts_with("thumbv8m.main") && self.triple.ends_with("hf") && (self.mve || named)
     }
 
     /// Cores whose products have 32 bits: Armv6-M, Armv8-M Baseline.
@@ -30,8 +39,9 @@ fn main() {
         triple: variable("TARGET"),
         flags: variable("CARGO_ENCODED_RUSTFLAGS"),
         features: variable("CARGO_CFG_TARGET_FEATURE"),
+        mve: env::var_os("CARGO_FEATURE_MVE").is_some(),
     };
-    println!("cargo::rustc-check-cfg=cfg(dsp, armv6m, riscv, sse2, no_long_multiply)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, riscv, sse2, no_long_multiply)");
     if target.triple.starts_with("thumbv6m") {
         println!("cargo::rustc-cfg=armv6m");
     }
@@ -43,6 +53,9 @@ fn main() {
     }
     if target.lacks_long_multiply() {
         println!("cargo::rustc-cfg=no_long_multiply");
+    }
+    if target.has_mve() {
+        println!("cargo::rustc-cfg=mve");
     }
     if target.has_dsp() {
         println!("cargo::rustc-cfg=dsp");

@@ -131,6 +131,11 @@ impl Board {
         !matches!(self.machine, Machine::Native) || cfg!(all(target_arch = "x86_64", target_os = "linux"))
     }
 
+    /// Whether its core has the vector extension of Armv8.1-M.
+    pub(crate) fn has_mve(&self) -> bool {
+        self.core == "Cortex-M55"
+    }
+
     /// What runs its images, if that is not this machine itself.
     pub(crate) const fn emulator(&self) -> Option<Tool> {
         match self.machine {

@@ -137,6 +137,9 @@ fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> a
     if !original.is_empty() {
         features.push("original");
     }
+    if board.has_mve() {
+        features.push("mve");
+    }
     features.extend(options);
     eprintln!(
         "building the firmware for {triple} on {layout}{}",

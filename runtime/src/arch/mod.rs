@@ -34,8 +34,13 @@ pub(crate) mod wide;
 pub(crate) mod winograd;
 
 #[cfg(all(feature = "i8", any(dsp, test)))]
+#[cfg_attr(mve, allow(dead_code, reason = "called where the vector extension has no kernel"))]
 #[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
 mod dsp;
+
+#[cfg(all(feature = "i8", any(mve, test)))]
+#[cfg_attr(mve, allow(unsafe_code, reason = "instructions that the compiler does not choose by itself"))]
+pub(crate) mod mve;
 
 #[cfg(all(feature = "i8", any(armv6m, test)))]
 #[cfg_attr(armv6m, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
@@ -67,8 +72,10 @@ pub(crate) const PIXELS: usize = crate::format::PATCH_PIXELS;
 macro_rules! kernels {
     ($use:ident) => {
         $use! {
-            dot4_i8 (feature = "i8"): dsp;
-            dot4_i16 (feature = "i8"): dsp;
+            dot4_i8 (feature = "i8"): mve, dsp;
+            dot4_i16 (feature = "i8"): mve, dsp;
+            patches_i8 (feature = "i8"): mve;
+            patches_i16 (feature = "i8"): mve;
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
             dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2;
@@ -88,17 +95,23 @@ macro_rules! kernels {
 #[cfg(test)]
 use kernels;
 
-/// Makes each kernel available under its name: that of the target's family where there is one, else the reference.
+/// Makes each kernel available under its name: that of the first of its families that the target has, else the reference.
 macro_rules! dispatch {
     ($($kernel:ident ($enabled:meta): $($family:ident),*;)*) => {
-        $(
-            #[cfg(all($enabled, not(any($($family),*))))]
-            pub(crate) use reference::$kernel;
-            $(
-                #[cfg(all($enabled, $family))]
-                pub(crate) use $family::$kernel;
-            )*
-        )*
+        $(first! { $kernel ($enabled) () $($family)* })*
+    };
+}
+
+/// The kernel of the first family that the target has; it has none of those `before`.
+macro_rules! first {
+    ($kernel:ident ($enabled:meta) ($($before:ident)*)) => {
+        #[cfg(all($enabled, not(any($($before),*))))]
+        pub(crate) use reference::$kernel;
+    };
+    ($kernel:ident ($enabled:meta) ($($before:ident)*) $family:ident $($behind:ident)*) => {
+        #[cfg(all($enabled, $family, not(any($($before),*))))]
+        pub(crate) use $family::$kernel;
+        first! { $kernel ($enabled) ($($before)* $family) $($behind)* }
     };
 }
 kernels!(dispatch);

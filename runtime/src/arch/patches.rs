@@ -12,6 +12,17 @@ pub(crate) const GROUP: usize = crate::format::PATCH_GROUP;
 /// The taps of one group at each pixel.
 pub(crate) type Group = [[i16; GROUP]; PIXELS];
 
+/// How patches of one type of ring are made and multiplied. A family whose loads want another order than that of [`Group`]
+/// has one of its own; the room is the same.
+pub(crate) struct Patches<T> {
+    /// See [`unfold_i8`](super::reference::unfold_i8).
+    pub(crate) unfold: fn(&mut [Group], usize, [&[T]; PIXELS]),
+    /// See [`fill`].
+    pub(crate) fill: fn(&mut [Group], usize),
+    /// See [`dot_patches`](super::reference::dot_patches).
+    pub(crate) multiply: fn(&mut [[i32; PIXELS]], &[Group], &[i8], usize, usize),
+}
+
 /// Where a group holds each of its taps.
 const ORDER: [usize; GROUP] = [0, 2, 1, 3];
 

@@ -6,7 +6,7 @@ use super::PIXELS;
 #[cfg(feature = "i8")]
 use super::QUAD;
 #[cfg(feature = "i8")]
-use super::patches::{GROUP, Group, rows, unfold};
+use super::patches::{self, GROUP, Group, Patches, rows, unfold};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -91,6 +91,20 @@ pub(crate) fn unfold_i8(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]
 #[inline(never)]
 pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXELS]) {
     unfold(patches, tap, runs, |[a, b, c, d]| [a, c, b, d]);
+}
+
+/// How patches of 8-bit rings are made and multiplied: by the kernels of their own names.
+#[cfg(feature = "i8")]
+#[inline(always)]
+pub(crate) fn patches_i8() -> Patches<i8> {
+    Patches { unfold: super::unfold_i8, fill: patches::fill, multiply: super::dot_patches }
+}
+
+/// The same for 16-bit rings.
+#[cfg(feature = "i8")]
+#[inline(always)]
+pub(crate) fn patches_i16() -> Patches<i16> {
+    Patches { unfold: super::unfold_i16, fill: patches::fill, multiply: super::dot_patches }
 }
 
 /// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for each output channel that has a sum and weights, modulo

@@ -95,13 +95,16 @@ fn gather_pixels<R: Activation>(
 ) {
     let Layer { op, geometry, .. } = layer;
     let channels = usize::from(source.tensor.channels);
+    let columns = usize::from(source.tensor.columns);
     let raw = raw_map(op, source.index());
+    if matches!((op.gather(), raw), (Gather::Raw, [_, 0, _])) && geometry.doubling == 0 && channels == geometry.channels {
+        // The row as it is.
+        return input.copy(slot.get_mut(..columns * channels).unwrap_or_default());
+    }
     let narrow = !matches!(source.tensor.element(), Element::I32);
     let mut at = 0;
     let mut values = [0; GATHERED];
-    for target in
-        slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(source.tensor.columns.into())
-    {
+    for target in slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(columns) {
         let targets = target.get_mut(source.channel..source.channel + channels).unwrap_or_default();
         for (first, target) in (0..).step_by(GATHERED).zip(targets.chunks_mut(GATHERED)) {
             let (values, _) = values.split_at_mut(target.len());

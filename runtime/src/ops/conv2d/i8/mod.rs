@@ -22,7 +22,7 @@ use super::{Bound, Layer, Tile};
 use crate::arch::PIXELS;
 #[cfg(feature = "i4")]
 use crate::arch::QUAD;
-use crate::arch::patches::{self, GROUP, Group};
+use crate::arch::patches::{GROUP, Group};
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, StepScales, WeightLayout};
 use crate::ops::{Context, sources, tail, view, view_mut};
 
@@ -126,6 +126,10 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
     let whole = patches.is_empty() || run.is_multiple_of(GROUP);
     let rows = if layer.op.ring_zero == 0 && whole { geometry.covered_rows(tile.y) } else { 0..geometry.kernel[0] };
     let used = rows.start * run..rows.end * run;
+    #[cfg(mve)]
+    let vectors = !patches.is_empty()
+        && sums.is_empty()
+        && crate::arch::mve::results::decide(requant, layer.op.residual != crate::format::NONE);
     let mut accumulators = [[0; PIXELS]; CHANNEL_BLOCK];
     for x in (0..geometry.output_columns).step_by(PIXELS) {
         // Past the last pixel the last one is computed again; its sums are not stored.
@@ -133,9 +137,20 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
         if !patches.is_empty() {
             for ky in rows.clone() {
                 let runs = pixels.map(|x| geometry.patch(ring, [tile.y, x], ky));
-                R::unfold(patches, ky * run - used.start, runs);
+                (R::patches().unfold)(patches, ky * run - used.start, runs);
             }
-            patches::fill(patches, used.len());
+            (R::patches().fill)(patches, used.len());
+        }
+        #[cfg(mve)]
+        if let (Weights::I8(weights), true) = (weights, vectors) {
+            use crate::arch::mve::results::{Channels, Place};
+            let (weights, zero) = (tail(weights, used.start), layer.op.output_zero);
+            let channels = Channels { weights, taps: used.len(), stride: taps, bias, requant, zero };
+            let at = x * geometry.output_channels + tile.channel;
+            let place = Place { at, advance: geometry.output_channels, pixels: geometry.output_columns - x };
+            if output.convolve::<R>(layer.op, &channels, patches, place, residual.as_ref()) {
+                continue;
+            }
         }
         for first in (0..tile.count).step_by(CHANNEL_BLOCK) {
             let count = (tile.count - first).min(CHANNEL_BLOCK);
@@ -146,7 +161,7 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
                     block.multiply(runs, [taps, used.start], pixel, &mut accumulators);
                 }
             } else {
-                block.multiply_patches(patches, taps, used.clone(), &mut accumulators);
+                block.multiply_patches::<R>(patches, taps, used.clone(), &mut accumulators);
             }
             let block = Block {
                 op: layer.op,

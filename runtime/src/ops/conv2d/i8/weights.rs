@@ -2,24 +2,27 @@
 
 use core::ops::Range;
 
-use bytemuck::Pod;
+#[cfg(not(mve))]
+use bytemuck::Pod as Lane;
 
-use crate::arch::patches::Group;
+#[cfg(mve)]
+use crate::arch::mve::Lane;
+use crate::arch::patches::{Group, Patches};
 use crate::arch::{self, PIXELS, QUAD};
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::CHANNEL_BLOCK;
 use crate::ops::tail;
 
 /// An element of the ring.
-pub(super) trait Activation: Pod + Into<i32> {
+pub(super) trait Activation: Lane + Into<i32> {
     /// The nearest.
     fn saturate(value: i32) -> Self;
 
     /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³².
     fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD];
 
-    /// Writes a row of the kernel's taps at each pixel into patches, as the taps from number `tap` on.
-    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]);
+    /// How patches are made and multiplied.
+    fn patches() -> Patches<Self>;
 
     /// [`dot4`](Self::dot4) for four-bit weights, those of the four channels side by side.
     #[cfg(feature = "i4")]
@@ -35,8 +38,9 @@ impl Activation for i8 {
         arch::dot4_i8(sums, activations, weights)
     }
 
-    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]) {
-        arch::unfold_i8(patches, tap, runs);
+    #[inline(always)]
+    fn patches() -> Patches<Self> {
+        arch::patches_i8()
     }
 
     #[cfg(feature = "i4")]
@@ -54,8 +58,9 @@ impl Activation for i16 {
         arch::dot4_i16(sums, activations, weights)
     }
 
-    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]) {
-        arch::unfold_i16(patches, tap, runs);
+    #[inline(always)]
+    fn patches() -> Patches<Self> {
+        arch::patches_i16()
     }
 
     #[cfg(feature = "i4")]
@@ -128,7 +133,7 @@ impl Weights<'_> {
 
     /// The same at each pixel of the patches, which hold the taps that are `used`.
     #[inline]
-    pub(super) fn multiply_patches(
+    pub(super) fn multiply_patches<R: Activation>(
         self,
         patches: &[Group],
         taps: usize,
@@ -141,7 +146,7 @@ impl Weights<'_> {
             expect(irrefutable_let_patterns, reason = "the only layout without the feature")
         )]
         if let Weights::I8(weights) = self {
-            arch::dot_patches(accumulators, patches, tail(weights, used.start), used.len(), taps);
+            (R::patches().multiply)(accumulators, patches, tail(weights, used.start), used.len(), taps);
         }
     }
 }
