@@ -41,9 +41,12 @@ fn main() {
         features: variable("CARGO_CFG_TARGET_FEATURE"),
         mve: env::var_os("CARGO_FEATURE_MVE").is_some(),
     };
-    println!("cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, riscv, sse2, no_long_multiply)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, armv7m, riscv, sse2, no_long_multiply)");
     if target.triple.starts_with("thumbv6m") {
         println!("cargo::rustc-cfg=armv6m");
+    }
+    if target.triple.starts_with("thumbv7m") {
+        println!("cargo::rustc-cfg=armv7m");
     }
     if target.triple.starts_with("x86_64") && target.features.split(',').any(|feature| feature == "sse2") {
         println!("cargo::rustc-cfg=sse2");

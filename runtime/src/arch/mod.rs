@@ -42,6 +42,10 @@ mod dsp;
 #[cfg_attr(mve, allow(unsafe_code, reason = "instructions that the compiler does not choose by itself"))]
 pub(crate) mod mve;
 
+#[cfg(all(feature = "i8", any(armv7m, test)))]
+#[cfg_attr(armv7m, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
+mod armv7m;
+
 #[cfg(all(feature = "i8", any(armv6m, test)))]
 #[cfg_attr(armv6m, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
 mod armv6m;
@@ -74,7 +78,7 @@ macro_rules! kernels {
         $use! {
             dot4_i8 (feature = "i8"): mve, dsp;
             dot4_i16 (feature = "i8"): mve, dsp;
-            patches_i8 (feature = "i8"): mve;
+            patches_i8 (feature = "i8"): mve, armv7m;
             patches_i16 (feature = "i8"): mve;
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;

@@ -1,0 +1,217 @@
+//! Armv7-M without the DSP extension: two products of an 8-bit ring in one multiplication of words.
+//!
+//! With `A = a₀ + 2¹⁶·a₁` and `B = b₁ + 2¹⁶·b₀` the product modulo 2³² is `a₀·b₁ + 2¹⁶·(a₀·b₀ + a₁·b₁)`. The lower term is at
+//! most 2¹⁴ from zero, so that 2¹⁵ more leaves the sum of both products in the upper half. That sum is from −32,512 to 32,768:
+//! less 256 it has 16 bits whatever the operands are, and sums start at 256 for each pair to make up for it.
+//!
+//! A patch holds its pairs as `A`: the upper half of a pair is one less where the lower is negative.
+
+use super::PIXELS;
+use super::patches::{GROUP, Group, Patches, rows};
+
+/// What sums start at for each group: 256 for each of two pairs.
+const START: i32 = 512;
+
+/// See [`reference::patches_i8`](super::reference::patches_i8).
+#[inline(always)]
+pub(crate) fn patches_i8() -> Patches<i8> {
+    Patches { unfold, fill, multiply }
+}
+
+/// Taps in the order of a group, as pairs.
+#[inline(always)]
+fn pairs([a, b, c, d]: [i8; GROUP]) -> [i16; GROUP] {
+    let [a, b, c, d] = [a, b, c, d].map(i16::from);
+    [a, c + (a >> 15), b, d + (b >> 15)]
+}
+
+/// Writes a row of the kernel's taps at each pixel, as those from number `tap` on, which come in ascending order.
+#[inline(never)]
+fn unfold(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]) {
+    let whole = runs.iter().all(|run| run.len().is_multiple_of(GROUP));
+    if whole && tap.is_multiple_of(GROUP) {
+        let groups = patches.iter_mut().skip(tap / GROUP);
+        let [a, b, c, d] = runs.map(|run| run.as_chunks::<GROUP>().0);
+        for ((((group, &a), &b), &c), &d) in groups.zip(a).zip(b).zip(c).zip(d) {
+            *group = [pairs(a), pairs(b), pairs(c), pairs(d)];
+        }
+        return;
+    }
+    for (pixel, run) in runs.into_iter().enumerate() {
+        for (tap, &value) in (tap..).zip(run) {
+            let group = patches.get_mut(tap / GROUP).and_then(|group| group.get_mut(pixel));
+            if let Some([a, b, c, d]) = group {
+                match tap % GROUP {
+                    0 => *a = value.into(),
+                    1 => *c = value.into(),
+                    2 => *b = i16::from(value) + (*a >> 15),
+                    _ => *d = i16::from(value) + (*c >> 15),
+                }
+            }
+        }
+    }
+}
+
+/// Makes taps behind the last of `taps` zeros.
+#[inline]
+fn fill(patches: &mut [Group], taps: usize) {
+    let used = taps % GROUP;
+    if let (Some(group), 1..) = (patches.get_mut(taps / GROUP), used) {
+        for [a, b, c, d] in group {
+            if used < 2 {
+                *c = 0;
+            }
+            if used < 3 {
+                *b = *a >> 15;
+            }
+            *d = *c >> 15;
+        }
+    }
+}
+
+/// See [`reference::dot_patches`](super::reference::dot_patches).
+#[inline(never)]
+fn multiply(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    let groups = patches.len().min(taps / GROUP);
+    let there = rows(weights, taps, stride).take(sums.len()).count();
+    let sums = sums.get_mut(..there).unwrap_or_default();
+    if groups == 0 {
+        sums.fill([0; PIXELS]);
+    } else if !sums.is_empty() {
+        multiply_channels(sums, patches, weights, groups, stride);
+    }
+    let whole = groups * GROUP;
+    if taps > whole {
+        for (sums, row) in sums.iter_mut().zip(rows(weights, taps, stride)) {
+            let mut last = [0; GROUP];
+            last.iter_mut().zip(row.get(whole..).unwrap_or_default()).for_each(|(last, &weight)| *last = weight);
+            for (sum, pixel) in sums.iter_mut().zip(patches.get(groups).into_iter().flatten()) {
+                *sum = add_group(*sum, *pixel, last).wrapping_add(START);
+            }
+        }
+    }
+}
+
+/// Adds the products of one group, less what sums start at.
+#[inline(always)]
+fn add_group(sum: i32, pixel: [i16; GROUP], [a, b, c, d]: [i8; GROUP]) -> i32 {
+    const BELOW: i32 = (1 << 15) - (256 << 16);
+    let [first, second]: [i32; 2] = bytemuck::cast(pixel);
+    let pair = |upper: i8, lower: i8| i32::from(lower).wrapping_add(i32::from(upper) << 16);
+    let product = |x: i32, w: i32| x.wrapping_mul(w).wrapping_add(BELOW) >> 16;
+    sum.wrapping_add(product(first, pair(a, c))).wrapping_add(product(second, pair(b, d)))
+}
+
+/// The sums of channels over `groups` groups, at least one; there is a row of weights for each.
+#[inline(always)]
+fn multiply_channels(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], groups: usize, stride: usize) {
+    #[cfg(armv7m)]
+    // SAFETY: there are as many groups of patches, and of weights in each channel's row, of which there are as many as sums; the
+    // loops end behind the last group and the last sum.
+    unsafe {
+        let ends = sums.as_mut_ptr_range();
+        let patches = patches.as_ptr();
+        let start = START * groups as i32;
+        multiply_rows(patches, weights.as_ptr(), patches.add(groups), ends.start, ends.end, stride - groups * GROUP, start);
+    }
+    #[cfg(not(armv7m))]
+    for (sums, row) in sums.iter_mut().zip(rows(weights, groups * GROUP, stride)) {
+        *sums = [START * groups as i32; PIXELS];
+        for (group, &weights) in patches.iter().zip(row.as_chunks().0) {
+            for (sum, &pixel) in sums.iter_mut().zip(group) {
+                *sum = add_group(*sum, pixel, weights);
+            }
+        }
+    }
+}
+
+/// Writes the sums from `sums` to `sums_end`, which start at `start`, over the patches up to `end`; neither is where it begins.
+/// `behind` weights lie between those of two channels; their addresses need no alignment.
+///
+/// A group has 16 products and takes 25 instructions: 2 loads of four words of activations, one of four weights, 6 that make
+/// pairs of them, and 8 times a product and its sum.
+#[cfg(armv7m)]
+#[unsafe(naked)]
+unsafe extern "C" fn multiply_rows(
+    patches: *const Group,
+    weights: *const i8,
+    end: *const Group,
+    sums: *mut [i32; PIXELS],
+    sums_end: *mut [i32; PIXELS],
+    behind: usize,
+    start: i32,
+) {
+    core::arch::naked_asm!(
+        // Two pixels of a group, whose weights are in r10 and r11.
+        ".macro waft_pixels first, second",
+        "ldmia r0!, {{r6-r9}}",
+        "mla r6, r6, r10, r12",
+        "mla r7, r7, r11, r12",
+        "add \\first, \\first, r6, asr #16",
+        "mla r8, r8, r10, r12",
+        "add \\first, \\first, r7, asr #16",
+        "mla r9, r9, r11, r12",
+        "add \\second, \\second, r8, asr #16",
+        "add \\second, \\second, r9, asr #16",
+        ".endm",
+        ".macro waft_group",
+        "ldr lr, [r1], #4",
+        "sxtb r10, lr",
+        "sxtb r11, lr, ror #16",
+        "add r10, r11, r10, lsl #16",
+        "sxtb r11, lr, ror #8",
+        "asrs lr, lr, #24",
+        "add r11, lr, r11, lsl #16",
+        "waft_pixels r2, r3",
+        "waft_pixels r4, r5",
+        ".endm",
+        // On the stack: patches, end, sums, where unrolled rounds end; behind what is saved: sums_end, behind, start.
+        "push {{r4-r11, lr}}",
+        "sub sp, #16",
+        "strd r0, r2, [sp]",
+        "str r3, [sp, #8]",
+        "subs r4, r2, r0",
+        "bic r4, r4, #127",
+        "add r4, r0",
+        "str r4, [sp, #12]",
+        "movw r12, #0x8000",
+        "movt r12, #0xff00",
+        "0:",
+        "ldr r0, [sp]",
+        "ldr r2, [sp, #60]",
+        "ldr lr, [sp, #12]",
+        "mov r3, r2",
+        "mov r4, r2",
+        "mov r5, r2",
+        "cmp r0, lr",
+        "beq 2f",
+        "1:",
+        ".rept 4",
+        "waft_group",
+        ".endr",
+        "ldr lr, [sp, #12]",
+        "cmp r0, lr",
+        "bne 1b",
+        "2:",
+        "ldr lr, [sp, #4]",
+        "cmp r0, lr",
+        "beq 4f",
+        "3:",
+        "waft_group",
+        "ldr lr, [sp, #4]",
+        "cmp r0, lr",
+        "bne 3b",
+        "4:",
+        "ldr r0, [sp, #8]",
+        "ldrd r6, r7, [sp, #52]",
+        "stmia r0!, {{r2-r5}}",
+        "add r1, r7",
+        "str r0, [sp, #8]",
+        "cmp r0, r6",
+        "bne 0b",
+        "add sp, #16",
+        "pop {{r4-r11, pc}}",
+        ".purgem waft_group",
+        ".purgem waft_pixels",
+    )
+}
