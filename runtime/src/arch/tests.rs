@@ -179,6 +179,42 @@ mod cases {
         }
     }
 
+    /// Patches of every run, in one to three rows, in a room that is larger than what is used or not, meet rows of weights of
+    /// one to nine channels; the extremes of both are among them.
+    fn unfolded<T: Copy + Into<i64> + core::fmt::Debug>(
+        activations: impl Fn(usize, usize, u32) -> Vec<T>,
+        kernel: impl Fn() -> patches::Patches<T>,
+    ) {
+        let patches::Patches { unfold, fill, multiply } = kernel();
+        for (run, rows) in (1..if cfg!(miri) { 10 } else { 40 }).flat_map(|run| [1, 2, 3].map(|rows| (run, rows))) {
+            for case in 0..FILLS {
+                let (taps, channels, behind) = (run * rows, 1 + (run + case) % 9, [0, 4, 3][rows - 1]);
+                let pixels: [Vec<T>; PIXELS] = core::array::from_fn(|p| activations(taps, case, p as u32));
+                let mut room = std::vec![[[99; patches::GROUP]; PIXELS]; (taps + run * (case % 2)).div_ceil(patches::GROUP)];
+                for row in 0..rows {
+                    unfold(&mut room, row * run, core::array::from_fn(|p| &pixels[p][row * run..][..run]));
+                }
+                fill(&mut room, taps);
+                let stride = taps + behind;
+                let weights = i8s(channels * stride - behind, case, 9);
+                let mut sums = std::vec![[77; PIXELS]; channels + case % 2];
+                multiply(&mut sums, &room, &weights, taps, stride);
+                for (channel, sums) in sums.iter().take(channels).enumerate() {
+                    let expected = core::array::from_fn(|p| wrapped(0, &pixels[p], &weights[channel * stride..][..taps]));
+                    assert_eq!(*sums, expected, "{rows} rows of {run}, {channels} channels, fill {case}, channel {channel}");
+                }
+            }
+        }
+    }
+
+    pub(super) fn patches_i8(kernel: impl Fn() -> patches::Patches<i8>) {
+        unfolded(i8s, kernel);
+    }
+
+    pub(super) fn patches_i16(kernel: impl Fn() -> patches::Patches<i16>) {
+        unfolded(i16s, kernel);
+    }
+
     /// `Bᵀ` of Lavin and Gray, and `G` of theirs by the denominators of its rows.
     const INPUT: [[i32; 6]; 6] = [
         [4, 0, -5, 0, 1, 0],
