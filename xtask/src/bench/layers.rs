@@ -49,7 +49,7 @@ fn random(len: usize, seed: u32) -> Vec<f32> {
 }
 
 /// A convolution with random weights whose results have about the spread of its input.
-fn conv(kernel: usize, stride: usize, [inputs, outputs]: [usize; 2], seed: u32) -> Op {
+pub(crate) fn conv(kernel: usize, stride: usize, [inputs, outputs]: [usize; 2], seed: u32) -> Op {
     let taps = kernel * kernel * inputs;
     let gain = (3.0 / taps as f32).sqrt();
     // Zeros at both sides of an odd kernel; with a stride, below and to the right.
@@ -69,6 +69,17 @@ fn conv(kernel: usize, stride: usize, [inputs, outputs]: [usize; 2], seed: u32) 
     })
 }
 
+/// A conditioning vector that nothing reads.
+pub(crate) fn time_embedding() -> TimeEmbedding {
+    let linear = || Linear { inputs: 2, outputs: 2, weight: vec![0.0; 4], bias: vec![0.0; 2] };
+    TimeEmbedding {
+        projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
+        linear_1: linear(),
+        activation: Activation::Silu,
+        linear_2: linear(),
+    }
+}
+
 impl Layer {
     /// Multiply-accumulates, those with padding included.
     pub(super) const fn macs(&self) -> usize {
@@ -78,15 +89,8 @@ impl Layer {
 
     /// Its network.
     pub(super) fn graph(&self) -> Graph {
-        let linear = || Linear { inputs: 2, outputs: 2, weight: vec![0.0; 4], bias: vec![0.0; 2] };
-        let time = TimeEmbedding {
-            projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
-            linear_1: linear(),
-            activation: Activation::Silu,
-            linear_2: linear(),
-        };
         let [inputs, outputs] = self.channels;
-        let mut graph = Graph::new(Shape::new(self.side, self.side, inputs), time);
+        let mut graph = Graph::new(Shape::new(self.side, self.side, inputs), time_embedding());
         let before = graph.node("before", conv(1, 1, [inputs, inputs], 1), &[graph.input]);
         let mut layer = graph.node("layer", conv(self.kernel, self.stride, [inputs, outputs], 3), &[before]);
         if self.stride == 2 {

@@ -5,7 +5,7 @@ mod bars;
 mod cuda;
 mod host;
 mod kernels;
-mod layers;
+pub(crate) mod layers;
 mod models;
 
 /// Measures speed beside a peer.

@@ -11,6 +11,7 @@ use waft_host::sample::{Batch, Source, digest, draw};
 use waft_host::schedule::Solver;
 use waft_host::shipped;
 
+use super::cores;
 use crate::boards;
 use crate::build::{self, Contents};
 use crate::counts;
@@ -45,6 +46,7 @@ const CORTEX_M4F: &str = "thumbv7em-none-eabihf";
 pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     let bytes = shipped::find("digits", None, None, &())?;
     let digits = bytes.as_slice();
+    cores::kernels_on_cores()?;
     let reports = every_target(digits)?;
     estimates(digits, &reports)?;
     missing.extend(counts::compare(&reports)?);

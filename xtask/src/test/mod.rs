@@ -9,6 +9,7 @@ use crate::header;
 
 mod build;
 mod c;
+mod cores;
 mod firmware;
 mod gpu;
 mod memory;
