@@ -51,14 +51,16 @@ pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
     }
 }
 
-/// [`requantize_each`] of values of at most [`NARROW`] from zero: with room above them, the high word decides for every
-/// shift of practical size.
+/// [`requantize`] of each value less `zero`; values have some bits. Where these are few there is room above them, and the high
+/// word decides for every shift of practical size.
 #[cfg(feature = "i8")]
-pub(crate) fn requantize_each_narrow(values: &mut [i32], multiplier: i32, shift: i32) {
+pub(crate) fn requantize_centered(values: &mut [i32], (bits, zero): (u32, i32), multiplier: i32, shift: i32) {
+    values.iter_mut().for_each(|value| *value = value.saturating_sub(zero));
     let right = (31 - shift.clamp(-31, 30)) as u32;
     let left = 33u32.saturating_sub(right);
+    let is_narrow = bits <= 16 && zero.unsigned_abs() <= NARROW / 2;
     // Where a product of 64 bits takes long anyway, small code wins.
-    if !cfg!(no_long_multiply) && left > 0 && left <= NARROW_ROOM {
+    if !cfg!(no_long_multiply) && is_narrow && left > 0 && left <= NARROW_ROOM {
         values.iter_mut().for_each(|value| *value <<= left);
         requantize_each(values, multiplier, -2);
     } else {
@@ -68,7 +70,7 @@ pub(crate) fn requantize_each_narrow(values: &mut [i32], multiplier: i32, shift:
 
 /// What a value of 16 bits and a zero point of 16 bits are apart at most.
 #[cfg(feature = "i8")]
-pub(crate) const NARROW: i32 = 1 << 17;
+const NARROW: u32 = 1 << 17;
 
 /// Bits by which [`NARROW`] can grow.
 #[cfg(feature = "i8")]

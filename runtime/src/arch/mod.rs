@@ -72,6 +72,8 @@ macro_rules! kernels {
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
             dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2;
+            convolve_i8 (all(feature = "i8", any(dsp, test))): dsp;
+            convolve_i16 (all(feature = "i8", any(dsp, test))): dsp;
             winograd_input (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_weights (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_multiply (all(feature = "tiles", any(dsp, test))): dsp;

@@ -5,8 +5,10 @@
 use super::PIXELS;
 #[cfg(feature = "i8")]
 use super::QUAD;
+#[cfg(all(feature = "i8", test))]
+use super::patches::{Channels, Kept, Place};
 #[cfg(feature = "i8")]
-use super::patches::{GROUP, Group, rows, unfold};
+use super::patches::{GROUP, Group, Window, rows, unfold};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -79,18 +81,18 @@ fn dot4_packed<T: Copy + Into<i32>>(
     [sum_a, sum_b, sum_c, sum_d]
 }
 
-/// Writes a row of the kernel's taps at each pixel, as the taps from number `tap` on, see [`patches`](super::patches).
+/// Unfolds the activations under a kernel, see [`patches`](super::patches).
 #[cfg(feature = "i8")]
 #[inline(never)]
-pub(crate) fn unfold_i8(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]) {
-    unfold(patches, tap, runs, |[a, b, c, d]| [a, c, b, d].map(i16::from));
+pub(crate) fn unfold_i8(patches: &mut [Group], window: &Window<'_, i8>) {
+    unfold(patches, window, |[a, b, c, d]| [a, c, b, d].map(i16::from));
 }
 
 /// The same for `i16` activations.
 #[cfg(feature = "i8")]
 #[inline(never)]
-pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXELS]) {
-    unfold(patches, tap, runs, |[a, b, c, d]| [a, c, b, d]);
+pub(crate) fn unfold_i16(patches: &mut [Group], window: &Window<'_, i16>) {
+    unfold(patches, window, |[a, b, c, d]| [a, c, b, d]);
 }
 
 /// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for each output channel that has a sum and weights, modulo
@@ -143,6 +145,68 @@ fn dot_channel(patches: &[Group], weights: &[i8]) -> [i32; PIXELS] {
         add(group, &last);
     }
     [sum_a, sum_b, sum_c, sum_d]
+}
+
+/// Computes channels of a convolution from their patches: products, bias, requantization, residual, each result to the nearest
+/// of its type. A residual is what stands at the results' places if it has no values of its own. Returns how many channels it
+/// computed, from the first on, as a kernel may leave some to the caller; of others nothing is written.
+#[cfg(all(feature = "i8", test))]
+pub(crate) fn convolve_i8(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[i8]>)>,
+    output: &mut [i8],
+) -> usize {
+    convolve(channels, patches, place, kept, output, crate::fixed::saturate_i8)
+}
+
+/// The same for `i16` results.
+#[cfg(all(feature = "i8", test))]
+pub(crate) fn convolve_i16(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[i16]>)>,
+    output: &mut [i16],
+) -> usize {
+    convolve(channels, patches, place, kept, output, crate::fixed::saturate_i16)
+}
+
+#[cfg(all(feature = "i8", test))]
+fn convolve<T: Copy + Into<i32>>(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[T]>)>,
+    output: &mut [T],
+    nearest: impl Fn(i32) -> T,
+) -> usize {
+    use crate::fixed::{RESIDUAL_BITS, requantize, round_shift};
+    let Channels { weights, taps, stride, bias, requant, zero } = *channels;
+    for (channel, row) in rows(weights, taps, stride).take(bias.len()).enumerate() {
+        let [multiplier, shift] = requant[channel];
+        let sums = dot_channel(patches, row);
+        let places = place.offsets.map(|offset| place.at + offset + channel);
+        // All are read before any is written: pixels may share a place.
+        let results = core::array::from_fn::<_, PIXELS, _>(|pixel| {
+            let sum = sums[pixel].wrapping_add(bias[channel]);
+            let value = match kept {
+                None => requantize(sum, multiplier, shift),
+                Some((kept, values)) => {
+                    let held: i32 = values.map_or(output[places[pixel]], |values| values[places[pixel]]).into();
+                    let held = requantize(held - kept.zero, kept.map[0], kept.map[1]);
+                    let value = requantize(sum, multiplier, shift + RESIDUAL_BITS as i32);
+                    round_shift(i64::from(value) + i64::from(held), RESIDUAL_BITS) as i32
+                }
+            };
+            nearest(value.saturating_add(zero))
+        });
+        for (place, result) in places.into_iter().zip(results) {
+            output[place] = result;
+        }
+    }
+    bias.len()
 }
 
 /// `Σ weights[k]·values[k·stride + c]` of [`QUAD`] neighbours `c`, or of as many as there are, modulo 2³²; `stride ≥ 1`.

@@ -1,8 +1,18 @@
 //! What a convolution reads, writes or adds, whatever the width.
 
+#[cfg(any(dsp, test))]
+use crate::arch::patches::{Channels, Group, Kept, Place};
+#[cfg(any(dsp, test))]
+use crate::arch::{convolve_i8, convolve_i16};
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::Element;
+#[cfg(any(dsp, test))]
+use crate::format::{Conv2d, NONE};
 use crate::ops::{tail, view_mut};
+
+use bytemuck::Pod;
+
+use super::weights::Activation;
 
 /// Values that a convolution reads, writes or adds.
 pub(super) enum Values<'a> {
@@ -19,6 +29,58 @@ impl<'a> Values<'a> {
             Element::I32 => Values::I32(view_mut(bytes)?),
             Element::F16 | Element::F32 => return None,
         })
+    }
+
+    /// Computes channels from their patches, from the first on; how many. The residual is what stands at the results' places if
+    /// it has no values of its own.
+    #[cfg(any(dsp, test))]
+    pub(super) fn convolve(
+        &mut self,
+        op: &Conv2d,
+        channels: &Channels<'_>,
+        patches: &[Group],
+        place: Place,
+        residual: Option<&Values<'_>>,
+    ) -> usize {
+        let kept = Kept { zero: op.residual_zero, map: [op.residual_multiplier, op.residual_shift] };
+        match (self, residual) {
+            (Values::I8(output), _) if op.residual == NONE => convolve_i8(channels, patches, place, None, output),
+            (Values::I16(output), _) if op.residual == NONE => convolve_i16(channels, patches, place, None, output),
+            (Values::I8(output), None) => convolve_i8(channels, patches, place, Some((kept, None)), output),
+            (Values::I16(output), None) => convolve_i16(channels, patches, place, Some((kept, None)), output),
+            (Values::I8(output), Some(Values::I8(values))) => {
+                convolve_i8(channels, patches, place, Some((kept, Some(values))), output)
+            }
+            (Values::I16(output), Some(Values::I16(values))) => {
+                convolve_i16(channels, patches, place, Some((kept, Some(values))), output)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Bits of a value.
+    pub(super) const fn bits(&self) -> u32 {
+        match self {
+            Values::I8(_) => i8::BITS,
+            Values::I16(_) => i16::BITS,
+            Values::I32(_) => i32::BITS,
+        }
+    }
+
+    /// The first elements, as many as there are targets: as they are if both are of one type, else the nearest.
+    pub(super) fn copy<R: Activation>(&self, targets: &mut [R]) {
+        fn nearest<T: Pod + Into<i32>, R: Activation>(values: &[T], targets: &mut [R]) {
+            let values = values.get(..targets.len()).unwrap_or_default();
+            match bytemuck::try_cast_slice::<T, R>(values) {
+                Ok(values) if values.len() == targets.len() => targets.copy_from_slice(values),
+                _ => targets.iter_mut().zip(values).for_each(|(target, &value)| *target = R::saturate(value.into())),
+            }
+        }
+        match self {
+            Values::I8(values) => nearest(values, targets),
+            Values::I16(values) => nearest(values, targets),
+            Values::I32(values) => nearest(values, targets),
+        }
     }
 
     /// The elements from `at` on, which exist: whoever binds values knows how many they are.

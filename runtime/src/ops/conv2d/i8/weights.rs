@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use bytemuck::Pod;
 
-use crate::arch::patches::Group;
+use crate::arch::patches::{Group, Window};
 use crate::arch::{self, PIXELS, QUAD};
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::CHANNEL_BLOCK;
@@ -18,8 +18,8 @@ pub(super) trait Activation: Pod + Into<i32> {
     /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³².
     fn dot4(sums: [i32; QUAD], activations: &[Self], weights: [&[i8]; QUAD]) -> [i32; QUAD];
 
-    /// Writes a row of the kernel's taps at each pixel into patches, as the taps from number `tap` on.
-    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]);
+    /// Unfolds the activations under the kernel.
+    fn unfold(patches: &mut [Group], window: &Window<'_, Self>);
 
     /// [`dot4`](Self::dot4) for four-bit weights, those of the four channels side by side.
     #[cfg(feature = "i4")]
@@ -35,8 +35,8 @@ impl Activation for i8 {
         arch::dot4_i8(sums, activations, weights)
     }
 
-    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]) {
-        arch::unfold_i8(patches, tap, runs);
+    fn unfold(patches: &mut [Group], window: &Window<'_, Self>) {
+        arch::unfold_i8(patches, window);
     }
 
     #[cfg(feature = "i4")]
@@ -54,8 +54,8 @@ impl Activation for i16 {
         arch::dot4_i16(sums, activations, weights)
     }
 
-    fn unfold(patches: &mut [Group], tap: usize, runs: [&[Self]; PIXELS]) {
-        arch::unfold_i16(patches, tap, runs);
+    fn unfold(patches: &mut [Group], window: &Window<'_, Self>) {
+        arch::unfold_i16(patches, window);
     }
 
     #[cfg(feature = "i4")]
