@@ -17,6 +17,12 @@ impl Target {
         self.triple.starts_with("thumbv7em") || self.triple.starts_with("thumbv8m.main") && !self.flags.contains("-dsp")
     }
 
+    /// A floating-point extension of Armv7E-M or Armv8-M Mainline, which converts half precision.
+    fn has_half_conversions(&self) -> bool {
+        let has_extension = self.triple.starts_with("thumbv7em") || self.triple.starts_with("thumbv8m.main");
+        has_extension && self.triple.ends_with("eabihf")
+    }
+
     /// Cores whose products have 32 bits: Armv6-M, Armv8-M Baseline.
     fn lacks_long_multiply(&self) -> bool {
         self.triple.starts_with("thumbv6m") || self.triple.starts_with("thumbv8m.base")
@@ -31,7 +37,7 @@ fn main() {
         flags: variable("CARGO_ENCODED_RUSTFLAGS"),
         features: variable("CARGO_CFG_TARGET_FEATURE"),
     };
-    println!("cargo::rustc-check-cfg=cfg(dsp, armv6m, riscv, sse2, no_long_multiply)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, armv6m, riscv, sse2, vfp, no_long_multiply)");
     if target.triple.starts_with("thumbv6m") {
         println!("cargo::rustc-cfg=armv6m");
     }
@@ -43,6 +49,9 @@ fn main() {
     }
     if target.lacks_long_multiply() {
         println!("cargo::rustc-cfg=no_long_multiply");
+    }
+    if target.has_half_conversions() {
+        println!("cargo::rustc-cfg=vfp");
     }
     if target.has_dsp() {
         println!("cargo::rustc-cfg=dsp");

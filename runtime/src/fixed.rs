@@ -257,6 +257,31 @@ pub const fn silu(x: i32) -> i32 {
     positive - (low + (((high - low) * fraction + 128) >> 8))
 }
 
+/// How a normalized activation comes into a ring: `silu(x·a + b)` in the ring's units, see [`silu`].
+#[cfg(all(feature = "i8", any(dsp, test)))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silu {
+    /// What a value is shifted left by before it is multiplied, so that the product is 33 bits too far left: 3 to 16.
+    pub(crate) left: u32,
+    pub(crate) multiplier: i32,
+    /// Added to the high word of the last product, which is then shifted right: rounding and the ring's zero point.
+    pub(crate) rounding: i32,
+    pub(crate) right: u32,
+}
+
+#[cfg(all(feature = "i8", any(dsp, test)))]
+impl Silu {
+    /// From the shift of the affine map, multiplier and shift, and the zero point, where high words decide.
+    pub(crate) fn new(affine_shift: u32, [multiplier, shift]: [i32; 2], zero: i32) -> Option<Self> {
+        let left = affine_room(affine_shift)?;
+        let right = (-1i32).checked_sub(shift).filter(|right| (1..=30).contains(right))? as u32;
+        // Half a unit and the zero point, below 2³⁰ where the product is too.
+        let constant = zero.checked_mul(2)?.checked_add(1)?;
+        let fits = constant.unsigned_abs().leading_zeros() > right;
+        fits.then(|| Self { left, multiplier, rounding: constant << (right - 1), right })
+    }
+}
+
 /// The limit of what activations read.
 #[cfg(feature = "activations")]
 const LIMIT: i32 = (1 << 27) - 1;

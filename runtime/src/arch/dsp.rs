@@ -5,11 +5,21 @@
 //! 32 bits wraps, as in the reference.
 
 mod convolution;
+mod moments;
+#[cfg(dsp)]
+mod pixel;
+#[cfg(feature = "attention")]
+mod rows;
+mod silu;
 mod unfold;
 #[cfg(feature = "tiles")]
 mod winograd;
 
 pub(crate) use self::convolution::{convolve_i8, convolve_i16};
+pub(crate) use self::moments::{moments_i8, moments_i16};
+#[cfg(feature = "attention")]
+pub(crate) use self::rows::scores_i8;
+pub(crate) use self::silu::{silu_i8_i8, silu_i8_i16, silu_i16_i8, silu_i16_i16};
 pub(crate) use self::unfold::{unfold_i8, unfold_i16};
 #[cfg(feature = "tiles")]
 pub(crate) use self::winograd::{winograd_input, winograd_multiply, winograd_weights};

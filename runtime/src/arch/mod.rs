@@ -37,6 +37,12 @@ pub(crate) mod winograd;
 #[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
 mod dsp;
 
+#[cfg(all(any(feature = "f16", feature = "f32"), vfp))]
+#[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
+mod vfp;
+#[cfg(all(feature = "f16", vfp))]
+pub(crate) use self::vfp::{half_to_single, single_to_half};
+
 #[cfg(all(feature = "i8", any(armv6m, test)))]
 #[cfg_attr(armv6m, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
 mod armv6m;
@@ -51,6 +57,8 @@ mod sse2;
 // Where no instructions model it, a machine without the family tests the reference once more.
 #[cfg(all(test, not(sse2)))]
 use reference as sse2;
+#[cfg(all(test, not(vfp)))]
+use reference as vfp;
 
 #[cfg(test)]
 mod tests;
@@ -74,6 +82,13 @@ macro_rules! kernels {
             dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2;
             convolve_i8 (all(feature = "i8", any(dsp, test))): dsp;
             convolve_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            silu_i8_i8 (all(feature = "i8", any(dsp, test))): dsp;
+            silu_i8_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            silu_i16_i8 (all(feature = "i8", any(dsp, test))): dsp;
+            silu_i16_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            moments_i8 (feature = "i8"): dsp;
+            moments_i16 (feature = "i8"): dsp;
+            scores_i8 (all(feature = "i8", feature = "attention")): dsp;
             winograd_input (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_weights (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_multiply (all(feature = "tiles", any(dsp, test))): dsp;
@@ -81,7 +96,7 @@ macro_rules! kernels {
             dot4_packed_i16 (feature = "i4"):;
             weighted4_i8 (all(feature = "i8", feature = "attention")): dsp;
             dot_i16 (all(feature = "i8", feature = "conditioning")):;
-            dot_pixels (any(feature = "f16", feature = "f32")):;
+            dot_pixels (any(feature = "f16", feature = "f32")): vfp;
             dot_float (all(any(feature = "f16", feature = "f32"), any(feature = "attention", feature = "conditioning"))):;
             weighted_float (all(any(feature = "f16", feature = "f32"), feature = "attention")):;
         }

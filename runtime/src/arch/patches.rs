@@ -13,6 +13,7 @@ pub(crate) const GROUP: usize = crate::format::PATCH_GROUP;
 pub(crate) type Group = [[i16; GROUP]; PIXELS];
 
 /// The output channels of a slice.
+#[cfg(any(dsp, test))]
 #[derive(Clone, Copy)]
 pub(crate) struct Channels<'a> {
     /// A row for each channel, which begins at its first weight that is used, and what lies behind the last row.
@@ -29,6 +30,7 @@ pub(crate) struct Channels<'a> {
 }
 
 /// Where the results of [`PIXELS`] pixels go, and where their residual is.
+#[cfg(any(dsp, test))]
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     /// The element of the first pixel's first channel.
@@ -38,6 +40,7 @@ pub(crate) struct Place {
 }
 
 /// What a residual is added by, with [`RESIDUAL_BITS`](crate::fixed::RESIDUAL_BITS) more bits than the output.
+#[cfg(any(dsp, test))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
     pub(crate) zero: i32,

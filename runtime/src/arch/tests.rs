@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::QUAD;
 use super::*;
+use crate::fixed::Silu;
 use crate::format::CHANNEL_BLOCK;
 use crate::noise::philox;
 
@@ -254,6 +255,57 @@ mod cases {
         convolve(i16s, |value| value.clamp(-32_768, 32_767) as i16, kernel, [-32_768, 32_767]);
     }
 
+    /// Every shift of the affine map that a word decides, results over the whole table and beyond both of its ends, saturated
+    /// sums and rings.
+    fn silu<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
+        values: impl Fn(usize, usize, u32) -> Vec<S>,
+        nearest: impl Fn(i32) -> R,
+        zeros: [i32; 2],
+        kernel: impl Fn(Silu, &[S], &[[i32; 2]], &mut [R]),
+    ) {
+        use crate::fixed::{affine, requantize, silu};
+        for (affine_shift, fill) in (16..32).flat_map(|shift| (0..FILLS).map(move |fill| (shift, fill))) {
+            for (shift, zero) in (-20..0).flat_map(|shift| [0, zeros[0], zeros[1]].map(|zero| (shift, zero))) {
+                let map = Silu::new(affine_shift, [1_500_000_000, shift], zero);
+                assert_eq!(map.is_some(), (17..31).contains(&affine_shift) && shift < -1, "{affine_shift}, {shift}");
+                let Some(map) = map else { continue };
+                for len in [0, 1, 2, 7, 32] {
+                    let values = values(len, fill, 0);
+                    // Most maps give what the table has, some far more.
+                    let maps: Vec<[i32; 2]> = (0..len as u32)
+                        .map(|i| {
+                            let [a, b, c, _] = philox([affine_shift, fill as u32], [i, len as u32, 0, 0]);
+                            [a as i32 >> (c % 20), b as i32 >> (c / 32 % 24)]
+                        })
+                        .collect();
+                    let mut targets = std::vec![nearest(99); len];
+                    kernel(map, &values, &maps, &mut targets);
+                    for ((value, &[a, b]), target) in values.iter().zip(&maps).zip(targets) {
+                        let activated = silu(affine((*value).into(), a, affine_shift, b));
+                        let expected = nearest(requantize(activated, 1_500_000_000, shift).saturating_add(zero));
+                        assert_eq!(target, expected, "{:?}, {a}, {b}, {map:?}", (*value).into());
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn silu_i8_i8(kernel: impl Fn(Silu, &[i8], &[[i32; 2]], &mut [i8])) {
+        silu(i8s, crate::fixed::saturate_i8, [-128, 127], kernel);
+    }
+
+    pub(super) fn silu_i16_i8(kernel: impl Fn(Silu, &[i16], &[[i32; 2]], &mut [i8])) {
+        silu(i16s, crate::fixed::saturate_i8, [-128, 127], kernel);
+    }
+
+    pub(super) fn silu_i8_i16(kernel: impl Fn(Silu, &[i8], &[[i32; 2]], &mut [i16])) {
+        silu(i8s, crate::fixed::saturate_i16, [-300, 300], kernel);
+    }
+
+    pub(super) fn silu_i16_i16(kernel: impl Fn(Silu, &[i16], &[[i32; 2]], &mut [i16])) {
+        silu(i16s, crate::fixed::saturate_i16, [-300, 300], kernel);
+    }
+
     pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize, usize)) {
         // Weights between those of two channels, as where a row of the kernel lies in the padding.
         let all = [0, 1, patches::GROUP, 3 * patches::GROUP];
@@ -392,6 +444,58 @@ mod cases {
     #[cfg(feature = "i4")]
     pub(super) fn dot4_packed_i16(kernel: impl Fn([i32; QUAD], &[i16], &[u16]) -> [i32; QUAD]) {
         dot4_packed(i16s, kernel);
+    }
+
+    fn moments<T: Copy + Into<i64>>(
+        values: impl Fn(usize, usize, u32) -> Vec<T>,
+        kernel: impl Fn(&[T], usize, usize, i32) -> (i64, u64),
+    ) {
+        for (pixels, run) in [1, 2, 3, 17].into_iter().flat_map(|pixels| (1..12).map(move |run| (pixels, run))) {
+            for (fill, behind) in (0..FILLS).flat_map(|fill| [0, 1, 2, 5].map(|behind| (fill, behind))) {
+                for zero in [0, 5, -65_535, 65_535, i32::MAX / 2] {
+                    let stride = run + behind;
+                    let values = values((pixels - 1) * stride + run + behind / 2, fill, 0);
+                    let (mut sum, mut squares) = (0, 0);
+                    for pixel in 0..pixels {
+                        for &value in &values[pixel * stride..][..run] {
+                            let centered = i128::from(value.into()) - i128::from(zero);
+                            sum += centered;
+                            squares += centered * centered;
+                        }
+                    }
+                    let found = kernel(&values, stride, run, zero);
+                    assert_eq!(
+                        found,
+                        (sum as i64, squares as u64),
+                        "{pixels} pixels of {run} and {behind}, zero {zero}"
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn moments_i8(kernel: impl Fn(&[i8], usize, usize, i32) -> (i64, u64)) {
+        moments(i8s, kernel);
+    }
+
+    pub(super) fn moments_i16(kernel: impl Fn(&[i16], usize, usize, i32) -> (i64, u64)) {
+        moments(i16s, kernel);
+    }
+
+    pub(super) fn scores_i8(kernel: impl Fn(&mut [i32], &[i8], &[i8], usize)) {
+        for (len, count) in LENGTHS.flat_map(|len| [1, 2, 3, 4, 9, 11].map(|count| (len, count))) {
+            for (fill, behind) in (0..FILLS).flat_map(|fill| [0, 3, 4, 8].map(|behind| (fill, behind))) {
+                let stride = (len + behind).max(1);
+                let query = i8s(len, fill, 0);
+                // Behind the last key there need not be any.
+                let keys = i8s((count - 1) * stride + len, fill, 1);
+                let mut scores = std::vec![77; count];
+                kernel(&mut scores, &query, &keys, stride);
+                let expected: Vec<i32> =
+                    (0..count).map(|key| wrapped(0, &query, keys.get(key * stride..).unwrap_or_default())).collect();
+                assert_eq!(scores, expected, "length {len}, fill {fill}, stride {stride}");
+            }
+        }
     }
 
     pub(super) fn weighted4_i8(kernel: impl Fn(&[i32], &[i8], usize) -> [i32; QUAD]) {

@@ -8,6 +8,8 @@
 #[cfg(dsp)]
 use core::mem::offset_of;
 
+#[cfg(dsp)]
+use super::pixel;
 use crate::arch::PIXELS;
 use crate::arch::patches::{Channels, GROUP, Group, Kept, Place};
 use crate::fixed::RESIDUAL_BITS;
@@ -132,41 +134,58 @@ fn compute<T: Element>(
     kept: Option<Option<&[T]>>,
     output: &mut [T],
 ) -> usize {
+    let count = channels.bias.len();
     let bytes = size_of::<T>();
-    let (patches, bias) = (patches.as_ptr_range(), channels.bias.as_ptr_range());
     let output = output.as_mut_ptr().wrapping_add(place.at);
     let residual = match kept {
         Some(Some(values)) => values.as_ptr().wrapping_add(place.at),
         _ => output.cast_const(),
     };
-    let aligned = channels.weights.as_ptr().addr().is_multiple_of(4) && channels.stride.is_multiple_of(4);
-    let mode = usize::from(T::BITS == 16) | usize::from(kept.is_some()) << 1 | usize::from(aligned) << 2;
     let [_, b, c, d] = place.offsets;
-    let call = Call {
-        patches: patches.start,
-        end: patches.end,
-        requant: channels.requant.as_ptr(),
-        output: output.cast(),
-        bias: bias.start,
-        bias_end: bias.end,
-        constant: scale.constant,
-        base: -1 - scale.bits,
-        most: scale.constant.unsigned_abs().leading_zeros() - 1,
-        offsets: [b * bytes, c * bytes, d * bytes],
-        behind: channels.stride.wrapping_sub(GROUP * channels.taps.div_ceil(GROUP)),
-        residual: residual.cast(),
-        kept: scale.kept,
-        weights: channels.weights.as_ptr(),
-        mode,
-        entry: 0,
-        pairs: 0,
-        finish: 0,
+    let aligned = channels.weights.as_ptr().addr().is_multiple_of(4) && channels.stride.is_multiple_of(4);
+    let ends = patches.as_ptr_range();
+    let call = |first: usize, count: usize| {
+        let bias = channels.bias.as_ptr().wrapping_add(first);
+        Call {
+            patches: ends.start,
+            end: ends.end,
+            requant: channels.requant.as_ptr().wrapping_add(first),
+            output: output.wrapping_add(first).cast(),
+            bias,
+            bias_end: bias.wrapping_add(count),
+            constant: scale.constant,
+            base: -1 - scale.bits,
+            most: scale.constant.unsigned_abs().leading_zeros() - 1,
+            offsets: [b * bytes, c * bytes, d * bytes],
+            behind: channels.stride.wrapping_sub(GROUP * patches.len()),
+            residual: residual.wrapping_add(first).cast(),
+            kept: scale.kept,
+            weights: channels.weights.as_ptr().wrapping_add(first * channels.stride),
+            stride: channels.stride,
+            mode: usize::from(T::BITS == 16) | usize::from(kept.is_some()) << 1 | usize::from(aligned) << 2,
+            entry: 0,
+            pairs: 0,
+            finish: 0,
+        }
     };
-    // SAFETY: the caller has seen that there is a constant, and a row of whole groups of weights, for each channel, and an element
-    // of the output and of the residual for each at each pixel; patches are as many as the groups of a row. A row may lie
-    // anywhere, if not `aligned`.
-    let end = unsafe { multiply_and_write(call) };
-    (end.addr() - bias.start.addr()) / size_of::<i32>()
+    let multiply = |call: Call, by: unsafe extern "C" fn(Call) -> *const i32| {
+        let begin = call.bias.addr();
+        // SAFETY: the caller has seen that there is a constant, and a row of whole groups of weights, for each channel, and an
+        // element of the output and of the residual for each at each pixel; patches are as many as the groups of a row. A row may
+        // lie anywhere, if not `aligned`.
+        (unsafe { by(call) }.addr() - begin) / size_of::<i32>()
+    };
+    let mut done = 0;
+    let one = place.offsets == [0; PIXELS] && kept.is_none();
+    if one && aligned && patches.len().is_multiple_of(pixel::ROUND) && count >= pixel::CHANNELS {
+        let whole = count - count % pixel::CHANNELS;
+        done = multiply(call(0, whole), pixel::multiply_pixel);
+        // The last ones, some of them a second time.
+        if done == whole && multiply(call(count - pixel::CHANNELS, pixel::CHANNELS), pixel::multiply_pixel) > 0 {
+            return count;
+        }
+    }
+    done + multiply(call(done, count - done), multiply_and_write)
 }
 
 /// The same over the modelled instructions.
@@ -218,33 +237,36 @@ fn compute<T: Element>(
     channels.bias.len()
 }
 
+/// What the loops in assembly read.
 #[cfg(dsp)]
 #[repr(C)]
-struct Call {
-    patches: *const Group,
-    end: *const Group,
-    requant: *const [i32; 2],
-    output: *mut u8,
-    bias: *const i32,
-    bias_end: *const i32,
-    constant: i32,
+pub(super) struct Call {
+    pub(super) patches: *const Group,
+    pub(super) end: *const Group,
+    pub(super) requant: *const [i32; 2],
+    pub(super) output: *mut u8,
+    pub(super) bias: *const i32,
+    pub(super) bias_end: *const i32,
+    pub(super) constant: i32,
     /// −1 and the fractional bits of the residual, less the shift, are the shift to the right.
-    base: i32,
+    pub(super) base: i32,
     /// What a shift to the right is not above.
-    most: u32,
+    pub(super) most: u32,
     /// Bytes from the first pixel's element to the others'.
-    offsets: [usize; 3],
+    pub(super) offsets: [usize; 3],
     /// Weights from the end of a channel's to the next one's.
-    behind: usize,
-    residual: *const u8,
-    kept: [i32; 5],
-    weights: *const i8,
+    pub(super) behind: usize,
+    pub(super) residual: *const u8,
+    pub(super) kept: [i32; 5],
+    pub(super) weights: *const i8,
+    /// Weights from one row to the next.
+    pub(super) stride: usize,
     /// 1: elements of 16 bits, 2: a residual, 4: weights are aligned to words.
-    mode: usize,
+    pub(super) mode: usize,
     /// Places in the code that the function notes: where a channel begins, its pairs of groups, and its results.
-    entry: usize,
-    pairs: usize,
-    finish: usize,
+    pub(super) entry: usize,
+    pub(super) pairs: usize,
+    pub(super) finish: usize,
 }
 
 /// Where a field of [`Call`] is from the stack pointer on, behind the registers that are saved.

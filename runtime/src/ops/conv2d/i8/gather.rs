@@ -2,6 +2,8 @@
 
 use super::values::Values;
 use super::weights::Activation;
+#[cfg(any(dsp, test))]
+use crate::fixed::Silu;
 use crate::fixed::{
     HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_narrow, affine_room, requantize, requantize_centered,
     requantize_each, silu,
@@ -103,11 +105,21 @@ fn gather_pixels<R: Activation>(
         return input.copy(slot.get_mut(..columns * channels).unwrap_or_default());
     }
     let bits = 8 * source.tensor.element().bytes() as u32;
+    #[cfg(any(dsp, test))]
+    let silu = match op.gather().activation() {
+        Some(Function::Silu) => Silu::new(op.affine_shift, [op.multiplier[0], op.shift[0]], op.ring_zero),
+        _ => None,
+    };
     let mut at = 0;
     let mut values = [0; GATHERED];
     for target in slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(columns) {
         let targets = target.get_mut(source.channel..source.channel + channels).unwrap_or_default();
-        for (first, target) in (0..).step_by(GATHERED).zip(targets.chunks_mut(GATHERED)) {
+        #[cfg(not(any(dsp, test)))]
+        let is_done = false;
+        #[cfg(any(dsp, test))]
+        let is_done = silu.is_some_and(|map| input.silu(map, at, norm, targets));
+        let rest = if is_done { &mut [] } else { targets };
+        for (first, target) in (0..).step_by(GATHERED).zip(rest.chunks_mut(GATHERED)) {
             let (values, _) = values.split_at_mut(target.len());
             input.read(at + first, values);
             match op.gather() {

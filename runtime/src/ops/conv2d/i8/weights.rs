@@ -6,6 +6,8 @@ use bytemuck::Pod;
 
 use crate::arch::patches::{Group, Window};
 use crate::arch::{self, PIXELS, QUAD};
+#[cfg(any(dsp, test))]
+use crate::fixed::Silu;
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::CHANNEL_BLOCK;
 use crate::ops::tail;
@@ -20,6 +22,14 @@ pub(super) trait Activation: Pod + Into<i32> {
 
     /// Unfolds the activations under the kernel.
     fn unfold(patches: &mut [Group], window: &Window<'_, Self>);
+
+    /// Brings normalized activations into the ring.
+    #[cfg(any(dsp, test))]
+    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]);
+
+    /// The same of 16-bit ones.
+    #[cfg(any(dsp, test))]
+    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]);
 
     /// [`dot4`](Self::dot4) for four-bit weights, those of the four channels side by side.
     #[cfg(feature = "i4")]
@@ -39,6 +49,16 @@ impl Activation for i8 {
         arch::unfold_i8(patches, window);
     }
 
+    #[cfg(any(dsp, test))]
+    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::silu_i8_i8(map, values, maps, targets);
+    }
+
+    #[cfg(any(dsp, test))]
+    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::silu_i16_i8(map, values, maps, targets);
+    }
+
     #[cfg(feature = "i4")]
     fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
         arch::dot4_packed_i8(sums, activations, weights)
@@ -56,6 +76,16 @@ impl Activation for i16 {
 
     fn unfold(patches: &mut [Group], window: &Window<'_, Self>) {
         arch::unfold_i16(patches, window);
+    }
+
+    #[cfg(any(dsp, test))]
+    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::silu_i8_i16(map, values, maps, targets);
+    }
+
+    #[cfg(any(dsp, test))]
+    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::silu_i16_i16(map, values, maps, targets);
     }
 
     #[cfg(feature = "i4")]
