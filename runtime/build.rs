@@ -26,6 +26,12 @@ impl Target {
         self.triple.starts_with("thumbv8m.main") && self.triple.ends_with("hf") && (self.mve || named)
     }
 
+    /// A floating-point extension of Armv7E-M or Armv8-M Mainline, which converts half precision.
+    fn has_half_conversions(&self) -> bool {
+        let has_extension = self.triple.starts_with("thumbv7em") || self.triple.starts_with("thumbv8m.main");
+        has_extension && self.triple.ends_with("eabihf")
+    }
+
     /// Cores whose products have 32 bits: Armv6-M, Armv8-M Baseline.
     fn lacks_long_multiply(&self) -> bool {
         self.triple.starts_with("thumbv6m") || self.triple.starts_with("thumbv8m.base")
@@ -41,7 +47,7 @@ fn main() {
         features: variable("CARGO_CFG_TARGET_FEATURE"),
         mve: env::var_os("CARGO_FEATURE_MVE").is_some(),
     };
-    println!("cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, armv7m, riscv, sse2, no_long_multiply)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, armv7m, riscv, sse2, vfp, no_long_multiply)");
     if target.triple.starts_with("thumbv6m") {
         println!("cargo::rustc-cfg=armv6m");
     }
@@ -59,6 +65,9 @@ fn main() {
     }
     if target.has_mve() {
         println!("cargo::rustc-cfg=mve");
+    }
+    if target.has_half_conversions() {
+        println!("cargo::rustc-cfg=vfp");
     }
     if target.has_dsp() {
         println!("cargo::rustc-cfg=dsp");

@@ -117,7 +117,8 @@ fn ways(network: &Network, conv: &Conv2d, elements: &TiSlice<TensorId, Element>)
     let output = network.tensors[conv.output].shape;
     let bytes = |way| (shape(network, conv, way).len() * Element::I32.bytes()) as u64;
     let mut ways = vec![];
-    if output.w >= FEWEST {
+    // The only pixel of a dense layer is taken at once with several channels.
+    if output.w >= FEWEST || output.h * output.w == 1 {
         ways.push((Way::Patches, bytes(Way::Patches)));
     }
     let ring = network.tensors[conv.ring].shape;

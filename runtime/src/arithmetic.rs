@@ -40,7 +40,7 @@ pub mod activate {
 /// Attention.
 #[cfg(all(feature = "attention", feature = "i8"))]
 pub mod attention {
-    pub use crate::ops::attention::i8::{normalizer, weight};
+    pub use crate::ops::attention::i8::{normalizer, scores, weigh, weight};
 }
 
 /// Conditioning.

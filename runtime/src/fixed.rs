@@ -51,14 +51,16 @@ pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
     }
 }
 
-/// [`requantize_each`] of values of at most [`NARROW`] from zero: with room above them, the high word decides for every
-/// shift of practical size.
+/// [`requantize`] of each value less `zero`; values have some bits. Where these are few there is room above them, and the high
+/// word decides for every shift of practical size.
 #[cfg(feature = "i8")]
-pub(crate) fn requantize_each_narrow(values: &mut [i32], multiplier: i32, shift: i32) {
+pub(crate) fn requantize_centered(values: &mut [i32], (bits, zero): (u32, i32), multiplier: i32, shift: i32) {
+    values.iter_mut().for_each(|value| *value = value.saturating_sub(zero));
     let right = (31 - shift.clamp(-31, 30)) as u32;
     let left = 33u32.saturating_sub(right);
+    let is_narrow = bits <= 16 && zero.unsigned_abs() <= NARROW / 2;
     // Where a product of 64 bits takes long anyway, small code wins.
-    if !cfg!(no_long_multiply) && left > 0 && left <= NARROW_ROOM {
+    if !cfg!(no_long_multiply) && is_narrow && left > 0 && left <= NARROW_ROOM {
         values.iter_mut().for_each(|value| *value <<= left);
         requantize_each(values, multiplier, -2);
     } else {
@@ -68,7 +70,7 @@ pub(crate) fn requantize_each_narrow(values: &mut [i32], multiplier: i32, shift:
 
 /// What a value of 16 bits and a zero point of 16 bits are apart at most.
 #[cfg(feature = "i8")]
-pub(crate) const NARROW: i32 = 1 << 17;
+const NARROW: u32 = 1 << 17;
 
 /// Bits by which [`NARROW`] can grow.
 #[cfg(feature = "i8")]
@@ -253,6 +255,31 @@ pub const fn silu(x: i32) -> i32 {
     let fraction = (magnitude & 255) as i32;
     let positive = (x & !(x >> 31)) << (SILU_BITS - NORM_BITS);
     positive - (low + (((high - low) * fraction + 128) >> 8))
+}
+
+/// How a normalized activation comes into a ring: `silu(x·a + b)` in the ring's units, see [`silu`].
+#[cfg(all(feature = "i8", any(dsp, test)))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silu {
+    /// What a value is shifted left by before it is multiplied, so that the product is 33 bits too far left: 3 to 16.
+    pub(crate) left: u32,
+    pub(crate) multiplier: i32,
+    /// Added to the high word of the last product, which is then shifted right: rounding and the ring's zero point.
+    pub(crate) rounding: i32,
+    pub(crate) right: u32,
+}
+
+#[cfg(all(feature = "i8", any(dsp, test)))]
+impl Silu {
+    /// From the shift of the affine map, multiplier and shift, and the zero point, where high words decide.
+    pub(crate) fn new(affine_shift: u32, [multiplier, shift]: [i32; 2], zero: i32) -> Option<Self> {
+        let left = affine_room(affine_shift)?;
+        let right = (-1i32).checked_sub(shift).filter(|right| (1..=30).contains(right))? as u32;
+        // Half a unit and the zero point, below 2³⁰ where the product is too.
+        let constant = zero.checked_mul(2)?.checked_add(1)?;
+        let fits = constant.unsigned_abs().leading_zeros() > right;
+        fits.then(|| Self { left, multiplier, rounding: constant << (right - 1), right })
+    }
 }
 
 /// The limit of what activations read.

@@ -26,12 +26,26 @@ impl Float for f32 {
 
 #[cfg(feature = "f16")]
 impl Float for half::f16 {
+    #[cfg(not(vfp))]
     fn to_f32(self) -> f32 {
         half::f16::to_f32(self)
     }
 
+    #[cfg(not(vfp))]
     fn from_f32(value: f32) -> Self {
         half::f16::from_f32(value)
+    }
+
+    #[cfg(vfp)]
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        crate::arch::half_to_single(self.to_bits())
+    }
+
+    #[cfg(vfp)]
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        Self::from_bits(crate::arch::single_to_half(value))
     }
 }
 

@@ -102,6 +102,11 @@ pub(crate) fn profiling_image(board: &Board, model: &[u8]) -> anyhow::Result<Pat
     compile(board, Contents::of(model), &["profile"])
 }
 
+/// Builds the firmware that measures kernels which are no operations of their own.
+pub(crate) fn kernels_image(board: &Board, model: &[u8]) -> anyhow::Result<PathBuf> {
+    compile(board, Contents::of(model), &["kernels"])
+}
+
 /// Whether no panic path survives: whether an image whose panic handler cannot be linked links.
 pub(crate) fn is_panic_free(board: &Board, contents: Contents<'_>) -> anyhow::Result<bool> {
     match compile(board, contents, &["prove-panic-free"]) {

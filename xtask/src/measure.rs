@@ -114,3 +114,18 @@ pub(crate) fn profile(
         })
         .collect()
 }
+
+/// What each kernel that is no operation of its own takes on a board, by name; its instructions, and a number that its results
+/// give.
+pub(crate) fn kernels(board: &'static Board, model: &[u8]) -> anyhow::Result<BTreeMap<String, (Option<u64>, u64)>> {
+    if let Some(emulator) = board.emulator() {
+        setup::tool(emulator)?;
+    }
+    let printed = Printed::by(board, &build::kernels_image(board, model)?, &Request::default())?;
+    printed
+        .numbers("ticks:")
+        .map(|(name, ticks)| {
+            Ok((name.to_string(), (board.instructions(ticks?), printed.number(&format!("sum:{name}"))?)))
+        })
+        .collect()
+}

@@ -7,7 +7,7 @@
 //! A patch holds its pairs as `A`: the upper half of a pair is one less where the lower is negative.
 
 use super::PIXELS;
-use super::patches::{GROUP, Group, Patches, rows};
+use super::patches::{self, GROUP, Group, Patches, Window, rows};
 
 /// What sums start at for each group: 256 for each of two pairs.
 const START: i32 = 512;
@@ -15,7 +15,7 @@ const START: i32 = 512;
 /// See [`reference::patches_i8`](super::reference::patches_i8).
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold, fill, multiply }
+    Patches { unfold, multiply }
 }
 
 /// Taps in the order of a group, as pairs.
@@ -25,48 +25,10 @@ fn pairs([a, b, c, d]: [i8; GROUP]) -> [i16; GROUP] {
     [a, c + (a >> 15), b, d + (b >> 15)]
 }
 
-/// Writes a row of the kernel's taps at each pixel, as those from number `tap` on, which come in ascending order.
+/// Unfolds a window; behind the last tap are zeros.
 #[inline(never)]
-fn unfold(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]) {
-    let whole = runs.iter().all(|run| run.len().is_multiple_of(GROUP));
-    if whole && tap.is_multiple_of(GROUP) {
-        let groups = patches.iter_mut().skip(tap / GROUP);
-        let [a, b, c, d] = runs.map(|run| run.as_chunks::<GROUP>().0);
-        for ((((group, &a), &b), &c), &d) in groups.zip(a).zip(b).zip(c).zip(d) {
-            *group = [pairs(a), pairs(b), pairs(c), pairs(d)];
-        }
-        return;
-    }
-    for (pixel, run) in runs.into_iter().enumerate() {
-        for (tap, &value) in (tap..).zip(run) {
-            let group = patches.get_mut(tap / GROUP).and_then(|group| group.get_mut(pixel));
-            if let Some([a, b, c, d]) = group {
-                match tap % GROUP {
-                    0 => *a = value.into(),
-                    1 => *c = value.into(),
-                    2 => *b = i16::from(value) + (*a >> 15),
-                    _ => *d = i16::from(value) + (*c >> 15),
-                }
-            }
-        }
-    }
-}
-
-/// Makes taps behind the last of `taps` zeros.
-#[inline]
-fn fill(patches: &mut [Group], taps: usize) {
-    let used = taps % GROUP;
-    if let (Some(group), 1..) = (patches.get_mut(taps / GROUP), used) {
-        for [a, b, c, d] in group {
-            if used < 2 {
-                *c = 0;
-            }
-            if used < 3 {
-                *b = *a >> 15;
-            }
-            *d = *c >> 15;
-        }
-    }
+fn unfold(patches: &mut [Group], window: &Window<'_, i8>) {
+    patches::unfold(patches, window, pairs);
 }
 
 /// See [`reference::dot_patches`](super::reference::dot_patches).
@@ -112,7 +74,15 @@ fn multiply_channels(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i
         let ends = sums.as_mut_ptr_range();
         let patches = patches.as_ptr();
         let start = START * groups as i32;
-        multiply_rows(patches, weights.as_ptr(), patches.add(groups), ends.start, ends.end, stride - groups * GROUP, start);
+        multiply_rows(
+            patches,
+            weights.as_ptr(),
+            patches.add(groups),
+            ends.start,
+            ends.end,
+            stride - groups * GROUP,
+            start,
+        );
     }
     #[cfg(not(armv7m))]
     for (sums, row) in sums.iter_mut().zip(rows(weights, groups * GROUP, stride)) {

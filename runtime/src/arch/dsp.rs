@@ -4,12 +4,26 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
+mod convolution;
+mod moments;
+#[cfg(dsp)]
+mod pixel;
+#[cfg(feature = "attention")]
+mod rows;
+mod silu;
+mod unfold;
 #[cfg(feature = "tiles")]
 mod winograd;
 
+pub(crate) use self::convolution::{convolve_i8, convolve_i16};
+pub(crate) use self::moments::{moments_i8, moments_i16};
+#[cfg(feature = "attention")]
+pub(crate) use self::rows::scores_i8;
+pub(crate) use self::silu::{silu_i8_i8, silu_i8_i16, silu_i16_i8, silu_i16_i16};
+pub(crate) use self::unfold::{unfold_i8, unfold_i16};
 #[cfg(feature = "tiles")]
 pub(crate) use self::winograd::{winograd_input, winograd_multiply, winograd_weights};
-use super::patches::{GROUP, Group, rows, unfold};
+use super::patches::{GROUP, Group, rows};
 use super::{PIXELS, QUAD};
 
 /// Activations and weights that are taken at once.
@@ -101,24 +115,6 @@ pub(crate) fn weighted4_i8(weights: &[i32], values: &[i8], stride: usize) -> [i3
         }
     }
     [sum_a, sum_b, sum_c, sum_d]
-}
-
-/// See [`reference::unfold_i8`](super::reference::unfold_i8).
-#[inline(never)]
-pub(crate) fn unfold_i8(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]) {
-    unfold(patches, tap, runs, |four| {
-        let word = bytemuck::cast(four);
-        bytemuck::cast([even_bytes(word), odd_bytes(word)])
-    });
-}
-
-/// See [`reference::unfold_i16`](super::reference::unfold_i16).
-#[inline(never)]
-pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXELS]) {
-    unfold(patches, tap, runs, |four| {
-        let [low, high]: [u32; 2] = bytemuck::cast(four);
-        bytemuck::cast([low & 0xFFFF | high << 16, low >> 16 | high & 0xFFFF_0000])
-    });
 }
 
 /// See [`reference::dot_patches`](super::reference::dot_patches).

@@ -11,6 +11,9 @@
 //! 2. Name the family in the list `kernels` behind each of them, and declare its module below.
 //! 3. Say in `build.rs` which targets have it.
 //!
+//! Of several families of a target the first in the list is taken. A family whose loads want another order of unfolded
+//! activations has kernels of its own for both ends, `patches_i8` and `patches_i16`.
+//!
 //! The list is where dispatch and the tests come from: each implementation that this machine can run is held against
 //! the definition of its kernel on the same cases. Instructions that it cannot run are modelled in tests.
 //!
@@ -34,17 +37,25 @@ pub(crate) mod wide;
 pub(crate) mod winograd;
 
 #[cfg(all(feature = "i8", any(dsp, test)))]
-#[cfg_attr(mve, allow(dead_code, reason = "called where the vector extension has no kernel"))]
+#[cfg_attr(mve, allow(dead_code, unused_imports, reason = "called where the vector extension has no kernel"))]
 #[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
 mod dsp;
 
 #[cfg(all(feature = "i8", any(mve, test)))]
 #[cfg_attr(mve, allow(unsafe_code, reason = "instructions that the compiler does not choose by itself"))]
 pub(crate) mod mve;
+#[cfg(all(feature = "i8", mve))]
+pub(crate) use self::mve::{convolve_i8, convolve_i16};
 
 #[cfg(all(feature = "i8", any(armv7m, test)))]
 #[cfg_attr(armv7m, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
 mod armv7m;
+
+#[cfg(all(any(feature = "f16", feature = "f32"), vfp))]
+#[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
+mod vfp;
+#[cfg(all(feature = "f16", vfp))]
+pub(crate) use self::vfp::{half_to_single, single_to_half};
 
 #[cfg(all(feature = "i8", any(armv6m, test)))]
 #[cfg_attr(armv6m, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
@@ -60,6 +71,8 @@ mod sse2;
 // Where no instructions model it, a machine without the family tests the reference once more.
 #[cfg(all(test, not(sse2)))]
 use reference as sse2;
+#[cfg(all(test, not(vfp)))]
+use reference as vfp;
 
 #[cfg(test)]
 mod tests;
@@ -83,6 +96,15 @@ macro_rules! kernels {
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
             dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2;
+            convolve_i8 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
+            convolve_i16 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
+            silu_i8_i8 (all(feature = "i8", any(dsp, test))): dsp;
+            silu_i8_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            silu_i16_i8 (all(feature = "i8", any(dsp, test))): dsp;
+            silu_i16_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            moments_i8 (feature = "i8"): dsp;
+            moments_i16 (feature = "i8"): dsp;
+            scores_i8 (all(feature = "i8", feature = "attention")): dsp;
             winograd_input (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_weights (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_multiply (all(feature = "tiles", any(dsp, test))): dsp;
@@ -90,7 +112,7 @@ macro_rules! kernels {
             dot4_packed_i16 (feature = "i4"):;
             weighted4_i8 (all(feature = "i8", feature = "attention")): dsp;
             dot_i16 (all(feature = "i8", feature = "conditioning")):;
-            dot_pixels (any(feature = "f16", feature = "f32")):;
+            dot_pixels (any(feature = "f16", feature = "f32")): vfp;
             dot_float (all(any(feature = "f16", feature = "f32"), any(feature = "attention", feature = "conditioning"))):;
             weighted_float (all(any(feature = "f16", feature = "f32"), feature = "attention")):;
         }

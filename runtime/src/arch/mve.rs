@@ -5,13 +5,15 @@
 //! zeros, so that nothing has to be filled.
 
 #[cfg(mve)]
-pub(crate) mod results;
+mod results;
+#[cfg(mve)]
+pub(crate) use self::results::{convolve_i8, convolve_i16, decide};
 
 use core::ops::Range;
 
 use bytemuck::Pod;
 
-use super::patches::{Group, Patches, rows};
+use super::patches::{Group, Patches, Window, rows};
 use super::{PIXELS, QUAD};
 
 /// Bytes of a vector.
@@ -23,13 +25,13 @@ const BLOCK: usize = PIXELS * VECTOR;
 /// See [`reference::patches_i8`](super::reference::patches_i8).
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold, fill: |_, _| (), multiply: multiply::<i8> }
+    Patches { unfold, multiply: multiply::<i8> }
 }
 
 /// See [`reference::patches_i16`](super::reference::patches_i16).
 #[inline(always)]
 pub(crate) fn patches_i16() -> Patches<i16> {
-    Patches { unfold, fill: |_, _| (), multiply: multiply::<i16> }
+    Patches { unfold, multiply: multiply::<i16> }
 }
 
 /// Where a room of so many bytes has a block's taps of a pixel.
@@ -44,9 +46,17 @@ fn pixel_bytes(room: usize, block: usize) -> usize {
     if (block + 1) * BLOCK <= room { VECTOR } else { VECTOR / 2 }
 }
 
-/// Writes a row of the kernel's taps at each pixel, as those from number `tap` on.
+/// Unfolds a window.
 #[inline(never)]
-fn unfold<T: Pod>(patches: &mut [Group], tap: usize, runs: [&[T]; PIXELS]) {
+fn unfold<T: Pod>(patches: &mut [Group], window: &Window<'_, T>) {
+    for (index, &row) in window.rows.iter().enumerate() {
+        unfold_row(patches, index * window.run, window.runs(row));
+    }
+}
+
+/// Writes a row of the kernel's taps at each pixel, as those from number `tap` on.
+#[inline(always)]
+fn unfold_row<T: Pod>(patches: &mut [Group], tap: usize, runs: [&[T]; PIXELS]) {
     let room: &mut [u8] = bytemuck::must_cast_slice_mut(patches);
     let runs = runs.map(bytemuck::cast_slice::<T, u8>);
     let from = tap * size_of::<T>();
@@ -98,7 +108,7 @@ fn copy(target: &mut [u8], from: &[u8]) {
 }
 
 /// An element of a ring.
-pub(crate) trait Lane: Pod + Into<i32> {
+trait Lane: Pod + Into<i32> {
     /// [`multiply_pairs_i8`] or [`multiply_pairs_i16`].
     #[cfg(mve)]
     const MULTIPLY: MultiplyPairs;
@@ -116,12 +126,13 @@ impl Lane for i16 {
 
 /// Patches, weights, what the loop goes through, bytes from channel to channel, sums and their end.
 #[cfg(mve)]
-pub(crate) type MultiplyPairs = unsafe extern "C" fn(*const Group, *const i8, &Loop, usize, *mut [i32; PIXELS], *mut [i32; PIXELS]);
+type MultiplyPairs =
+    unsafe extern "C" fn(*const Group, *const i8, &Loop, usize, *mut [i32; PIXELS], *mut [i32; PIXELS]);
 
 /// What the products of two channels go through.
 #[cfg(mve)]
 #[repr(C)]
-pub(crate) struct Loop {
+struct Loop {
     /// Blocks whose lanes are all taps, in a room of 64 bytes each.
     whole: usize,
     /// Taps in the last block, if that is not whole.

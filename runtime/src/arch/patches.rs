@@ -16,56 +16,102 @@ pub(crate) type Group = [[i16; GROUP]; PIXELS];
 /// has one of its own; the room is the same.
 pub(crate) struct Patches<T> {
     /// See [`unfold_i8`](super::reference::unfold_i8).
-    pub(crate) unfold: fn(&mut [Group], usize, [&[T]; PIXELS]),
-    /// See [`fill`].
-    pub(crate) fill: fn(&mut [Group], usize),
+    pub(crate) unfold: fn(&mut [Group], &Window<'_, T>),
     /// See [`dot_patches`](super::reference::dot_patches).
     pub(crate) multiply: fn(&mut [[i32; PIXELS]], &[Group], &[i8], usize, usize),
 }
 
-/// Where a group holds each of its taps.
-const ORDER: [usize; GROUP] = [0, 2, 1, 3];
+/// The output channels of a slice.
+#[cfg(any(dsp, test))]
+#[derive(Clone, Copy)]
+pub(crate) struct Channels<'a> {
+    /// A row for each channel, which begins at its first weight that is used, and what lies behind the last row.
+    pub(crate) weights: &'a [i8],
+    /// Weights of a row that are used, which are the patches' taps.
+    pub(crate) taps: usize,
+    /// Weights from one row to the next.
+    pub(crate) stride: usize,
+    /// Whether the ring, whose patches they meet, has 8 bits.
+    #[cfg_attr(not(mve), allow(dead_code, reason = "other families have one order of patches"))]
+    pub(crate) narrow: bool,
+    pub(crate) bias: &'a [i32],
+    /// Multiplier and shift of each.
+    pub(crate) requant: &'a [[i32; 2]],
+    /// The output's zero point.
+    pub(crate) zero: i32,
+}
 
-/// Writes the neighbours that a row of the kernel covers at each pixel, as the taps from number `tap` on. `pairs` brings four
-/// neighbours into the order of a group.
-#[inline(always)]
-pub(super) fn unfold<T: Copy + Into<i16>>(
-    patches: &mut [Group],
-    tap: usize,
-    runs: [&[T]; PIXELS],
-    pairs: impl Fn([T; GROUP]) -> [i16; GROUP],
-) {
-    let whole = runs.iter().all(|run| run.len().is_multiple_of(GROUP));
-    if whole && tap.is_multiple_of(GROUP) {
-        let groups = patches.iter_mut().skip(tap / GROUP);
-        let [a, b, c, d] = runs.map(|run| run.as_chunks::<GROUP>().0);
-        for ((((group, &a), &b), &c), &d) in groups.zip(a).zip(b).zip(c).zip(d) {
-            *group = [pairs(a), pairs(b), pairs(c), pairs(d)];
-        }
-    } else {
-        for (pixel, run) in runs.into_iter().enumerate() {
-            for (tap, &value) in (tap..).zip(run) {
-                let group = patches.get_mut(tap / GROUP).and_then(|group| group.get_mut(pixel));
-                if let (Some(group), Some(&place)) = (group, ORDER.get(tap % GROUP))
-                    && let Some(element) = group.get_mut(place)
-                {
-                    *element = value.into();
-                }
-            }
-        }
+/// Where the results of [`PIXELS`] pixels go, and where their residual is.
+#[cfg(any(dsp, test))]
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The element of the first pixel's first channel.
+    pub(crate) at: usize,
+    /// Elements from there to each pixel's, ascending; a pixel that does not exist is computed as the last one, at its place.
+    pub(crate) offsets: [usize; PIXELS],
+}
+
+/// What a residual is added by, with [`RESIDUAL_BITS`](crate::fixed::RESIDUAL_BITS) more bits than the output.
+#[cfg(any(dsp, test))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub(crate) zero: i32,
+    /// Multiplier and shift.
+    pub(crate) map: [i32; 2],
+}
+
+/// The activations under the kernel at [`PIXELS`] output pixels.
+#[derive(Clone, Copy)]
+pub(crate) struct Window<'a, T> {
+    pub(crate) ring: &'a [T],
+    /// Where each row of the kernel begins at the first column.
+    pub(crate) rows: &'a [usize],
+    /// What each pixel adds to that, ascending.
+    pub(crate) pixels: [usize; PIXELS],
+    /// Neighbours that a row of the kernel covers.
+    pub(crate) run: usize,
+}
+
+impl<'a, T> Window<'a, T> {
+    /// What a row of the kernel covers at each pixel.
+    #[inline(always)]
+    pub(super) fn runs(&self, row: usize) -> [&'a [T]; PIXELS] {
+        let Self { ring, pixels, run, .. } = *self;
+        pixels.map(|pixel| ring.get(row + pixel..row + pixel + run).unwrap_or_default())
     }
 }
 
-/// Writes zeros behind the last of `taps` taps.
-#[inline]
-pub(crate) fn fill(patches: &mut [Group], taps: usize) {
-    let used = taps % GROUP;
-    if used > 0
-        && let Some(group) = patches.get_mut(taps / GROUP)
-    {
-        for pixel in group {
-            for element in pixel.iter_mut().zip(ORDER).filter(|&(_, tap)| tap >= used).map(|(element, _)| element) {
-                *element = 0;
+/// Unfolds a window; behind the last tap are zeros. `pairs` brings four neighbours into the order of a group.
+#[inline(always)]
+pub(super) fn unfold<T: Copy + Default>(
+    patches: &mut [Group],
+    window: &Window<'_, T>,
+    pairs: impl Fn([T; GROUP]) -> [i16; GROUP],
+) {
+    if window.run.is_multiple_of(GROUP) {
+        let mut groups = patches.iter_mut();
+        for &row in window.rows {
+            let [a, b, c, d] = window.runs(row).map(|run| run.as_chunks::<GROUP>().0);
+            for ((((&a, &b), &c), &d), group) in a.iter().zip(b).zip(c).zip(d).zip(&mut groups) {
+                *group = [pairs(a), pairs(b), pairs(c), pairs(d)];
+            }
+        }
+    } else {
+        for pixel in 0..PIXELS {
+            let mut places = patches.iter_mut().filter_map(|group| group.get_mut(pixel));
+            let taps = window.rows.iter().flat_map(|&row| window.runs(row).get(pixel).copied().unwrap_or_default());
+            let (mut four, mut held) = ([T::default(); GROUP], 0);
+            let mut put = |four| places.next().into_iter().for_each(|place| *place = pairs(four));
+            for &tap in taps {
+                four.get_mut(held).into_iter().for_each(|place| *place = tap);
+                held += 1;
+                if held == GROUP {
+                    put(core::mem::take(&mut four));
+                    held = 0;
+                }
+            }
+            if held > 0 {
+                put(four);
             }
         }
     }

@@ -5,8 +5,12 @@
 use super::PIXELS;
 #[cfg(feature = "i8")]
 use super::QUAD;
+#[cfg(all(feature = "i8", test))]
+use super::patches::{Channels, Kept, Place};
 #[cfg(feature = "i8")]
-use super::patches::{self, GROUP, Group, Patches, rows, unfold};
+use super::patches::{GROUP, Group, Patches, Window, rows, unfold};
+#[cfg(all(feature = "i8", test))]
+use crate::fixed::Silu;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -79,32 +83,32 @@ fn dot4_packed<T: Copy + Into<i32>>(
     [sum_a, sum_b, sum_c, sum_d]
 }
 
-/// Writes a row of the kernel's taps at each pixel, as the taps from number `tap` on, see [`patches`](super::patches).
+/// Unfolds the activations under a kernel, see [`patches`](super::patches).
 #[cfg(feature = "i8")]
 #[inline(never)]
-pub(crate) fn unfold_i8(patches: &mut [Group], tap: usize, runs: [&[i8]; PIXELS]) {
-    unfold(patches, tap, runs, |[a, b, c, d]| [a, c, b, d].map(i16::from));
+pub(crate) fn unfold_i8(patches: &mut [Group], window: &Window<'_, i8>) {
+    unfold(patches, window, |[a, b, c, d]| [a, c, b, d].map(i16::from));
 }
 
 /// The same for `i16` activations.
 #[cfg(feature = "i8")]
 #[inline(never)]
-pub(crate) fn unfold_i16(patches: &mut [Group], tap: usize, runs: [&[i16]; PIXELS]) {
-    unfold(patches, tap, runs, |[a, b, c, d]| [a, c, b, d]);
+pub(crate) fn unfold_i16(patches: &mut [Group], window: &Window<'_, i16>) {
+    unfold(patches, window, |[a, b, c, d]| [a, c, b, d]);
 }
 
 /// How patches of 8-bit rings are made and multiplied: by the kernels of their own names.
 #[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold: super::unfold_i8, fill: patches::fill, multiply: super::dot_patches }
+    Patches { unfold: super::unfold_i8, multiply: super::dot_patches }
 }
 
 /// The same for 16-bit rings.
 #[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) fn patches_i16() -> Patches<i16> {
-    Patches { unfold: super::unfold_i16, fill: patches::fill, multiply: super::dot_patches }
+    Patches { unfold: super::unfold_i16, multiply: super::dot_patches }
 }
 
 /// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for each output channel that has a sum and weights, modulo
@@ -157,6 +161,155 @@ fn dot_channel(patches: &[Group], weights: &[i8]) -> [i32; PIXELS] {
         add(group, &last);
     }
     [sum_a, sum_b, sum_c, sum_d]
+}
+
+/// Brings normalized activations into a ring: map, SiLU, requantization.
+#[cfg(all(feature = "i8", test))]
+fn silu<S: Copy + Into<i32>, R>(
+    map: Silu,
+    values: &[S],
+    maps: &[[i32; 2]],
+    targets: &mut [R],
+    nearest: impl Fn(i32) -> R,
+) {
+    for ((&value, &[a, b]), target) in values.iter().zip(maps).zip(targets) {
+        let activated = crate::fixed::silu(crate::fixed::affine(value.into(), a, 33 - map.left, b));
+        let product = i64::from(activated) * i64::from(map.multiplier);
+        *target = nearest(((product + (i64::from(map.rounding) << 32)) >> (32 + map.right)) as i32);
+    }
+}
+
+/// Kernels of pairs of types: source, ring.
+#[cfg(all(feature = "i8", test))]
+macro_rules! silu {
+    ($($kernel:ident: $source:ty, $ring:ty, $nearest:ident;)*) => {
+        $(
+            pub(crate) fn $kernel(map: Silu, values: &[$source], maps: &[[i32; 2]], targets: &mut [$ring]) {
+                silu(map, values, maps, targets, crate::fixed::$nearest);
+            }
+        )*
+    };
+}
+#[cfg(all(feature = "i8", test))]
+silu! {
+    silu_i8_i8: i8, i8, saturate_i8;
+    silu_i16_i8: i16, i8, saturate_i8;
+    silu_i8_i16: i8, i16, saturate_i16;
+    silu_i16_i16: i16, i16, saturate_i16;
+}
+
+/// Computes channels of a convolution from their patches: products, bias, requantization, residual, each result to the nearest
+/// of its type. A residual is what stands at the results' places if it has no values of its own. Returns how many channels it
+/// computed, from the first on, as a kernel may leave some to the caller; of others nothing is written.
+#[cfg(all(feature = "i8", test))]
+pub(crate) fn convolve_i8(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[i8]>)>,
+    output: &mut [i8],
+) -> usize {
+    convolve(channels, patches, place, kept, output, crate::fixed::saturate_i8)
+}
+
+/// The same for `i16` results.
+#[cfg(all(feature = "i8", test))]
+pub(crate) fn convolve_i16(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[i16]>)>,
+    output: &mut [i16],
+) -> usize {
+    convolve(channels, patches, place, kept, output, crate::fixed::saturate_i16)
+}
+
+#[cfg(all(feature = "i8", test))]
+fn convolve<T: Copy + Into<i32>>(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[T]>)>,
+    output: &mut [T],
+    nearest: impl Fn(i32) -> T,
+) -> usize {
+    use crate::fixed::{RESIDUAL_BITS, requantize, round_shift};
+    let Channels { weights, taps, stride, bias, requant, zero } = *channels;
+    for (channel, row) in rows(weights, taps, stride).take(bias.len()).enumerate() {
+        let [multiplier, shift] = requant[channel];
+        let sums = dot_channel(patches, row);
+        let places = place.offsets.map(|offset| place.at + offset + channel);
+        // All are read before any is written: pixels may share a place.
+        let results = core::array::from_fn::<_, PIXELS, _>(|pixel| {
+            let sum = sums[pixel].wrapping_add(bias[channel]);
+            let value = match kept {
+                None => requantize(sum, multiplier, shift),
+                Some((kept, values)) => {
+                    let held: i32 = values.map_or(output[places[pixel]], |values| values[places[pixel]]).into();
+                    let held = requantize(held - kept.zero, kept.map[0], kept.map[1]);
+                    let value = requantize(sum, multiplier, shift + RESIDUAL_BITS as i32);
+                    round_shift(i64::from(value) + i64::from(held), RESIDUAL_BITS) as i32
+                }
+            };
+            nearest(value.saturating_add(zero))
+        });
+        for (place, result) in places.into_iter().zip(results) {
+            output[place] = result;
+        }
+    }
+    bias.len()
+}
+
+/// Σ(x − zero) and Σ(x − zero)² over the first `run` of every `stride` elements; the last run need not have elements behind.
+// Out of line: the loop wants the registers for itself.
+#[cfg(feature = "i8")]
+#[inline(never)]
+pub(crate) fn moments_i8(values: &[i8], stride: usize, run: usize, zero: i32) -> (i64, u64) {
+    moments(values, stride, run, zero)
+}
+
+/// The same for `i16` elements.
+#[cfg(feature = "i8")]
+#[inline(never)]
+pub(crate) fn moments_i16(values: &[i16], stride: usize, run: usize, zero: i32) -> (i64, u64) {
+    moments(values, stride, run, zero)
+}
+
+#[cfg(feature = "i8")]
+#[inline(always)]
+fn moments<T: Copy + Into<i32>>(values: &[T], stride: usize, run: usize, zero: i32) -> (i64, u64) {
+    let mut sum = 0i64;
+    let mut squares = 0u64;
+    for pixel in values.chunks(stride.max(1)) {
+        for &value in pixel.get(..run).unwrap_or_default() {
+            let value = value.into().wrapping_sub(zero);
+            sum = sum.wrapping_add(value.into());
+            // A square has no sign: signed products, of which the processor adds one to 64 bits at once.
+            squares = squares.wrapping_add((i64::from(value) * i64::from(value)) as u64);
+        }
+    }
+    (sum, squares)
+}
+
+/// `scores[k] = Σ query[i]·keys[k·stride + i]`, modulo 2³².
+#[cfg(all(feature = "i8", feature = "attention"))]
+#[inline]
+pub(crate) fn scores_i8(scores: &mut [i32], query: &[i8], keys: &[i8], stride: usize) {
+    let mut keys = keys.chunks(stride.max(1));
+    for scores in scores.chunks_mut(QUAD) {
+        // Past the last key the last one is taken again; its score is not stored.
+        let mut last = &[] as &[i8];
+        let mut next = || {
+            last = keys.next().unwrap_or(last);
+            last
+        };
+        let rows = [next(), next(), next(), next()];
+        let sums = super::dot4_i8([0; QUAD], query, rows);
+        match scores.first_chunk_mut() {
+            Some(scores) => *scores = sums,
+            None => scores.iter_mut().zip(sums).for_each(|(score, sum)| *score = sum),
+        }
+    }
 }
 
 /// `Σ weights[k]·values[k·stride + c]` of [`QUAD`] neighbours `c`, or of as many as there are, modulo 2³²; `stride ≥ 1`.

@@ -7,6 +7,8 @@
 #![no_main]
 
 mod board;
+#[cfg(feature = "kernels")]
+mod kernels;
 #[cfg(feature = "profile")]
 mod profile;
 mod stack;
@@ -189,6 +191,14 @@ fn draw(request: Request) -> Option<()> {
     print_value("stack=", depth);
     #[cfg(feature = "profile")]
     profile.print();
+    #[cfg(feature = "kernels")]
+    for trial in kernels::trials(board::instructions) {
+        for (key, value) in [("ticks:", trial.ticks), ("sum:", trial.checksum)] {
+            print(key);
+            print(trial.name);
+            print_value("=", value);
+        }
+    }
     Some(())
 }
 

@@ -10,11 +10,16 @@ use waft_host::export::{ExportOptions, ResidualWidth, Room, export_graph};
 use waft_host::progress::Progress;
 use waft_host::sample::AlignedBytes;
 
-use super::layers::{LAYERS, Layer, OPERATION};
+use super::layers::{LAYERS, Layer, OPERATION, RESNET8, SUM, SUM_ELEMENTS};
 use crate::args::{Bar, print_json};
 use crate::boards::{self, Board};
 use crate::emulate::Request;
-use crate::measure::profile;
+use crate::measure::{kernels, profile};
+
+/// What the firmware runs, here: its results are compared.
+#[path = "../../../tests/firmware/src/kernels.rs"]
+mod shared;
+use shared::trials;
 
 /// Instructions of single layers on a core under QEMU, beside CMSIS-NN's best.
 ///
@@ -28,6 +33,9 @@ pub(super) struct Args {
     /// Measure these layers only, separated by commas.
     #[arg(long, value_delimiter = ',')]
     layers: Vec<String>,
+    /// Measure the nine convolutions of MLPerf Tiny's ResNet-8 instead.
+    #[arg(long, conflicts_with = "layers")]
+    resnet8: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -69,22 +77,29 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         [board] => *board,
         _ => anyhow::bail!("--target {}: one target at a time", args.target),
     };
-    let known = |name: &String| LAYERS.iter().any(|layer| layer.name == name);
-    if let Some(name) = args.layers.iter().find(|name| !known(name)) {
-        let names: Vec<&str> = LAYERS.iter().map(|layer| layer.name).collect();
+    let parts = [SUM[0].name, "softmax_64x64", "bmm_64x64x32"];
+    let names: Vec<&str> = LAYERS.iter().map(|layer| layer.name).chain(parts).collect();
+    if let Some(name) = args.layers.iter().find(|name| !names.contains(&name.as_str())) {
         anyhow::bail!("--layers {name}: layers are {}", names.join(", "));
     }
     let peer: BTreeMap<String, BTreeMap<String, u64>> = serde_json::from_str(PEER).context("cmsis_nn.json")?;
-    let chosen: Vec<&Layer> = LAYERS
-        .iter()
-        .filter(|layer| args.layers.is_empty() || args.layers.iter().any(|name| name == layer.name))
-        .collect();
+    let core = board.core.trim_start_matches("Cortex-");
+    let cmsis_nn = |name: &str| peer.get(name).and_then(|cores| cores.get(core)).copied();
+    let is_chosen = |name: &str| args.layers.is_empty() || args.layers.iter().any(|chosen| chosen == name);
+    let layers: &[Layer] = if args.resnet8 { &RESNET8 } else { &LAYERS };
+    let layers: Vec<&Layer> = layers.iter().filter(|layer| args.resnet8 || is_chosen(layer.name)).collect();
+    let parts: Vec<&str> = parts.into_iter().filter(|name| !args.resnet8 && is_chosen(name)).collect();
     let bar = Bar::default();
-    bar.begin("layers", chosen.len() as u64);
+    bar.begin("layers", layers.len() as u64 + u64::from(!parts.is_empty()));
     let mut measured = vec![];
-    for layer in chosen {
-        let cmsis_nn = peer.get(layer.name).and_then(|cores| cores.get(board.core.trim_start_matches("Cortex-")));
-        measured.push(measure(layer, board, cmsis_nn.copied()).with_context(|| layer.name)?);
+    for layer in layers {
+        measured.push(measure(layer, board, cmsis_nn(layer.name)).with_context(|| layer.name)?);
+        bar.advance(1);
+    }
+    if !parts.is_empty() {
+        for (name, size, variant) in measure_parts(board, &parts)? {
+            measured.push(Measured::best(name, size, vec![variant], cmsis_nn(name))?);
+        }
         bar.advance(1);
     }
     bar.end();
@@ -114,26 +129,70 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
     for patches in [Room::Bytes(u64::MAX), Room::Third, Room::None] {
-        let residual = ResidualWidth::Narrow;
-        let options = ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, ..Default::default() };
-        let export = export_graph(layer.graph(), &options, &())?;
-        let measured = variant(board, export.bytes.as_slice())?;
+        let measured = variant(board, &exported(layer, patches)?)?;
         // Where patches are not worth it, both are the same.
         if variants.iter().all(|variant| variant.variant != measured.variant) {
             variants.push(measured);
         }
     }
-    let best = variants.iter().filter(|variant| variant.scratch_bytes <= SCRATCH_BYTES).min_by_key(|v| v.instructions);
-    let best = best.context("no variant with little scratch")?.clone();
-    Ok(Measured {
-        layer: layer.name,
-        macs: layer.macs(),
-        instructions: best.instructions,
-        scratch_bytes: best.scratch_bytes,
-        flash_factor: best.flash_factor,
-        ratio_to_cmsis_nn: cmsis_nn.map(|cmsis_nn| best.instructions as f64 / cmsis_nn as f64),
-        variants,
-    })
+    Measured::best(layer.name, layer.macs(), variants, cmsis_nn)
+}
+
+impl Measured {
+    /// The fewest instructions with little scratch come first.
+    fn best(layer: &'static str, macs: usize, variants: Vec<Variant>, cmsis_nn: Option<u64>) -> anyhow::Result<Self> {
+        let small = variants.iter().filter(|variant| variant.scratch_bytes <= SCRATCH_BYTES);
+        let best = small.min_by_key(|variant| variant.instructions).context("no variant with little scratch")?.clone();
+        Ok(Self {
+            layer,
+            macs,
+            instructions: best.instructions,
+            scratch_bytes: best.scratch_bytes,
+            flash_factor: best.flash_factor,
+            ratio_to_cmsis_nn: cmsis_nn.map(|cmsis_nn| best.instructions as f64 / cmsis_nn as f64),
+            variants,
+        })
+    }
+}
+
+/// Measures what is a part of an operation: its name, its elements or multiply-accumulates, and what it takes.
+fn measure_parts(board: &'static Board, names: &[&'static str]) -> anyhow::Result<Vec<(&'static str, usize, Variant)>> {
+    let exact = "this machine has no exact counter";
+    let plain = |variant: &str, instructions| Variant {
+        variant: variant.into(),
+        instructions,
+        scratch_bytes: 0,
+        flash_factor: 1.0,
+    };
+    let [without, with] = SUM.map(|layer| exported(&layer, Room::Bytes(u64::MAX)));
+    let (without, with) = (without?, with?);
+    let mut measured = vec![];
+    if names.contains(&SUM[0].name) {
+        let [without, with] = [variant(board, &without)?, variant(board, &with)?];
+        let more = with.instructions.saturating_sub(without.instructions);
+        measured.push((SUM[0].name, SUM_ELEMENTS, plain("what a residual adds to a convolution", more)));
+    }
+    let parts = [("softmax_64x64", 64 * 64, "weights of scores"), ("bmm_64x64x32", 64 * 64 * 32, "scores")];
+    if parts.iter().any(|(name, ..)| names.contains(name)) {
+        let found = kernels(board, &without)?;
+        for trial in trials(|| 0) {
+            let Some((name, size, what)) = parts.into_iter().find(|(name, ..)| *name == trial.name) else { continue };
+            let (instructions, checksum) =
+                *found.get(name).with_context(|| format!("the firmware did not run {name}"))?;
+            ensure!(checksum == trial.checksum, "{name}: results differ from the host's");
+            if names.contains(&name) {
+                measured.push((name, size, plain(what, instructions.context(exact)?)));
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// The file of a layer's network.
+fn exported(layer: &Layer, patches: Room) -> anyhow::Result<Vec<u8>> {
+    let residual = ResidualWidth::Narrow;
+    let options = ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, ..Default::default() };
+    Ok(export_graph(layer.graph(), &options, &())?.bytes.as_slice().to_vec())
 }
 
 /// The layer's record.

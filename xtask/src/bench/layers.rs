@@ -15,10 +15,12 @@ pub(super) struct Layer {
     stride: usize,
     /// Input and output channels.
     channels: [usize; 2],
+    /// Whether a residual is added.
+    residual: bool,
 }
 
 const fn layer(name: &'static str, kernel: usize, stride: usize, channels: [usize; 2], side: usize) -> Layer {
-    Layer { name, kernel, side, stride, channels }
+    Layer { name, kernel, side, stride, channels, residual: false }
 }
 
 /// Those that CMSIS-NN was measured on.
@@ -38,6 +40,28 @@ pub(super) const LAYERS: [Layer; 14] = [
     layer("fc_pc_64x256", 1, 1, [64, 256], 1),
     layer("fc_pc_256x256", 1, 1, [256, 256], 1),
 ];
+
+/// The nine convolutions of MLPerf Tiny's ResNet-8, in their order.
+pub(super) const RESNET8: [Layer; 9] = [
+    layer("conv3x3_3x16_32x32", 3, 1, [3, 16], 32),
+    layer("conv3x3_16x16_32x32", 3, 1, [16, 16], 32),
+    layer("conv3x3_16x16_32x32 (2)", 3, 1, [16, 16], 32),
+    layer("conv3x3s2_16x32_32x32", 3, 2, [16, 32], 32),
+    layer("conv3x3_32x32_16x16", 3, 1, [32, 32], 16),
+    layer("conv1x1s2_16x32_32x32", 1, 2, [16, 32], 32),
+    layer("conv3x3s2_32x64_16x16", 3, 2, [32, 64], 16),
+    layer("conv3x3_64x64_8x8", 3, 1, [64, 64], 8),
+    layer("conv1x1s2_32x64_16x16", 1, 2, [32, 64], 16),
+];
+
+/// What a residual is added to, and the same with it: the peer's sum of two maps, which is no operation of its own here.
+pub(super) const SUM: [Layer; 2] = {
+    let plain = layer("add_16x16x64", 1, 1, [64, 64], 16);
+    [plain, Layer { residual: true, ..plain }]
+};
+
+/// Elements of the sum.
+pub(super) const SUM_ELEMENTS: usize = 16 * 16 * 64;
 
 /// The operation of the network that is the layer: a convolution before it makes its input, one behind it the prediction.
 pub(super) const OPERATION: u16 = 1;
@@ -93,6 +117,9 @@ impl Layer {
         let mut graph = Graph::new(Shape::new(self.side, self.side, inputs), time_embedding());
         let before = graph.node("before", conv(1, 1, [inputs, inputs], 1), &[graph.input]);
         let mut layer = graph.node("layer", conv(self.kernel, self.stride, [inputs, outputs], 3), &[before]);
+        if self.residual {
+            layer = graph.node("sum", Op::Add, &[layer, before]);
+        }
         if self.stride == 2 {
             layer = graph.node("enlarge", Op::Upsample, &[layer]);
         }

@@ -10,7 +10,7 @@ pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Attention, place: u32, a
     let Operands { query, key_value, scores, head } = Operands::<E, f32>::bind(context, op, place, arena)?;
     for (query, first) in query.chunks_exact_mut(head).zip((0..).step_by(head)) {
         let mut largest = f32::NEG_INFINITY;
-        for (score, key) in scores.iter_mut().zip(key_value.keys(first)) {
+        for (score, key) in scores.iter_mut().zip(key_value.keys(first).chunks(key_value.stride())) {
             *score = op.scale * dot_float(query, key);
             largest = largest.max(*score);
         }

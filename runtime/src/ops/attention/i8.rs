@@ -1,7 +1,7 @@
 //! Integer attention: symmetric `i8` queries, keys and values, a table for the exponential, one division a row.
 
 use super::Operands;
-use crate::arch::{QUAD, dot4_i8, weighted4_i8};
+use crate::arch::{QUAD, scores_i8, weighted4_i8};
 use crate::fixed::{exp2_neg, requantize, requantize_each, saturate_i8};
 use crate::format::Attention;
 use crate::ops::Context;
@@ -9,21 +9,7 @@ use crate::ops::Context;
 pub(crate) fn run(context: &Context<'_>, op: &Attention, place: u32, arena: &mut [u8]) -> Option<()> {
     let Operands { query, key_value, scores, head } = Operands::<i8, i32>::bind(context, op, place, arena)?;
     for (query, first) in query.chunks_exact_mut(head).zip((0..).step_by(head)) {
-        let mut keys = key_value.keys(first);
-        for scores in scores.chunks_mut(QUAD) {
-            // Past the last key the last one is taken again; its score is not stored.
-            let mut last = &[] as &[i8];
-            let mut next = || {
-                last = keys.next().unwrap_or(last);
-                last
-            };
-            let keys = [next(), next(), next(), next()];
-            let sums = dot4_i8([0; QUAD], query, keys);
-            match scores.first_chunk_mut() {
-                Some(scores) => *scores = sums,
-                None => scores.iter_mut().zip(sums).for_each(|(score, sum)| *score = sum),
-            }
-        }
+        self::scores(scores, query, key_value.keys(first), key_value.stride());
         let total = weigh(op, scores);
         let [multiplier, shift] = normalizer(op, total);
         for (contexts, channel) in query.chunks_mut(QUAD).zip((first..).step_by(QUAD)) {
@@ -35,8 +21,14 @@ pub(crate) fn run(context: &Context<'_>, op: &Attention, place: u32, arena: &mut
     Some(())
 }
 
+/// The products of a query with the first of every `stride` keys and what lies behind.
+#[inline(always)]
+pub fn scores(scores: &mut [i32], query: &[i8], keys: &[i8], stride: usize) {
+    scores_i8(scores, query, keys, stride);
+}
+
 /// Replaces scores by their [`weight`]s. Returns the total.
-fn weigh(op: &Attention, scores: &mut [i32]) -> u32 {
+pub fn weigh(op: &Attention, scores: &mut [i32]) -> u32 {
     let largest = scores.iter().copied().max().unwrap_or_default();
     scores.iter_mut().for_each(|score| *score = largest.saturating_sub(*score));
     requantize_each(scores, op.score_multiplier, op.score_shift);

@@ -55,9 +55,9 @@ impl<'a, E> KeyValue<'a, E> {
         (2 * self.channels).max(1)
     }
 
-    /// The keys of each pixel, from a channel on.
-    fn keys(self, channel: usize) -> impl Iterator<Item = &'a [E]> {
-        tail(self.values, channel).chunks(self.stride())
+    /// The keys of each pixel from a channel on, the first of every `stride` and those behind.
+    fn keys(self, channel: usize) -> &'a [E] {
+        tail(self.values, channel)
     }
 
     /// The values of each pixel from a channel on, the first of every `stride` and those behind.

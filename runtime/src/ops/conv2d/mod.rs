@@ -14,7 +14,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::{Context, Source, view};
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, TILE, Tensor};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, PATCH_GROUP, TILE, Tensor};
 use crate::model::Model;
 
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -177,6 +177,7 @@ impl Geometry {
     }
 
     /// The run of row `ky` of the kernel at output pixel (`y`, `x`); binding has seen that the ring holds it.
+    #[cfg(any(feature = "f16", feature = "f32"))]
     fn patch<'a, T>(&self, ring: &'a [T], [y, x]: [usize; 2], ky: usize) -> &'a [T] {
         let start = self.slot(y * self.stride + ky) + x * self.advance();
         ring.get(start..start + self.run()).unwrap_or_default()
@@ -358,7 +359,10 @@ impl<'a> Layer<'a> {
         match op.chunks(outputs, geometry.channels as u64) {
             None => {
                 let bytes = op.layout().bytes(outputs, op.taps(geometry.channels as u64));
-                context.data(op.weights, bytes as usize / size_of::<T>())
+                let len = bytes as usize / size_of::<T>();
+                // With what lies behind for kernels that read whole groups, where anything does.
+                let more = context.data(op.weights, len + PATCH_GROUP - 1).filter(|more| !more.is_empty());
+                more.or_else(|| context.data(op.weights, len))
             }
             Some(chunks) => {
                 let buffer = (tile.chunk as u64).checked_rem(chunks.buffers(window.len() as u64))?;

@@ -1,6 +1,7 @@
 //! Exact integer statistics, integer reciprocal square root.
 
 use super::{Group, Part};
+use crate::arch::{moments_i8, moments_i16};
 use crate::fixed::{round_shift, rsqrt_q16, saturate_i32};
 use crate::format::{Element, GroupNorm};
 use crate::ops::Context;
@@ -8,9 +9,10 @@ use crate::ops::Context;
 pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
     run_with(context, op, group, arena, |part, arena| {
         let (_, zero) = scale(op, part);
+        let (stride, run) = (part.source.tensor.channels.into(), part.channels.len());
         match part.source.tensor.element() {
-            Element::I8 => Some(sums::<i8>(part.pixels(arena)?, zero)),
-            Element::I16 => Some(sums::<i16>(part.pixels(arena)?, zero)),
+            Element::I8 => Some(moments_i8(part.values(arena)?, stride, run, zero)),
+            Element::I16 => Some(moments_i16(part.values(arena)?, stride, run, zero)),
             _ => None,
         }
     })
@@ -98,23 +100,6 @@ impl GroupMap {
             - round_shift(i64::from(a) * i64::from(zero), op.affine_shift);
         [a, saturate_i32(b)]
     }
-}
-
-/// Σ(x − zero) and Σ(x − zero)².
-// Out of line: the loop wants the registers for itself.
-#[inline(never)]
-fn sums<'a, S: Copy + Into<i32> + 'a>(pixels: impl Iterator<Item = &'a [S]>, zero: i32) -> (i64, u64) {
-    let mut sum = 0i64;
-    let mut squares = 0u64;
-    for pixel in pixels {
-        for &value in pixel {
-            let value = value.into().wrapping_sub(zero);
-            sum = sum.wrapping_add(value.into());
-            // A square has no sign: signed products, of which the processor adds one to 64 bits at once.
-            squares = squares.wrapping_add((i64::from(value) * i64::from(value)) as u64);
-        }
-    }
-    (sum, squares)
 }
 
 /// `value·2^(−by)`, rounded, saturating.

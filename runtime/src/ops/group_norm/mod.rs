@@ -71,12 +71,17 @@ impl Part {
         self.channels.len() as u64 * u64::from(tensor.rows) * u64::from(tensor.columns)
     }
 
+    /// The source's elements from the group's first channel on.
+    fn values<'a, S: Pod>(&self, arena: &'a [u8]) -> Option<&'a [S]> {
+        view(arena.get(self.source.tensor.range())?)?.get(self.channels.start..)
+    }
+
     /// The group's channels of each pixel, row by row.
+    #[cfg(any(feature = "f16", feature = "f32"))]
     fn pixels<'a, S: Pod>(&self, arena: &'a [u8]) -> Option<impl Iterator<Item = &'a [S]> + use<'a, S>> {
-        let values: &[S] = view(arena.get(self.source.tensor.range())?)?;
-        let channels = self.channels.clone();
-        let pixels = values.chunks_exact(usize::from(self.source.tensor.channels).max(1));
-        Some(pixels.map(move |pixel| pixel.get(channels.clone()).unwrap_or_default()))
+        let run = self.channels.len();
+        let pixels = self.values::<S>(arena)?.chunks(usize::from(self.source.tensor.channels).max(1));
+        Some(pixels.map(move |pixel| pixel.get(..run).unwrap_or_default()))
     }
 
     /// (gamma, beta, map) of each channel, with parameters `T` and maps of pairs of them.

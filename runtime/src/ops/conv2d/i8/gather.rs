@@ -2,11 +2,13 @@
 
 use super::values::Values;
 use super::weights::Activation;
+#[cfg(any(dsp, test))]
+use crate::fixed::Silu;
 use crate::fixed::{
-    self, HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_narrow, affine_room, requantize, requantize_each,
-    requantize_each_narrow, silu,
+    HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_narrow, affine_room, requantize, requantize_centered,
+    requantize_each, silu,
 };
-use crate::format::{Activation as Function, Conv2d, Element, Gather};
+use crate::format::{Activation as Function, Conv2d, Gather};
 use crate::ops::conv2d::{Gathered, Layer};
 use crate::ops::{Source, tail, view, view_mut};
 
@@ -97,21 +99,32 @@ fn gather_pixels<R: Activation>(
     let channels = usize::from(source.tensor.channels);
     let columns = usize::from(source.tensor.columns);
     let raw = raw_map(op, source.index());
-    if matches!((op.gather(), raw), (Gather::Raw, [_, 0, _])) && geometry.doubling == 0 && channels == geometry.channels {
+    if matches!((op.gather(), raw), (Gather::Raw, [_, 0, _])) && geometry.doubling == 0 && channels == geometry.channels
+    {
         // The row as it is.
         return input.copy(slot.get_mut(..columns * channels).unwrap_or_default());
     }
-    let narrow = !matches!(source.tensor.element(), Element::I32);
+    let bits = 8 * source.tensor.element().bytes() as u32;
+    #[cfg(any(dsp, test))]
+    let silu = match op.gather().activation() {
+        Some(Function::Silu) => Silu::new(op.affine_shift, [op.multiplier[0], op.shift[0]], op.ring_zero),
+        _ => None,
+    };
     let mut at = 0;
     let mut values = [0; GATHERED];
     for target in slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(columns) {
         let targets = target.get_mut(source.channel..source.channel + channels).unwrap_or_default();
-        for (first, target) in (0..).step_by(GATHERED).zip(targets.chunks_mut(GATHERED)) {
+        #[cfg(not(any(dsp, test)))]
+        let is_done = false;
+        #[cfg(any(dsp, test))]
+        let is_done = silu.is_some_and(|map| input.silu(map, at, norm, targets));
+        let rest = if is_done { &mut [] } else { targets };
+        for (first, target) in (0..).step_by(GATHERED).zip(rest.chunks_mut(GATHERED)) {
             let (values, _) = values.split_at_mut(target.len());
             input.read(at + first, values);
             match op.gather() {
-                Gather::Raw => put_raw(op, raw, narrow, values, target),
-                _ => put_mapped(op, narrow, values, tail(norm, first), target),
+                Gather::Raw => put_raw(op, raw, bits, values, target),
+                _ => put_mapped(op, bits, values, tail(norm, first), target),
             }
         }
         at += channels;
@@ -123,28 +136,23 @@ fn gather_pixels<R: Activation>(
     }
 }
 
-/// [`gathered`] of neighbouring channels by their source's map. `narrow` values have at most 16 bits.
+/// [`gathered`] of neighbouring channels, of values of some bits, by their source's map.
 // Out of line, as is what follows: these loops want the registers for themselves.
 #[inline(never)]
-fn put_raw<R: Activation>(op: &Conv2d, raw: [i32; 3], narrow: bool, values: &mut [i32], targets: &mut [R]) {
+fn put_raw<R: Activation>(op: &Conv2d, raw: [i32; 3], bits: u32, values: &mut [i32], targets: &mut [R]) {
     let [zero, multiplier, shift] = raw;
     let mut offset = 0;
     if multiplier != 0 {
-        values.iter_mut().for_each(|value| *value = value.saturating_sub(zero));
-        if narrow && zero.unsigned_abs() <= fixed::NARROW.unsigned_abs() / 2 {
-            requantize_each_narrow(values, multiplier, shift);
-        } else {
-            requantize_each(values, multiplier, shift);
-        }
+        requantize_centered(values, (bits, zero), multiplier, shift);
         offset = op.ring_zero;
     }
     put(targets, values, |value| value.saturating_add(offset));
 }
 
-/// [`gathered`] of neighbouring channels by their maps. `narrow` values have at most 16 bits.
+/// [`gathered`] of neighbouring channels, of values of some bits, by their maps.
 #[inline(never)]
-fn put_mapped<R: Activation>(op: &Conv2d, narrow: bool, values: &mut [i32], maps: &[[i32; 2]], targets: &mut [R]) {
-    normalize_each(op, narrow, values, maps);
+fn put_mapped<R: Activation>(op: &Conv2d, bits: u32, values: &mut [i32], maps: &[[i32; 2]], targets: &mut [R]) {
+    normalize_each(op, bits, values, maps);
     let (multiplier, shift, zero) = (op.multiplier[0], op.shift[0], op.ring_zero);
     // By far the most frequent: in one go where a product has 64 bits.
     if let (Some(Function::Silu), Some(high), false) =
@@ -158,9 +166,9 @@ fn put_mapped<R: Activation>(op: &Conv2d, narrow: bool, values: &mut [i32], maps
 
 /// [`normalized`] neighbouring channels.
 #[inline(never)]
-fn normalize_each(op: &Conv2d, narrow: bool, values: &mut [i32], maps: &[[i32; 2]]) {
+fn normalize_each(op: &Conv2d, bits: u32, values: &mut [i32], maps: &[[i32; 2]]) {
     let mapped = values.iter_mut().zip(maps);
-    match affine_room(op.affine_shift).filter(|_| narrow && !cfg!(no_long_multiply)) {
+    match affine_room(op.affine_shift).filter(|_| bits <= 16 && !cfg!(no_long_multiply)) {
         Some(left) => mapped.for_each(|(value, &[a, b])| *value = affine_narrow(*value << left, a, b)),
         None => mapped.for_each(|(value, &map)| *value = normalized(op, *value, map)),
     }

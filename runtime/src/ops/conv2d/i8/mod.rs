@@ -22,7 +22,9 @@ use super::{Bound, Layer, Tile};
 use crate::arch::PIXELS;
 #[cfg(feature = "i4")]
 use crate::arch::QUAD;
-use crate::arch::patches::{GROUP, Group};
+#[cfg(any(dsp, test))]
+use crate::arch::patches::{self, Channels};
+use crate::arch::patches::{Group, Window};
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, StepScales, WeightLayout};
 use crate::ops::{Context, sources, tail, view, view_mut};
 
@@ -83,14 +85,15 @@ impl<'a, R: Activation> Operands<'a, R> {
         let Layer { context, op, output, geometry, .. } = layer;
         let bound = Bound::bind(layer, tile.y..tile.y + tile.rows, arena)?;
         let taps = geometry.taps();
-        let (first, end) = (tile.first(), tile.first() + tile.count);
+        let first = tile.first();
         let weights = match op.layout() {
             #[cfg(feature = "i4")]
             WeightLayout::Groups4 => {
                 let weights: &[u16] = layer.weights(tile, bound.window)?;
-                Weights::I4(weights.get(first / QUAD * taps..end.div_ceil(QUAD) * taps)?)
+                Weights::I4(weights.get(first / QUAD * taps..(first + tile.count).div_ceil(QUAD) * taps)?)
             }
-            WeightLayout::Rows8 => Weights::I8(layer.weights(tile, bound.window)?.get(first * taps..end * taps)?),
+            // Behind the last row kernels read what multiplies zeros.
+            WeightLayout::Rows8 => Weights::I8(layer.weights(tile, bound.window)?.get(first * taps..)?),
             // Those of other precisions, or without the feature.
             _ => return None,
         };
@@ -116,65 +119,67 @@ impl<'a, R: Activation> Operands<'a, R> {
     }
 }
 
+/// Rows of a kernel, at most.
+const KERNEL_ROWS: usize = 15;
+
 /// The channels of a tile in one row.
 fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, operands: Operands<'_, R>) {
-    let Layer { geometry, .. } = layer;
+    let Layer { op, geometry, .. } = layer;
     let Operands { ring, patches, weights, bias, sums, requant, residual, mut output } = operands;
     let last = geometry.output_columns.saturating_sub(1);
     let (taps, run) = (geometry.taps(), geometry.run());
-    // Rows of the kernel over padding add nothing where padding is zero. Patches come in whole groups.
-    let whole = patches.is_empty() || run.is_multiple_of(GROUP);
-    let rows = if layer.op.ring_zero == 0 && whole { geometry.covered_rows(tile.y) } else { 0..geometry.kernel[0] };
+    // Rows of the kernel over padding add nothing where padding is zero.
+    let rows = if op.ring_zero == 0 { geometry.covered_rows(tile.y) } else { 0..geometry.kernel[0] };
     let used = rows.start * run..rows.end * run;
     #[cfg(mve)]
-    let vectors = !patches.is_empty()
-        && sums.is_empty()
-        && crate::arch::mve::results::decide(requant, layer.op.residual != crate::format::NONE);
+    let vectors = crate::arch::mve::decide(requant, op.residual != crate::format::NONE);
+    #[cfg(not(mve))]
+    let vectors = true;
+    let mut starts = [0; KERNEL_ROWS];
+    let starts = starts.get_mut(..rows.len()).unwrap_or_default();
+    for (start, ky) in starts.iter_mut().zip(rows.clone()) {
+        *start = geometry.slot(tile.y * geometry.stride + ky);
+    }
     let mut accumulators = [[0; PIXELS]; CHANNEL_BLOCK];
     for x in (0..geometry.output_columns).step_by(PIXELS) {
-        // Past the last pixel the last one is computed again; its sums are not stored.
+        // Past the last pixel the last one is computed again.
         let pixels = core::array::from_fn(|pixel| (x + pixel).min(last));
+        let at = x * geometry.output_channels + tile.channel;
         if !patches.is_empty() {
-            for ky in rows.clone() {
-                let runs = pixels.map(|x| geometry.patch(ring, [tile.y, x], ky));
-                (R::patches().unfold)(patches, ky * run - used.start, runs);
-            }
-            (R::patches().fill)(patches, used.len());
+            let pixels = pixels.map(|x| x * geometry.advance());
+            (R::patches().unfold)(patches, &Window { ring, rows: starts, pixels, run });
         }
-        #[cfg(mve)]
-        if let (Weights::I8(weights), true) = (weights, vectors) {
-            use crate::arch::mve::results::{Channels, Place};
-            let (weights, zero) = (tail(weights, used.start), layer.op.output_zero);
-            let channels = Channels { weights, taps: used.len(), stride: taps, bias, requant, zero };
-            let at = x * geometry.output_channels + tile.channel;
-            let place = Place { at, advance: geometry.output_channels, pixels: geometry.output_columns - x };
-            if output.convolve::<R>(layer.op, &channels, patches, place, residual.as_ref()) {
-                continue;
+        #[cfg(not(any(dsp, test)))]
+        let done = 0;
+        #[cfg(any(dsp, test))]
+        let done = {
+            let offsets = pixels.map(|pixel| (pixel - x) * geometry.output_channels);
+            match weights {
+                Weights::I8(weights) if !patches.is_empty() && sums.is_empty() && vectors => {
+                    let weights = tail(weights, used.start);
+                    let zero = op.output_zero;
+                    let narrow = size_of::<R>() == 1;
+                    let channels = Channels { weights, taps: used.len(), stride: taps, narrow, bias, requant, zero };
+                    output.convolve(op, &channels, patches, patches::Place { at, offsets }, residual.as_ref())
+                }
+                _ => 0,
             }
-        }
-        for first in (0..tile.count).step_by(CHANNEL_BLOCK) {
+        };
+        for first in (done..tile.count).step_by(CHANNEL_BLOCK) {
             let count = (tile.count - first).min(CHANNEL_BLOCK);
             let block = weights.of_channels(first, count, taps);
             if patches.is_empty() {
-                for (pixel, x) in pixels.into_iter().enumerate() {
-                    let runs = rows.clone().map(|ky| geometry.patch(ring, [tile.y, x], ky));
-                    block.multiply(runs, [taps, used.start], pixel, &mut accumulators);
+                for (pixel, x) in pixels.into_iter().take(geometry.output_columns - x).enumerate() {
+                    let runs = starts.iter().map(|start| tail(ring, start + x * geometry.advance()).get(..run));
+                    block.multiply(runs.flatten(), [taps, used.start], pixel, &mut accumulators);
                 }
             } else {
                 block.multiply_patches::<R>(patches, taps, used.clone(), &mut accumulators);
             }
-            let block = Block {
-                op: layer.op,
-                scales,
-                bias: tail(bias, first),
-                sums: tail(sums, first),
-                requant: tail(requant, first),
-            };
-            let place = Place {
-                at: x * geometry.output_channels + tile.channel + first,
-                advance: geometry.output_channels,
-                pixels: geometry.output_columns - x,
-            };
+            let block =
+                Block { op, scales, bias: tail(bias, first), sums: tail(sums, first), requant: tail(requant, first) };
+            let place =
+                Place { at: at + first, advance: geometry.output_channels, pixels: geometry.output_columns - x };
             block.write(accumulators.get(..count).unwrap_or_default(), residual.as_ref(), &mut output, place);
         }
     }

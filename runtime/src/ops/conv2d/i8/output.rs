@@ -3,7 +3,7 @@
 use super::values::Values;
 use crate::arch::PIXELS;
 use crate::fixed::{
-    self, HighWord, RESIDUAL_BITS, requantize, requantize_each, requantize_each_narrow, saturate_i8, saturate_i16,
+    HighWord, RESIDUAL_BITS, requantize, requantize_centered, requantize_each, saturate_i8, saturate_i16,
 };
 use crate::format::{CHANNEL_BLOCK, Conv2d, NONE};
 
@@ -157,17 +157,11 @@ impl<S: Scales> Block<'_, S> {
             let values = values.get_mut(..kept.len()).unwrap_or_default();
             residual.read(place.at + pixel * place.advance, values);
             for (kept, &value) in kept.iter_mut().zip(&*values) {
-                if let Some(kept) = kept.get_mut(pixel) {
-                    *kept = value.saturating_sub(op.residual_zero);
-                }
+                kept.get_mut(pixel).into_iter().for_each(|kept| *kept = value);
             }
         }
-        let narrow = op.residual_zero.unsigned_abs() <= fixed::NARROW.unsigned_abs() / 2;
-        if narrow && !matches!(residual, Values::I32(_)) {
-            requantize_each_narrow(kept.as_flattened_mut(), op.residual_multiplier, op.residual_shift);
-        } else {
-            requantize_each(kept.as_flattened_mut(), op.residual_multiplier, op.residual_shift);
-        }
+        let width = (residual.bits(), op.residual_zero);
+        requantize_centered(kept.as_flattened_mut(), width, op.residual_multiplier, op.residual_shift);
         all
     }
 

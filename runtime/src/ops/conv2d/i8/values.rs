@@ -1,14 +1,14 @@
 //! What a convolution reads, writes or adds, whatever the width.
 
-#[cfg(mve)]
-use crate::arch::mve::Lane;
-#[cfg(mve)]
-use crate::arch::mve::results::{Added, Channels, Place, convolve};
-#[cfg(mve)]
-use crate::arch::patches::Group;
+#[cfg(any(dsp, test))]
+use crate::arch::patches::{Channels, Group, Kept, Place};
+#[cfg(any(dsp, test))]
+use crate::arch::{convolve_i8, convolve_i16};
+#[cfg(any(dsp, test))]
+use crate::fixed::Silu;
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::Element;
-#[cfg(mve)]
+#[cfg(any(dsp, test))]
 use crate::format::{Conv2d, NONE};
 use crate::ops::{tail, view_mut};
 
@@ -33,37 +33,50 @@ impl<'a> Values<'a> {
         })
     }
 
-    /// Computes channels at four pixels in vectors, see [`convolve`]. The residual is what stands at the results' place if it
-    /// has no values of its own.
-    #[cfg(mve)]
-    pub(super) fn convolve<R: Lane>(
+    /// Computes channels from their patches, from the first on; how many. The residual is what stands at the results' places if
+    /// it has no values of its own.
+    #[cfg(any(dsp, test))]
+    pub(super) fn convolve(
         &mut self,
         op: &Conv2d,
         channels: &Channels<'_>,
         patches: &[Group],
         place: Place,
         residual: Option<&Values<'_>>,
-    ) -> bool {
-        fn added<'a, K>(op: &Conv2d, values: Option<&'a [K]>) -> Option<Added<'a, K>> {
-            let (multiplier, shift) = (op.residual_multiplier, op.residual_shift);
-            (op.residual != NONE).then_some(Added { values, zero: op.residual_zero, multiplier, shift })
-        }
+    ) -> usize {
+        let kept = Kept { zero: op.residual_zero, map: [op.residual_multiplier, op.residual_shift] };
         match (self, residual) {
-            (Values::I8(output), Some(Values::I16(values))) => {
-                convolve::<R, _, _>(channels, patches, output, place, added(op, Some(values)))
-            }
+            (Values::I8(output), _) if op.residual == NONE => convolve_i8(channels, patches, place, None, output),
+            (Values::I16(output), _) if op.residual == NONE => convolve_i16(channels, patches, place, None, output),
+            (Values::I8(output), None) => convolve_i8(channels, patches, place, Some((kept, None)), output),
+            (Values::I16(output), None) => convolve_i16(channels, patches, place, Some((kept, None)), output),
             (Values::I8(output), Some(Values::I8(values))) => {
-                convolve::<R, _, _>(channels, patches, output, place, added(op, Some(values)))
-            }
-            (Values::I8(output), None) => convolve::<R, _, i8>(channels, patches, output, place, added(op, None)),
-            (Values::I16(output), Some(Values::I8(values))) => {
-                convolve::<R, _, _>(channels, patches, output, place, added(op, Some(values)))
+                convolve_i8(channels, patches, place, Some((kept, Some(values))), output)
             }
             (Values::I16(output), Some(Values::I16(values))) => {
-                convolve::<R, _, _>(channels, patches, output, place, added(op, Some(values)))
+                convolve_i16(channels, patches, place, Some((kept, Some(values))), output)
             }
-            (Values::I16(output), None) => convolve::<R, _, i16>(channels, patches, output, place, added(op, None)),
-            _ => false,
+            _ => 0,
+        }
+    }
+
+    /// Brings the elements from `at` on, normalized and activated, into the ring; false where no kernel has them.
+    #[cfg(any(dsp, test))]
+    pub(super) fn silu<R: Activation>(&self, map: Silu, at: usize, maps: &[[i32; 2]], targets: &mut [R]) -> bool {
+        match self {
+            Values::I8(values) => R::silu_i8(map, tail(values, at), maps, targets),
+            Values::I16(values) => R::silu_i16(map, tail(values, at), maps, targets),
+            Values::I32(_) => return false,
+        }
+        true
+    }
+
+    /// Bits of a value.
+    pub(super) const fn bits(&self) -> u32 {
+        match self {
+            Values::I8(_) => i8::BITS,
+            Values::I16(_) => i16::BITS,
+            Values::I32(_) => i32::BITS,
         }
     }
 

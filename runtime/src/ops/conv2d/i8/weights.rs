@@ -2,19 +2,18 @@
 
 use core::ops::Range;
 
-#[cfg(not(mve))]
-use bytemuck::Pod as Lane;
+use bytemuck::Pod;
 
-#[cfg(mve)]
-use crate::arch::mve::Lane;
 use crate::arch::patches::{Group, Patches};
 use crate::arch::{self, PIXELS, QUAD};
+#[cfg(any(dsp, test))]
+use crate::fixed::Silu;
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::CHANNEL_BLOCK;
 use crate::ops::tail;
 
 /// An element of the ring.
-pub(super) trait Activation: Lane + Into<i32> {
+pub(super) trait Activation: Pod + Into<i32> {
     /// The nearest.
     fn saturate(value: i32) -> Self;
 
@@ -23,6 +22,14 @@ pub(super) trait Activation: Lane + Into<i32> {
 
     /// How patches are made and multiplied.
     fn patches() -> Patches<Self>;
+
+    /// Brings normalized activations into the ring.
+    #[cfg(any(dsp, test))]
+    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]);
+
+    /// The same of 16-bit ones.
+    #[cfg(any(dsp, test))]
+    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]);
 
     /// [`dot4`](Self::dot4) for four-bit weights, those of the four channels side by side.
     #[cfg(feature = "i4")]
@@ -43,6 +50,16 @@ impl Activation for i8 {
         arch::patches_i8()
     }
 
+    #[cfg(any(dsp, test))]
+    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::silu_i8_i8(map, values, maps, targets);
+    }
+
+    #[cfg(any(dsp, test))]
+    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::silu_i16_i8(map, values, maps, targets);
+    }
+
     #[cfg(feature = "i4")]
     fn dot4_packed(sums: [i32; QUAD], activations: &[Self], weights: &[u16]) -> [i32; QUAD] {
         arch::dot4_packed_i8(sums, activations, weights)
@@ -61,6 +78,16 @@ impl Activation for i16 {
     #[inline(always)]
     fn patches() -> Patches<Self> {
         arch::patches_i16()
+    }
+
+    #[cfg(any(dsp, test))]
+    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::silu_i8_i16(map, values, maps, targets);
+    }
+
+    #[cfg(any(dsp, test))]
+    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::silu_i16_i16(map, values, maps, targets);
     }
 
     #[cfg(feature = "i4")]

@@ -1,0 +1,575 @@
+//! A convolution over patches as a whole: products, bias, requantization, residual and stores of four pixels, all channels
+//! in one call.
+//!
+//! Results are those of [`requantize`](crate::fixed::requantize) by the high word of a product. Where that word alone does not
+//! decide, as for results with many fractional bits, the sum is shifted left first. What does not fit then is saturated, which
+//! is exact as long as the result is saturated anyway; otherwise the channel is left to the caller.
+
+#[cfg(dsp)]
+use core::mem::offset_of;
+
+#[cfg(dsp)]
+use super::pixel;
+use crate::arch::PIXELS;
+use crate::arch::patches::{Channels, GROUP, Group, Kept, Place};
+use crate::fixed::RESIDUAL_BITS;
+
+/// An element of outputs and residuals.
+trait Element: Copy + Into<i32> {
+    const BITS: u32;
+
+    #[cfg(not(dsp))]
+    fn nearest(value: i32) -> Self;
+}
+
+impl Element for i8 {
+    const BITS: u32 = 8;
+
+    #[cfg(not(dsp))]
+    fn nearest(value: i32) -> Self {
+        crate::fixed::saturate_i8(value)
+    }
+}
+
+impl Element for i16 {
+    const BITS: u32 = 16;
+
+    #[cfg(not(dsp))]
+    fn nearest(value: i32) -> Self {
+        crate::fixed::saturate_i16(value)
+    }
+}
+
+/// See [`reference::convolve_i8`](crate::arch::reference::convolve_i8).
+#[inline]
+pub(crate) fn convolve_i8(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[i8]>)>,
+    output: &mut [i8],
+) -> usize {
+    convolve(channels, patches, place, kept, output).unwrap_or(0)
+}
+
+/// See [`reference::convolve_i16`](crate::arch::reference::convolve_i16).
+#[inline]
+pub(crate) fn convolve_i16(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[i16]>)>,
+    output: &mut [i16],
+) -> usize {
+    convolve(channels, patches, place, kept, output).unwrap_or(0)
+}
+
+/// What all channels have in common; `None` where the loop below does not hold for them.
+#[inline(always)]
+fn convolve<T: Element>(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    kept: Option<(Kept, Option<&[T]>)>,
+    output: &mut [T],
+) -> Option<usize> {
+    let groups = channels.taps.div_ceil(GROUP);
+    let patches = patches.get(..groups)?;
+    // Behind a row's last tap there are zeros in the patch, and weights of the next row, or nothing.
+    let padded = groups * GROUP;
+    let last = channels.weights.len().checked_sub(padded)?;
+    let there = last.checked_div(channels.stride)? + 1;
+    let count = there.min(channels.bias.len()).min(channels.requant.len());
+    let end = place.at + place.offsets[PIXELS - 1] + count;
+    if groups == 0 || end > output.len() || kept.is_some_and(|(_, values)| values.is_some_and(|v| end > v.len())) {
+        return None;
+    }
+    let zero = channels.zero;
+    if zero.unsigned_abs() >> 20 != 0 {
+        return None;
+    }
+    let scale = match kept {
+        None => Scale { constant: 2 * zero + 1, bits: 0, kept: [0; 5] },
+        Some((kept, _)) => Scale { constant: 1, bits: RESIDUAL_BITS as i32, kept: kept_words::<T>(kept, zero)? },
+    };
+    let (bias, requant) = (channels.bias.get(..count)?, channels.requant.get(..count)?);
+    let channels = Channels { bias, requant, ..*channels };
+    Some(compute(&channels, patches, place, &scale, kept.map(|(_, values)| values), output))
+}
+
+/// What turns a sum into a result.
+#[derive(Clone, Copy)]
+struct Scale {
+    /// Zero point and rounding: `(2·zero + 1)`, which is to be shifted by one less than the result.
+    constant: i32,
+    /// Fractional bits that the result keeps for the sum with the residual.
+    bits: i32,
+    /// Of a residual: zero point, shift to the left, multiplier, rounding, shift to the right.
+    kept: [i32; 5],
+}
+
+/// Shift of a sum that the high word decides at the right place, at most.
+const MOST_LEFT: u32 = 13;
+
+/// The residual's words. Its results are to be small beside those that are saturated, at 2²⁸.
+#[inline(always)]
+fn kept_words<T: Element>(kept: Kept, zero: i32) -> Option<[i32; 5]> {
+    let [multiplier, shift] = kept.map;
+    let (left, right) = if shift < -1 { (0, -1 - shift) } else { (shift + 2, 1) };
+    let bits = T::BITS as i32 + 1;
+    let narrow = kept.zero.unsigned_abs() >> T::BITS == 0 && bits + left <= 31 && bits + shift <= 27 && right <= 6;
+    // The rounding of the sum, and the output's zero point.
+    let summand = (1 << (RESIDUAL_BITS - 1)) + (zero << RESIDUAL_BITS);
+    let rounding = (1i32 << (right.clamp(1, 6) - 1)).checked_add(summand.checked_shl(right as u32)?)?;
+    (narrow && zero.unsigned_abs() >> 16 == 0).then_some([kept.zero, left, multiplier, rounding, right])
+}
+
+/// Channels from the first on until one is left to the caller; how many.
+#[cfg(dsp)]
+fn compute<T: Element>(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    scale: &Scale,
+    kept: Option<Option<&[T]>>,
+    output: &mut [T],
+) -> usize {
+    let count = channels.bias.len();
+    let bytes = size_of::<T>();
+    let output = output.as_mut_ptr().wrapping_add(place.at);
+    let residual = match kept {
+        Some(Some(values)) => values.as_ptr().wrapping_add(place.at),
+        _ => output.cast_const(),
+    };
+    let [_, b, c, d] = place.offsets;
+    let aligned = channels.weights.as_ptr().addr().is_multiple_of(4) && channels.stride.is_multiple_of(4);
+    let ends = patches.as_ptr_range();
+    let call = |first: usize, count: usize| {
+        let bias = channels.bias.as_ptr().wrapping_add(first);
+        Call {
+            patches: ends.start,
+            end: ends.end,
+            requant: channels.requant.as_ptr().wrapping_add(first),
+            output: output.wrapping_add(first).cast(),
+            bias,
+            bias_end: bias.wrapping_add(count),
+            constant: scale.constant,
+            base: -1 - scale.bits,
+            most: scale.constant.unsigned_abs().leading_zeros() - 1,
+            offsets: [b * bytes, c * bytes, d * bytes],
+            behind: channels.stride.wrapping_sub(GROUP * patches.len()),
+            residual: residual.wrapping_add(first).cast(),
+            kept: scale.kept,
+            weights: channels.weights.as_ptr().wrapping_add(first * channels.stride),
+            stride: channels.stride,
+            mode: usize::from(T::BITS == 16) | usize::from(kept.is_some()) << 1 | usize::from(aligned) << 2,
+            entry: 0,
+            pairs: 0,
+            finish: 0,
+        }
+    };
+    let multiply = |call: Call, by: unsafe extern "C" fn(Call) -> *const i32| {
+        let begin = call.bias.addr();
+        // SAFETY: the caller has seen that there is a constant, and a row of whole groups of weights, for each channel, and an
+        // element of the output and of the residual for each at each pixel; patches are as many as the groups of a row. A row may
+        // lie anywhere, if not `aligned`.
+        (unsafe { by(call) }.addr() - begin) / size_of::<i32>()
+    };
+    let mut done = 0;
+    let one = place.offsets == [0; PIXELS] && kept.is_none();
+    if one && aligned && patches.len().is_multiple_of(pixel::ROUND) && count >= pixel::CHANNELS {
+        let whole = count - count % pixel::CHANNELS;
+        done = multiply(call(0, whole), pixel::multiply_pixel);
+        // The last ones, some of them a second time.
+        if done == whole && multiply(call(count - pixel::CHANNELS, pixel::CHANNELS), pixel::multiply_pixel) > 0 {
+            return count;
+        }
+    }
+    done + multiply(call(done, count - done), multiply_and_write)
+}
+
+/// The same over the modelled instructions.
+#[cfg(not(dsp))]
+fn compute<T: Element>(
+    channels: &Channels<'_>,
+    patches: &[Group],
+    place: Place,
+    scale: &Scale,
+    kept: Option<Option<&[T]>>,
+    output: &mut [T],
+) -> usize {
+    let high = |value: i32, multiplier: i32| ((i64::from(value) * i64::from(multiplier)) >> 32) as i32;
+    let most = scale.constant.unsigned_abs().leading_zeros() as i32 - 1;
+    let rows = channels.weights.chunks(channels.stride);
+    for (channel, ((row, &bias), &[multiplier, shift])) in rows.zip(channels.bias).zip(channels.requant).enumerate() {
+        let mut sums = [bias; PIXELS];
+        for (k, group) in patches.iter().enumerate() {
+            let weights = channels.weights.get(channel * channels.stride + k * GROUP..).unwrap_or(row);
+            super::add_group(&mut sums, group, weights.first_chunk().copied().unwrap_or_default());
+        }
+        let mut right = (-1 - scale.bits).wrapping_sub(shift);
+        if right < 1 || right > most {
+            let left = 1i32.wrapping_sub(right) as u32;
+            if right > 0 || left > MOST_LEFT || multiplier < 1 << 30 {
+                return channel;
+            }
+            sums = sums.map(|sum| sum.clamp(i32::MIN >> left, i32::MAX >> left) << left);
+            right = 1;
+        }
+        let places = place.offsets.map(|offset| place.at + offset + channel);
+        // All are read before any is written: pixels may share a place.
+        let results: [T; PIXELS] = core::array::from_fn(|pixel| {
+            let result = (high(sums[pixel], multiplier) + (scale.constant << (right - 1))) >> right;
+            T::nearest(match kept {
+                None => result,
+                Some(values) => {
+                    let [zero, left, multiplier, rounding, right] = scale.kept;
+                    let value: i32 = values.map_or(output[places[pixel]], |values| values[places[pixel]]).into();
+                    let added = (high((value - zero) << left, multiplier) + rounding) >> right;
+                    (result + added) >> RESIDUAL_BITS
+                }
+            })
+        });
+        for (place, result) in places.into_iter().zip(results) {
+            output[place] = result;
+        }
+    }
+    channels.bias.len()
+}
+
+/// What the loops in assembly read.
+#[cfg(dsp)]
+#[repr(C)]
+pub(super) struct Call {
+    pub(super) patches: *const Group,
+    pub(super) end: *const Group,
+    pub(super) requant: *const [i32; 2],
+    pub(super) output: *mut u8,
+    pub(super) bias: *const i32,
+    pub(super) bias_end: *const i32,
+    pub(super) constant: i32,
+    /// −1 and the fractional bits of the residual, less the shift, are the shift to the right.
+    pub(super) base: i32,
+    /// What a shift to the right is not above.
+    pub(super) most: u32,
+    /// Bytes from the first pixel's element to the others'.
+    pub(super) offsets: [usize; 3],
+    /// Weights from the end of a channel's to the next one's.
+    pub(super) behind: usize,
+    pub(super) residual: *const u8,
+    pub(super) kept: [i32; 5],
+    pub(super) weights: *const i8,
+    /// Weights from one row to the next.
+    pub(super) stride: usize,
+    /// 1: elements of 16 bits, 2: a residual, 4: weights are aligned to words.
+    pub(super) mode: usize,
+    /// Places in the code that the function notes: where a channel begins, its pairs of groups, and its results.
+    pub(super) entry: usize,
+    pub(super) pairs: usize,
+    pub(super) finish: usize,
+}
+
+/// Where a field of [`Call`] is from the stack pointer on, behind the registers that are saved.
+#[cfg(dsp)]
+macro_rules! field {
+    ($field:ident) => {
+        36 + offset_of!(Call, $field)
+    };
+}
+
+/// Computes channels until one's shift is out of range, or to the end: returns the place of the bias behind the last.
+///
+/// A group has 16 products and takes 12.5 instructions: 2 loads of four words of activations, half a load of two words of
+/// weights, 2 `sxtb16` that spread a word of weights, and 8 `smlad` that add two products each. What is left of a channel are 42
+/// instructions, or 66 with a residual, for four results.
+#[cfg(dsp)]
+#[unsafe(naked)]
+unsafe extern "C" fn multiply_and_write(call: Call) -> *const i32 {
+    core::arch::naked_asm!(
+        ".cpu cortex-m4",
+        // One group: its weights are in a register, spread into that and r12.
+        ".macro waft_products word",
+        "ldmia r0!, {{r6-r9}}",
+        "sxtb16 r12, \\word",
+        "sxtb16 \\word, \\word, ror #8",
+        "smlad r2, r6, r12, r2",
+        "smlad r2, r7, \\word, r2",
+        "smlad r3, r8, r12, r3",
+        "smlad r3, r9, \\word, r3",
+        "ldmia r0!, {{r6-r9}}",
+        "smlad r4, r6, r12, r4",
+        "smlad r4, r7, \\word, r4",
+        "smlad r5, r8, r12, r5",
+        "smlad r5, r9, \\word, r5",
+        ".endm",
+        // The first argument's words, which come in registers, join the others on the stack.
+        "push {{r0-r3}}",
+        "push {{r4-r11, lr}}",
+        // Loops are unrolled, and entered where as many groups are left as there are.
+        "subs r1, r1, r0",
+        "lsrs r1, r1, #5",
+        "ldr r4, [sp, #{mode}]",
+        "lsls r5, r4, #30",
+        "bmi 30f",
+        "adr.w r6, 21f",
+        "adr.w r7, 22f",
+        "b 31f",
+        "30:",
+        "adr.w r6, 23f",
+        "adr.w r7, 24f",
+        "31:",
+        "lsls r5, r4, #31",
+        "it ne",
+        "movne r6, r7",
+        "adds r6, r6, #1",
+        "str r6, [sp, #{finish}]",
+        "lsls r5, r4, #29",
+        "bmi 32f",
+        // One group at a time.
+        "adr.w r6, 16f",
+        "negs r2, r1",
+        "and r2, r2, #3",
+        "movs r3, #52",
+        "b 34f",
+        // Two at a time, and one before.
+        "32:",
+        "adr.w r6, 13f",
+        "movs r3, #100",
+        "lsrs r2, r1, #1",
+        "beq 33f",
+        "negs r2, r2",
+        "and r2, r2, #3",
+        "b 34f",
+        "33:",
+        "adr.w r6, 14f",
+        "34:",
+        "mla r6, r2, r3, r6",
+        "adds r6, r6, #1",
+        "str r6, [sp, #{pairs}]",
+        "and r2, r1, r4, lsr #2",
+        "lsls r2, r2, #31",
+        "beq 35f",
+        "adr.w r6, 12f",
+        "adds r6, r6, #1",
+        "35:",
+        "str r6, [sp, #{entry}]",
+        "ldr r1, [sp, #{weights}]",
+        "ldr r12, [sp, #{behind}]",
+        "sub r1, r1, r12",
+        "b 2f",
+        // A channel, its bias in r2.
+        "1:",
+        "ldrd r0, lr, [sp, #{patches}]",
+        "mov r3, r2",
+        "mov r4, r2",
+        "mov r5, r2",
+        "ldr pc, [sp, #{entry}]",
+        ".p2align 2",
+        "16:",
+        ".rept 4",
+        "ldr r10, [r1], #4",
+        "waft_products r10",
+        ".endr",
+        "cmp r0, lr",
+        "bne 16b",
+        "b 14f",
+        ".p2align 2",
+        "12:",
+        "ldr r10, [r1], #4",
+        "waft_products r10",
+        "ldr pc, [sp, #{pairs}]",
+        ".p2align 2",
+        "13:",
+        ".rept 4",
+        "ldrd r10, r11, [r1], #8",
+        "waft_products r10",
+        "waft_products r11",
+        ".endr",
+        "cmp r0, lr",
+        "bne 13b",
+        // The channel's scale: multiplier r6, shift r9, rounding r8.
+        "14:",
+        "ldrd r10, r11, [sp, #{requant}]",
+        "add r12, sp, #{constant}",
+        "ldm r12, {{r0, r9, r12}}",
+        "ldrd r6, r7, [r10], #8",
+        "subs r9, r9, r7",
+        "sub r8, r9, #1",
+        "cmp r8, r12",
+        "bhs 40f",
+        "15:",
+        "lsls r0, r0, r8",
+        "smmla r2, r2, r6, r0",
+        "smmla r3, r3, r6, r0",
+        "smmla r4, r4, r6, r0",
+        "smmla r5, r5, r6, r0",
+        "asrs r2, r2, r9",
+        "asrs r3, r3, r9",
+        "asrs r4, r4, r9",
+        "asrs r5, r5, r9",
+        "ldr pc, [sp, #{finish}]",
+        // Results of eight bits.
+        ".p2align 2",
+        "21:",
+        "ssat r2, #8, r2",
+        "ssat r3, #8, r3",
+        "ssat r4, #8, r4",
+        "ssat r5, #8, r5",
+        "add r12, sp, #{offsets}",
+        "ldm r12, {{r0, r12, lr}}",
+        "20:",
+        "strb r2, [r11]",
+        "strb r3, [r11, r0]",
+        "strb r4, [r11, r12]",
+        "strb r5, [r11, lr]",
+        "adds r11, r11, #1",
+        "strd r10, r11, [sp, #{requant}]",
+        // The next channel, if there is one.
+        "2:",
+        "ldrd r6, r7, [sp, #{bias}]",
+        "ldr r12, [sp, #{behind}]",
+        "add r1, r1, r12",
+        "cmp r6, r7",
+        "beq 3f",
+        "ldr r2, [r6], #4",
+        "str r6, [sp, #{bias}]",
+        "b 1b",
+        // Results of sixteen bits.
+        ".p2align 2",
+        "22:",
+        "ssat r2, #16, r2",
+        "ssat r3, #16, r3",
+        "ssat r4, #16, r4",
+        "ssat r5, #16, r5",
+        "add r12, sp, #{offsets}",
+        "ldm r12, {{r0, r12, lr}}",
+        "26:",
+        "strh r2, [r11]",
+        "strh r3, [r11, r0]",
+        "strh r4, [r11, r12]",
+        "strh r5, [r11, lr]",
+        "adds r11, r11, #2",
+        "strd r10, r11, [sp, #{requant}]",
+        "b 2b",
+        // What a residual holds, at the results' places: in r6 to r9, and added.
+        ".macro waft_residual load, bytes",
+        "str r10, [sp, #{requant}]",
+        "ldr r10, [sp, #{residual}]",
+        "add r12, sp, #{offsets}",
+        "ldm r12, {{r0, r12, lr}}",
+        "\\load r6, [r10]",
+        "\\load r7, [r10, r0]",
+        "\\load r8, [r10, r12]",
+        "\\load r9, [r10, lr]",
+        "adds r10, r10, #\\bytes",
+        "str r10, [sp, #{residual}]",
+        "add r12, sp, #{kept}",
+        "ldm r12, {{r0, r10, r11, r12, lr}}",
+        "subs r6, r6, r0",
+        "subs r7, r7, r0",
+        "sub r8, r8, r0",
+        "sub r9, r9, r0",
+        "lsl r6, r6, r10",
+        "lsl r7, r7, r10",
+        "lsl r8, r8, r10",
+        "lsl r9, r9, r10",
+        "smmla r6, r6, r11, r12",
+        "smmla r7, r7, r11, r12",
+        "smmla r8, r8, r11, r12",
+        "smmla r9, r9, r11, r12",
+        "asr r6, r6, lr",
+        "asr r7, r7, lr",
+        "asr r8, r8, lr",
+        "asr r9, r9, lr",
+        "add r2, r2, r6",
+        "add r3, r3, r7",
+        "add r4, r4, r8",
+        "add r5, r5, r9",
+        "ldrd r10, r11, [sp, #{requant}]",
+        "add r12, sp, #{offsets}",
+        "ldm r12, {{r0, r12, lr}}",
+        ".endm",
+        ".p2align 2",
+        "23:",
+        "waft_residual ldrsb, 1",
+        "ssat r2, #8, r2, asr #8",
+        "ssat r3, #8, r3, asr #8",
+        "ssat r4, #8, r4, asr #8",
+        "ssat r5, #8, r5, asr #8",
+        "b 20b",
+        ".p2align 2",
+        "24:",
+        "waft_residual ldrsh, 2",
+        "ssat r2, #16, r2, asr #8",
+        "ssat r3, #16, r3, asr #8",
+        "ssat r4, #16, r4, asr #8",
+        "ssat r5, #16, r5, asr #8",
+        "b 26b",
+        // A shift that the high word alone does not decide: sums are shifted left before, as far as they fit.
+        "40:",
+        "rsbs r7, r9, #1",
+        "ble 4f",
+        "cmp r7, #{most_left}",
+        "bhi 4f",
+        "cmp r6, #0x40000000",
+        "blt 4f",
+        "tbb [pc, r7]",
+        "41:",
+        ".byte 0, (51f-41b)/2, (52f-41b)/2, (53f-41b)/2, (54f-41b)/2, (55f-41b)/2, (56f-41b)/2, (57f-41b)/2",
+        ".byte (58f-41b)/2, (59f-41b)/2, (60f-41b)/2, (61f-41b)/2, (62f-41b)/2, (63f-41b)/2",
+        ".macro waft_saturate bits",
+        "ssat r2, #\\bits, r2",
+        "ssat r3, #\\bits, r3",
+        "ssat r4, #\\bits, r4",
+        "ssat r5, #\\bits, r5",
+        "b 42f",
+        ".endm",
+        "51:", "waft_saturate 31",
+        "52:", "waft_saturate 30",
+        "53:", "waft_saturate 29",
+        "54:", "waft_saturate 28",
+        "55:", "waft_saturate 27",
+        "56:", "waft_saturate 26",
+        "57:", "waft_saturate 25",
+        "58:", "waft_saturate 24",
+        "59:", "waft_saturate 23",
+        "60:", "waft_saturate 22",
+        "61:", "waft_saturate 21",
+        "62:", "waft_saturate 20",
+        "63:", "waft_saturate 19",
+        "42:",
+        "lsls r2, r2, r7",
+        "lsls r3, r3, r7",
+        "lsls r4, r4, r7",
+        "lsls r5, r5, r7",
+        "movs r9, #1",
+        "movs r8, #0",
+        "b 15b",
+        // The channel that is begun does not count.
+        "4:",
+        "ldr r6, [sp, #{bias}]",
+        "subs r6, r6, #4",
+        "3:",
+        "mov r0, r6",
+        "pop {{r4-r11, lr}}",
+        "add sp, #16",
+        "bx lr",
+        ".purgem waft_products",
+        ".purgem waft_residual",
+        ".purgem waft_saturate",
+        patches = const field!(patches),
+        requant = const field!(requant),
+        bias = const field!(bias),
+        constant = const field!(constant),
+        offsets = const field!(offsets),
+        behind = const field!(behind),
+        residual = const field!(residual),
+        kept = const field!(kept),
+        weights = const field!(weights),
+        mode = const field!(mode),
+        entry = const field!(entry),
+        pairs = const field!(pairs),
+        finish = const field!(finish),
+        most_left = const MOST_LEFT,
+    )
+}
