@@ -47,14 +47,18 @@ fn main() {
         features: variable("CARGO_CFG_TARGET_FEATURE"),
         mve: env::var_os("CARGO_FEATURE_MVE").is_some(),
     };
-    println!("cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, armv7m, riscv, sse2, vfp, no_long_multiply)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, armv7m, riscv, sse2, neon, vfp, no_long_multiply)");
     if target.triple.starts_with("thumbv6m") {
         println!("cargo::rustc-cfg=armv6m");
     }
     if target.triple.starts_with("thumbv7m") {
         println!("cargo::rustc-cfg=armv7m");
     }
-    if target.triple.starts_with("x86_64") && target.features.split(',').any(|feature| feature == "sse2") {
+    let has = |feature| target.features.split(',').any(|found| found == feature);
+    if target.triple.starts_with("aarch64") && has("neon") {
+        println!("cargo::rustc-cfg=neon");
+    }
+    if target.triple.starts_with("x86_64") && has("sse2") {
         println!("cargo::rustc-cfg=sse2");
     }
     if target.triple.starts_with("riscv32") {

@@ -71,6 +71,12 @@ mod sse2;
 // Where no instructions model it, a machine without the family tests the reference once more.
 #[cfg(all(test, not(sse2)))]
 use reference as sse2;
+
+#[cfg(all(feature = "i8", neon))]
+#[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
+mod neon;
+#[cfg(all(test, not(neon)))]
+use reference as neon;
 #[cfg(all(test, not(vfp)))]
 use reference as vfp;
 
@@ -95,7 +101,7 @@ macro_rules! kernels {
             patches_i16 (feature = "i8"): mve;
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
-            dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2;
+            dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2, neon;
             convolve_i8 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             convolve_i16 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             silu_i8_i8 (all(feature = "i8", any(dsp, test))): dsp;

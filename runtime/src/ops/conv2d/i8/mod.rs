@@ -133,7 +133,7 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
     let used = rows.start * run..rows.end * run;
     #[cfg(mve)]
     let vectors = crate::arch::mve::decide(requant, op.residual != crate::format::NONE);
-    #[cfg(not(mve))]
+    #[cfg(all(not(mve), any(dsp, test)))]
     let vectors = true;
     let mut starts = [0; KERNEL_ROWS];
     let starts = starts.get_mut(..rows.len()).unwrap_or_default();
