@@ -128,7 +128,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
-    for patches in [Room::Bytes(u64::MAX), Room::Third, Room::None] {
+    // Where tiles fit, there is less room that patches fit.
+    let ring = exported(layer, Room::None)?;
+    let arena = Model::from_bytes(&ring)?.arena_bytes() as u64;
+    let rooms = [Room::Bytes(u64::MAX), Room::Third, Room::Bytes(arena + layer.patches_bytes()), Room::None];
+    for patches in rooms {
         let measured = variant(board, &exported(layer, patches)?)?;
         // Where patches are not worth it, both are the same.
         if variants.iter().all(|variant| variant.variant != measured.variant) {
