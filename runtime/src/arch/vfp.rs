@@ -40,13 +40,7 @@ pub(crate) fn dot_pixels<E: Float>(
 #[cfg(feature = "f16")]
 #[unsafe(naked)]
 pub(crate) extern "C" fn half_to_single(bits: u16) -> f32 {
-    core::arch::naked_asm!(
-        ".cpu cortex-m4",
-        ".fpu fpv4-sp-d16",
-        "vmov s0, r0",
-        "vcvtb.f32.f16 s0, s0",
-        "bx lr",
-    )
+    core::arch::naked_asm!(".cpu cortex-m4", ".fpu fpv4-sp-d16", "vmov s0, r0", "vcvtb.f32.f16 s0, s0", "bx lr",)
 }
 
 /// The bits of the nearest half precision, ties to even.
