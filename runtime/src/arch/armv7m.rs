@@ -28,7 +28,15 @@ fn pairs([a, b, c, d]: [i8; GROUP]) -> [i16; GROUP] {
 /// Unfolds a window; behind the last tap are zeros.
 #[inline(never)]
 fn unfold(patches: &mut [Group], window: &Window<'_, i8>) {
-    patches::unfold(patches, window, pairs);
+    if window.run.is_multiple_of(GROUP) {
+        return patches::unfold(patches, window, pairs);
+    }
+    patches::unfold_taps(patches, window);
+    let groups = (window.rows.len() * window.run).div_ceil(GROUP);
+    for [a, b, c, d] in patches.iter_mut().take(groups).flatten() {
+        *b += *a >> 15;
+        *d += *c >> 15;
+    }
 }
 
 /// See [`reference::dot_patches`](super::reference::dot_patches).

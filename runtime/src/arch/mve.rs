@@ -86,12 +86,12 @@ fn unfold_row<T: Pod>(patches: &mut [Group], tap: usize, runs: [&[T]; PIXELS]) {
     }
 }
 
-/// Copies all of a row, as many elements as both have.
+/// Copies a row, as many bytes as both have.
 #[cfg(mve)]
-pub(crate) fn copy_row<T: Pod>(target: &mut [T], from: &[T]) {
-    let len = target.len().min(from.len()) * size_of::<T>();
+pub(crate) fn copy_row(target: &mut [u8], from: &[u8]) {
+    let len = target.len().min(from.len());
     // SAFETY: both have so many bytes.
-    unsafe { copy_bytes(target.as_mut_ptr().cast(), from.as_ptr().cast(), len) };
+    unsafe { copy_bytes(target.as_mut_ptr(), from.as_ptr(), len) };
 }
 
 /// Copies at most a vector.

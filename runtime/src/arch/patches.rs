@@ -83,36 +83,44 @@ impl<'a, T> Window<'a, T> {
 
 /// Unfolds a window; behind the last tap are zeros. `pairs` brings four neighbours into the order of a group.
 #[inline(always)]
-pub(super) fn unfold<T: Copy + Default>(
+pub(super) fn unfold<T: Copy + Into<i16>>(
     patches: &mut [Group],
     window: &Window<'_, T>,
     pairs: impl Fn([T; GROUP]) -> [i16; GROUP],
 ) {
-    if window.run.is_multiple_of(GROUP) {
-        let mut groups = patches.iter_mut();
-        for &row in window.rows {
-            let [a, b, c, d] = window.runs(row).map(|run| run.as_chunks::<GROUP>().0);
-            for ((((&a, &b), &c), &d), group) in a.iter().zip(b).zip(c).zip(d).zip(&mut groups) {
-                *group = [pairs(a), pairs(b), pairs(c), pairs(d)];
-            }
+    if !window.run.is_multiple_of(GROUP) {
+        return unfold_taps(patches, window);
+    }
+    let mut groups = patches.iter_mut();
+    for &row in window.rows {
+        let [a, b, c, d] = window.runs(row).map(|run| run.as_chunks::<GROUP>().0);
+        for ((((&a, &b), &c), &d), group) in a.iter().zip(b).zip(c).zip(d).zip(&mut groups) {
+            *group = [pairs(a), pairs(b), pairs(c), pairs(d)];
         }
-    } else {
-        for pixel in 0..PIXELS {
-            let mut places = patches.iter_mut().filter_map(|group| group.get_mut(pixel));
-            let taps = window.rows.iter().flat_map(|&row| window.runs(row).get(pixel).copied().unwrap_or_default());
-            let (mut four, mut held) = ([T::default(); GROUP], 0);
-            let mut put = |four| places.next().into_iter().for_each(|place| *place = pairs(four));
-            for &tap in taps {
-                four.get_mut(held).into_iter().for_each(|place| *place = tap);
-                held += 1;
-                if held == GROUP {
-                    put(core::mem::take(&mut four));
-                    held = 0;
+    }
+}
+
+/// The same tap by tap, as rows of the kernel may begin in the midst of a group.
+#[inline(always)]
+pub(super) fn unfold_taps<T: Copy + Into<i16>>(patches: &mut [Group], window: &Window<'_, T>) {
+    let Window { ring, rows, pixels, run } = *window;
+    put_taps(patches, rows, pixels, run, &|at| ring.get(at).map_or(0, |&value| value.into()));
+}
+
+/// What does not depend on the type of the ring.
+#[inline(never)]
+fn put_taps(patches: &mut [Group], rows: &[usize], pixels: [usize; PIXELS], run: usize, read: &dyn Fn(usize) -> i16) {
+    for (pixel, offset) in pixels.into_iter().enumerate() {
+        let mut tap = 0;
+        for at in rows.iter().flat_map(|row| (row + offset..).take(run)) {
+            if let Some(places) = patches.get_mut(tap / GROUP).and_then(|group| group.get_mut(pixel)) {
+                if tap.is_multiple_of(GROUP) {
+                    *places = [0; GROUP];
                 }
+                // 0, 2, 1, 3.
+                places.get_mut(tap % 2 * 2 + tap / 2 % 2).into_iter().for_each(|place| *place = read(at));
             }
-            if held > 0 {
-                put(four);
-            }
+            tap += 1;
         }
     }
 }

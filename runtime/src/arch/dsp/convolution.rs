@@ -73,28 +73,35 @@ fn convolve<T: Element>(
     kept: Option<(Kept, Option<&[T]>)>,
     output: &mut [T],
 ) -> Option<usize> {
-    let groups = channels.taps.div_ceil(GROUP);
-    let patches = patches.get(..groups)?;
+    let values = kept.map(|(_, values)| values);
+    let len = values.flatten().map_or(output.len(), |values| values.len().min(output.len()));
+    let (channels, scale) = bounded(channels, place, kept.map(|(kept, _)| kept), len, T::BITS)?;
+    let patches = patches.get(..channels.taps.div_ceil(GROUP)).filter(|patches| !patches.is_empty())?;
+    Some(compute(&channels, patches, place, &scale, values, output))
+}
+
+/// The channels that have all they need in an output, or in an output and a residual, of `len` elements of some bits.
+#[inline(never)]
+fn bounded<'a>(
+    channels: &Channels<'a>,
+    place: Place,
+    kept: Option<Kept>,
+    len: usize,
+    bits: u32,
+) -> Option<(Channels<'a>, Scale)> {
     // Behind a row's last tap there are zeros in the patch, and weights of the next row, or nothing.
-    let padded = groups * GROUP;
-    let last = channels.weights.len().checked_sub(padded)?;
+    let last = channels.weights.len().checked_sub(channels.taps.next_multiple_of(GROUP))?;
     let there = last.checked_div(channels.stride)? + 1;
     let count = there.min(channels.bias.len()).min(channels.requant.len());
-    let end = place.at + place.offsets[PIXELS - 1] + count;
-    if groups == 0 || end > output.len() || kept.is_some_and(|(_, values)| values.is_some_and(|v| end > v.len())) {
-        return None;
-    }
     let zero = channels.zero;
-    if zero.unsigned_abs() >> 20 != 0 {
+    if place.at + place.offsets[PIXELS - 1] + count > len || zero.unsigned_abs() >> 20 != 0 {
         return None;
     }
     let scale = match kept {
         None => Scale { constant: 2 * zero + 1, bits: 0, kept: [0; 5] },
-        Some((kept, _)) => Scale { constant: 1, bits: RESIDUAL_BITS as i32, kept: kept_words::<T>(kept, zero)? },
+        Some(kept) => Scale { constant: 1, bits: RESIDUAL_BITS as i32, kept: kept_words(kept, zero, bits)? },
     };
-    let (bias, requant) = (channels.bias.get(..count)?, channels.requant.get(..count)?);
-    let channels = Channels { bias, requant, ..*channels };
-    Some(compute(&channels, patches, place, &scale, kept.map(|(_, values)| values), output))
+    Some((Channels { bias: channels.bias.get(..count)?, requant: channels.requant.get(..count)?, ..*channels }, scale))
 }
 
 /// What turns a sum into a result.
@@ -113,11 +120,11 @@ const MOST_LEFT: u32 = 13;
 
 /// The residual's words. Its results are to be small beside those that are saturated, at 2²⁸.
 #[inline(always)]
-fn kept_words<T: Element>(kept: Kept, zero: i32) -> Option<[i32; 5]> {
+fn kept_words(kept: Kept, zero: i32, element: u32) -> Option<[i32; 5]> {
     let [multiplier, shift] = kept.map;
     let (left, right) = if shift < -1 { (0, -1 - shift) } else { (shift + 2, 1) };
-    let bits = T::BITS as i32 + 1;
-    let narrow = kept.zero.unsigned_abs() >> T::BITS == 0 && bits + left <= 31 && bits + shift <= 27 && right <= 6;
+    let bits = element as i32 + 1;
+    let narrow = kept.zero.unsigned_abs() >> element == 0 && bits + left <= 31 && bits + shift <= 27 && right <= 6;
     // The rounding of the sum, and the output's zero point.
     let summand = (1 << (RESIDUAL_BITS - 1)) + (zero << RESIDUAL_BITS);
     let rounding = (1i32 << (right.clamp(1, 6) - 1)).checked_add(summand.checked_shl(right as u32)?)?;
@@ -126,6 +133,7 @@ fn kept_words<T: Element>(kept: Kept, zero: i32) -> Option<[i32; 5]> {
 
 /// Channels from the first on until one is left to the caller; how many.
 #[cfg(dsp)]
+#[inline(always)]
 fn compute<T: Element>(
     channels: &Channels<'_>,
     patches: &[Group],
@@ -134,7 +142,6 @@ fn compute<T: Element>(
     kept: Option<Option<&[T]>>,
     output: &mut [T],
 ) -> usize {
-    let count = channels.bias.len();
     let bytes = size_of::<T>();
     let output = output.as_mut_ptr().wrapping_add(place.at);
     let residual = match kept {
@@ -142,50 +149,30 @@ fn compute<T: Element>(
         _ => output.cast_const(),
     };
     let [_, b, c, d] = place.offsets;
-    let aligned = channels.weights.as_ptr().addr().is_multiple_of(4) && channels.stride.is_multiple_of(4);
-    let ends = patches.as_ptr_range();
-    let call = |first: usize, count: usize| {
-        let bias = channels.bias.as_ptr().wrapping_add(first);
-        Call {
-            patches: ends.start,
-            end: ends.end,
-            requant: channels.requant.as_ptr().wrapping_add(first),
-            output: output.wrapping_add(first).cast(),
-            bias,
-            bias_end: bias.wrapping_add(count),
-            constant: scale.constant,
-            base: -1 - scale.bits,
-            most: scale.constant.unsigned_abs().leading_zeros() - 1,
-            offsets: [b * bytes, c * bytes, d * bytes],
-            behind: channels.stride.wrapping_sub(GROUP * patches.len()),
-            residual: residual.wrapping_add(first).cast(),
-            kept: scale.kept,
-            weights: channels.weights.as_ptr().wrapping_add(first * channels.stride),
-            stride: channels.stride,
-            mode: usize::from(T::BITS == 16) | usize::from(kept.is_some()) << 1 | usize::from(aligned) << 2,
-            entry: 0,
-            pairs: 0,
-            finish: 0,
-        }
+    let mut call = Call {
+        patches: patches.as_ptr(),
+        end: patches.as_ptr_range().end,
+        requant: channels.requant.as_ptr(),
+        output: output.cast(),
+        bias: channels.bias.as_ptr(),
+        bias_end: channels.bias.as_ptr_range().end,
+        constant: scale.constant,
+        base: -1 - scale.bits,
+        most: scale.constant.unsigned_abs().leading_zeros() - 1,
+        offsets: [b * bytes, c * bytes, d * bytes],
+        behind: channels.stride.wrapping_sub(GROUP * patches.len()),
+        residual: residual.cast(),
+        kept: scale.kept,
+        weights: channels.weights.as_ptr(),
+        stride: channels.stride,
+        mode: usize::from(bytes == 2) | usize::from(kept.is_some()) << 1,
+        entry: 0,
+        pairs: 0,
+        finish: 0,
     };
-    let multiply = |call: Call, by: unsafe extern "C" fn(Call) -> *const i32| {
-        let begin = call.bias.addr();
-        // SAFETY: the caller has seen that there is a constant, and a row of whole groups of weights, for each channel, and an
-        // element of the output and of the residual for each at each pixel; patches are as many as the groups of a row. A row may
-        // lie anywhere, if not `aligned`.
-        (unsafe { by(call) }.addr() - begin) / size_of::<i32>()
-    };
-    let mut done = 0;
-    let one = place.offsets == [0; PIXELS] && kept.is_none();
-    if one && aligned && patches.len().is_multiple_of(pixel::ROUND) && count >= pixel::CHANNELS {
-        let whole = count - count % pixel::CHANNELS;
-        done = multiply(call(0, whole), pixel::multiply_pixel);
-        // The last ones, some of them a second time.
-        if done == whole && multiply(call(count - pixel::CHANNELS, pixel::CHANNELS), pixel::multiply_pixel) > 0 {
-            return count;
-        }
-    }
-    done + multiply(call(done, count - done), multiply_and_write)
+    // SAFETY: the caller has seen that there is a constant, and a row of whole groups of weights, for each channel, and an
+    // element of the output and of the residual for each at each pixel; patches are as many as the groups of a row.
+    unsafe { call.run(channels.bias.len(), bytes) }
 }
 
 /// The same over the modelled instructions.
@@ -239,6 +226,7 @@ fn compute<T: Element>(
 
 /// What the loops in assembly read.
 #[cfg(dsp)]
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Call {
     pub(super) patches: *const Group,
@@ -267,6 +255,59 @@ pub(super) struct Call {
     pub(super) entry: usize,
     pub(super) pairs: usize,
     pub(super) finish: usize,
+}
+
+#[cfg(dsp)]
+impl Call {
+    /// Computes `count` channels with elements of some bytes, or as many as the loops can.
+    ///
+    /// # Safety
+    /// Pointers lead to what [`multiply_and_write`] reads and writes for as many channels.
+    #[inline(never)]
+    unsafe fn run(&mut self, count: usize, bytes: usize) -> usize {
+        let aligned = self.weights.addr().is_multiple_of(4) && self.stride.is_multiple_of(4);
+        self.mode |= usize::from(aligned) << 2;
+        let groups = (self.end.addr() - self.patches.addr()) / size_of::<Group>();
+        let is_dense = self.offsets == [0; 3] && self.mode & !1 == 4 && groups.is_multiple_of(pixel::ROUND);
+        let (mut done, mut at) = (0, 0);
+        // SAFETY: parts of what the caller promises. A row may lie anywhere, if not `aligned`.
+        unsafe {
+            if is_dense && count >= pixel::CHANNELS {
+                let whole = count - count % pixel::CHANNELS;
+                done = self.part(0, whole, bytes, pixel::multiply_pixel);
+                if done == whole && done < count {
+                    // The last ones, some of them a second time.
+                    at = count - pixel::CHANNELS;
+                    if self.part(at as isize, pixel::CHANNELS, bytes, pixel::multiply_pixel) > 0 {
+                        done = count;
+                    }
+                }
+            }
+            if done < count {
+                done += self.part(done as isize - at as isize, count - done, bytes, multiply_and_write);
+            }
+        }
+        done
+    }
+
+    /// Moves on by some channels and computes as many as a loop can of `count`; how many.
+    #[inline(never)]
+    unsafe fn part(
+        &mut self,
+        by: isize,
+        count: usize,
+        bytes: usize,
+        multiply: unsafe extern "C" fn(Self) -> *const i32,
+    ) -> usize {
+        self.requant = self.requant.wrapping_offset(by);
+        self.output = self.output.wrapping_offset(by * bytes as isize);
+        self.residual = self.residual.wrapping_offset(by * bytes as isize);
+        self.weights = self.weights.wrapping_offset(by * self.stride as isize);
+        self.bias = self.bias.wrapping_offset(by);
+        self.bias_end = self.bias.wrapping_add(count);
+        // SAFETY: as of the loop.
+        (unsafe { multiply(*self) }.addr() - self.bias.addr()) / size_of::<i32>()
+    }
 }
 
 /// Where a field of [`Call`] is from the stack pointer on, behind the registers that are saved.

@@ -6,37 +6,31 @@ use super::{even_bytes, odd_bytes};
 use crate::arch::PIXELS;
 #[cfg(dsp)]
 use crate::arch::patches::GROUP;
-use crate::arch::patches::{Group, Window, unfold};
+use crate::arch::patches::{Group, Window, unfold_taps};
 
 /// See [`reference::unfold_i8`](crate::arch::reference::unfold_i8).
 #[inline(never)]
 pub(crate) fn unfold_i8(patches: &mut [Group], window: &Window<'_, i8>) {
     #[cfg(dsp)]
-    if let Some(()) = whole_groups(patches, window, 1, spread_bytes) {
-        return;
-    } else if fits(patches, window) {
-        return (0..PIXELS).for_each(|pixel| {
+    if whole_groups(patches, window, 1, spread_bytes).is_none() && fits(patches, window) {
+        for pixel in 0..PIXELS {
             // SAFETY: the window and the patches have been seen to hold what is read and written.
             unsafe { unfold_pixel(patches, window, pixel) }
-        });
+        }
     }
-    unfold(patches, window, |four| {
-        let word = bytemuck::cast(four);
-        bytemuck::cast([super::even_bytes(word), super::odd_bytes(word)])
-    });
+    // A machine without the instructions has no loops to test.
+    #[cfg(not(dsp))]
+    unfold_taps(patches, window);
 }
 
 /// See [`reference::unfold_i16`](crate::arch::reference::unfold_i16).
 #[inline(never)]
 pub(crate) fn unfold_i16(patches: &mut [Group], window: &Window<'_, i16>) {
     #[cfg(dsp)]
-    if let Some(()) = whole_groups(patches, window, 4, spread_halves) {
+    if whole_groups(patches, window, 4, spread_halves).is_some() {
         return;
     }
-    unfold(patches, window, |four| {
-        let [low, high]: [u32; 2] = bytemuck::cast(four);
-        bytemuck::cast([low & 0xFFFF | high << 16, low >> 16 | high & 0xFFFF_0000])
-    });
+    unfold_taps(patches, window);
 }
 
 /// Whether the ring has what the window covers, and the patches room for it.

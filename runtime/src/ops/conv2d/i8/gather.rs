@@ -31,10 +31,26 @@ pub(super) fn gather_row<R: Activation>(
     slot.get_mut(behind..).unwrap_or_default().fill(zero);
     for source in sources {
         let Gathered { input, norm, slot } = Gathered::bind(layer, source, row, ring_row, arena)?;
+        if is_copied(layer, source) {
+            let slot = slot.get_mut(..input.len())?;
+            #[cfg(mve)]
+            crate::arch::mve::copy_row(slot, input);
+            #[cfg(not(mve))]
+            slot.copy_from_slice(input);
+            continue;
+        }
         let input = Values::new(source.tensor.element(), input)?;
         gather_pixels::<R>(layer, source, &input, view(norm)?, view_mut(slot)?);
     }
     Some(())
+}
+
+/// Whether a row comes into the ring as it is.
+fn is_copied(layer: &Layer<'_>, source: &Source) -> bool {
+    let Layer { op, geometry, ring, .. } = layer;
+    let [_, multiplier, _] = raw_map(op, source.index());
+    let all = usize::from(source.tensor.channels) == geometry.channels && geometry.doubling == 0;
+    all && source.tensor.element() == ring.element() && matches!((op.gather(), multiplier), (Gather::Raw, 0))
 }
 
 /// Zero point, multiplier and shift of a raw input, by its place among the sources.
@@ -99,11 +115,6 @@ fn gather_pixels<R: Activation>(
     let channels = usize::from(source.tensor.channels);
     let columns = usize::from(source.tensor.columns);
     let raw = raw_map(op, source.index());
-    if matches!((op.gather(), raw), (Gather::Raw, [_, 0, _])) && geometry.doubling == 0 && channels == geometry.channels
-    {
-        // The row as it is.
-        return input.copy(slot.get_mut(..columns * channels).unwrap_or_default());
-    }
     let bits = 8 * source.tensor.element().bytes() as u32;
     #[cfg(any(dsp, test))]
     let silu = match op.gather().activation() {

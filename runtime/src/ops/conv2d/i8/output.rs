@@ -109,8 +109,8 @@ impl<S: Scales> Block<'_, S> {
     ) {
         let kept = (self.op.residual != NONE).then(|| self.kept(residual.unwrap_or(output), accumulators.len(), place));
         let kept = kept.as_ref();
-        if cfg!(no_long_multiply) {
-            // Where a product of 64 bits takes long anyway, small code wins.
+        // Where a product of 64 bits takes long anyway, or where most results are written by a kernel, small code wins.
+        if cfg!(any(no_long_multiply, all(dsp, not(feature = "tiles")))) {
             return self.write_pixels(accumulators, kept, output, place);
         }
         match output {

@@ -12,8 +12,7 @@ use crate::format::Element;
 use crate::format::{Conv2d, NONE};
 use crate::ops::{tail, view_mut};
 
-use bytemuck::Pod;
-
+#[cfg(any(dsp, test))]
 use super::weights::Activation;
 
 /// Values that a convolution reads, writes or adds.
@@ -36,6 +35,7 @@ impl<'a> Values<'a> {
     /// Computes channels from their patches, from the first on; how many. The residual is what stands at the results' places if
     /// it has no values of its own.
     #[cfg(any(dsp, test))]
+    #[inline(never)]
     pub(super) fn convolve(
         &mut self,
         op: &Conv2d,
@@ -77,25 +77,6 @@ impl<'a> Values<'a> {
             Values::I8(_) => i8::BITS,
             Values::I16(_) => i16::BITS,
             Values::I32(_) => i32::BITS,
-        }
-    }
-
-    /// The first elements, as many as there are targets: as they are if both are of one type, else the nearest.
-    pub(super) fn copy<R: Activation>(&self, targets: &mut [R]) {
-        fn nearest<T: Pod + Into<i32>, R: Activation>(values: &[T], targets: &mut [R]) {
-            let values = values.get(..targets.len()).unwrap_or_default();
-            match bytemuck::try_cast_slice::<T, R>(values) {
-                #[cfg(mve)]
-                Ok(values) => crate::arch::mve::copy_row(targets, values),
-                #[cfg(not(mve))]
-                Ok(values) if values.len() == targets.len() => targets.copy_from_slice(values),
-                _ => targets.iter_mut().zip(values).for_each(|(target, &value)| *target = R::saturate(value.into())),
-            }
-        }
-        match self {
-            Values::I8(values) => nearest(values, targets),
-            Values::I16(values) => nearest(values, targets),
-            Values::I32(values) => nearest(values, targets),
         }
     }
 
