@@ -9,7 +9,7 @@ use crate::arch::patches::{Channels, GROUP, Group, Kept, Place};
 use crate::fixed::RESIDUAL_BITS;
 
 /// Channels whose sums are held before they become results.
-const BLOCK: usize = 32;
+const BLOCK: usize = 16;
 
 /// Shifts that the high word decides.
 const SHIFTS: core::ops::RangeInclusive<i32> = -31..=-2;
