@@ -234,7 +234,7 @@ fn convolve<T: Copy + Into<i32>>(
     nearest: impl Fn(i32) -> T,
 ) -> usize {
     use crate::fixed::{RESIDUAL_BITS, requantize, round_shift};
-    let Channels { weights, taps, stride, bias, requant, zero } = *channels;
+    let Channels { weights, taps, stride, bias, requant, zero, .. } = *channels;
     for (channel, row) in rows(weights, taps, stride).take(bias.len()).enumerate() {
         let [multiplier, shift] = requant[channel];
         let sums = dot_channel(patches, row);
