@@ -18,6 +18,7 @@ use crate::measure::{kernels, profile};
 
 /// What the firmware runs, here: its results are compared.
 #[path = "../../../tests/firmware/src/kernels.rs"]
+#[expect(dead_code, unreachable_pub, reason = "written for the firmware, which is a crate of its own")]
 mod shared;
 use shared::trials;
 
@@ -128,7 +129,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
-    for patches in [Room::Bytes(u64::MAX), Room::Third, Room::None] {
+    let bare = Model::from_bytes(&exported(layer, Room::None)?)?.arena_bytes() as u64;
+    for patches in [Room::Bytes(u64::MAX), Room::Bytes(bare + SCRATCH_BYTES), Room::Third, Room::None] {
         let measured = variant(board, &exported(layer, patches)?)?;
         // Where patches are not worth it, both are the same.
         if variants.iter().all(|variant| variant.variant != measured.variant) {
