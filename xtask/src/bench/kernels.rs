@@ -129,8 +129,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
-    let bare = Model::from_bytes(&exported(layer, Room::None)?)?.arena_bytes() as u64;
-    for patches in [Room::Bytes(u64::MAX), Room::Bytes(bare + SCRATCH_BYTES), Room::Third, Room::None] {
+    for patches in [Room::Bytes(u64::MAX), Room::Third, Room::None] {
         let measured = variant(board, &exported(layer, patches)?)?;
         // Where patches are not worth it, both are the same.
         if variants.iter().all(|variant| variant.variant != measured.variant) {
