@@ -198,6 +198,20 @@ mod tests {
         assert_eq!((patched(&none), plan.arena_bytes), (vec![false, false], arena));
     }
 
+    /// Maps of one pixel and of rows of four have patches, rows of two have none.
+    #[test]
+    fn rows_are_long_enough_or_the_only_pixel() {
+        let has_patches = |side: usize| {
+            let mut graph = graph(side, 8);
+            graph.output = graph.node("a", conv(8, 8), &[graph.input]);
+            let network = rewrite(&graph, false).expect("folds");
+            let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
+            let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| Element::I16).collect();
+            patched(&with_patches(&network, &mut elements, &layouts, u64::MAX).0)
+        };
+        assert_eq!([1, 2, 4].map(has_patches), [[true], [false], [true]]);
+    }
+
     #[test]
     fn tiles_need_eight_bits_and_whole_pairs() {
         let mut graph = graph(8, 12);

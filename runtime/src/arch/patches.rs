@@ -111,8 +111,7 @@ pub(super) fn unfold_taps<T: Copy + Into<i16>>(patches: &mut [Group], window: &W
 #[inline(never)]
 fn put_taps(patches: &mut [Group], rows: &[usize], pixels: [usize; PIXELS], run: usize, read: &dyn Fn(usize) -> i16) {
     for (pixel, offset) in pixels.into_iter().enumerate() {
-        let mut tap = 0;
-        for at in rows.iter().flat_map(|row| (row + offset..).take(run)) {
+        for (tap, at) in rows.iter().flat_map(|row| (row + offset..).take(run)).enumerate() {
             if let Some(places) = patches.get_mut(tap / GROUP).and_then(|group| group.get_mut(pixel)) {
                 if tap.is_multiple_of(GROUP) {
                     *places = [0; GROUP];
@@ -120,7 +119,6 @@ fn put_taps(patches: &mut [Group], rows: &[usize], pixels: [usize; PIXELS], run:
                 // 0, 2, 1, 3.
                 places.get_mut(tap % 2 * 2 + tap / 2 % 2).into_iter().for_each(|place| *place = read(at));
             }
-            tap += 1;
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::measure::{kernels, profile};
 
 /// What the firmware runs, here: its results are compared.
 #[path = "../../../tests/firmware/src/kernels.rs"]
+#[expect(dead_code, unreachable_pub, reason = "written for the firmware, which is a crate of its own")]
 mod shared;
 use shared::trials;
 
@@ -128,11 +129,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
-    // Where tiles fit, there is less room that patches fit.
-    let ring = exported(layer, Room::None)?;
-    let arena = Model::from_bytes(&ring)?.arena_bytes() as u64;
-    let rooms = [Room::Bytes(u64::MAX), Room::Third, Room::Bytes(arena + layer.patches_bytes()), Room::None];
-    for patches in rooms {
+    for patches in [Room::Bytes(u64::MAX), Room::Third, Room::None] {
         let measured = variant(board, &exported(layer, patches)?)?;
         // Where patches are not worth it, both are the same.
         if variants.iter().all(|variant| variant.variant != measured.variant) {

@@ -111,12 +111,6 @@ impl Layer {
         side * side * self.channels[0] * self.channels[1] * self.kernel * self.kernel
     }
 
-    /// The memory of its patches, and of the convolutions' around it, if they were rounded up.
-    pub(super) const fn patches_bytes(&self) -> u64 {
-        let taps = self.channels[0] * self.kernel * self.kernel;
-        (2 * 4 * (taps + self.channels[1]) + 64) as u64
-    }
-
     /// Its network.
     pub(super) fn graph(&self) -> Graph {
         let [inputs, outputs] = self.channels;
