@@ -109,11 +109,6 @@ typedef struct waft_memory {
 // they cannot be read. Offsets ascend from 0 in each network call.
 typedef int32_t (*waft_read)(void *user, uint32_t offset, uint8_t *into, size_t len);
 
-// A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
-// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k, draw 2^32 - 1 - k that
-// of the k-th way back; elements count in (row, column, channel) order.
-typedef bool (*waft_noise)(void *user, uint32_t draw, uint32_t index, int32_t *value);
-
 // What to draw. Start from `waft_default_request()`.
 typedef struct waft_request {
   // Seed of the documented noise.
