@@ -109,6 +109,11 @@ typedef struct waft_memory {
 // they cannot be read. Offsets ascend from 0 in each network call.
 typedef int32_t (*waft_read)(void *user, uint32_t offset, uint8_t *into, size_t len);
 
+// A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
+// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k, draw 2^32 - 1 - k that
+// of the k-th way back; elements count in (row, column, channel) order.
+typedef bool (*waft_noise)(void *user, uint32_t draw, uint32_t index, int32_t *value);
+
 // What to draw. Start from `waft_default_request()`.
 typedef struct waft_request {
   // Seed of the documented noise.
@@ -181,6 +186,15 @@ typedef struct waft_image {
   // Channels of a pixel.
   size_t channels;
 } waft_image;
+
+// A policy's actions in the arena, (step, action) order, in 20 fractional bits and in the units of its training data; valid until
+// the next call that takes the context.
+typedef struct waft_actions {
+  // The values.
+  const int32_t *data;
+  // How many: steps times actions of a step.
+  size_t len;
+} waft_actions;
 
 #ifdef __cplusplus
 extern "C" {
@@ -255,6 +269,14 @@ enum waft_status waft_set_guidance(struct waft_context *context,
 // # Safety
 // `context` is open.
 enum waft_status waft_cancel(struct waft_context *context);
+
+// A policy's actions, once complete. They replace the sample, so that `waft_get_image` has none any more. Of the `i8` precision
+// only: `WAFT_STATUS_MODEL_UNSUPPORTED` for others, `WAFT_STATUS_INCOMPLETE` also for a model that draws pictures.
+//
+// # Safety
+// `context` is open, `actions` points to one writable value.
+enum waft_status waft_get_actions(struct waft_context *context,
+                                  struct waft_actions *actions);
 
 // What a status means, in English; never null.
 const char *waft_strerror(uint32_t status);
