@@ -36,6 +36,8 @@ async function useThePage() {
   const { data } = $("canvas").getContext("2d").getImageData(0, 0, width, height);
   const grey = Array.from({ length: width * height }, (_, i) => data[4 * i].toString(16).padStart(2, "0"));
   document.body.dataset.pixels = grey.join("");
+  document.body.dataset.gif = btoa(String.fromCharCode(...animation()));
+  document.body.dataset.chips = [...$("chips").rows].map((row) => row.textContent).join("\n");
 
   $("seed").value = "18446744073709551616";
   $("request").requestSubmit();

@@ -5,6 +5,7 @@ use typed_index_collections::{TiVec, ti_vec};
 use waft::{Accelerator, Guidance, Model, Request, Session};
 
 use crate::condition::Conditions;
+use crate::fixed::to_floats;
 use crate::graph::activate;
 use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
 use crate::progress::Progress;
@@ -176,7 +177,7 @@ fn predict(session: &mut Session<'_>, x: &[f32], [list, step]: [usize; 2], class
     sample::set_input(session, x).expect("the exporter's own model has an input");
     let mut call = session.predict(list as u16, step as u32, class).expect("a step of the model");
     while call.step().expect("an operation of the model") {}
-    sample::to_floats(call.output())
+    to_floats(call.output())
 }
 
 fn floats(bytes: Option<&[u8]>) -> Vec<f32> {

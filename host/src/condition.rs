@@ -6,9 +6,9 @@ use std::path::Path;
 use thiserror::Error;
 use waft::{Model, Precision, SamplesMut, Session, WeightSource};
 
+use crate::fixed::{fits_fixed, to_fixed};
 use crate::image::{ImageError, read_png};
 use crate::report::normalization;
-use crate::sample::{fits_fixed, to_fixed};
 use crate::tensors::{self, TensorsError, to_hwc};
 
 /// Why conditions are refused.

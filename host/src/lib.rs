@@ -19,6 +19,7 @@ pub mod condition;
 pub mod cost;
 pub mod emit;
 pub mod export;
+pub mod fixed;
 pub mod gpu;
 pub mod graph;
 pub mod image;

@@ -4,7 +4,6 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use waft::arithmetic::Step;
-use waft::fixed::SAMPLE_BITS;
 use waft::format::{Level, Precision, Schedule};
 use waft::noise::{Between, Given, Seed};
 use waft::{
@@ -13,8 +12,8 @@ use waft::{
 };
 
 use crate::condition::Conditions;
+use crate::fixed::{fits_fixed, to_fixed, to_floats};
 use crate::progress::Progress;
-use crate::shipped::timesteps;
 
 /// Bytes whose address is a multiple of 16.
 #[derive(Clone, Debug)]
@@ -350,19 +349,17 @@ pub fn first_step(model: &Model<'_>, schedule: &Schedule, strength: f64) -> Opti
     (taken > 0).then(|| (steps - taken.min(steps)) * order)
 }
 
+/// The timesteps of a model's step list, rounded.
+pub fn timesteps(model: &Model<'_>, list: &Schedule) -> Vec<i32> {
+    match model.precision() {
+        Precision::I8 => model.fixed_steps(list).map(|step| step.timestep).collect(),
+        Precision::F16 | Precision::F32 => model.float_steps(list).map(|step| step.timestep).collect(),
+    }
+}
+
 /// Whether a list leads from a picture to its noise, as DDIM backwards does.
 pub fn leads_to_noise(model: &Model<'_>, schedule: &Schedule) -> bool {
     schedule.levels != 0 && Level::read(model.bytes(), schedule.levels as usize).noise == 0
-}
-
-/// Whether a value is a number that the runtime's fixed point holds: between −2048 and 2048.
-pub fn fits_fixed(value: f32) -> bool {
-    value.abs() < (1_u32 << (31 - SAMPLE_BITS)) as f32
-}
-
-/// Floats in the runtime's fixed point.
-pub fn to_fixed(values: &[f32]) -> Vec<i32> {
-    values.iter().map(|v| (f64::from(*v) * f64::from(1 << SAMPLE_BITS)).round() as i32).collect()
 }
 
 /// Writes the sample that the network reads, as many values as it has; `None` if the model has none.
@@ -372,15 +369,6 @@ pub fn set_input<W: WeightSource>(session: &mut Session<'_, W>, values: &[f32]) 
         SamplesMut::Float(input) => input.copy_from_slice(values),
     }
     Some(())
-}
-
-/// Values of a precision as floats.
-pub fn to_floats(samples: Option<Samples<'_>>) -> Vec<f32> {
-    match samples {
-        Some(Samples::Float(values)) => values.to_vec(),
-        Some(Samples::Fixed(values)) => values.iter().map(|&v| v as f32 / (1 << SAMPLE_BITS) as f32).collect(),
-        None => vec![],
-    }
 }
 
 /// Runs to the end.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use waft::format::{Precision, Schedule};
+use waft::format::Precision;
 use waft::{Model, ModelError};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -238,12 +238,4 @@ pub fn weights(name: &str, model: &Model<'_>) -> Result<Vec<u8>, FindError> {
     let bytes = fs::read(&path).map_err(|error| FindError::Io { path: path.clone(), error })?;
     let found = bytes.len() as u64;
     if found == expected { Ok(bytes) } else { Err(FindError::Weights { path, found, expected }) }
-}
-
-/// The timesteps of a model's step list, rounded.
-pub fn timesteps(model: &Model<'_>, list: &Schedule) -> Vec<i32> {
-    match model.precision() {
-        Precision::I8 => model.fixed_steps(list).map(|step| step.timestep).collect(),
-        Precision::F16 | Precision::F32 => model.float_steps(list).map(|step| step.timestep).collect(),
-    }
 }

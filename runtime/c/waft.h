@@ -187,6 +187,15 @@ typedef struct waft_image {
   size_t channels;
 } waft_image;
 
+// A policy's actions in the arena, (step, action) order, in 20 fractional bits and in the units of its training data; valid until
+// the next call that takes the context.
+typedef struct waft_actions {
+  // The values.
+  const int32_t *data;
+  // How many: steps times actions of a step.
+  size_t len;
+} waft_actions;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -260,6 +269,14 @@ enum waft_status waft_set_guidance(struct waft_context *context,
 // # Safety
 // `context` is open.
 enum waft_status waft_cancel(struct waft_context *context);
+
+// A policy's actions, once complete. They replace the sample, so that `waft_get_image` has none any more. Of the `i8` precision
+// only: `WAFT_STATUS_MODEL_UNSUPPORTED` for others, `WAFT_STATUS_INCOMPLETE` also for a model that draws pictures.
+//
+// # Safety
+// `context` is open, `actions` points to one writable value.
+enum waft_status waft_get_actions(struct waft_context *context,
+                                  struct waft_actions *actions);
 
 // What a status means, in English; never null.
 const char *waft_strerror(uint32_t status);

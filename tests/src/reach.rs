@@ -7,7 +7,8 @@ use std::ops::Range;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::{Model, Request, Samples, SamplesMut, Session};
-use waft_host::sample::{arena, to_fixed, to_floats};
+use waft_host::fixed::{to_fixed, to_floats};
+use waft_host::sample::arena;
 
 /// A place in the square from −1 to 1.
 pub type Point = [f32; 2];

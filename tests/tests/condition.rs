@@ -8,10 +8,11 @@ use waft::{Model, Request, RequestError, SamplesMut, Session};
 use waft_host::checkpoint::Checkpoint;
 use waft_host::condition::Conditions;
 use waft_host::export::{Export, ExportError, ExportOptions, export, predictor};
+use waft_host::fixed::to_floats;
 use waft_host::gpu::host::Host;
 use waft_host::import::import_for_sampling;
 use waft_host::parity::{images, ops};
-use waft_host::sample::{Batch, arena, draw, set_input, to_floats};
+use waft_host::sample::{Batch, arena, draw, set_input};
 use waft_host::tensors::{self, Tensors, to_chw, to_hwc};
 use waft_tests::{exported, golden, model, relative_error};
 

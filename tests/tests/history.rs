@@ -4,9 +4,10 @@ use waft::format::Precision;
 use waft::{Model, Request, Session};
 use waft_host::checkpoint::Checkpoint;
 use waft_host::export::ExportOptions;
+use waft_host::fixed::to_floats;
 use waft_host::gpu::host::Host;
 use waft_host::parity::images;
-use waft_host::sample::{Batch, arena, draw, finish, set_input, to_floats};
+use waft_host::sample::{Batch, arena, draw, finish, set_input};
 use waft_host::schedule::{MAX_HISTORY, Solver, history};
 use waft_tests::{digits, exported, model};
 

@@ -73,17 +73,15 @@ pub(crate) fn library(board: &Board, features: &[&str], folder: &Path, profile: 
 }
 
 /// What a C firmware is linked from.
-struct Parts {
+pub(crate) struct Parts {
     compiler: &'static Compiler,
-    board: &'static Board,
-    model_file: PathBuf,
-    arena_bytes: usize,
+    pub(crate) board: &'static Board,
     link_script: PathBuf,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Parts {
-    fn new(target: &str, model: &[u8]) -> anyhow::Result<Self> {
+    pub(crate) fn new(target: &str) -> anyhow::Result<Self> {
         let compiler = COMPILERS.iter().find(|compiler| compiler.board == target).with_context(|| {
             format!("--target {target}: C firmware exists for {}", targets().collect::<Vec<_>>().join(", "))
         })?;
@@ -91,20 +89,70 @@ impl Parts {
         board.emulator().into_iter().chain([compiler.tool]).try_for_each(setup::tool)?;
         let folder = root().join("target").join("c");
         std::fs::create_dir_all(&folder)?;
-        let model_file = folder.join("model.waft");
-        std::fs::write(&model_file, model)?;
         let script = std::fs::read_to_string(sources().join("link.ld"))?
             .replace("CODE_START", compiler.code_start)
             .replace("DATA_START", compiler.data_start);
         let link_script = folder.join(format!("{target}.ld"));
         std::fs::write(&link_script, script)?;
-        let arena_bytes = Model::from_bytes(model)?.arena_bytes();
-        Ok(Self { compiler, board, model_file, arena_bytes, link_script, folder })
+        Ok(Self { compiler, board, link_script, folder })
+    }
+
+    /// A program of the compiler's, `gcc` or `g++`, with the options of the core.
+    pub(crate) fn compiler(&self, program: &str) -> Command {
+        let mut command = Command::new(self.compiler.tool.program.replace("gcc", program));
+        command.args(self.compiler.flags);
+        command.args(["-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-ffunction-sections"]);
+        command
+    }
+
+    /// What links a program that has no operating system.
+    pub(crate) fn linked(&self, command: &mut Command) {
+        command.args(["-nostdlib", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments"]);
+        command.arg("-T").arg(&self.link_script);
+    }
+
+    /// What the preprocessor is told of a model, whose file is written.
+    fn definitions(&self, model: &[u8]) -> anyhow::Result<[String; 2]> {
+        let file = self.folder.join("model.waft");
+        std::fs::write(&file, model)?;
+        Ok([
+            format!("MODEL_FILE={}", file.display()),
+            format!("ARENA_BYTES={}", Model::from_bytes(model)?.arena_bytes()),
+        ])
+    }
+
+    /// Builds the project of a folder with CMake; its program. Configures anew: a second time would hide what the first got
+    /// wrong.
+    pub(crate) fn build(
+        &self,
+        name: &str,
+        source: &Path,
+        configure: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<PathBuf> {
+        for tool in [Tool { program: "cmake", packages: &["cmake"] }, Tool { program: "make", packages: &["make"] }] {
+            setup::tool(tool)?;
+        }
+        let build = self.folder.join(format!("cmake-{}-{name}", self.board.triple));
+        if build.exists() {
+            std::fs::remove_dir_all(&build)?;
+        }
+        eprintln!("building a C firmware for {} with CMake: {name}", self.board.triple);
+        let mut command = Command::new("cmake");
+        command.arg("-S").arg(source).arg("-B").arg(&build).args(["-G", "Unix Makefiles"]);
+        command.args(["-DCMAKE_SYSTEM_NAME=Generic", "-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY"]);
+        command.arg(format!("-DCMAKE_C_COMPILER={}", self.compiler.tool.program));
+        command.arg(format!("-DCMAKE_C_FLAGS={}", self.compiler.flags.join(" ")));
+        command.arg(format!("-DCMAKE_ASM_FLAGS={}", self.compiler.flags.join(" ")));
+        command.arg(format!("-DLINK_SCRIPT={}", self.link_script.display()));
+        configure(&mut command);
+        succeed("CMake cannot configure", &mut command)?;
+        succeed("CMake cannot build", Command::new("cmake").arg("--build").arg(&build))?;
+        Ok(build.join("firmware"))
     }
 }
 
 /// The C firmware's sources.
-fn sources() -> PathBuf {
+pub(crate) fn sources() -> PathBuf {
     root().join("tests").join("c")
 }
 
@@ -119,58 +167,38 @@ pub(crate) fn succeed(what: &str, command: &mut Command) -> anyhow::Result<Strin
 }
 
 /// Draws an image with the C firmware of a target as CMake builds it, from the sources, or from an unpacked package.
-/// Configures anew: a second time would hide what the first got wrong.
 pub(crate) fn draw_by_cmake(
     target: &str,
     model: &[u8],
     package: Option<&Path>,
     request: &Request,
 ) -> anyhow::Result<String> {
-    let parts = Parts::new(target, model)?;
-    for tool in [Tool { program: "cmake", packages: &["cmake"] }, Tool { program: "make", packages: &["make"] }] {
-        setup::tool(tool)?;
-    }
-    let build = parts.folder.join(format!("cmake-{target}{}", if package.is_some() { "-package" } else { "" }));
-    if build.exists() {
-        std::fs::remove_dir_all(&build)?;
-    }
-    eprintln!(
-        "building the C firmware for {target} with CMake, from {}",
-        if package.is_some() { "a package" } else { "source" }
-    );
-    let mut configure = Command::new("cmake");
-    configure.arg("-S").arg(sources()).arg("-B").arg(&build).args([
-        "-G",
-        "Unix Makefiles",
-        "-DCMAKE_SYSTEM_NAME=Generic",
-    ]);
-    configure.arg("-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY");
-    configure.arg(format!("-DCMAKE_C_COMPILER={}", parts.compiler.tool.program));
-    configure.arg(format!("-DCMAKE_C_FLAGS={}", parts.compiler.flags.join(" ")));
-    configure.arg(format!("-DTARGET={}", parts.board.triple));
-    configure.arg(format!("-DMODEL_FILE={}", parts.model_file.display()));
-    configure.arg(format!("-DARENA_BYTES={}", parts.arena_bytes));
-    configure.arg(format!("-DLINK_SCRIPT={}", parts.link_script.display()));
-    configure.args(package.map(|folder| format!("-DPACKAGE={}", folder.display())));
-    succeed("CMake cannot configure", &mut configure)?;
-    succeed("CMake cannot build", Command::new("cmake").arg("--build").arg(&build))?;
-    Printed::by(parts.board, &build.join("firmware"), request)?.digest()
+    let parts = Parts::new(target)?;
+    let definitions = parts.definitions(model)?;
+    let name = if package.is_some() { "package" } else { "sources" };
+    let program = parts.build(name, &sources(), |command| {
+        command.arg(format!("-DTARGET={}", parts.board.triple));
+        command.args(definitions.map(|definition| format!("-D{definition}")));
+        command.args(package.map(|folder| format!("-DPACKAGE={}", folder.display())));
+    })?;
+    Printed::by(parts.board, &program, request)?.digest()
 }
 
 /// Draws an image with the C firmware of a target and returns its digest. That it links is the proof that no panic path survives.
 pub(crate) fn draw(target: &str, model: &[u8], profile: Profile, request: &Request) -> anyhow::Result<String> {
-    let parts = Parts::new(target, model)?;
+    let parts = Parts::new(target)?;
+    let definitions = parts.definitions(model)?.map(|definition| match definition.strip_prefix("MODEL_FILE=") {
+        Some(path) => format!("-DMODEL_FILE=\"{path}\""),
+        None => format!("-D{definition}"),
+    });
     let parsed = Model::from_bytes(model)?;
     let library = library(parts.board, &build::features(&parsed), &parts.folder, profile)?;
     let image = parts.folder.join(format!("{target}-{}.elf", precision_name(parsed.precision())));
     eprintln!("compiling the C firmware for {target}");
-    let mut command = Command::new(parts.compiler.tool.program);
-    command.args(parts.compiler.flags);
-    command.args(["-std=c11", "-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-ffunction-sections"]);
-    command.args(["-nostdlib", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments"]);
-    command.arg(format!("-DMODEL_FILE=\"{}\"", parts.model_file.display()));
-    command.arg(format!("-DARENA_BYTES={}", parts.arena_bytes));
-    command.arg("-I").arg(root().join("runtime").join("c")).arg("-T").arg(&parts.link_script);
+    let mut command = parts.compiler("gcc");
+    command.arg("-std=c11").args(definitions);
+    parts.linked(&mut command);
+    command.arg("-I").arg(root().join("runtime").join("c"));
     command.args([sources().join("start.c"), sources().join("main.c"), library]).arg("-o").arg(&image);
     succeed(&format!("the C firmware does not build for {target}"), &mut command)?;
     Printed::by(parts.board, &image, request)?.digest()

@@ -66,6 +66,11 @@ impl Printed {
         Self(text)
     }
 
+    /// All of it.
+    pub(crate) fn whole(&self) -> &str {
+        &self.0
+    }
+
     fn value(&self, key: &str) -> anyhow::Result<&str> {
         let mut lines = self.0.lines().filter_map(|line| line.split_once('='));
         lines.find(|(found, _)| *found == key).map(|(_, value)| value).with_context(|| {

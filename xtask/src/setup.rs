@@ -50,6 +50,31 @@ fn may_install() -> bool {
     std::env::var_os("WAFT_NO_INSTALL").is_none()
 }
 
+/// Installs what is not found, if that is allowed, and says what; whether it is there then. One process at a time: package
+/// managers refuse or disturb a second one, which may also have brought what this one looks for.
+fn found_or_installed(what: &str, found: impl Fn() -> bool, install: impl FnOnce() -> bool) -> bool {
+    if found() {
+        return true;
+    }
+    if !may_install() {
+        return false;
+    }
+    let lock = fs::File::create(std::env::temp_dir().join("waft-set-up.lock"));
+    // A machine without such locks installs one thing at a time anyway, or says why not.
+    let _held = lock.and_then(|file| file.lock().map(|()| file));
+    if found() {
+        return true;
+    }
+    eprintln!("set-up: {what}");
+    install() && found()
+}
+
+/// The same through rustup.
+fn found_or_by_rustup(arguments: &[&str], found: impl Fn() -> bool) -> bool {
+    let install = || succeeds(Command::new("rustup").args(arguments));
+    found_or_installed(&format!("rustup {}", arguments.join(" ")), found, install)
+}
+
 fn succeeds(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
@@ -78,27 +103,16 @@ fn has_apt() -> bool {
 /// Whether rustup has the oldest toolchain that builds the workspace, `+OLDEST` of cargo, or could install it.
 pub(crate) fn has_oldest() -> bool {
     let found = || output("rustc", &[&format!("+{OLDEST}"), "--version"]).is_some();
-    if found() {
-        return true;
-    }
-    let install = ["toolchain", "install", OLDEST, "--profile", "minimal"];
-    if may_install() {
-        eprintln!("set-up: rustup {}", install.join(" "));
-    }
-    may_install() && succeeds(Command::new("rustup").args(install)) && found()
+    found_or_by_rustup(&["toolchain", "install", OLDEST, "--profile", "minimal"], found)
 }
 
 /// Whether rustup's nightly has Miri, `cargo +nightly miri`, with the library's sources, or could install them.
 pub(crate) fn has_miri() -> bool {
     let found = || nightly().is_some() && output("cargo", &["+nightly", "miri", "--version"]).is_some();
-    if found() {
-        return true;
-    }
-    let install = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "miri,rust-src"];
-    if may_install() {
-        eprintln!("set-up: rustup {}", install.join(" "));
-    }
-    may_install() && succeeds(Command::new("rustup").args(install)) && found()
+    found_or_by_rustup(
+        &["toolchain", "install", "nightly", "--profile", "minimal", "--component", "miri,rust-src"],
+        found,
+    )
 }
 
 /// A toolchain for a bare-metal target.
@@ -110,21 +124,12 @@ pub(crate) fn toolchain(target: &str) -> anyhow::Result<Toolchain> {
         let version = output("rustc", &["--version"])?;
         has_core.then(|| Toolchain { cargo: "cargo".into(), version, environment: vec![], arguments: vec![] })
     };
-    if let Some(found) = native() {
+    if found_or_by_rustup(&["target", "add", target], || native().is_some())
+        && let Some(found) = native()
+    {
         return Ok(found);
     }
-    if may_install() {
-        eprintln!("set-up: rustup target add {target}");
-        if succeeds(Command::new("rustup").args(["target", "add", target]))
-            && let Some(found) = native()
-        {
-            return Ok(found);
-        }
-    }
-    if let Some(found) = from_source(target) {
-        return Ok(found);
-    }
-    if install_compiler()
+    if found_or_installed("a compiler", || from_source(target).is_some(), install_compiler)
         && let Some(found) = from_source(target)
     {
         return Ok(found);
@@ -157,7 +162,7 @@ pub(crate) fn browser() -> anyhow::Result<&'static str> {
 /// Installs a recent compiler with its library's sources, as some Debian releases carry it beside the old one.
 fn install_compiler() -> bool {
     const PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
-    may_install() && has_apt() && apt(&["update"]) && apt(&[&["install", "-y"][..], &PACKAGES].concat())
+    has_apt() && apt(&["update"]) && apt(&[&["install", "-y"][..], &PACKAGES].concat())
 }
 
 /// The distribution's compiler with the core library built from source.
@@ -197,21 +202,11 @@ fn from_source(target: &str) -> Option<Toolchain> {
 pub(crate) fn ptx_toolchain() -> anyhow::Result<Toolchain> {
     const TARGET: &str = "nvptx64-nvidia-cuda";
     let found = || from_source(TARGET).or_else(nightly);
-    if let Some(found) = found() {
+    let has = || found().is_some();
+    let installed = found_or_installed("a compiler", has, install_compiler)
+        || found_or_by_rustup(&["toolchain", "install", "nightly", "--component", "rust-src"], has);
+    if installed && let Some(found) = found() {
         return Ok(found);
-    }
-    if install_compiler()
-        && let Some(found) = found()
-    {
-        return Ok(found);
-    }
-    if may_install() {
-        eprintln!("set-up: rustup toolchain install nightly --component rust-src");
-        if succeeds(Command::new("rustup").args(["toolchain", "install", "nightly", "--component", "rust-src"]))
-            && let Some(found) = nightly()
-        {
-            return Ok(found);
-        }
     }
     bail!("no compiler for {TARGET}: run `rustup toolchain install nightly --component rust-src`")
 }
@@ -237,13 +232,9 @@ pub(crate) fn ptxas() -> anyhow::Result<PathBuf> {
     }
     let folder = root().join(".setup").join("cuda");
     let program = folder.join("nvidia").join("cu13").join("bin").join("ptxas");
-    if !program.is_file() && may_install() {
-        eprintln!("set-up: pip install {PACKAGE}");
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"]).arg(&folder).arg(PACKAGE);
-        succeeds(&mut pip);
-    }
-    if program.is_file() {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"]).arg(&folder).arg(PACKAGE);
+    if found_or_installed(&format!("pip install {PACKAGE}"), || program.is_file(), || succeeds(&mut pip)) {
         return Ok(program);
     }
     bail!("ptxas does not run: install the CUDA toolkit, or {PACKAGE} with pip for python3")
@@ -252,21 +243,19 @@ pub(crate) fn ptxas() -> anyhow::Result<PathBuf> {
 /// Makes sure that a tool runs.
 pub(crate) fn tool(Tool { program, packages }: Tool) -> anyhow::Result<()> {
     let runs = || succeeds(Command::new(program).arg("--version"));
-    if runs() {
-        return Ok(());
-    }
-    if may_install() && has_apt() {
-        let ordinary = [&["install", "-y", "--no-install-recommends", "--no-remove"][..], packages].concat();
+    let ordinary = [&["install", "-y", "--no-install-recommends", "--no-remove"][..], packages].concat();
+    let install = || {
+        if !has_apt() {
+            return false;
+        }
         if apt(&["update"]) && apt(&ordinary) && runs() {
-            return Ok(());
+            return true;
         }
         // Where other packages of the same source come from backports, these must as well.
-        if let Ok(suite) = add_backports() {
-            let from = [&ordinary[..], &["-t", &suite]].concat();
-            if apt(&["update"]) && apt(&from) && runs() {
-                return Ok(());
-            }
-        }
+        add_backports().is_ok_and(|suite| apt(&["update"]) && apt(&[&ordinary[..], &["-t", &suite]].concat()))
+    };
+    if found_or_installed(program, runs, install) {
+        return Ok(());
     }
     bail!("{program} does not run: install it (Debian's packages: {})", packages.join(", "))
 }

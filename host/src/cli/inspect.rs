@@ -12,6 +12,7 @@ use super::output::{self, print_json, write_whole};
 use crate::cost::chips;
 use crate::export::precision_name;
 use crate::report::{self, Memory, memory_map};
+use crate::sample::timesteps;
 use crate::shipped;
 use crate::text::visible;
 
@@ -45,10 +46,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let ops: Vec<(String, Op)> =
         (0..model.ops()).filter_map(|i| model.op(i)).map(|op| (describe(&model, &op), op)).collect();
-    let lists: Vec<Vec<i32>> = (0..model.schedules())
-        .filter_map(|index| model.schedule(index))
-        .map(|list| shipped::timesteps(&model, &list))
-        .collect();
+    let lists: Vec<Vec<i32>> =
+        (0..model.schedules()).filter_map(|index| model.schedule(index)).map(|list| timesteps(&model, &list)).collect();
     if args.json {
         return print_json(&json!({
             "name": model.name(),

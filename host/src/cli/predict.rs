@@ -12,7 +12,8 @@ use super::output::{self, print_json, write_whole};
 use crate::checkpoint::{ClassVectors, MOST_CLASSES};
 use crate::condition::Conditions;
 use crate::export::{precision_name, predictor};
-use crate::sample::{AlignedBytes, arena, fits_fixed, set_input, to_floats};
+use crate::fixed::{fits_fixed, to_floats};
+use crate::sample::{AlignedBytes, arena, set_input, timesteps};
 use crate::shipped;
 use crate::tensors::{self, Tensors, to_chw, to_hwc};
 
@@ -239,7 +240,7 @@ fn labels(input: &Tensors) -> anyhow::Result<Option<Labels>> {
 fn find_step(model: &Model<'_>, timestep: i64) -> anyhow::Result<(u16, u32)> {
     let mut known = vec![];
     for index in 0..model.schedules() {
-        let list = model.schedule(index).map_or_else(Vec::new, |list| shipped::timesteps(model, &list));
+        let list = model.schedule(index).map_or_else(Vec::new, |list| timesteps(model, &list));
         if let Some(step) = list.iter().position(|&t| i64::from(t) == timestep) {
             return Ok((index, step as u32));
         }

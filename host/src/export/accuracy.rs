@@ -8,9 +8,10 @@ use super::file::File;
 use super::prepared::Prepared;
 use super::{ExportError, TensorError};
 use crate::condition::Conditions;
+use crate::fixed::to_floats;
 use crate::network::{Network, OpId, Role};
 use crate::progress::Progress;
-use crate::sample::{self, to_floats};
+use crate::sample;
 
 /// Error of every activation: both models see the same samples, those of a run of the first list with `reference`, the
 /// `f32` model.

@@ -9,8 +9,9 @@ use waft::{Guidance, Model, Request, RequestError, Rescale, Samples};
 use waft_kernels::{STATE_BYTES, Space, State, pictures_at, samples_at};
 
 use super::{Device, GpuError, Program};
+use crate::fixed::{to_fixed, to_floats};
 use crate::progress::Progress;
-use crate::sample::{Batch, Picture, has_noise, to_fixed, to_floats};
+use crate::sample::{Batch, Picture, has_noise};
 
 /// Draw 0 of a picture, or what is given in its place.
 fn initial_noise(batch: &Batch, index: usize, len: usize) -> Vec<i32> {

@@ -1,13 +1,14 @@
 //! A context in memory of the caller: the validated model, the session and the run.
 
+use core::ffi::c_void;
 use core::mem::{align_of, size_of};
 use core::ptr::{addr_of, addr_of_mut, slice_from_raw_parts, slice_from_raw_parts_mut};
 
 use waft_core::{Model, Run, Session};
 
-use crate::request::Source;
+use crate::noise::Source;
 use crate::status::{WaftStatus, of_model, of_session};
-use crate::weights::Weights;
+use crate::weights::{WaftRead, Weights};
 
 /// Words of memory for a context, on any target.
 pub const WAFT_CONTEXT_WORDS: usize = 80;
@@ -151,4 +152,22 @@ pub unsafe extern "C" fn waft_open(
         },
         Err(error) => of_session(error),
     }
+}
+
+/// Names the function that reads the weights of a model that streams them, before the first picture; `user` is handed to it.
+/// A picture that was in progress is abandoned. Needs a library that was built with the feature `stream`.
+///
+/// # Safety
+/// `context` is open, and `read` can be called with `user` for as long as the context is used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waft_set_weights(context: *mut WaftContext, read: WaftRead, user: *mut c_void) -> WaftStatus {
+    // SAFETY: the caller's promise.
+    let state = match unsafe { enter(context, &[]) } {
+        Ok(state) => state,
+        Err(status) => return status,
+    };
+    let Some(mut session) = state.take().map(State::into_session) else { return WaftStatus::Idle };
+    let taken = session.weights().set(read, user);
+    *state = Some(State::Ready(session));
+    if taken { WaftStatus::Ok } else { WaftStatus::ModelUnsupported }
 }

@@ -7,18 +7,20 @@
 mod actions;
 mod context;
 mod info;
+mod noise;
 mod request;
 mod run;
 mod status;
 mod weights;
 
 pub use actions::{WaftActions, waft_get_actions};
-pub use context::{WAFT_CONTEXT_WORDS, WaftContext, WaftMemory, waft_open};
+pub use context::{WAFT_CONTEXT_WORDS, WaftContext, WaftMemory, waft_open, waft_set_weights};
 pub use info::{WaftInfo, waft_inspect};
-pub use request::{WAFT_GUIDANCE_NONE, WAFT_NO_CLASS, WaftNoise, WaftRequest, waft_begin, waft_default_request};
+pub use noise::WaftNoise;
+pub use request::{WAFT_GUIDANCE_NONE, WAFT_NO_CLASS, WaftRequest, waft_begin, waft_default_request};
 pub use run::{WaftImage, WaftProgress, waft_cancel, waft_get_image, waft_set_guidance, waft_step};
 pub use status::{WaftStatus, waft_strerror};
-pub use weights::{WaftRead, waft_set_weights};
+pub use weights::WaftRead;
 
 /// Links only if no panic path survives in what the program uses.
 #[cfg(not(debug_assertions))]

@@ -5,20 +5,16 @@ use core::ptr::slice_from_raw_parts;
 
 use waft_core::fixed::SAMPLE_BITS;
 use waft_core::noise::{Between, Seed};
-use waft_core::{Guidance, Noise, Original, Request, Rescale, SamplesMut};
+use waft_core::{Guidance, Original, Request, Rescale, SamplesMut};
 
 use crate::context::{Block, State, WaftContext, enter};
+use crate::noise::{Source, WaftNoise};
 use crate::status::{WaftStatus, of_request};
 
 /// Class of a request that names none.
 pub const WAFT_NO_CLASS: i32 = -1;
 /// Guidance of 1: the conditional prediction alone. Guidance has 16 fractional bits.
 pub const WAFT_GUIDANCE_NONE: i32 = 1 << 16;
-
-/// A caller's noise: stores the standard Gaussian number `index` of draw `draw`, in 20 fractional bits, and answers true;
-/// or answers false if there are no more. Draw 0 is the initial sample, draw k + 1 the noise of step k, draw 2^32 - 1 - k that
-/// of the k-th way back; elements count in (row, column, channel) order.
-pub type WaftNoise = Option<unsafe extern "C" fn(user: *mut c_void, draw: u32, index: u32, value: *mut i32) -> bool>;
 
 /// What to draw. Start from `waft_default_request()`.
 #[repr(C)]
@@ -69,27 +65,6 @@ pub struct WaftRequest {
     pub observation: *const i32,
     /// Its length.
     pub observation_len: usize,
-}
-
-/// Where a run's noise comes from.
-pub(crate) enum Source {
-    Seed(Seed),
-    Between(Between),
-    Caller(unsafe extern "C" fn(*mut c_void, u32, u32, *mut i32) -> bool, *mut c_void),
-}
-
-impl Noise for Source {
-    fn sample(&mut self, draw: u32, index: u32) -> Option<i32> {
-        match self {
-            Source::Seed(seed) => seed.sample(draw, index),
-            Source::Between(between) => between.sample(draw, index),
-            Source::Caller(function, user) => {
-                let mut value = 0;
-                // SAFETY: the caller of `waft_begin` promised a function that can be called with these.
-                unsafe { function(*user, draw, index, &raw mut value) }.then_some(value)
-            }
-        }
-    }
 }
 
 /// Seed 0, no class, the model's default list of steps, guidance 1 in all of them.

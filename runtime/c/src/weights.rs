@@ -2,9 +2,6 @@
 
 use core::ffi::c_void;
 
-use crate::context::{State, WaftContext, enter};
-use crate::status::WaftStatus;
-
 /// Reads streamed weights: copies at most `len` bytes, from `offset` of the weights' file on, to `into` and answers how many;
 /// fewer or none if they have not arrived yet, in which case the next `waft_step` asks for the rest; or a negative number if
 /// they cannot be read. Offsets ascend from 0 in each network call.
@@ -72,22 +69,4 @@ impl waft_core::WeightSource for Weights {
     }
 
     const STREAMS: bool = false;
-}
-
-/// Names the function that reads the weights of a model that streams them, before the first picture; `user` is handed to it.
-/// A picture that was in progress is abandoned. Needs a library that was built with the feature `stream`.
-///
-/// # Safety
-/// `context` is open, and `read` can be called with `user` for as long as the context is used.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn waft_set_weights(context: *mut WaftContext, read: WaftRead, user: *mut c_void) -> WaftStatus {
-    // SAFETY: the caller's promise.
-    let state = match unsafe { enter(context, &[]) } {
-        Ok(state) => state,
-        Err(status) => return status,
-    };
-    let Some(mut session) = state.take().map(State::into_session) else { return WaftStatus::Idle };
-    let taken = session.weights().set(read, user);
-    *state = Some(State::Ready(session));
-    if taken { WaftStatus::Ok } else { WaftStatus::ModelUnsupported }
 }

@@ -45,8 +45,7 @@ function open(name, bytes) {
     complain(`${name}: ${text()}`);
     $("status").textContent = "No model is loaded.";
     for (const id of ["memory", "about"]) $(id).textContent = "–";
-    $("map").replaceChildren();
-    $("legend").replaceChildren();
+    for (const id of ["map", "legend", "chips"]) $(id).replaceChildren();
     return false;
   }
   describe();
@@ -71,6 +70,7 @@ function describe() {
   $("about").textContent = `${model.name || "unnamed"}, ${model.precision}, ${width}×${height}×${channels}, `
     + `${thousands(model.parameters)} parameters, ${thousands(model.macs)} multiply-accumulates a call. ${model.provenance}`;
   drawMap();
+  estimate();
   $("status").textContent = "Ready.";
 }
 
@@ -103,13 +103,35 @@ function drawMap() {
   }));
 }
 
+/** What the picture that the form asks for costs on chips. */
+function estimate() {
+  const steps = Number($("steps").value);
+  if (!model || core.estimate(steps, Number($("guidance").value) === 1 ? 0 : steps) !== 1) return;
+  const row = (cells, name) => {
+    const line = document.createElement("tr");
+    line.append(...cells.map((cell, i) => {
+      const element = document.createElement(name);
+      element.textContent = cell;
+      if (i === 2 || i === 3) element.className = "number";
+      return element;
+    }));
+    return line;
+  };
+  const lacks = (bytes, what) => bytes > 0 ? [`${bytes.toLocaleString("en")} B of ${what} too little`] : [];
+  const chips = JSON.parse(text()).map((chip) => row([
+    chip.chip, chip.core, chip.megahertz, chip.seconds === null ? "unknown" : chip.seconds.toFixed(2),
+    [...lacks(chip.missing_flash_bytes, "flash"), ...lacks(chip.missing_ram_bytes, "memory")].join(", ") || "yes",
+  ], "td"));
+  $("chips").replaceChildren(row(["Chip", "Core", "MHz", "Seconds", "Fits"], "th"), ...chips);
+}
+
 function clearPicture() {
   $("canvas").getContext("2d").clearRect(0, 0, $("canvas").width, $("canvas").height);
   $("canvas").setAttribute("aria-label", "No picture yet");
   $("trajectory").replaceChildren();
   $("digest").value = $("time").textContent = "–";
   $("progress").value = 0;
-  $("save").disabled = true;
+  $("save").disabled = $("animate").disabled = true;
 }
 
 /** The sample as it is, on a canvas. */
@@ -136,6 +158,7 @@ async function draw() {
   const [steps, guidance] = [Number($("steps").value), Number($("guidance").value)];
   const chosen = $("class").value === "" || $("class").disabled ? -1 : Number($("class").value);
   if (seed >= 1n << 64n) return complain("The seed has 64 bits: the largest is 18446744073709551615.");
+  estimate();
   if (core.begin(chosen, BigInt.asIntN(64, seed), steps, guidance) !== 1) return complain(text());
   history.replaceState(null, "", `#${new URLSearchParams({
     model: $("model").value, class: chosen < 0 ? "" : chosen, seed, steps, guidance,
@@ -171,21 +194,43 @@ async function draw() {
   $("digest").value = text();
   $("time").textContent = `${milliseconds.toFixed(0)} ms in this browser`;
   $("canvas").setAttribute("aria-label", `Picture of class ${chosen < 0 ? "none" : chosen}, seed ${seed}`);
-  $("save").disabled = false;
+  $("save").disabled = $("animate").disabled = false;
 }
 
-/** The picture with square pixels, at least 256 wide. */
-function save() {
+/** Pixels of the screen that one of the picture's takes in a file: enough for it to be at least 256 wide. */
+const scale = () => Math.max(1, Math.ceil(256 / $("canvas").width));
+
+/** Gives the user a file. */
+function download(address, ending) {
+  const link = document.createElement("a");
+  link.download = `waft-${model.name || "picture"}-${$("class").value || "none"}-${$("seed").value}.${ending}`;
+  link.href = address;
+  link.click();
+}
+
+function savePng() {
   const canvas = document.createElement("canvas");
-  const scale = Math.max(1, Math.ceil(256 / $("canvas").width));
-  [canvas.width, canvas.height] = [$("canvas").width * scale, $("canvas").height * scale];
+  [canvas.width, canvas.height] = [$("canvas").width * scale(), $("canvas").height * scale()];
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.drawImage($("canvas"), 0, 0, canvas.width, canvas.height);
-  const link = document.createElement("a");
-  link.download = `waft-${model.name || "picture"}-${$("class").value || "none"}-${$("seed").value}.png`;
-  link.href = canvas.toDataURL("image/png");
-  link.click();
+  download(canvas.toDataURL("image/png"), "png");
+}
+
+/** The picture after each step, as bytes of a GIF. */
+function animation() {
+  const at = core.gif(scale());
+  if (at === 0) complain(text());
+  return at === 0 ? null : new Uint8Array(core.memory.buffer, at, core.gif_len()).slice();
+}
+
+function saveGif() {
+  const bytes = animation();
+  if (!bytes) return;
+  const address = URL.createObjectURL(new Blob([bytes], { type: "image/gif" }));
+  download(address, "gif");
+  // The download has begun by then.
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
 async function openFile(file) {
@@ -219,7 +264,9 @@ async function start() {
     draw();
   });
   $("stop").addEventListener("click", () => stop("Stopped."));
-  $("save").addEventListener("click", save);
+  $("save").addEventListener("click", savePng);
+  $("animate").addEventListener("click", saveGif);
+  for (const id of ["steps", "guidance"]) $(id).addEventListener("change", estimate);
   addEventListener("dragover", (event) => {
     event.preventDefault();
     document.body.classList.add("dropping");

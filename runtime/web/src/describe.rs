@@ -4,6 +4,8 @@ use serde_json::json;
 use waft::Model;
 use waft::format::Precision;
 
+use crate::cost::chips::{self, CHIPS};
+
 /// The model's description.
 pub(crate) fn describe(model: &Model<'_>) -> String {
     let header = model.header();
@@ -40,4 +42,12 @@ pub(crate) fn describe(model: &Model<'_>) -> String {
         "tensors": tensors,
     })
     .to_string()
+}
+
+/// What a picture costs on each chip by the list of so many steps, `guided` of them with guidance.
+pub(crate) fn estimate(model: &Model<'_>, steps: u32, guided: u32) -> Result<String, String> {
+    let list = (0..model.schedules()).filter_map(|index| model.schedule(index)).find(|list| list.steps == steps);
+    let list = list.ok_or_else(|| format!("the model has no list of {steps} steps"))?;
+    let costs: Vec<_> = CHIPS.iter().map(|chip| chips::cost(chip, model, Some(&list), guided)).collect();
+    serde_json::to_string(&costs).map_err(|error| error.to_string())
 }

@@ -3,6 +3,10 @@
 //! The page writes a file where `reserve` says and calls `load`, then `begin`, and `step` until it answers [`DONE`]. What else is
 //! said, a description or an error, lies where `text` and `text_len` say.
 
+mod animation;
+/// What a picture costs on chips: the exporter's own estimate, which needs the core and no more.
+#[path = "../../../host/src/cost/mod.rs"]
+pub mod cost;
 mod describe;
 mod memory;
 
@@ -30,6 +34,9 @@ struct Page {
     arena: Block,
     /// Pixels of the sample as it is.
     pixels: Vec<u8>,
+    /// The same after each step that is complete.
+    frames: Vec<Vec<u8>>,
+    gif: Vec<u8>,
     text: String,
 }
 
@@ -111,6 +118,40 @@ extern "C" fn pixels() -> *const u8 {
     })
 }
 
+/// Makes a GIF of the steps so far, whose square pixels are `scale` wide: where it lies, or null, and the text says what is wrong.
+#[unsafe(no_mangle)]
+extern "C" fn gif(scale: usize) -> *const u8 {
+    with(|page| {
+        let shape = page.model.map_or([0; 3], |model| model.image_shape());
+        match animation::encode(&page.frames, shape, scale) {
+            Ok(bytes) => {
+                page.gif = bytes;
+                page.gif.as_ptr()
+            }
+            Err(error) => {
+                page.text = error;
+                std::ptr::null()
+            }
+        }
+    })
+}
+
+/// Bytes of the GIF.
+#[unsafe(no_mangle)]
+extern "C" fn gif_len() -> usize {
+    with(|page| page.gif.len())
+}
+
+/// Says in JSON what a picture of `steps` costs on chips, `guided` of them with guidance: 1, or 0, and the text says what is wrong.
+#[unsafe(no_mangle)]
+extern "C" fn estimate(steps: u32, guided: u32) -> u32 {
+    with(|page| {
+        let result = page.model.ok_or_else(|| "no model is loaded".into());
+        let result = result.and_then(|model| describe::estimate(model, steps, guided));
+        answer(page, result)
+    })
+}
+
 /// Where the text lies, in UTF-8.
 #[unsafe(no_mangle)]
 extern "C" fn text() -> *const u8 {
@@ -143,6 +184,7 @@ impl Page {
 
     fn begin(&mut self, class: i32, seed: u64, steps: u32, guidance: f32) -> Result<String, String> {
         self.run = None;
+        self.frames.clear();
         let model = self.model.ok_or("no model is loaded")?;
         let mut request = Request::new().seed(seed).guidance(Guidance::from_f32(guidance));
         if let Ok(class) = u16::try_from(class) {
@@ -160,6 +202,16 @@ impl Page {
     }
 
     fn step(&mut self, slices: u32) -> Result<u32, String> {
+        let before = self.run.as_ref().map(|run| run.progress().step);
+        let answer = self.work(slices)?;
+        if self.run.as_ref().map(|run| run.progress().step) != before {
+            self.paint();
+            self.frames.push(self.pixels.clone());
+        }
+        Ok(answer)
+    }
+
+    fn work(&mut self, slices: u32) -> Result<u32, String> {
         let run = self.run.as_mut().ok_or("no picture was begun")?;
         let before = run.progress().step;
         for _ in 0..slices {

@@ -1,7 +1,9 @@
 //! The C interface: its firmware draws the host's images however it is linked, and misuse is refused.
 
 use anyhow::ensure;
+use waft::Model;
 use waft_host::export::ExportOptions;
+use waft_host::sample::{Batch, draw};
 use waft_host::schedule::Solver;
 use waft_host::shipped;
 
@@ -9,7 +11,7 @@ use super::firmware::{GUIDED, exported, on_host};
 use crate::boards;
 use crate::c::{self, Library, Profile};
 use crate::emulate::{PLAIN, Request};
-use crate::package;
+use crate::package::{self, EXAMPLE_MODEL, Kit};
 use crate::repository::root;
 
 /// What tests/c/host.c draws.
@@ -45,6 +47,30 @@ pub(super) fn interface() -> anyhow::Result<()> {
         let found = c::draw_by_cmake(target, digits, package, &GUIDED)?;
         ensure!(found == expected, "by CMake on {target}: digest {found} but the host's is {expected}");
     }
+    [
+        (Kit::EspIdf, "riscv32imac-unknown-none-elf"),
+        (Kit::Zephyr, "thumbv7em-none-eabihf"),
+        (Kit::Arduino, "thumbv6m-none-eabi"),
+    ]
+    .into_iter()
+    .try_for_each(|(kit, target)| example(kit, target))
+}
+
+/// The example of a build system's package builds, with what stands for the build system, and prints the host's picture.
+fn example(kit: Kit, target: &str) -> anyhow::Result<()> {
+    const SHADES: &[u8; 10] = b" .:-=+*#%@";
+    let model = shipped::read(&shipped::models_folder().join(EXAMPLE_MODEL))?;
+    let folder = kit.unpacked(&[target], &root().join("target").join("libwaft"))?;
+    let found = package::example(kit, target, &folder)?;
+    let request = Request { class: Some(7), seed: 1, ..PLAIN };
+    let batch = Batch { request: request.on_host(), seed: request.seed, count: 1, ..Batch::default() };
+    let images = draw(&Model::from_bytes(model.as_slice())?, &batch, &())?;
+    let pixels = images.iter().flat_map(|image| image.bytes.chunks(8)).map(|row| {
+        row.iter().map(|&pixel| char::from(SHADES[usize::from(pixel) * 9 / 255])).chain(['\n']).collect::<String>()
+    });
+    let expected: String = pixels.collect();
+    ensure!(found == expected, "{kit:?} on {target} prints\n{found}but the host's picture is\n{expected}");
+    eprintln!("{kit:?}: its example prints the host's picture on {target}");
     Ok(())
 }
 

@@ -1,8 +1,12 @@
 //! `test`: everything that this machine can check, with what it needs set up first.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
 use crate::header;
@@ -79,6 +83,11 @@ impl Part {
         matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::C | Self::Web | Self::Boards)
     }
 
+    /// Whether it builds in folders of its own, so that it can run beside a part that does not.
+    fn is_apart(self) -> bool {
+        matches!(self, Self::Features | Self::Oldest | Self::Packages | Self::Miri | Self::Asan | Self::Boards)
+    }
+
     /// Runs it. What could not be checked goes into the list.
     fn run(self, missing: &mut Vec<String>) -> anyhow::Result<()> {
         match self {
@@ -104,30 +113,83 @@ impl Part {
     }
 }
 
-/// Runs the command.
+/// What a part took, and what of it could not be checked.
+#[derive(Clone)]
+struct Passed {
+    name: String,
+    time: Duration,
+    missing: Vec<String>,
+}
+
+/// How a line of the report starts that says what was not run.
+const NOT_RUN: &str = "NOT RUN  ";
+
+/// Runs the command. Parts that build in folders of their own run beside the others, one after the other: compilers, linkers
+/// and interpreters keep few cores busy.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let (mut times, mut missing) = (vec![], vec![]);
-    for &part in Part::value_variants() {
-        if !args.only.is_empty() && !args.only.contains(&part) {
-            continue;
+    let started = Instant::now();
+    let is_wanted = |part: &Part| match args.only.as_slice() {
+        [] => !(args.no_firmware && part.is_firmware()),
+        only => only.contains(part),
+    };
+    let parts: Vec<Part> = Part::value_variants().iter().copied().filter(is_wanted).collect();
+    let (apart, together): (Vec<Part>, Vec<Part>) = parts.iter().partition(|part| part.is_apart() && parts.len() > 1);
+    let has_failed = AtomicBool::new(false);
+    let lane = |parts: Vec<Part>, run: &dyn Fn(Part) -> anyhow::Result<Passed>| {
+        let mut passed = vec![];
+        for part in parts {
+            if has_failed.load(Ordering::Relaxed) {
+                break;
+            }
+            let result = run(part).with_context(|| format!("{} failed", part.name()));
+            has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            passed.push(result?);
         }
-        if args.no_firmware && part.is_firmware() {
-            missing.push(format!("{}: left out by --no-firmware", part.name()));
-            continue;
-        }
-        eprintln!("\n== {}", part.name());
-        let started = Instant::now();
-        part.run(&mut missing).with_context(|| format!("{} failed", part.name()))?;
-        times.push((part.name(), started.elapsed()));
-    }
+        anyhow::Ok(passed)
+    };
+    // The tests build this program anew, in its place.
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("xtask");
+    fs::copy(std::env::current_exe()?, &program)?;
+    let (beside, here) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| lane(apart, &|part| run_apart(&program, part)));
+        let here = lane(together, &run_here);
+        (beside.join(), here)
+    });
+    let beside = beside.map_err(|_| anyhow::anyhow!("the parts beside the others panicked"))?;
+    let passed = [here?, beside?].concat();
+
     let all = if args.only.is_empty() { "all " } else { "" };
     println!("\n{all}passed:");
-    for (name, time) in &times {
+    for Passed { name, time, .. } in &passed {
         println!("  {name:<10} {:>6.1} s", time.as_secs_f64());
     }
-    println!("  {:<10} {:>6.1} s", "together", times.iter().map(|(_, time)| *time).sum::<Duration>().as_secs_f64());
-    for what in missing {
-        println!("NOT RUN  {what}");
+    println!("  {:<10} {:>6.1} s", "in all", started.elapsed().as_secs_f64());
+    if args.no_firmware {
+        let left_out = Part::value_variants().iter().filter(|part| part.is_firmware());
+        left_out.for_each(|part| println!("{NOT_RUN}{}: left out by --no-firmware", part.name()));
     }
+    passed.iter().flat_map(|part| &part.missing).for_each(|what| println!("{NOT_RUN}{what}"));
     Ok(())
+}
+
+/// Runs a part in this process, which shows what it prints.
+fn run_here(part: Part) -> anyhow::Result<Passed> {
+    eprintln!("\n== {}", part.name());
+    let (started, mut missing) = (Instant::now(), vec![]);
+    part.run(&mut missing)?;
+    Ok(Passed { name: part.name(), time: started.elapsed(), missing })
+}
+
+/// Runs a part in a process of its own, and shows what it has printed when it has ended.
+fn run_apart(program: &Path, part: Part) -> anyhow::Result<Passed> {
+    let name = part.name();
+    eprintln!("\n== {name} starts beside the others");
+    let started = Instant::now();
+    let output = Command::new(program).args(["test", "--only", &name]).output()?;
+    let (printed, report) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    eprintln!("\n== {name}, beside the others\n{printed}{report}");
+    ensure!(output.status.success(), "it ended with {}", output.status);
+    let missing = report.lines().filter_map(|line| line.strip_prefix(NOT_RUN)).map(Into::into).collect();
+    Ok(Passed { name, time: started.elapsed(), missing })
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use base64::Engine;
 use waft::Model;
+use waft_host::cost::chips::{self, CHIPS};
 use waft_host::sample::{Batch, digest, draw};
 use waft_host::shipped;
 
@@ -95,7 +97,7 @@ pub(super) fn browser() -> anyhow::Result<()> {
     for request in &REQUESTS {
         by_address(&browser, bytes.as_slice(), request)?;
     }
-    by_hand(&browser, &on_host(bytes.as_slice(), &BY_FORM)?)?;
+    by_hand(&browser, bytes.as_slice())?;
     for (name, window) in [("desktop.png", "1280,1500"), ("phone.png", "390,1800")] {
         let path: PathBuf = browser.screenshot(name, &hash(&REQUESTS[0]), window)?;
         eprintln!("{}: look at it", Path::new("target").join("web").join(name).display());
@@ -120,7 +122,8 @@ fn by_address(browser: &Browser, model: &[u8], request: &Request) -> anyhow::Res
 }
 
 /// What tests/web.js did to the page and saw.
-fn by_hand(browser: &Browser, expected: &[u8]) -> anyhow::Result<()> {
+fn by_hand(browser: &Browser, model: &[u8]) -> anyhow::Result<()> {
+    let expected = on_host(model, &BY_FORM)?;
     let document = browser.document("test.html", "")?;
     let body = between(&document, "<body", ">")?;
     let seen = |key: &str| between(body, &format!("data-{key}=\""), "\"").with_context(|| body.to_string());
@@ -130,8 +133,47 @@ fn by_hand(browser: &Browser, expected: &[u8]) -> anyhow::Result<()> {
     ensure!(seen("recovered")? == "true", "the error stays when an intact file is dropped");
     let pixels: String = expected.iter().map(|byte| format!("{byte:02x}")).collect();
     ensure!(seen("pixels")? == pixels, "the canvas shows other pixels than the core draws");
+    let gif = base64::engine::general_purpose::STANDARD.decode(seen("gif")?)?;
+    ensure!(
+        last_frame(&gif)? == (BY_FORM.steps.unwrap_or(0) as usize, expected),
+        "the GIF is not the steps of the picture"
+    );
+    same_estimates(&Model::from_bytes(model)?, seen("chips")?)?;
     ensure!(seen("seed")?.starts_with("The seed has 64 bits"), "a seed of 65 bits is taken");
     ensure!(seen("finished")? == "true", "tests/web.js did not finish");
     eprintln!("the page refuses a damaged file, draws a dropped one, and shows the core's pixels");
+    Ok(())
+}
+
+/// How many frames a GIF of a grey picture has, and the last one's pixels, reduced to 8 rows of 8.
+fn last_frame(bytes: &[u8]) -> anyhow::Result<(usize, Vec<u8>)> {
+    let mut options = gif::DecodeOptions::new();
+    options.set_color_output(gif::ColorOutput::RGBA);
+    let mut decoder = options.read_info(bytes)?;
+    let (width, scale) = (usize::from(decoder.width()), usize::from(decoder.width()) / 8);
+    ensure!(scale >= 32 && decoder.height() == decoder.width(), "a GIF of {width} by {}", decoder.height());
+    let (mut frames, mut pixels) = (0, vec![]);
+    while let Some(frame) = decoder.read_next_frame()? {
+        frames += 1;
+        let cells = (0..8).flat_map(|y| (0..8).map(move |x| (y * width + x) * scale * 4));
+        pixels = cells.map(|at| frame.buffer[at]).collect();
+    }
+    Ok((frames, pixels))
+}
+
+/// The page's table of chips has the seconds that `inspect` would print for the form's request.
+fn same_estimates(model: &Model<'_>, table: &str) -> anyhow::Result<()> {
+    let list =
+        (0..model.schedules()).filter_map(|index| model.schedule(index)).find(|l| Some(l.steps) == BY_FORM.steps);
+    let list = list.context("digits have that list of steps")?;
+    let mut lines = table.lines();
+    ensure!(lines.next() == Some("ChipCoreMHzSecondsFits"), "{table}");
+    for chip in &CHIPS {
+        let cost = chips::cost(chip, model, Some(&list), 0);
+        let seconds = cost.seconds.with_context(|| format!("{}: no estimate", chip.name))?;
+        let expected = format!("{}{}{}{seconds:.2}", chip.name, chip.core, chip.megahertz);
+        let found = lines.next().unwrap_or_default();
+        ensure!(found.starts_with(&expected), "the page's estimate is {found:?}, the exporter's {expected:?}");
+    }
     Ok(())
 }

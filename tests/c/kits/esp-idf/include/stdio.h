@@ -1,0 +1,3 @@
+#include "../../print.h"
+#define printf print_format
+#define putchar print_character

@@ -1,0 +1,43 @@
+# What ESP-IDF's build system defines, as far as the component and its example use it. IDF_TARGET is the chip; FIRMWARE names the
+# options of the emulated machine.
+function(idf_build_get_property variable name)
+  set(${variable} ${${name}} PARENT_SCOPE)
+endfunction()
+
+function(add_prebuilt_library name path)
+  add_library(${name} STATIC IMPORTED GLOBAL)
+  set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${path})
+endfunction()
+
+function(idf_component_register)
+  cmake_parse_arguments(PARSE_ARGV 0 given "" "" "SRCS;INCLUDE_DIRS;REQUIRES;EMBED_FILES")
+  get_filename_component(name ${CMAKE_CURRENT_LIST_DIR} NAME)
+  set(COMPONENT_LIB ${name} PARENT_SCOPE)
+  if(NOT given_SRCS)
+    add_library(${name} INTERFACE)
+    target_include_directories(${name} INTERFACE ${given_INCLUDE_DIRS})
+    return()
+  endif()
+  foreach(file ${given_EMBED_FILES})
+    string(MAKE_C_IDENTIFIER ${file} symbol)
+    file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/${file}.S
+      ".section .rodata.embedded, \"a\"\n.balign 4\n.global _binary_${symbol}_start\n_binary_${symbol}_start:\n"
+      ".incbin \"${CMAKE_CURRENT_LIST_DIR}/${file}\"\n.global _binary_${symbol}_end\n_binary_${symbol}_end:\n")
+    list(APPEND given_SRCS ${CMAKE_CURRENT_BINARY_DIR}/${file}.S)
+  endforeach()
+  add_library(${name} OBJECT ${given_SRCS})
+  target_link_libraries(${name} PUBLIC ${given_REQUIRES})
+  target_include_directories(${name} PRIVATE $ENV{IDF_PATH}/include)
+endfunction()
+
+macro(project name)
+  _project(${name} LANGUAGES C ASM)
+  include($ENV{IDF_PATH}/../firmware.cmake)
+  foreach(folder ${EXTRA_COMPONENT_DIRS})
+    get_filename_component(folder ${folder} ABSOLUTE)
+    add_subdirectory(${folder} component)
+  endforeach()
+  add_subdirectory(main)
+  add_executable(firmware ${START} $ENV{IDF_PATH}/main.c)
+  target_link_libraries(firmware PRIVATE main)
+endmacro()

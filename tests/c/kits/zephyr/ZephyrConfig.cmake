@@ -1,0 +1,32 @@
+# What Zephyr's build system defines, as far as the module and its sample use it. CONFIG_… come from the command line.
+set(ZEPHYR_BINARY_DIR ${CMAKE_CURRENT_BINARY_DIR}/zephyr)
+include(${CMAKE_CURRENT_LIST_DIR}/../firmware.cmake)
+enable_language(C)
+add_library(zephyr_interface INTERFACE)
+target_include_directories(zephyr_interface INTERFACE ${CMAKE_CURRENT_LIST_DIR}/include ${ZEPHYR_BINARY_DIR}/include/generated)
+add_executable(app ${START})
+set_target_properties(app PROPERTIES OUTPUT_NAME firmware)
+target_link_libraries(app PRIVATE zephyr_interface)
+
+function(zephyr_include_directories)
+  foreach(folder ${ARGN})
+    get_filename_component(folder ${folder} ABSOLUTE BASE_DIR ${CMAKE_CURRENT_LIST_DIR})
+    target_include_directories(zephyr_interface INTERFACE ${folder})
+  endforeach()
+endfunction()
+
+function(zephyr_library_import name path)
+  add_library(${name} STATIC IMPORTED GLOBAL)
+  set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${path})
+  target_link_libraries(zephyr_interface INTERFACE ${name})
+endfunction()
+
+function(generate_inc_file_for_target target source generated)
+  file(READ ${CMAKE_CURRENT_LIST_DIR}/${source} bytes HEX)
+  string(REGEX REPLACE "(..)" "0x\\1," bytes "${bytes}")
+  file(WRITE ${generated} "${bytes}")
+endfunction()
+
+foreach(module ${ZEPHYR_EXTRA_MODULES})
+  add_subdirectory(${module}/zephyr module)
+endforeach()

@@ -1,0 +1,2 @@
+#include "../../../../print.h"
+#define printk print_format
