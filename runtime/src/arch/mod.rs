@@ -24,7 +24,10 @@
 //! scratch is a tensor of the plan and its weights a section of the file, both laid out by the exporter, so that nothing
 //! about it is decided on the device but the presence of the family.
 
-#[cfg_attr(dsp, allow(dead_code, reason = "compiled for every target, called where no family has the kernel"))]
+#[cfg_attr(
+    any(dsp, armv7m),
+    allow(dead_code, reason = "compiled for every target, called where no family has the kernel")
+)]
 mod reference;
 
 #[cfg(feature = "i8")]

@@ -62,7 +62,7 @@ fn unfold_row<T: Pod>(patches: &mut [Group], tap: usize, runs: [&[T]; PIXELS]) {
     let from = tap * size_of::<T>();
     let [a, b, c, d] = runs.map(<[u8]>::len);
     #[cfg(mve)]
-    if (from | a) % VECTOR == 0 && a > 0 && [b, c, d] == [a; PIXELS - 1] {
+    if (from | a).is_multiple_of(VECTOR) && a > 0 && [b, c, d] == [a; PIXELS - 1] {
         if let Some(target) = room.get_mut(from * PIXELS..(from + a) * PIXELS) {
             // SAFETY: the target has as many blocks as each run has vectors.
             unsafe { unfold_blocks(target.as_mut_ptr(), &runs.map(<[u8]>::as_ptr), a / VECTOR) };

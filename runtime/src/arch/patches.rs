@@ -18,8 +18,11 @@ pub(crate) struct Patches<T> {
     /// See [`unfold_i8`](super::reference::unfold_i8).
     pub(crate) unfold: fn(&mut [Group], &Window<'_, T>),
     /// See [`dot_patches`](super::reference::dot_patches).
-    pub(crate) multiply: fn(&mut [[i32; PIXELS]], &[Group], &[i8], usize, usize),
+    pub(crate) multiply: Multiply,
 }
+
+/// Sums, patches, weights, their taps and what lies from channel to channel.
+type Multiply = fn(&mut [[i32; PIXELS]], &[Group], &[i8], usize, usize);
 
 /// The output channels of a slice.
 #[cfg(any(dsp, test))]
