@@ -47,6 +47,7 @@ kernels! {
 }
 
 /// What the loop keeps in registers, in their order.
+#[cfg(dsp)]
 #[repr(C)]
 struct Words {
     /// Of a value, one less than what puts the product's result into the high word.
