@@ -105,6 +105,20 @@ pub struct GroupNorm {
     pub beta: Vec<f32>,
 }
 
+/// Normalization over the channels of each pixel, with a per-channel affine map: layer normalization (Ba et al., 2016,
+/// arXiv:1607.06450) or, if nothing is subtracted, RMSNorm (Zhang and Sennrich, 2019, arXiv:1910.07467).
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// Whether the mean is subtracted.
+    pub is_centered: bool,
+    /// Added to the mean square.
+    pub eps: f64,
+    /// Scale per channel.
+    pub gamma: Vec<f32>,
+    /// Offset per channel.
+    pub beta: Vec<f32>,
+}
+
 /// What a node computes. Inputs are the activations in [`Node::inputs`], in order.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -112,6 +126,8 @@ pub enum Op {
     Conv2d(Conv2d),
     /// One input.
     GroupNorm(GroupNorm),
+    /// One input.
+    LayerNorm(LayerNorm),
     /// A function of each element, one input.
     Activation(Activation),
     /// Elementwise sum of two inputs of the same shape.
@@ -299,6 +315,24 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// The map to the factors `γ·(1 + s)`, then the summands `β·(1 + s) + t`, where this one gives `s`, then `t`.
+    pub fn scaling_and_shifting(&self, gamma: &[f32], beta: &[f32]) -> Self {
+        let (scales, shifts) = self.weight.split_at(gamma.len() * self.inputs);
+        let (scale_bias, shift_bias) = self.bias.split_at(gamma.len());
+        let rows = |weights: &[f32], by: &[f32]| -> Vec<f32> {
+            weights.chunks_exact(self.inputs).zip(by).flat_map(|(row, by)| row.iter().map(move |w| w * by)).collect()
+        };
+        let mut weight = rows(scales, gamma);
+        weight.extend(rows(scales, beta).iter().zip(shifts).map(|(scaled, shift)| scaled + shift));
+        let scaled = |by: &f32, s: &f32| by * (1.0 + s);
+        let mut bias: Vec<f32> = gamma.iter().zip(scale_bias).map(|(gamma, s)| scaled(gamma, s)).collect();
+        let summands = beta.iter().zip(scale_bias).map(|(beta, s)| scaled(beta, s));
+        bias.extend(summands.zip(shift_bias).map(|(scaled, shift)| scaled + shift));
+        Self { weight, bias, ..*self }
+    }
+}
+
 /// An activation in `f64`.
 pub fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
@@ -427,6 +461,7 @@ impl Op {
                 Shape::new(h, w, conv.outputs)
             }
             (Op::GroupNorm(norm), [x]) if x.c == norm.gamma.len() && x.c.is_multiple_of(norm.groups) => *x,
+            (Op::LayerNorm(norm), [x]) if x.c == norm.gamma.len() => *x,
             (Op::Activation(_) | Op::Affine { .. }, [x]) => *x,
             (Op::AddEmbedding(linear), [x]) if x.c == linear.outputs => *x,
             (Op::ScaleShift(linear) | Op::Film(linear), [x]) if 2 * x.c == linear.outputs => *x,

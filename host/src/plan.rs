@@ -124,6 +124,10 @@ fn lives(network: &Network, elements: &TiSlice<TensorId, Element>) -> Lives {
                 let fits = |&id: &TensorId| dies(id) && elements[id] == elements[output];
                 [Some(op.source), op.residual].into_iter().flatten().find(fits)
             }
+            Op::LayerNorm(op) => {
+                let fits = |&id: &TensorId| dies(id) && elements[id] == elements[output];
+                [Some(op.source), op.residual].into_iter().flatten().find(fits)
+            }
             Op::Conv2d(conv) => {
                 let residual = conv.residual.map(|(id, _)| id).filter(|&id| {
                     dies(id)

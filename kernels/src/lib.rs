@@ -20,6 +20,7 @@ pub mod conv2d;
 mod element;
 pub mod embedding;
 pub mod group_norm;
+pub mod layer_norm;
 mod memory;
 pub mod sampler;
 mod warp;
@@ -126,6 +127,8 @@ macro_rules! kernels {
             activate_i8: $crate::activate::IntegerKernel,
             activate_float: $crate::activate::FloatKernel,
             observe: $crate::activate::ObserveKernel,
+            layer_norm_i8: $crate::layer_norm::IntegerKernel,
+            layer_norm_float: $crate::layer_norm::FloatKernel,
             noise: $crate::sampler::NoiseKernel,
             keep: $crate::sampler::KeepKernel,
             measure: $crate::sampler::MeasureKernel,

@@ -37,6 +37,15 @@ pub mod activate {
     pub use crate::ops::observe::i8::{OBSERVED_BITS, observed};
 }
 
+/// Normalization over the channels of each pixel.
+#[cfg(feature = "layer-norm")]
+pub mod layer_norm {
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub use crate::ops::layer_norm::float::{center, inverse_deviation, normalized as normalized_float, squared};
+    #[cfg(feature = "i8")]
+    pub use crate::ops::layer_norm::i8::{Statistics, Sums, normalized};
+}
+
 /// Attention.
 #[cfg(all(feature = "attention", feature = "i8"))]
 pub mod attention {

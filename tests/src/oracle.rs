@@ -64,6 +64,24 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
             }
             Some(values)
         }
+        // The schedules have its factors and summands.
+        Op::LayerNorm(op) if op.projection.is_some() => None,
+        Op::LayerNorm(op) => {
+            let channels = op.norm.gamma.len();
+            let mut values = read(op.source);
+            for pixel in values.chunks_exact_mut(channels) {
+                let mean = if op.norm.is_centered { pixel.iter().sum::<f64>() / channels as f64 } else { 0.0 };
+                let square = pixel.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / channels as f64;
+                for (x, (&gamma, &beta)) in pixel.iter_mut().zip(op.norm.gamma.iter().zip(&op.norm.beta)) {
+                    *x = (*x - mean) / (square + op.norm.eps).sqrt() * f64::from(gamma) + f64::from(beta);
+                    *x = op.activation.map_or(*x, |activation| activated(activation, *x));
+                }
+            }
+            if let Some(residual) = op.residual {
+                values.iter_mut().zip(read(residual)).for_each(|(value, kept)| *value += kept);
+            }
+            Some(values)
+        }
         Op::Observe(op) => {
             let values = read(op.source).into_iter().zip(&op.normalization);
             Some(values.map(|(x, [center, gain])| activated(Activation::Mish, (x - center) * gain)).collect())
@@ -382,4 +400,49 @@ pub fn integer_activation(
         (y + i64::from(op.output_zero)).clamp(limits.0, limits.1)
     });
     values.collect()
+}
+
+/// The integers that a normalization over channels of an `i8` model should write, before they are rounded: real numbers from
+/// the record, the integers that it reads and real statistics.
+///
+/// # Panics
+/// If the record does not fit the model.
+pub fn layer_norm_of_integers(
+    model: &Model<'_>,
+    op: &format::LayerNorm,
+    step_biases: &[u8],
+    read: &dyn Fn(u16) -> Vec<i64>,
+) -> Vec<f64> {
+    let output = model.tensor(op.output).expect("exists");
+    let channels = usize::from(output.channels);
+    let affine = |at: u32, channel: usize, bits: i32| {
+        let bytes = if op.affine() == format::Affine::Step { step_biases } else { model.bytes() };
+        let word = i32::from_le_bytes(*bytes[at as usize + 4 * channel..].first_chunk().expect("inside"));
+        f64::from(word) * 2f64.powi(-bits)
+    };
+    let factor = |multiplier: i32, shift: i32| f64::from(multiplier) * 2f64.powi(shift - 31);
+    let extra = if op.residual == NONE { 1.0 } else { 256.0 };
+    let residual = (op.residual != NONE).then(|| read(op.residual));
+    let mut found = vec![];
+    for pixel in read(op.source).chunks_exact(channels) {
+        let values: Vec<f64> = pixel.iter().map(|&q| (q - i64::from(op.zero)) as f64).collect();
+        let mean = match op.center() {
+            format::Center::Zero => 0.0,
+            format::Center::Mean => values.iter().sum::<f64>() / channels as f64,
+        };
+        let square = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / channels as f64;
+        let deviation = (square + op.epsilon_q16 as f64 / 65_536.0).sqrt();
+        for (channel, x) in values.into_iter().enumerate() {
+            let y = (x - mean) / deviation * affine(op.gamma, channel, 20) + affine(op.beta, channel, 12);
+            let y = op.gather().activation().map_or(y, |activation| activated(activation, y));
+            // From 15 fractional bits.
+            let mut y = y * 32_768.0 * factor(op.multiplier, op.shift) / extra;
+            if let Some(residual) = &residual {
+                let kept = (residual[found.len()] - i64::from(op.residual_zero)) as f64;
+                y += kept * factor(op.residual_multiplier, op.residual_shift) / extra;
+            }
+            found.push(y + f64::from(op.output_zero));
+        }
+    }
+    found
 }

@@ -72,7 +72,7 @@ fn floor(precision: Precision) -> f64 {
 
 fn real_suite(export: &Export) {
     let model = model(&export.bytes);
-    let mut seen = [0; 5];
+    let mut seen = [0; 6];
     visit(&model, 1, |index, read, result| {
         let op = &export.network.ops[OpId::from(index)].1;
         // Integer maps and bias vectors have scales of their own, which the integer suite knows.
@@ -98,6 +98,7 @@ fn real_suite(export: &Export) {
             Op::Attention(_) => 2,
             Op::Linear(_) | Op::Embed(_) | Op::Observe(_) => 3,
             Op::Activate(_) => 4,
+            Op::LayerNorm(_) => 5,
         }] += 1;
     });
     assert!(seen[0] >= 3, "{seen:?}");

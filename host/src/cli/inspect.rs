@@ -146,6 +146,16 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
                 op.film()
             )
         }
+        Op::LayerNorm(op) => {
+            let residual = if op.residual == NONE { String::new() } else { format!(", adds {}", tensor(op.residual)) };
+            format!(
+                "layer_norm  {} → {} (center {:?}, {:?}{residual})",
+                tensor(op.source),
+                tensor(op.output),
+                op.center(),
+                op.gather()
+            )
+        }
         Op::Observe(op) => format!("observe     {} → {}", tensor(op.source), tensor(op.output)),
     }
 }

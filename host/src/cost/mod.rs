@@ -91,6 +91,13 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
             (format!("linear {precision} output"), len(op.output)),
         ],
         Op::Activate(op) => vec![(format!("activate {precision} {:?} element", op.film()), len(op.output))],
+        Op::LayerNorm(op) => {
+            let pixels = shape(op.output)[0] * shape(op.output)[1];
+            vec![
+                (format!("layer_norm {precision} element"), len(op.output)),
+                (format!("layer_norm {precision} pixel"), pixels),
+            ]
+        }
         Op::Observe(op) => vec![(format!("observe {precision} element"), len(op.output))],
     }
 }

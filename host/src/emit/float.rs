@@ -6,8 +6,8 @@ use typed_index_collections::TiSlice;
 use waft::format::{Attention, Element, Embed, FloatStep, Linear, Observe, Op, OpKind, Precision, WeightLayout};
 
 use super::{
-    Emitted, Source, activate_record, attention_record, bias_layout, conv_record, group_norm_record, observe_record,
-    put_affine, schedules, step_projection, tensor_table,
+    Emitted, Source, activate_record, attention_record, bias_layout, conv_record, group_norm_record, layer_norm_record,
+    observe_record, put_affine, schedules, step_projection, tensor_table,
 };
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
@@ -36,7 +36,7 @@ pub fn emit(
                 let (Some(linear), Some(place)) = (step_projection(op), place) else { continue };
                 let words = linear.apply(activated).into_iter().map(|bias| (bias as f32).to_le_bytes());
                 match op {
-                    network::Op::GroupNorm(_) => put_affine(words, &mut row[*place..]),
+                    network::Op::GroupNorm(_) | network::Op::LayerNorm(_) => put_affine(words, &mut row[*place..]),
                     _ => row[*place..].chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word)),
                 }
             }
@@ -93,6 +93,10 @@ fn record(
         network::Op::GroupNorm(op) => {
             let vectors = |norm: &crate::graph::GroupNorm| [writer.values(&norm.gamma), writer.values(&norm.beta)];
             Op::GroupNorm(group_norm_record(op, place, vectors))
+        }
+        network::Op::LayerNorm(op) => {
+            let vectors = |norm: &crate::graph::LayerNorm| [writer.values(&norm.gamma), writer.values(&norm.beta)];
+            Op::LayerNorm(layer_norm_record(op, place, vectors))
         }
         network::Op::Activate(op) => Op::Activate(activate_record(op, place)),
         network::Op::Observe(op) => {

@@ -2,7 +2,9 @@
 
 use waft::Model;
 use waft::format::{Op, Precision};
-use waft_kernels::{Kernel, LANES, Strides, activate, attention, conv2d, embedding, group_norm, sampler, samples_at};
+use waft_kernels::{
+    Kernel, LANES, Strides, activate, attention, conv2d, embedding, group_norm, layer_norm, sampler, samples_at,
+};
 
 use super::GpuError;
 
@@ -90,7 +92,12 @@ impl Program {
                     packed.push(0);
                     attention::Parameters::new(model, index, strides).ok_or_else(too_large)?.scratch_bytes()
                 }
-                Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) | Op::Activate(_) | Op::Observe(_) => {
+                Op::GroupNorm(_)
+                | Op::Embed(_)
+                | Op::Linear(_)
+                | Op::Activate(_)
+                | Op::Observe(_)
+                | Op::LayerNorm(_) => {
                     packed.push(0);
                     0
                 }
@@ -155,6 +162,14 @@ impl Program {
                 Op::Activate(_) => {
                     let kernel = activate::FloatKernel::new(model, index, strides).ok_or_else(too_large)?;
                     vec![Kernel::activate_float(kernel)]
+                }
+                Op::LayerNorm(_) if integer => {
+                    let kernel = layer_norm::IntegerKernel::new(model, index, strides).ok_or_else(too_large)?;
+                    vec![Kernel::layer_norm_i8(kernel)]
+                }
+                Op::LayerNorm(_) => {
+                    let kernel = layer_norm::FloatKernel::new(model, index, strides).ok_or_else(too_large)?;
+                    vec![Kernel::layer_norm_float(kernel)]
                 }
                 Op::Observe(_) => {
                     vec![Kernel::observe(activate::ObserveKernel::new(model, index, strides).ok_or_else(too_large)?)]

@@ -9,7 +9,7 @@ use typed_index_collections::TiVec;
 
 use crate::graph::Shape;
 use crate::schedule::MAX_HISTORY;
-pub use op::{Activate, Attention, Conv2d, Embed, Film, GroupNorm, Linear, Observe, Op, Operation, Window};
+pub use op::{Activate, Attention, Conv2d, Embed, Film, GroupNorm, LayerNorm, Linear, Observe, Op, Operation, Window};
 
 /// Declares an index type, made from and turned into numbers.
 macro_rules! ids {

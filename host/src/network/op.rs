@@ -37,6 +37,8 @@ pub enum Op {
     Activate(Activate),
     /// The observation.
     Observe(Observe),
+    /// A normalization over the channels of each pixel.
+    LayerNorm(LayerNorm),
 }
 
 impl Op {
@@ -49,6 +51,7 @@ impl Op {
             Op::Attention(op) => op,
             Op::Activate(op) => op,
             Op::Observe(op) => op,
+            Op::LayerNorm(op) => op,
         }
     }
 
@@ -336,6 +339,42 @@ pub struct Observe {
 impl Operation for Observe {
     fn inputs(&self) -> Vec<TensorId> {
         vec![self.source]
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        0
+    }
+}
+
+/// A normalization over the channels of each pixel, and what follows it.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// The input.
+    pub source: TensorId,
+    /// What is subtracted, epsilon, factors and summands.
+    pub norm: graph::LayerNorm,
+    /// Projection of the conditioning vector to the factors and then the summands, with those of `norm` folded in: schedules
+    /// carry it among the per-step biases. Without one `norm` has them.
+    pub projection: Option<graph::Linear>,
+    /// What follows the affine map, if anything does.
+    pub activation: Option<graph::Activation>,
+    /// Tensor that is added.
+    pub residual: Option<TensorId>,
+    /// The result.
+    pub output: TensorId,
+}
+
+impl Operation for LayerNorm {
+    fn inputs(&self) -> Vec<TensorId> {
+        [Some(self.source), self.residual].into_iter().flatten().collect()
     }
 
     fn output(&self) -> TensorId {

@@ -10,6 +10,7 @@
 //! - `attention`: keys and values come from one convolution, the context is written over the queries.
 //! - `activate`: an activation that is modulated or added to becomes an operation of its own; projections of the observation
 //!   come first.
+//! - `layer_norm`: normalization over the channels of each pixel becomes an operation with what follows it.
 //! - `shortcuts`: raw convolutions run as soon as the operations that share their inputs are done.
 //!
 //! `conv2d` puts together what folds into one convolution. What cannot be folded is refused with the node's name: no buffer
@@ -20,6 +21,7 @@ mod attention;
 mod conv2d;
 mod gather;
 mod group_norm;
+mod layer_norm;
 mod projection;
 mod residual;
 mod scale;
@@ -162,8 +164,15 @@ impl<'g> Rewriter<'g> {
                     self.conv2d(node, conv.clone(), Role::Stream)?;
                 }
                 GraphOp::Attention { heads, scale } => self.attention(node, *heads, *scale)?,
+                GraphOp::LayerNorm(_) | GraphOp::ScaleShift(_) | GraphOp::Activation(_) => {
+                    if let Some(chain) = self.layer_normalized(node) {
+                        self.layer_norm(node, &chain)?;
+                    }
+                }
                 GraphOp::Film(_) | GraphOp::AddEmbedding(_) | GraphOp::Add => {
-                    if let Some(activation) = self.activated(node) {
+                    if let Some(chain) = self.layer_normalized(node) {
+                        self.layer_norm(node, &chain)?;
+                    } else if let Some(activation) = self.activated(node) {
                         self.activate(node, activation)?;
                     }
                 }

@@ -3,10 +3,12 @@
 use bytemuck::Zeroable;
 use waft::arithmetic::activate;
 use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
-use waft::format::{Activate, Attention, Conv2d, Embed, FixedStep, GroupNorm, Linear, Observe, OpKind};
+use waft::format::{Activate, Attention, Conv2d, Embed, FixedStep, GroupNorm, LayerNorm, Linear, Observe, OpKind};
 
 use super::{Emitter, FACTOR_BITS, QuantizedConv, activation_multiplier, integer_bias};
-use crate::emit::{activate_record, attention_record, conv_record, group_norm_record, observe_record};
+use crate::emit::{
+    activate_record, attention_record, conv_record, group_norm_record, layer_norm_record, observe_record,
+};
 use crate::graph;
 use crate::network::{self, Role, TensorId};
 use crate::quantize::{self, multiplier};
@@ -60,22 +62,38 @@ impl Emitter<'_> {
     pub(super) fn norm(&self, op: &network::GroupNorm, place: Option<usize>, writer: &mut Writer) -> GroupNorm {
         let network::GroupNorm { sources: ids, norm, output, .. } = op;
         let widest = ids.iter().map(|&id| self.scales[id].scale).fold(0f64, f64::max);
-        let vectors = |norm: &graph::GroupNorm| {
-            [(&norm.gamma, FACTOR_BITS), (&norm.beta, NORM_BITS)].map(|(values, bits)| {
-                let values: Vec<i32> = values.iter().map(|&value| fixed(f64::from(value), bits)).collect();
-                writer.values(&values)
-            })
-        };
-        let epsilon = (norm.eps / (widest * widest) * 65_536.0).round().clamp(1.0, 2f64.powi(61)) as u64;
+        let vectors = |norm: &graph::GroupNorm| affine_vectors(&norm.gamma, &norm.beta, writer);
         let mut record = GroupNorm {
             ratio: [1 << 15; 2],
-            epsilon_q16: epsilon,
+            epsilon_q16: epsilon(norm.eps, widest),
             affine_shift: self.affine_shift(ids, *output),
             ..group_norm_record(op, place, vectors)
         };
         for (i, &id) in ids.iter().enumerate() {
             record.ratio[i] = (self.scales[id].scale / widest * 32_768.0).round().max(1.0) as u32;
             record.zero[i] = self.scales[id].zero;
+        }
+        record
+    }
+
+    pub(super) fn layer_norm(&self, op: &network::LayerNorm, place: Option<usize>, writer: &mut Writer) -> LayerNorm {
+        let (source, output) = (self.scales[op.source], self.scales[op.output]);
+        let extra = 2f64.powi(if op.residual.is_some() { RESIDUAL_BITS as i32 } else { 0 });
+        let (multiplier, shift) = multiplier(2f64.powi(-(SILU_BITS as i32)) / output.scale * extra);
+        let vectors = |norm: &graph::LayerNorm| affine_vectors(&norm.gamma, &norm.beta, writer);
+        let mut record = LayerNorm {
+            epsilon_q16: epsilon(op.norm.eps, source.scale),
+            zero: source.zero,
+            multiplier,
+            shift,
+            output_zero: output.zero,
+            ..layer_norm_record(op, place, vectors)
+        };
+        if let Some(id) = op.residual {
+            let from = self.scales[id];
+            (record.residual_multiplier, record.residual_shift) =
+                quantize::multiplier(from.scale / output.scale * extra);
+            record.residual_zero = from.zero;
         }
         record
     }
@@ -204,6 +222,19 @@ impl Emitter<'_> {
         };
         units.iter().enumerate().map(requant).collect()
     }
+}
+
+/// Where the factors and summands of a normalization are written.
+fn affine_vectors(gamma: &[f32], beta: &[f32], writer: &mut Writer) -> [u32; 2] {
+    [(gamma, FACTOR_BITS), (beta, NORM_BITS)].map(|(values, bits)| {
+        let values: Vec<i32> = values.iter().map(|&value| fixed(f64::from(value), bits)).collect();
+        writer.values(&values)
+    })
+}
+
+/// The epsilon of a normalization of values in units of `scale`, with 16 fractional bits.
+fn epsilon(epsilon: f64, scale: f64) -> u64 {
+    (epsilon / (scale * scale) * 65_536.0).round().clamp(1.0, 2f64.powi(61)) as u64
 }
 
 /// A real in fixed point, saturated.

@@ -3,6 +3,7 @@
 mod activate;
 mod conv2d;
 mod header;
+mod layer_norm;
 mod ops;
 mod overlap;
 mod schedules;

@@ -1,4 +1,6 @@
-use super::{Check, File, activate, check, conv2d, ensure, in_every_step, is_zero, joined, readable, require};
+use super::{
+    Check, File, activate, check, conv2d, ensure, in_every_step, is_zero, joined, layer_norm, readable, require,
+};
 use crate::format::{ALIGN, Affine, Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
@@ -21,6 +23,7 @@ pub(super) const fn validate(file: File<'_>) -> Check {
             Op::Linear(op) => validate_linear(file, index, &op),
             Op::Activate(op) => activate::validate(file, index, &op),
             Op::Observe(op) => activate::validate_observe(file, index, &op),
+            Op::LayerNorm(op) => layer_norm::validate(file, index, &op),
         });
         index += 1;
     }
