@@ -119,6 +119,15 @@ pub struct LayerNorm {
     pub beta: Vec<f32>,
 }
 
+/// Learned keys and values of an attention.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// How many.
+    pub len: usize,
+    /// Row-major (len, 2·channels): keys, then values.
+    pub values: Vec<f32>,
+}
+
 /// What a node computes. Inputs are the activations in [`Node::inputs`], in order.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -154,6 +163,8 @@ pub enum Op {
         heads: usize,
         /// Factor of the scores, 1/√(channels per head).
         scale: f32,
+        /// Learned keys and values that every query sees before those of the pixels.
+        memory: Memory,
     },
     /// `gain·x + offset`, one input.
     Affine {
@@ -469,7 +480,11 @@ impl Op {
             (Op::Concat, [a, b]) if (a.h, a.w) == (b.h, b.w) => Shape::new(a.h, a.w, a.c + b.c),
             (Op::Upsample, [x]) => Shape::new(2 * x.h, 2 * x.w, x.c),
             (Op::Shuffle, [x]) if x.c.is_multiple_of(2) => Shape::new(x.h, 2 * x.w, x.c / 2),
-            (Op::Attention { heads, .. }, [q, k, v]) if q == k && k == v && q.c.is_multiple_of(*heads) => *q,
+            (Op::Attention { heads, memory, .. }, [q, k, v])
+                if q == k && k == v && q.c.is_multiple_of(*heads) && memory.values.len() == memory.len * 2 * q.c =>
+            {
+                *q
+            }
             _ => return None,
         })
     }

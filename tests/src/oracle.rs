@@ -111,7 +111,9 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
         }
         Op::Attention(op) => {
             let channels = network.tensors[op.query].shape.c;
-            Some(attention(&read(op.query), &read(op.key_value), channels, op.heads, f64::from(op.scale)))
+            let learned = op.memory.values.iter().map(|&value| f64::from(value));
+            let key_value: Vec<f64> = learned.chain(read(op.key_value)).collect();
+            Some(attention(&read(op.query), &key_value, channels, op.heads, f64::from(op.scale)))
         }
         Op::Conv2d(conv) => {
             let shape = network.tensors[conv.sources[0]].shape;
@@ -187,15 +189,16 @@ fn join(network: &Network, sources: &[TensorId], read: &dyn Fn(TensorId) -> Vec<
     (0..pixels).flat_map(|p| parts.iter().flat_map(move |(values, c)| values[p * c..(p + 1) * c].to_vec())).collect()
 }
 
-/// Softmax attention in real numbers; `key_value` holds keys, then values, of each pixel.
+/// Softmax attention in real numbers; `key_value` holds keys, then values, of what is learned and of each pixel.
 pub fn attention(query: &[f64], key_value: &[f64], channels: usize, heads: usize, scale: f64) -> Vec<f64> {
     let pixels = query.len() / channels;
+    let keys = key_value.len() / (2 * channels);
     let head = channels / heads;
     let mut context = vec![0.0; query.len()];
     for h in 0..heads {
         for i in 0..pixels {
             let q = &query[i * channels + h * head..][..head];
-            let scores: Vec<f64> = (0..pixels)
+            let scores: Vec<f64> = (0..keys)
                 .map(|j| scale * (0..head).map(|d| q[d] * key_value[j * 2 * channels + h * head + d]).sum::<f64>())
                 .collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -203,7 +206,7 @@ pub fn attention(query: &[f64], key_value: &[f64], channels: usize, heads: usize
             let total: f64 = weights.iter().sum();
             for d in 0..head {
                 let sum: f64 =
-                    (0..pixels).map(|j| weights[j] * key_value[j * 2 * channels + channels + h * head + d]).sum();
+                    (0..keys).map(|j| weights[j] * key_value[j * 2 * channels + channels + h * head + d]).sum();
                 context[i * channels + h * head + d] = sum / total;
             }
         }

@@ -323,7 +323,10 @@ fn integer_attention_follows_the_real_one() {
             let read = |id: u16| oracle::integers(&model.tensor(id).expect("exists"), &read(id));
             let channels = usize::from(model.tensor(op.query).expect("exists").channels);
             let as_reals = |values: Vec<i64>| values.into_iter().map(|q| q as f64).collect::<Vec<_>>();
-            let (query, key_value) = (as_reals(read(op.query)), as_reals(read(op.key_value)));
+            let learned = (0..usize::from(op.memory) * 2 * channels)
+                .map(|at| i64::from(model.bytes()[op.memory_at as usize + at] as i8));
+            let (query, key_value) = (read(op.query), learned.chain(read(op.key_value)).collect());
+            let (query, key_value) = (as_reals(query), as_reals(key_value));
             let factor = |m: i32, s: i32| f64::from(m) * 2f64.powi(s - 31);
             // A difference of scores is in 1/256 binary orders.
             let scale = factor(op.score_multiplier, op.score_shift) / 256.0 * std::f64::consts::LN_2;

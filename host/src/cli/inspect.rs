@@ -126,8 +126,9 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
             format!("group_norm  {} → {} ({} groups)", join(&op.sources), tensor(op.output), op.groups)
         }
         Op::Attention(op) => {
+            let learned = if op.memory == 0 { String::new() } else { format!(", {} learned keys", op.memory) };
             format!(
-                "attention   {} over {} → {} ({} heads)",
+                "attention   {} over {} → {} ({} heads{learned})",
                 tensor(op.query),
                 tensor(op.key_value),
                 tensor(op.output),

@@ -78,7 +78,7 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
         Op::Attention(op) => {
             let [rows, columns, channels] = shape(op.query);
             let [key_rows, key_columns, _] = shape(op.key_value);
-            let (queries, keys) = (rows * columns, key_rows * key_columns);
+            let (queries, keys) = (rows * columns, f64::from(op.memory) + key_rows * key_columns);
             vec![
                 (format!("attention {precision} multiply"), 2.0 * queries * keys * channels),
                 (format!("attention {precision} score"), queries * keys * f64::from(op.heads)),

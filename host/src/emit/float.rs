@@ -104,7 +104,10 @@ fn record(
             let (centers, gains) = (writer.values(&part(0)), writer.values(&part(1)));
             Op::Observe(Observe { centers, gains, ..observe_record(source, op) })
         }
-        network::Op::Attention(op) => Op::Attention(Attention { scale: op.scale, ..attention_record(op) }),
+        network::Op::Attention(op) => {
+            let memory_at = memory(&op.memory, precision, writer);
+            Op::Attention(Attention { scale: op.scale, memory_at, ..attention_record(op) })
+        }
         network::Op::Conv2d(conv) => {
             let (outputs, taps) = (conv.conv.outputs, conv.conv.weight.len() / conv.conv.outputs);
             let weight = |output: usize, tap: usize| conv.conv.weight[output * taps + tap];
@@ -124,6 +127,18 @@ fn record(
             };
             Op::Conv2d(record)
         }
+    }
+}
+
+/// Where learned keys and values are written; 0 if there are none.
+fn memory(memory: &crate::graph::Memory, precision: Precision, writer: &mut Writer) -> u32 {
+    match precision {
+        _ if memory.len == 0 => 0,
+        Precision::F16 => {
+            let halves: Vec<u16> = memory.values.iter().map(|&value| f16::from_f32(value).to_bits()).collect();
+            writer.values(&halves)
+        }
+        Precision::F32 | Precision::I8 => writer.values(&memory.values),
     }
 }
 

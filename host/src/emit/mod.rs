@@ -128,6 +128,7 @@ fn attention_record(op: &network::Attention) -> Attention {
         output: op.output.in_file(),
         scratch: op.scratch.in_file(),
         heads: op.heads as u16,
+        memory: op.memory.len as u16,
         ..Zeroable::zeroed()
     }
 }

@@ -253,6 +253,8 @@ pub struct Attention {
     pub heads: usize,
     /// Factor of the scores.
     pub scale: f32,
+    /// Learned keys and values.
+    pub memory: graph::Memory,
     /// Scores of one row.
     pub scratch: TensorId,
     /// Context, in the place of the queries.
@@ -274,7 +276,7 @@ impl Operation for Attention {
 
     fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
         let shape = tensors[self.query].shape;
-        (2 * shape.pixels() * shape.len()) as u64
+        (2 * (self.memory.len + shape.pixels()) * shape.len()) as u64
     }
 }
 

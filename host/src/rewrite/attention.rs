@@ -11,7 +11,13 @@ impl Rewriter<'_> {
     }
 
     /// Appends the three projections, as two convolutions, and the attention itself.
-    pub(super) fn attention(&mut self, node: &Node, heads: usize, scale: f32) -> Result<(), RewriteError> {
+    pub(super) fn attention(
+        &mut self,
+        node: &Node,
+        heads: usize,
+        scale: f32,
+        memory: &graph::Memory,
+    ) -> Result<(), RewriteError> {
         let refuse = |what| RewriteError::new(node, what);
         let mut projections: Vec<(&Node, &graph::Conv2d)> = vec![];
         for &input in &node.inputs {
@@ -38,11 +44,11 @@ impl Rewriter<'_> {
         let key_value = self.conv2d(&joint, both, Role::KeyValue)?;
 
         let shape = self.graph.shape(query.output);
-        let scores = Shape::new(1, 1, shape.pixels());
+        let scores = Shape::new(1, 1, memory.len + shape.pixels());
         let scratch = self.network.tensor(format!("{} (scores)", node.name), scores, Role::Scores);
         let output = self.network.tensor(node.name.clone(), shape, Role::Attention);
         self.placed.insert(node.output, output);
-        let op = Attention { query: query_id, key_value, heads, scale, scratch, output };
+        let op = Attention { query: query_id, key_value, heads, scale, memory: memory.clone(), scratch, output };
         self.push(node.name.clone(), Op::Attention(op));
         Ok(())
     }
@@ -52,7 +58,7 @@ impl Rewriter<'_> {
 mod tests {
     use super::super::rewrite;
     use super::super::testing::{conv, find, graph, names, norm};
-    use crate::graph::{Conv2d, Graph, Op, Shape};
+    use crate::graph::{Conv2d, Graph, Memory, Op, Shape};
     use crate::network::{OpId, Role};
 
     /// Attention over `norm(x)` with projections as given.
@@ -62,7 +68,8 @@ mod tests {
         let normalized = graph.node("norm", norm(2), &[x]);
         let [q, k, v] = projections;
         let inputs = [("q", q), ("k", k), ("v", v)].map(|(name, op)| graph.node(name, op, &[normalized]));
-        let context = graph.node("attention", Op::Attention { heads: 2, scale: 1.0 }, &inputs);
+        let context =
+            graph.node("attention", Op::Attention { heads: 2, scale: 1.0, memory: Memory::default() }, &inputs);
         graph.output = graph.node("out", conv(2, 2), &[context]);
         graph
     }

@@ -163,7 +163,7 @@ impl<'g> Rewriter<'g> {
                 GraphOp::Conv2d(conv) if !self.feeds_attention(node) && !self.done.contains(&node.output) => {
                     self.conv2d(node, conv.clone(), Role::Stream)?;
                 }
-                GraphOp::Attention { heads, scale } => self.attention(node, *heads, *scale)?,
+                GraphOp::Attention { heads, scale, memory } => self.attention(node, *heads, *scale, memory)?,
                 GraphOp::LayerNorm(_) | GraphOp::ScaleShift(_) | GraphOp::Activation(_) => {
                     if let Some(chain) = self.layer_normalized(node) {
                         self.layer_norm(node, &chain)?;

@@ -137,16 +137,30 @@ impl Emitter<'_> {
         Observe { centers, gains, ..observe_record(&self.source, op) }
     }
 
-    pub(super) fn attention(&self, op: &network::Attention) -> Attention {
+    pub(super) fn attention(&self, op: &network::Attention, writer: &mut Writer) -> Attention {
         let [keys, values] = self.key_value[&op.key_value];
         let query = self.scales[op.query].scale;
         let per_unit = f64::from(op.scale) * query * keys.scale * std::f64::consts::LOG2_E * 256.0;
         let (score_multiplier, score_shift) = multiplier(per_unit);
         let (value_multiplier, value_shift) = multiplier(values.scale / self.scales[op.output].scale);
-        let tokens = self.source.network.tensors[op.query].shape.pixels() as u64;
+        let tokens = (op.memory.len + self.source.network.tensors[op.query].shape.pixels()) as u64;
         let weight_bits = (1..=15).rev().find(|bits| tokens << (bits + 7) <= i32::MAX as u64).unwrap_or(1);
-        let operands = attention_record(op);
+        let memory_at = self.memory(&op.memory, op.key_value, writer);
+        let operands = Attention { memory_at, ..attention_record(op) };
         Attention { score_multiplier, score_shift, value_multiplier, value_shift, weight_bits, ..operands }
+    }
+
+    /// Where learned keys and values are written, in the scales of the pixels'; 0 if there are none.
+    fn memory(&self, memory: &graph::Memory, key_value: TensorId, writer: &mut Writer) -> u32 {
+        if memory.len == 0 {
+            return 0;
+        }
+        let channels = memory.values.len() / memory.len / 2;
+        let quantized = memory.values.chunks_exact(channels).zip(self.key_value[&key_value].iter().cycle());
+        let quantized = quantized.flat_map(|(values, scale)| {
+            values.iter().map(|&value| (f64::from(value) / scale.scale).round().clamp(-127.0, 127.0) as i8)
+        });
+        writer.values(&quantized.collect::<Vec<i8>>())
     }
 
     pub(super) fn conv(

@@ -108,7 +108,7 @@ const fn validate_affine(file: File<'_>, index: u16, op: &GroupNorm, channels: u
 }
 
 const fn validate_attention(file: File<'_>, index: u16, op: &Attention) -> Check {
-    ensure!(is_zero(op.reserved) && is_zero(op.reserved_middle) && is_zero(op.reserved_end), Op, index);
+    ensure!(is_zero(op.reserved) && is_zero(op.reserved_end), Op, index);
     let query = require!(file.tensor(op.query), Operand, index);
     let key_value = require!(file.tensor(op.key_value), Operand, index);
     let output = require!(file.tensor(op.output), Operand, index);
@@ -124,7 +124,9 @@ const fn validate_attention(file: File<'_>, index: u16, op: &Attention) -> Check
     };
     ensure!(query.element().is(element) && key_value.element().is(element), Operand, index);
     ensure!(op.heads > 0 && query.channels.is_multiple_of(op.heads), Op, index);
-    let tokens = query.rows as u64 * query.columns as u64;
+    let memory_bytes = op.memory as u64 * key_value.channels as u64 * element.bytes() as u64;
+    ensure!(if op.memory == 0 { op.memory_at == 0 } else { file.holds(op.memory_at, memory_bytes) }, Offset, index);
+    let tokens = query.rows as u64 * query.columns as u64 + op.memory as u64;
     ensure!(scratch.len() as u64 == tokens && scratch.element().is(file.wide()), Operand, index);
     if file.is_i8() {
         // The weighted sum of values, at most 128 each, fits 32 bits.

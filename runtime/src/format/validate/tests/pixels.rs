@@ -53,12 +53,6 @@ fn what_normalizations_of_pixels_read_and_write() {
         d.resize(SHORTCUT, [2, 2, 4], Element::I16);
         d.tensor(SHORTCUT).offset = offset;
     });
-    refused(pixels(I8), Field::Overlap, |d| {
-        d.resize(MAP, [2, 2, 8], Element::I8);
-        d.resize(MAP, [2, 2, 4], Element::I8);
-        without_residual(d);
-        d.tensor(MAP).offset -= 16;
-    });
     refused(pixels(I8), Field::Operand, |d| d.resize(MAP, [2, 2, 3], Element::I8));
     refused(pixels(I8), Field::Operand, |d| {
         d.resize(SHORTCUT, [2, 1, 4], Element::I8);
