@@ -166,6 +166,16 @@ pub enum Op {
         /// Learned keys and values that every query sees before those of the pixels.
         memory: Memory,
     },
+    /// Linear attention over pixels, inputs and heads as above: softmax(Q)·(softmax(Kᵀ)·V)·`gain`, keys normalized over the pixels,
+    /// queries over the channels of a head (Shen et al., 2021, arXiv:1812.01243).
+    LinearAttention {
+        /// Number of heads.
+        heads: usize,
+        /// Factor of the result.
+        gain: f32,
+        /// Learned keys and values besides those of the pixels.
+        memory: Memory,
+    },
     /// `gain·x + offset`, one input.
     Affine {
         /// Factor.
@@ -480,7 +490,7 @@ impl Op {
             (Op::Concat, [a, b]) if (a.h, a.w) == (b.h, b.w) => Shape::new(a.h, a.w, a.c + b.c),
             (Op::Upsample, [x]) => Shape::new(2 * x.h, 2 * x.w, x.c),
             (Op::Shuffle, [x]) if x.c.is_multiple_of(2) => Shape::new(x.h, 2 * x.w, x.c / 2),
-            (Op::Attention { heads, memory, .. }, [q, k, v])
+            (Op::Attention { heads, memory, .. } | Op::LinearAttention { heads, memory, .. }, [q, k, v])
                 if q == k && k == v && q.c.is_multiple_of(*heads) && memory.values.len() == memory.len * 2 * q.c =>
             {
                 *q

@@ -52,6 +52,12 @@ pub mod attention {
     pub use crate::ops::attention::i8::{normalizer, weight};
 }
 
+/// Linear attention.
+#[cfg(all(feature = "linear-attention", feature = "i8"))]
+pub mod linear_attention {
+    pub use crate::ops::linear_attention::i8::{context_of, key_weight, query_weight};
+}
+
 /// Conditioning.
 #[cfg(all(feature = "conditioning", feature = "i8"))]
 pub mod embedding {

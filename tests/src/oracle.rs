@@ -115,6 +115,13 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
             let key_value: Vec<f64> = learned.chain(read(op.key_value)).collect();
             Some(attention(&read(op.query), &key_value, channels, op.heads, f64::from(op.scale)))
         }
+        Op::LinearAttention(op) => {
+            let channels = network.tensors[op.query].shape.c;
+            let learned = op.memory.values.iter().map(|&value| f64::from(value));
+            let key_value: Vec<f64> = learned.chain(read(op.key_value)).collect();
+            let mean = linear_attention(&read(op.query), &key_value, channels, op.heads, [1.0; 2]);
+            Some(mean.into_iter().map(|mean| mean * f64::from(op.gain)).collect())
+        }
         Op::Conv2d(conv) => {
             let shape = network.tensors[conv.sources[0]].shape;
             let mut x = join(network, &conv.sources, read);
@@ -212,6 +219,38 @@ pub fn attention(query: &[f64], key_value: &[f64], channels: usize, heads: usize
         }
     }
     context
+}
+
+/// Linear attention in real numbers, of keys and values as above: the softmax of each channel of the keys over the keys, of each
+/// head of a query over its channels, of keys and queries times the `scales`.
+pub fn linear_attention(
+    query: &[f64],
+    key_value: &[f64],
+    channels: usize,
+    heads: usize,
+    [key_scale, query_scale]: [f64; 2],
+) -> Vec<f64> {
+    let softmax = |values: Vec<f64>| -> Vec<f64> {
+        let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = values.iter().map(|value| (value - largest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        weights.into_iter().map(|weight| weight / total).collect()
+    };
+    let head = channels / heads;
+    let rows: Vec<&[f64]> = key_value.chunks_exact(2 * channels).collect();
+    let mut result = vec![0.0; query.len()];
+    for channel in 0..channels {
+        let first = channel / head * head;
+        let weights = softmax(rows.iter().map(|row| key_scale * row[channel]).collect());
+        let context =
+            |value: usize| -> f64 { rows.iter().zip(&weights).map(|(row, w)| w * row[channels + value]).sum() };
+        let contexts: Vec<f64> = (first..first + head).map(context).collect();
+        for (query, result) in query.chunks_exact(channels).zip(result.chunks_exact_mut(channels)) {
+            let weight = softmax(query[first..first + head].iter().map(|q| query_scale * q).collect())[channel - first];
+            result[first..first + head].iter_mut().zip(&contexts).for_each(|(to, context)| *to += weight * context);
+        }
+    }
+    result
 }
 
 /// `value·multiplier·2^(shift−31)` rounded half up and saturated, over 128 bits.

@@ -72,7 +72,7 @@ fn floor(precision: Precision) -> f64 {
 
 fn real_suite(export: &Export) {
     let model = model(&export.bytes);
-    let mut seen = [0; 6];
+    let mut seen = [0; 7];
     visit(&model, 1, |index, read, result| {
         let op = &export.network.ops[OpId::from(index)].1;
         // Integer maps and bias vectors have scales of their own, which the integer suite knows.
@@ -99,6 +99,7 @@ fn real_suite(export: &Export) {
             Op::Linear(_) | Op::Embed(_) | Op::Observe(_) => 3,
             Op::Activate(_) => 4,
             Op::LayerNorm(_) => 5,
+            Op::LinearAttention(_) => 6,
         }] += 1;
     });
     assert!(seen[0] >= 3, "{seen:?}");

@@ -58,6 +58,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     if ops.iter().any(|op| matches!(op, Op::LayerNorm(_))) {
         features.push("layer-norm");
     }
+    if ops.iter().any(|op| matches!(op, Op::LinearAttention(_))) {
+        features.push("linear-attention");
+    }
     if ops.iter().any(is_unet1d) {
         features.push("unet1d");
     }

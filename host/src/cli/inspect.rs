@@ -147,6 +147,16 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
                 op.film()
             )
         }
+        Op::LinearAttention(op) => {
+            let learned = if op.memory == 0 { String::new() } else { format!(", {} learned keys", op.memory) };
+            format!(
+                "linear_attention {} over {} → {} ({} heads{learned})",
+                tensor(op.query),
+                tensor(op.key_value),
+                tensor(op.output),
+                op.heads
+            )
+        }
         Op::LayerNorm(op) => {
             let residual = if op.residual == NONE { String::new() } else { format!(", adds {}", tensor(op.residual)) };
             format!(

@@ -91,6 +91,15 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
             (format!("linear {precision} output"), len(op.output)),
         ],
         Op::Activate(op) => vec![(format!("activate {precision} {:?} element", op.film()), len(op.output))],
+        Op::LinearAttention(op) => {
+            let [rows, columns, channels] = shape(op.query);
+            let (head, keys) = (channels / f64::from(op.heads), f64::from(op.memory) + rows * columns);
+            vec![
+                (format!("linear_attention {precision} context"), keys * channels * (head / 8.0).ceil()),
+                (format!("linear_attention {precision} multiply"), (keys + rows * columns) * channels * head),
+                (format!("linear_attention {precision} output"), rows * columns * channels),
+            ]
+        }
         Op::LayerNorm(op) => {
             let pixels = shape(op.output)[0] * shape(op.output)[1];
             vec![

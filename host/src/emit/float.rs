@@ -3,11 +3,13 @@
 use bytemuck::Zeroable;
 use half::f16;
 use typed_index_collections::TiSlice;
-use waft::format::{Attention, Element, Embed, FloatStep, Linear, Observe, Op, OpKind, Precision, WeightLayout};
+use waft::format::{
+    Attention, Element, Embed, FloatStep, Linear, LinearAttention, Observe, Op, OpKind, Precision, WeightLayout,
+};
 
 use super::{
     Emitted, Source, activate_record, attention_record, bias_layout, conv_record, group_norm_record, layer_norm_record,
-    observe_record, put_affine, schedules, step_projection, tensor_table,
+    linear_attention_record, observe_record, put_affine, schedules, step_projection, tensor_table,
 };
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
@@ -107,6 +109,10 @@ fn record(
         network::Op::Attention(op) => {
             let memory_at = memory(&op.memory, precision, writer);
             Op::Attention(Attention { scale: op.scale, memory_at, ..attention_record(op) })
+        }
+        network::Op::LinearAttention(op) => {
+            let memory_at = memory(&op.memory, precision, writer);
+            Op::LinearAttention(LinearAttention { gain: op.gain, memory_at, ..linear_attention_record(op) })
         }
         network::Op::Conv2d(conv) => {
             let (outputs, taps) = (conv.conv.outputs, conv.conv.weight.len() / conv.conv.outputs);

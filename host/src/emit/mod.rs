@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
 use waft::format::{
     Activate, Affine, Attention, Bias, Center, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS, LayerNorm, Level,
-    Observe, Op, OpKind, START_BITS, Shuffle, Tensor, Upsample, WeightLayout,
+    LinearAttention, Observe, Op, OpKind, START_BITS, Shuffle, Tensor, Upsample, WeightLayout,
 };
 
 use crate::graph::{Graph, Linear, activate};
@@ -123,6 +123,20 @@ fn conv_record(network: &Network, conv: &network::Conv2d, layout: WeightLayout, 
 fn attention_record(op: &network::Attention) -> Attention {
     Attention {
         kind: OpKind::Attention.code(),
+        query: op.query.in_file(),
+        key_value: op.key_value.in_file(),
+        output: op.output.in_file(),
+        scratch: op.scratch.in_file(),
+        heads: op.heads as u16,
+        memory: op.memory.len as u16,
+        ..Zeroable::zeroed()
+    }
+}
+
+/// The operands of a linear attention's record.
+fn linear_attention_record(op: &network::LinearAttention) -> LinearAttention {
+    LinearAttention {
+        kind: OpKind::LinearAttention.code(),
         query: op.query.in_file(),
         key_value: op.key_value.in_file(),
         output: op.output.in_file(),

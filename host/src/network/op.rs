@@ -39,6 +39,8 @@ pub enum Op {
     Observe(Observe),
     /// A normalization over the channels of each pixel.
     LayerNorm(LayerNorm),
+    /// Linear attention.
+    LinearAttention(LinearAttention),
 }
 
 impl Op {
@@ -52,6 +54,7 @@ impl Op {
             Op::Activate(op) => op,
             Op::Observe(op) => op,
             Op::LayerNorm(op) => op,
+            Op::LinearAttention(op) => op,
         }
     }
 
@@ -389,5 +392,43 @@ impl Operation for LayerNorm {
 
     fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
         0
+    }
+}
+
+/// Linear attention over pixels, written over the queries.
+#[derive(Clone, Debug)]
+pub struct LinearAttention {
+    /// Queries.
+    pub query: TensorId,
+    /// Keys, then values.
+    pub key_value: TensorId,
+    /// Number of heads.
+    pub heads: usize,
+    /// Factor of the result.
+    pub gain: f32,
+    /// Learned keys and values.
+    pub memory: graph::Memory,
+    /// Contexts, and the weights of a query.
+    pub scratch: TensorId,
+    /// Result, in the place of the queries.
+    pub output: TensorId,
+}
+
+impl Operation for LinearAttention {
+    fn inputs(&self) -> Vec<TensorId> {
+        vec![self.query, self.key_value]
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![self.scratch]
+    }
+
+    fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        let shape = tensors[self.query].shape;
+        ((2 * shape.pixels() + self.memory.len) * shape.c * (shape.c / self.heads)) as u64
     }
 }

@@ -2,12 +2,15 @@
 
 use super::{RewriteError, Rewriter};
 use crate::graph::{self, Node, Op as GraphOp, Shape};
-use crate::network::{Attention, Op, Role};
+use crate::network::{Attention, Op, Role, TensorId};
 
 impl Rewriter<'_> {
     /// Whether the result of a convolution is the query, the keys or the values of an attention and nothing else.
     pub(super) fn feeds_attention(&self, node: &Node) -> bool {
-        matches!(self.only_reader(node.output).map(|reader| &reader.op), Some(GraphOp::Attention { .. }))
+        matches!(
+            self.only_reader(node.output).map(|reader| &reader.op),
+            Some(GraphOp::Attention { .. } | GraphOp::LinearAttention { .. })
+        )
     }
 
     /// Appends the three projections, as two convolutions, and the attention itself.
@@ -18,6 +21,19 @@ impl Rewriter<'_> {
         scale: f32,
         memory: &graph::Memory,
     ) -> Result<(), RewriteError> {
+        let [query, key_value] = self.projections(node)?;
+        let shape = self.graph.shape(node.output);
+        let scores = Shape::new(1, 1, memory.len + shape.pixels());
+        let scratch = self.network.tensor(format!("{} (scores)", node.name), scores, Role::Scores);
+        let output = self.network.tensor(node.name.clone(), shape, Role::Attention);
+        self.placed.insert(node.output, output);
+        let op = Attention { query, key_value, heads, scale, memory: memory.clone(), scratch, output };
+        self.push(node.name.clone(), Op::Attention(op));
+        Ok(())
+    }
+
+    /// Appends the queries, and keys and values together.
+    pub(super) fn projections(&mut self, node: &Node) -> Result<[TensorId; 2], RewriteError> {
         let refuse = |what| RewriteError::new(node, what);
         let mut projections: Vec<(&Node, &graph::Conv2d)> = vec![];
         for &input in &node.inputs {
@@ -41,16 +57,7 @@ impl Rewriter<'_> {
         both.bias.extend(&value_conv.bias);
         both.outputs += value_conv.outputs;
         let joint = Node { name: format!("{}+v", key.name), ..key.clone() };
-        let key_value = self.conv2d(&joint, both, Role::KeyValue)?;
-
-        let shape = self.graph.shape(query.output);
-        let scores = Shape::new(1, 1, memory.len + shape.pixels());
-        let scratch = self.network.tensor(format!("{} (scores)", node.name), scores, Role::Scores);
-        let output = self.network.tensor(node.name.clone(), shape, Role::Attention);
-        self.placed.insert(node.output, output);
-        let op = Attention { query: query_id, key_value, heads, scale, memory: memory.clone(), scratch, output };
-        self.push(node.name.clone(), Op::Attention(op));
-        Ok(())
+        Ok([query_id, self.conv2d(&joint, both, Role::KeyValue)?])
     }
 }
 

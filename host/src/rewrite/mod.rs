@@ -8,6 +8,7 @@
 //! - `residual`: a sum becomes the residual of the convolution that computes its later operand.
 //! - `scale`: a factor behind a convolution goes into its weights and the residual's gain.
 //! - `attention`: keys and values come from one convolution, the context is written over the queries.
+//! - `linear_attention`: projections likewise, the result over the queries.
 //! - `activate`: an activation that is modulated or added to becomes an operation of its own; projections of the observation
 //!   come first.
 //! - `layer_norm`: normalization over the channels of each pixel becomes an operation with what follows it.
@@ -22,6 +23,7 @@ mod conv2d;
 mod gather;
 mod group_norm;
 mod layer_norm;
+mod linear_attention;
 mod projection;
 mod residual;
 mod scale;
@@ -164,6 +166,9 @@ impl<'g> Rewriter<'g> {
                     self.conv2d(node, conv.clone(), Role::Stream)?;
                 }
                 GraphOp::Attention { heads, scale, memory } => self.attention(node, *heads, *scale, memory)?,
+                GraphOp::LinearAttention { heads, gain, memory } => {
+                    self.linear_attention(node, *heads, *gain, memory)?;
+                }
                 GraphOp::LayerNorm(_) | GraphOp::ScaleShift(_) | GraphOp::Activation(_) => {
                     if let Some(chain) = self.layer_normalized(node) {
                         self.layer_norm(node, &chain)?;

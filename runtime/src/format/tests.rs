@@ -42,6 +42,7 @@ fn records_are_read_as_written() {
     round_trip(Activate::read);
     round_trip(Observe::read);
     round_trip(LayerNorm::read);
+    round_trip(LinearAttention::read);
     round_trip(FixedAction::read);
     round_trip(FloatAction::read);
     round_trip(Schedule::read);
@@ -104,6 +105,7 @@ fn tables() -> String {
     table::<Activate>(&mut text, "Operation: activate");
     table::<Observe>(&mut text, "Operation: observe");
     table::<LayerNorm>(&mut text, "Operation: layer norm");
+    table::<LinearAttention>(&mut text, "Operation: linear attention");
     table::<Schedule>(&mut text, "Schedule");
     table::<FixedStep>(&mut text, "Step in i8");
     table::<FloatStep>(&mut text, "Step in f16 and f32");

@@ -13,6 +13,8 @@ use bytemuck::Pod;
 use crate::format::Attention;
 #[cfg(feature = "layer-norm")]
 use crate::format::LayerNorm;
+#[cfg(feature = "linear-attention")]
+use crate::format::LinearAttention;
 #[cfg(feature = "unet1d")]
 use crate::format::{Activate, Observe};
 use crate::format::{Activation, Affine, Conv2d, GroupNorm, NONE, Op, Schedule, Shuffle, Tensor, WeightLayout};
@@ -30,6 +32,8 @@ pub(crate) mod embedding;
 pub(crate) mod group_norm;
 #[cfg(feature = "layer-norm")]
 pub(crate) mod layer_norm;
+#[cfg(feature = "linear-attention")]
+pub(crate) mod linear_attention;
 #[cfg(feature = "unet1d")]
 pub(crate) mod observe;
 
@@ -97,6 +101,8 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
         Op::Observe(_) => Some(1),
         #[cfg(feature = "layer-norm")]
         Op::LayerNorm(op) => layer_norm::slices(model, op),
+        #[cfg(feature = "linear-attention")]
+        Op::LinearAttention(op) => linear_attention::Work::new(model, op).map(linear_attention::Work::slices),
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
         #[cfg(not(feature = "conditioning"))]
@@ -105,6 +111,8 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
         Op::Activate(_) | Op::Observe(_) => None,
         #[cfg(not(feature = "layer-norm"))]
         Op::LayerNorm(_) => None,
+        #[cfg(not(feature = "linear-attention"))]
+        Op::LinearAttention(_) => None,
     };
     slices.unwrap_or(0)
 }
@@ -132,6 +140,9 @@ pub(crate) trait Operations {
 
     #[cfg(feature = "layer-norm")]
     fn layer_norm(context: &Context<'_>, op: &LayerNorm, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "linear-attention")]
+    fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()>;
 }
 
 #[cfg(feature = "i8")]
@@ -172,6 +183,11 @@ impl Operations for i8 {
     #[cfg(feature = "layer-norm")]
     fn layer_norm(context: &Context<'_>, op: &LayerNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
         layer_norm::i8::run(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "linear-attention")]
+    fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()> {
+        linear_attention::i8::run(context, op, slice, arena)
     }
 }
 
@@ -214,6 +230,11 @@ impl<E: crate::float::Float> Operations for E {
     fn layer_norm(context: &Context<'_>, op: &LayerNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
         layer_norm::float::run::<E>(context, op, slice, arena)
     }
+
+    #[cfg(feature = "linear-attention")]
+    fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()> {
+        linear_attention::float::run::<E>(context, op, slice, arena)
+    }
 }
 
 /// What slice `slice` takes of some units, `per_slice` of which are one.
@@ -245,6 +266,8 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::Observe(op) => P::observe(context, op, arena),
         #[cfg(feature = "layer-norm")]
         Op::LayerNorm(op) => P::layer_norm(context, op, slice, arena),
+        #[cfg(feature = "linear-attention")]
+        Op::LinearAttention(op) => P::linear_attention(context, op, slice, arena),
         // A session of such a model is refused.
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
@@ -254,6 +277,8 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::Activate(_) | Op::Observe(_) => None,
         #[cfg(not(feature = "layer-norm"))]
         Op::LayerNorm(_) => None,
+        #[cfg(not(feature = "linear-attention"))]
+        Op::LinearAttention(_) => None,
     }
 }
 
@@ -273,6 +298,7 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
         Op::Conv2d(op) if !matches!(op.shuffle(), Shuffle::None) && !cfg!(feature = "unet1d") => Some("unet1d"),
         Op::Activate(_) | Op::Observe(_) if !cfg!(feature = "unet1d") => Some("unet1d"),
         Op::LayerNorm(_) if !cfg!(feature = "layer-norm") => Some("layer-norm"),
+        Op::LinearAttention(_) if !cfg!(feature = "linear-attention") => Some("linear-attention"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),
         _ => None,

@@ -3,11 +3,14 @@
 use bytemuck::Zeroable;
 use waft::arithmetic::activate;
 use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
-use waft::format::{Activate, Attention, Conv2d, Embed, FixedStep, GroupNorm, LayerNorm, Linear, Observe, OpKind};
+use waft::format::{
+    Activate, Attention, Conv2d, Embed, FixedStep, GroupNorm, LayerNorm, Linear, LinearAttention, Observe, OpKind,
+};
 
 use super::{Emitter, FACTOR_BITS, QuantizedConv, activation_multiplier, integer_bias};
 use crate::emit::{
-    activate_record, attention_record, conv_record, group_norm_record, layer_norm_record, observe_record,
+    activate_record, attention_record, conv_record, group_norm_record, layer_norm_record, linear_attention_record,
+    observe_record,
 };
 use crate::graph;
 use crate::network::{self, Role, TensorId};
@@ -150,6 +153,32 @@ impl Emitter<'_> {
         Attention { score_multiplier, score_shift, value_multiplier, value_shift, weight_bits, ..operands }
     }
 
+    pub(super) fn linear_attention(&self, op: &network::LinearAttention, writer: &mut Writer) -> LinearAttention {
+        let [keys, values] = self.key_value[&op.key_value];
+        let shape = self.source.network.tensors[op.query].shape;
+        let per_unit = |scale: f64| multiplier(scale * std::f64::consts::LOG2_E * 256.0);
+        let (key_multiplier, key_shift) = per_unit(keys.scale);
+        let (query_multiplier, query_shift) = per_unit(self.scales[op.query].scale);
+        let gain = f64::from(op.gain) * values.scale / 2f64.powi(CONTEXT_BITS) / self.scales[op.output].scale;
+        let (value_multiplier, value_shift) = multiplier(gain);
+        let bits = |count: usize, of_value: u32, most: u32| {
+            let fits = |bits: &u32| (count as u64) << (bits + of_value) <= i32::MAX as u64;
+            (1..=most).rev().find(fits).unwrap_or(1)
+        };
+        LinearAttention {
+            memory_at: self.memory(&op.memory, op.key_value, writer),
+            key_multiplier,
+            key_shift,
+            query_multiplier,
+            query_shift,
+            value_multiplier,
+            value_shift,
+            key_bits: bits(op.memory.len + shape.pixels(), 7, 15),
+            query_bits: bits(shape.c / op.heads, 7 + CONTEXT_BITS as u32, 14),
+            ..linear_attention_record(op)
+        }
+    }
+
     /// Where learned keys and values are written, in the scales of the pixels'; 0 if there are none.
     fn memory(&self, memory: &graph::Memory, key_value: TensorId, writer: &mut Writer) -> u32 {
         if memory.len == 0 {
@@ -250,6 +279,9 @@ fn affine_vectors(gamma: &[f32], beta: &[f32], writer: &mut Writer) -> [u32; 2] 
 fn epsilon(epsilon: f64, scale: f64) -> u64 {
     (epsilon / (scale * scale) * 65_536.0).round().clamp(1.0, 2f64.powi(61)) as u64
 }
+
+/// Fractional bits of a linear attention's contexts beyond those of its values.
+const CONTEXT_BITS: i32 = 6;
 
 /// A real in fixed point, saturated.
 fn fixed(value: f64, bits: u32) -> i32 {

@@ -1,5 +1,6 @@
 use super::{
-    Check, File, activate, check, conv2d, ensure, in_every_step, is_zero, joined, layer_norm, readable, require,
+    Check, File, activate, check, conv2d, ensure, in_every_step, is_zero, joined, layer_norm, linear_attention,
+    readable, require,
 };
 use crate::format::{ALIGN, Affine, Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
 
@@ -24,6 +25,7 @@ pub(super) const fn validate(file: File<'_>) -> Check {
             Op::Activate(op) => activate::validate(file, index, &op),
             Op::Observe(op) => activate::validate_observe(file, index, &op),
             Op::LayerNorm(op) => layer_norm::validate(file, index, &op),
+            Op::LinearAttention(op) => linear_attention::validate(file, index, &op),
         });
         index += 1;
     }
