@@ -210,6 +210,13 @@ pub enum Projection {
         flip_sin_to_cos: bool,
         /// Subtracted from the number of frequencies in the exponent's divisor.
         freq_shift: f64,
+        /// The ratio of the highest to the lowest frequency, 10,000 as a rule.
+        theta: f64,
+    },
+    /// The timestep itself, then sines and cosines of 2π·w·t for each frequency w.
+    Frequencies {
+        /// The frequencies.
+        frequencies: Vec<f32>,
     },
     /// Sines, then cosines, of 2π·w·ln t for each frequency w (Song et al., 2021, arXiv:2011.13456, appendix H.2.1;
     /// diffusers' `GaussianFourierProjection`).
@@ -232,13 +239,14 @@ impl Projection {
         match self {
             Projection::Sinusoid { channels, .. } | Projection::Learned { channels, .. } => *channels,
             Projection::Fourier { frequencies } => 2 * frequencies.len(),
+            Projection::Frequencies { frequencies } => 1 + 2 * frequencies.len(),
         }
     }
 
     /// Why there is no vector of timestep `t`, if there is none.
     pub fn missing(&self, t: f64) -> Option<String> {
         match self {
-            Projection::Sinusoid { .. } => None,
+            Projection::Sinusoid { .. } | Projection::Frequencies { .. } => None,
             Projection::Fourier { .. } if t > 0.0 => None,
             Projection::Fourier { .. } => {
                 Some("Fourier features of a timestep need its logarithm: it must be above 0".into())
@@ -257,18 +265,23 @@ impl Projection {
     /// If there is [none](Self::missing).
     pub fn of(&self, t: f64) -> Vec<f64> {
         match self {
-            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift } => {
+            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta } => {
                 let half = channels / 2;
                 let mut vector = vec![0.0; *channels];
                 for i in 0..half {
                     // `libm`, not the platform's functions: an export is the same on every host.
-                    let frequency = libm::exp(-libm::log(10_000.0) * i as f64 / (half as f64 - freq_shift));
+                    let frequency = libm::exp(-libm::log(*theta) * i as f64 / (half as f64 - freq_shift));
                     let (sin, cos) = libm::sincos(t * frequency);
                     let (first, second) = if *flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
                     vector[i] = first;
                     vector[half + i] = second;
                 }
                 vector
+            }
+            Projection::Frequencies { frequencies } => {
+                let angle = |w: &f32| libm::sincos(f64::from(t as f32 * w * 2.0 * std::f32::consts::PI));
+                let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
+                [vec![t], sines, cosines].concat()
             }
             Projection::Fourier { frequencies } => {
                 // Angles of hundreds of turns: PyTorch's roundings to single precision are part of what was trained.

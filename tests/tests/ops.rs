@@ -206,6 +206,11 @@ macro_rules! precision_suite {
             }
 
             #[test]
+            fn normalized_pixels_linear_attention_and_learned_keys() {
+                real_suite(&exported(&golden("denoising_diffusion"), &options($precision, ResidualWidth::Auto)));
+            }
+
+            #[test]
             fn no_attention_and_odd_sizes() {
                 real_suite(&exported(&golden("velocity"), &options($precision, ResidualWidth::Auto)));
             }
@@ -223,6 +228,9 @@ fn the_suite_has_every_operation() {
     let mut kinds = kinds_of(&export.bytes);
     // Those of policies are held against their own network in `policies.rs`, which has this one.
     kinds.extend(kinds_of(&shipped::find("reach", None, None, &()).expect("a shipped model")));
+    // Those over the channels of pixels are in `denoising_diffusion.rs` too.
+    let export = exported(&golden("denoising_diffusion"), &options(Precision::F32, ResidualWidth::Auto));
+    kinds.extend(kinds_of(&export.bytes));
     for kind in format::OpKind::ALL {
         assert!(kinds.contains(&kind.code()), "no suite has {kind:?}: let a model of this one have it");
     }
@@ -233,7 +241,7 @@ precision_suite!(f16, Precision::F16);
 precision_suite!(i8, Precision::I8);
 
 /// The checkpoints whose integers are looked at; `None` is digits.
-const INTEGER: [Option<&str>; 7] = [
+const INTEGER: [Option<&str>; 8] = [
     None,
     Some("cifar_small"),
     Some("heads"),
@@ -241,6 +249,7 @@ const INTEGER: [Option<&str>; 7] = [
     Some("scale_shift"),
     Some("class_timestep"),
     Some("fourier"),
+    Some("denoising_diffusion"),
 ];
 
 #[test]
@@ -295,7 +304,7 @@ fn integer_normalizations_follow_the_real_statistics() {
 /// nothing there makes up for what rounding loses.
 #[test]
 fn integer_calls_of_every_configuration_stay_close() {
-    for name in ["heads", "resampling", "scale_shift", "class_timestep", "fourier"] {
+    for name in ["heads", "resampling", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"] {
         let output = |precision| {
             let export = exported(&golden(name), &options(precision, ResidualWidth::Auto));
             let model = model(&export.bytes);
@@ -316,7 +325,7 @@ fn integer_calls_of_every_configuration_stay_close() {
 #[test]
 fn integer_attention_follows_the_real_one() {
     let mut seen = 0;
-    for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
+    for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("denoising_diffusion")] {
         let export = exported(&checkpoint, &options(Precision::I8, ResidualWidth::Auto));
         let model = model(&export.bytes);
         visit(&model, 1, |index, read, result| {

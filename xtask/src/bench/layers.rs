@@ -80,7 +80,7 @@ impl Layer {
     pub(super) fn graph(&self) -> Graph {
         let linear = || Linear { inputs: 2, outputs: 2, weight: vec![0.0; 4], bias: vec![0.0; 2] };
         let time = TimeEmbedding {
-            projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0 },
+            projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0, theta: 10_000.0 },
             linear_1: linear(),
             activation: Activation::Silu,
             linear_2: linear(),
