@@ -4,11 +4,12 @@
     python tests/goldens/denoising_diffusion.py                      # tests/goldens/denoising_diffusion
     python tests/goldens/denoising_diffusion.py --sweep 100 --seed 1 --waft target/release/waft
 
-The sweep draws random configurations with random weights and holds `waft predict` against them. Versions before 2.0 are installed
-one at a time; `--like VERSION` says which checkpoints are written: 1.0.0 with its PreNorm, 1.8.11 before learned keys.
+The sweep draws random configurations with random weights and holds `waft predict` against them, of whatever version is installed:
+1.0.0 standardizes its weights, 1.8.11 has no learned keys.
 """
 
 import argparse
+import inspect
 import json
 import random
 import subprocess
@@ -44,6 +45,10 @@ for name, members in {
         stub(name, **members)
 
 from denoising_diffusion_pytorch.denoising_diffusion_pytorch import GaussianDiffusion, Unet  # noqa: E402
+from denoising_diffusion_pytorch.version import __version__  # noqa: E402
+
+# The options that the installed version has.
+OPTIONS = inspect.signature(Unet).parameters
 
 
 def network(options: dict, seed: int) -> Unet:
@@ -60,7 +65,10 @@ def network(options: dict, seed: int) -> Unet:
 
 def save(folder: Path, unet: Unet, size: list[int], objective: str, config: dict, timesteps: int = 100) -> None:
     """What `Trainer.save` writes, of a trainer whose average has the network's weights and whose model has others."""
-    diffusion = GaussianDiffusion(unet, image_size=size[0], timesteps=timesteps, objective=objective)
+    # Learned frequencies and variances have wrappers of their own, which keep the same tensors.
+    plain = Unet(8, channels=unet.channels)
+    diffusion = GaussianDiffusion(plain, image_size=size[0], timesteps=timesteps, objective=objective)
+    diffusion.model = unet
     average = {f"ema_model.{key}": value for key, value in diffusion.state_dict().items()}
     other = {key: value + 1 for key, value in diffusion.state_dict().items()}
     average |= {f"online_model.{key}": value for key, value in other.items()}
@@ -100,18 +108,26 @@ def draw(choose: random.Random) -> tuple[dict, list[int], str]:
         options |= {"random_fourier_features": True, "learned_sinusoidal_dim": choose.choice([8, 16])}
     elif sinusoid < 0.4:
         options |= {"sinusoidal_pos_emb_theta": 500}
+    if "resnet_block_groups" in OPTIONS:
+        options |= {"dim": choose.choice([8, 16]), "init_dim": None, "resnet_block_groups": choose.choice([2, 4, 8])}
     if choose.random() < 0.4:
         options["full_attn"] = tuple(choose.random() < 0.5 for _ in range(levels))
         if not any(options["full_attn"]) and levels == 1:
             del options["full_attn"]
     factor = 2 ** (levels - 1)
+    options = {key: value for key, value in options.items() if key in OPTIONS}
+    if "full_attn" not in options and "full_attn" in OPTIONS and __version__.startswith("1."):
+        options["full_attn"] = (False,) * (levels - 1) + (True,)
     size = [factor * choose.choice([2, 3, 4]) for _ in range(2)]
     return options, size, choose.choice(["pred_noise", "pred_x0", "pred_v"])
 
 
 def configuration(options: dict) -> dict:
     """What the tensors do not say."""
-    config = {key: options[key] for key in ["sinusoidal_pos_emb_theta"] if key in options}
+    config = {key: options[key] for key in ["sinusoidal_pos_emb_theta", "resnet_block_groups"] if key in options}
+    if "resnet_block_groups" in options:
+        config |= {"version": __version__, "objective": "pred_noise"}
+        config |= {"attn_heads": options["attn_heads"]} if "attn_heads" in options else {}
     if options["channels"] % 2 == 0:
         config["channels"] = options["channels"]
     return config
