@@ -11,7 +11,7 @@ before; each time it is used it is mirrored or not.
 Network: the conditional U-Net of diffusion policies, channels (24, 48), kernel 5. Noise: the cosine schedule over 100 timesteps,
 epsilon prediction. The saved weights are the exponential moving average.
 
-    python models/reach/train.py                 # about fifteen minutes on one core
+    python models/reach/train.py                 # about forty minutes on one core
 """
 
 import argparse
@@ -97,9 +97,9 @@ def configuration() -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--episodes", type=int, default=2000)
+    parser.add_argument("--episodes", type=int, default=3000)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
