@@ -115,6 +115,17 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
         }
     }
     progress.end();
+    // What is learned shares the scales of what was seen.
+    for (_, op) in &network.ops {
+        let (memory, query, key_value) = match op {
+            Op::Attention(op) => (&op.memory, op.query, op.key_value),
+            Op::LinearAttention(op) => (&op.memory, op.query, op.key_value),
+            _ => continue,
+        };
+        for (part, values) in memory.values.chunks_exact(network.tensors[query].shape.c).enumerate() {
+            seen.key_value[key_value][part % 2].observe(values.iter().copied());
+        }
+    }
     seen
 }
 

@@ -105,6 +105,29 @@ pub struct GroupNorm {
     pub beta: Vec<f32>,
 }
 
+/// Normalization over the channels of each pixel, with a per-channel affine map: layer normalization (Ba et al., 2016,
+/// arXiv:1607.06450) or, if nothing is subtracted, RMSNorm (Zhang and Sennrich, 2019, arXiv:1910.07467).
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// Whether the mean is subtracted.
+    pub is_centered: bool,
+    /// Added to the mean square.
+    pub eps: f64,
+    /// Scale per channel.
+    pub gamma: Vec<f32>,
+    /// Offset per channel.
+    pub beta: Vec<f32>,
+}
+
+/// Learned keys and values of an attention.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// How many.
+    pub len: usize,
+    /// Row-major (len, 2·channels): keys, then values.
+    pub values: Vec<f32>,
+}
+
 /// What a node computes. Inputs are the activations in [`Node::inputs`], in order.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -112,6 +135,8 @@ pub enum Op {
     Conv2d(Conv2d),
     /// One input.
     GroupNorm(GroupNorm),
+    /// One input.
+    LayerNorm(LayerNorm),
     /// A function of each element, one input.
     Activation(Activation),
     /// Elementwise sum of two inputs of the same shape.
@@ -138,6 +163,18 @@ pub enum Op {
         heads: usize,
         /// Factor of the scores, 1/√(channels per head).
         scale: f32,
+        /// Learned keys and values that every query sees before those of the pixels.
+        memory: Memory,
+    },
+    /// Linear attention over pixels, inputs and heads as above: softmax(Q)·(softmax(Kᵀ)·V)·`gain`, keys normalized over the pixels,
+    /// queries over the channels of a head (Shen et al., 2021, arXiv:1812.01243).
+    LinearAttention {
+        /// Number of heads.
+        heads: usize,
+        /// Factor of the result.
+        gain: f32,
+        /// Learned keys and values besides those of the pixels.
+        memory: Memory,
     },
     /// `gain·x + offset`, one input.
     Affine {
@@ -173,6 +210,13 @@ pub enum Projection {
         flip_sin_to_cos: bool,
         /// Subtracted from the number of frequencies in the exponent's divisor.
         freq_shift: f64,
+        /// The ratio of the highest to the lowest frequency, 10,000 as a rule.
+        theta: f64,
+    },
+    /// The timestep itself, then sines and cosines of 2π·w·t for each frequency w.
+    Frequencies {
+        /// The frequencies.
+        frequencies: Vec<f32>,
     },
     /// Sines, then cosines, of 2π·w·ln t for each frequency w (Song et al., 2021, arXiv:2011.13456, appendix H.2.1;
     /// diffusers' `GaussianFourierProjection`).
@@ -195,13 +239,14 @@ impl Projection {
         match self {
             Projection::Sinusoid { channels, .. } | Projection::Learned { channels, .. } => *channels,
             Projection::Fourier { frequencies } => 2 * frequencies.len(),
+            Projection::Frequencies { frequencies } => 1 + 2 * frequencies.len(),
         }
     }
 
     /// Why there is no vector of timestep `t`, if there is none.
     pub fn missing(&self, t: f64) -> Option<String> {
         match self {
-            Projection::Sinusoid { .. } => None,
+            Projection::Sinusoid { .. } | Projection::Frequencies { .. } => None,
             Projection::Fourier { .. } if t > 0.0 => None,
             Projection::Fourier { .. } => {
                 Some("Fourier features of a timestep need its logarithm: it must be above 0".into())
@@ -220,18 +265,23 @@ impl Projection {
     /// If there is [none](Self::missing).
     pub fn of(&self, t: f64) -> Vec<f64> {
         match self {
-            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift } => {
+            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta } => {
                 let half = channels / 2;
                 let mut vector = vec![0.0; *channels];
                 for i in 0..half {
                     // `libm`, not the platform's functions: an export is the same on every host.
-                    let frequency = libm::exp(-libm::log(10_000.0) * i as f64 / (half as f64 - freq_shift));
+                    let frequency = libm::exp(-libm::log(*theta) * i as f64 / (half as f64 - freq_shift));
                     let (sin, cos) = libm::sincos(t * frequency);
                     let (first, second) = if *flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
                     vector[i] = first;
                     vector[half + i] = second;
                 }
                 vector
+            }
+            Projection::Frequencies { frequencies } => {
+                let angle = |w: &f32| libm::sincos(f64::from(t as f32 * w * 2.0 * std::f32::consts::PI));
+                let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
+                [vec![t], sines, cosines].concat()
             }
             Projection::Fourier { frequencies } => {
                 // Angles of hundreds of turns: PyTorch's roundings to single precision are part of what was trained.
@@ -296,6 +346,24 @@ impl Linear {
             Self { inputs, outputs: self.outputs, weight: first, bias: self.bias.clone() },
             Self { inputs: rest, outputs: self.outputs, weight: second, bias: vec![0.0; self.outputs] },
         ]
+    }
+}
+
+impl Linear {
+    /// The map to the factors `γ·(1 + s)`, then the summands `β·(1 + s) + t`, where this one gives `s`, then `t`.
+    pub fn scaling_and_shifting(&self, gamma: &[f32], beta: &[f32]) -> Self {
+        let (scales, shifts) = self.weight.split_at(gamma.len() * self.inputs);
+        let (scale_bias, shift_bias) = self.bias.split_at(gamma.len());
+        let rows = |weights: &[f32], by: &[f32]| -> Vec<f32> {
+            weights.chunks_exact(self.inputs).zip(by).flat_map(|(row, by)| row.iter().map(move |w| w * by)).collect()
+        };
+        let mut weight = rows(scales, gamma);
+        weight.extend(rows(scales, beta).iter().zip(shifts).map(|(scaled, shift)| scaled + shift));
+        let scaled = |by: &f32, s: &f32| by * (1.0 + s);
+        let mut bias: Vec<f32> = gamma.iter().zip(scale_bias).map(|(gamma, s)| scaled(gamma, s)).collect();
+        let summands = beta.iter().zip(scale_bias).map(|(beta, s)| scaled(beta, s));
+        bias.extend(summands.zip(shift_bias).map(|(scaled, shift)| scaled + shift));
+        Self { weight, bias, ..*self }
     }
 }
 
@@ -427,6 +495,7 @@ impl Op {
                 Shape::new(h, w, conv.outputs)
             }
             (Op::GroupNorm(norm), [x]) if x.c == norm.gamma.len() && x.c.is_multiple_of(norm.groups) => *x,
+            (Op::LayerNorm(norm), [x]) if x.c == norm.gamma.len() => *x,
             (Op::Activation(_) | Op::Affine { .. }, [x]) => *x,
             (Op::AddEmbedding(linear), [x]) if x.c == linear.outputs => *x,
             (Op::ScaleShift(linear) | Op::Film(linear), [x]) if 2 * x.c == linear.outputs => *x,
@@ -434,7 +503,11 @@ impl Op {
             (Op::Concat, [a, b]) if (a.h, a.w) == (b.h, b.w) => Shape::new(a.h, a.w, a.c + b.c),
             (Op::Upsample, [x]) => Shape::new(2 * x.h, 2 * x.w, x.c),
             (Op::Shuffle, [x]) if x.c.is_multiple_of(2) => Shape::new(x.h, 2 * x.w, x.c / 2),
-            (Op::Attention { heads, .. }, [q, k, v]) if q == k && k == v && q.c.is_multiple_of(*heads) => *q,
+            (Op::Attention { heads, memory, .. } | Op::LinearAttention { heads, memory, .. }, [q, k, v])
+                if q == k && k == v && q.c.is_multiple_of(*heads) && memory.values.len() == memory.len * 2 * q.c =>
+            {
+                *q
+            }
             _ => return None,
         })
     }

@@ -120,7 +120,12 @@ fn lives(network: &Network, elements: &TiSlice<TensorId, Element>) -> Lives {
         };
         let target = match op {
             Op::Attention(attention) => Some(attention.query),
+            Op::LinearAttention(attention) => Some(attention.query),
             Op::Activate(op) => {
+                let fits = |&id: &TensorId| dies(id) && elements[id] == elements[output];
+                [Some(op.source), op.residual].into_iter().flatten().find(fits)
+            }
+            Op::LayerNorm(op) => {
                 let fits = |&id: &TensorId| dies(id) && elements[id] == elements[output];
                 [Some(op.source), op.residual].into_iter().flatten().find(fits)
             }

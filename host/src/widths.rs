@@ -43,7 +43,7 @@ impl Widths {
             .map(|(id, tensor)| match tensor.role {
                 Role::Stream if self.wide_stream[id] => Element::I16,
                 Role::Stream | Role::Attention | Role::KeyValue | Role::Ring => Element::I8,
-                Role::Conditioning | Role::Observed => Element::I16,
+                Role::Conditioning | Role::Observed | Role::Contexts => Element::I16,
                 _ => Element::I32,
             })
             .collect();

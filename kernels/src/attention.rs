@@ -8,9 +8,9 @@ use waft::Model;
 use waft::arithmetic::attention::{normalizer, weight};
 use waft::arithmetic::exp;
 use waft::fixed::{requantize, saturate_i8};
-use waft::format::{Attention, Op};
+use waft::format::{Attention, Element, Op};
 
-use crate::element::Place;
+use crate::element::{Place, float};
 use crate::memory::{Memory, Space};
 use crate::warp::{LANES, Warp};
 use crate::{Body, Strides};
@@ -34,7 +34,8 @@ impl Parameters {
         let Op::Attention(op) = model.op(index)? else { return None };
         let query = Place::of(Some(model.tensor(op.query)?));
         let pixels = query.rows.checked_mul(query.columns)?;
-        pixels.checked_mul(4)?.checked_add(8)?.checked_mul(pixels)?.checked_mul(op.heads.into())?;
+        let keys = pixels.checked_add(op.memory.into())?;
+        keys.checked_mul(4)?.checked_add(8)?.checked_mul(pixels)?.checked_mul(op.heads.into())?;
         Some(Self {
             strides,
             op,
@@ -47,12 +48,41 @@ impl Parameters {
 
     /// Bytes of scratch that one picture needs.
     pub fn scratch_bytes(&self) -> u32 {
-        self.heads() * self.pixels * (4 * self.pixels + 8)
+        self.heads() * self.pixels * (4 * self.keys() + 8)
     }
 
     #[inline(always)]
     fn heads(&self) -> u32 {
         self.query.channels / self.head
+    }
+
+    /// Learned keys, then pixels.
+    #[inline(always)]
+    fn keys(&self) -> u32 {
+        u32::from(self.op.memory) + self.pixels
+    }
+
+    /// A channel of a key, or of its value if `channel` is beyond the query's.
+    #[inline(always)]
+    fn key_integer<M: Memory>(&self, memory: M, arena: usize, key: u32, channel: u32) -> i32 {
+        let learned = u32::from(self.op.memory);
+        if key < learned {
+            let at = self.op.memory_at + key * self.key_value.channels + channel;
+            return memory.load::<i8>(Space::Constants, at as usize).into();
+        }
+        self.key_value.integer(memory, arena, (key - learned) * self.key_value.channels + channel)
+    }
+
+    /// The same in single precision.
+    #[inline(always)]
+    fn key_float<M: Memory>(&self, memory: M, arena: usize, key: u32, channel: u32) -> f32 {
+        let learned = u32::from(self.op.memory);
+        if key < learned {
+            let half = self.key_value.element == Element::F16 as u32;
+            let index = key * self.key_value.channels + channel;
+            return float(memory, Space::Constants, self.op.memory_at as usize, half, index);
+        }
+        self.key_value.float(memory, arena, (key - learned) * self.key_value.channels + channel)
     }
 
     fn score_warps(&self, batch: u32) -> u64 {
@@ -87,8 +117,8 @@ impl Parameters {
         let rows = self.heads() * self.pixels;
         At {
             arena: self.strides.arena(picture),
-            weights: scratch + (4 * row * self.pixels) as usize,
-            normalizer: scratch + (4 * rows * self.pixels + 8 * row) as usize,
+            weights: scratch + (4 * row * self.keys()) as usize,
+            normalizer: scratch + (4 * rows * self.keys() + 8 * row) as usize,
             query,
             channel,
         }
@@ -141,24 +171,24 @@ impl IntegerScoresKernel {
         };
         let op = p.op;
         let mut largest = i32::MIN;
-        for key in 0..p.pixels {
+        for key in 0..p.keys() {
             let mut score = 0i32;
             for channel in first..first + p.head {
                 let q = p.query.integer(memory, arena, query * p.query.channels + channel);
-                let k = p.key_value.integer(memory, arena, key * 2 * p.query.channels + channel);
+                let k = p.key_integer(memory, arena, key, channel);
                 score = score.wrapping_add(q * k);
             }
             memory.store(Space::Scratch, weights + 4 * key as usize, score);
             largest = largest.max(score);
         }
         let mut total = 0u32;
-        for key in 0..p.pixels {
+        for key in 0..p.keys() {
             let at = weights + 4 * key as usize;
             let weight = weight(&op, largest, memory.load(Space::Scratch, at));
             memory.store(Space::Scratch, at, weight);
             total = total.wrapping_add(weight.unsigned_abs());
         }
-        memory.store(Space::Scratch, normalizer_at, normalizer(&op, total));
+        memory.store(Space::Scratch, normalizer_at, normalizer([op.value_multiplier, op.value_shift], total));
     }
 }
 
@@ -178,9 +208,9 @@ impl IntegerContextKernel {
             return;
         };
         let mut sum = 0i32;
-        for key in 0..p.pixels {
+        for key in 0..p.keys() {
             let weight: i32 = memory.load(Space::Scratch, weights + 4 * key as usize);
-            let value = p.key_value.integer(memory, arena, (2 * key + 1) * p.query.channels + channel);
+            let value = p.key_integer(memory, arena, key, p.query.channels + channel);
             sum = sum.wrapping_add(weight.wrapping_mul(value));
         }
         let [multiplier, shift]: [i32; 2] = memory.load(Space::Scratch, normalizer_at);
@@ -206,11 +236,11 @@ impl FloatScoresKernel {
         };
         let op = p.op;
         let mut largest = f32::NEG_INFINITY;
-        for key in 0..p.pixels {
+        for key in 0..p.keys() {
             let mut score = 0f32;
             for channel in first..first + p.head {
                 let q = p.query.float(memory, arena, query * p.query.channels + channel);
-                let k = p.key_value.float(memory, arena, key * 2 * p.query.channels + channel);
+                let k = p.key_float(memory, arena, key, channel);
                 score += q * k;
             }
             score *= op.scale;
@@ -218,7 +248,7 @@ impl FloatScoresKernel {
             largest = largest.max(score);
         }
         let mut total = 0f32;
-        for key in 0..p.pixels {
+        for key in 0..p.keys() {
             let at = weights + 4 * key as usize;
             let weight = exp(memory.load::<f32>(Space::Scratch, at) - largest);
             memory.store(Space::Scratch, at, weight);
@@ -242,11 +272,17 @@ impl FloatContextKernel {
         let Some(At { arena, weights, normalizer: total_at, query, channel }) = p.context_place(thread, batch) else {
             return;
         };
-        let mut sum = 0f32;
-        for key in 0..p.pixels {
-            let weight: f32 = memory.load(Space::Scratch, weights + 4 * key as usize);
-            sum += weight * p.key_value.float(memory, arena, (2 * key + 1) * p.query.channels + channel);
-        }
+        // The learned ones' sum and the pixels', as the device has them.
+        let sum = |first: u32, end: u32| {
+            let mut sum = 0f32;
+            for key in first..end {
+                let weight: f32 = memory.load(Space::Scratch, weights + 4 * key as usize);
+                sum += weight * p.key_float(memory, arena, key, p.query.channels + channel);
+            }
+            sum
+        };
+        let learned = u32::from(p.op.memory);
+        let sum = sum(0, learned) + sum(learned, p.keys());
         let total: f32 = memory.load(Space::Scratch, total_at);
         p.query.set_float(memory, arena, query * p.query.channels + channel, sum / total);
     }

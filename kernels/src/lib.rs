@@ -20,6 +20,8 @@ pub mod conv2d;
 mod element;
 pub mod embedding;
 pub mod group_norm;
+pub mod layer_norm;
+pub mod linear_attention;
 mod memory;
 pub mod sampler;
 mod warp;
@@ -126,6 +128,12 @@ macro_rules! kernels {
             activate_i8: $crate::activate::IntegerKernel,
             activate_float: $crate::activate::FloatKernel,
             observe: $crate::activate::ObserveKernel,
+            layer_norm_i8: $crate::layer_norm::IntegerKernel,
+            layer_norm_float: $crate::layer_norm::FloatKernel,
+            linear_attention_i8_context: $crate::linear_attention::IntegerContextKernel,
+            linear_attention_i8_result: $crate::linear_attention::IntegerResultKernel,
+            linear_attention_float_context: $crate::linear_attention::FloatContextKernel,
+            linear_attention_float_result: $crate::linear_attention::FloatResultKernel,
             noise: $crate::sampler::NoiseKernel,
             keep: $crate::sampler::KeepKernel,
             measure: $crate::sampler::MeasureKernel,

@@ -4,12 +4,14 @@
 # ///
 """Trains the policy `reach` and saves it in LeRobot's layout.
 
-Data: demonstrations of the scripted planner in `world.py`, started and disturbed at random, so that the policy has seen how
-to come back. A sample is two observations (the robot; the goal and the disc) and sixteen positions, the first of which is
-the one before. Network: the conditional U-Net of diffusion policies, channels (24, 48), kernel 5. Noise: the cosine
-schedule over 100 timesteps, epsilon prediction. The saved weights are the exponential moving average.
+Data: demonstrations of the scripted planner in `world.py`, disturbed at random, and some started off its way, so that the policy
+has seen how to come back. A sample is two observations (how far the goal is, and the disc's centre, along axes
+of which the first points from the robot to the goal) and sixteen positions along the same axes, the first of which is the one
+before; each time it is used it is mirrored or not.
+Network: the conditional U-Net of diffusion policies, channels (24, 48), kernel 5. Noise: the cosine schedule over 100 timesteps,
+epsilon prediction. The saved weights are the exponential moving average.
 
-    python models/reach/train.py                 # about fifteen minutes on one core
+    python models/reach/train.py                 # about forty minutes on one core
 """
 
 import argparse
@@ -23,41 +25,44 @@ import torch
 from conditional_unet1d import ConditionalUnet1d
 from diffusers import DDIMScheduler
 from safetensors.torch import save_file
-from world import RADIUS, episode, move, plan, side_of
+from world import RADIUS, episode, frame, move, plan, seen, side_of
 
 HORIZON = 16
 OBSERVATIONS = 2
+# How near to the disc's centre a demonstration may begin.
+NEAR = RADIUS + 0.02
+# What observations and positions are divided by.
+FARTHEST = 1.5
+REACH = 1.0
 
 
 def demonstrations(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Observations (n, 2, 6) and trajectories (n, 16, 2) of `count` episodes."""
+    """Observations (n, 2, 3) and trajectories (n, 16, 2), along the robot's axes, of `count` episodes."""
     observations, trajectories = [], []
     for _ in range(count):
-        start, goal, centre = episode(random)
-        side = side_of(start, goal, centre)
-        before, position, last = start, start, start
+        position, goal, centre = episode(random)
+        if random.random() < 0.3:
+            # Somewhere on the way, off the planner's: nearer to the disc, or round the other side.
+            position = random.uniform(-1, 1, 2)
+            while np.linalg.norm(position - centre) < NEAR:
+                position = random.uniform(-1, 1, 2)
+        before = last = position
         for _ in range(60):
             future, at = [last], position
             for _ in range(HORIZON - 1):
-                at = move(at, plan(at, goal, centre, side))
+                at = move(at, plan(at, goal, centre, side_of(at, goal, centre)))
                 future.append(at)
-            state = lambda where: np.concatenate([where, goal, centre])
-            observations.append([state(before), state(position)])
-            trajectories.append(future)
+            observations.append([seen(before, goal, centre), seen(position, goal, centre)])
+            trajectories.append((np.array(future) - position) @ frame(position, goal).T)
             if np.linalg.norm(position - goal) < 0.01 and random.random() < 0.3:
                 break
-            disturbance = random.normal(0, 0.025, 2) if random.random() < 0.3 else np.zeros(2)
+            disturbance = random.normal(0, 0.04, 2) if random.random() < 0.3 else np.zeros(2)
             last = future[1]
-            before, position = position, np.clip(last + disturbance, -1, 1)
+            before, position = position, last + disturbance
             # A disturbance into the disc is none: the planner starts outside of it.
-            if np.linalg.norm(position - centre) < RADIUS + 0.02:
+            if np.linalg.norm(position - centre) < NEAR:
                 position = last
     return np.array(observations, dtype=np.float32), np.array(trajectories, dtype=np.float32)
-
-
-def limits(values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    flat = torch.tensor(values.reshape(-1, values.shape[-1]))
-    return flat.amin(0), flat.amax(0)
 
 
 def configuration() -> dict:
@@ -68,8 +73,8 @@ def configuration() -> dict:
         "n_action_steps": 8,
         "normalization_mapping": {"STATE": "MIN_MAX", "ENV": "MIN_MAX", "ACTION": "MIN_MAX"},
         "input_features": {
-            "observation.state": {"type": "STATE", "shape": [2]},
-            "observation.environment_state": {"type": "ENV", "shape": [4]},
+            "observation.state": {"type": "STATE", "shape": [1]},
+            "observation.environment_state": {"type": "ENV", "shape": [2]},
         },
         "output_features": {"action": {"type": "ACTION", "shape": [2]}},
         "down_dims": [24, 48],
@@ -92,9 +97,9 @@ def configuration() -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--episodes", type=int, default=2000)
+    parser.add_argument("--episodes", type=int, default=3000)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -103,15 +108,12 @@ def main() -> None:
     torch.set_num_threads(1)
     observed, wanted = demonstrations(args.episodes, np.random.default_rng(args.seed))
     print(f"{len(observed)} samples of {args.episodes} demonstrations", flush=True)
-    observed_limits, wanted_limits = limits(observed), limits(wanted)
-    normalize = lambda values, ends: 2 * (torch.tensor(values) - ends[0]) / (ends[1] - ends[0] + 1e-8) - 1
-    observations = normalize(observed, observed_limits).flatten(1)
-    trajectories = normalize(wanted, wanted_limits)
+    observations, trajectories = torch.tensor(observed) / FARTHEST, torch.tensor(wanted) / REACH
 
     config = configuration()
     model = ConditionalUnet1d(
         action_dim=2,
-        global_cond_dim=observations.shape[1],
+        global_cond_dim=observations[0].numel(),
         down_dims=tuple(config["down_dims"]),
         kernel_size=config["kernel_size"],
         n_groups=config["n_groups"],
@@ -130,10 +132,13 @@ def main() -> None:
     running = 0.0
     for step in range(args.steps):
         pick = torch.randint(len(observations), (args.batch,))
-        clean = trajectories[pick]
+        # What is left may be right as well.
+        side = torch.randint(2, (args.batch, 1, 1)) * 2.0 - 1
+        observed = (observations[pick] * torch.cat([torch.ones_like(side), torch.ones_like(side), side], 2)).flatten(1)
+        clean = trajectories[pick] * torch.cat([torch.ones_like(side), side], 2)
         noise = torch.randn_like(clean)
         timesteps = torch.randint(100, (args.batch,))
-        predicted = model(scheduler.add_noise(clean, noise, timesteps), timesteps, observations[pick])
+        predicted = model(scheduler.add_noise(clean, noise, timesteps), timesteps, observed)
         loss = torch.nn.functional.mse_loss(predicted, noise)
         optimizer.zero_grad()
         loss.backward()
@@ -150,14 +155,13 @@ def main() -> None:
             print(f"step {step + 1}/{args.steps}  loss {running:.4f}  {speed:.1f} steps/s", flush=True)
 
     tensors = {f"diffusion.unet.{name}": value for name, value in average.items()}
-    state, environment = (slice(0, 2), slice(2, 6))
-    for name, (low, high), part in [
-        ("normalize_inputs.buffer_observation_state", observed_limits, state),
-        ("normalize_inputs.buffer_observation_environment_state", observed_limits, environment),
-        ("normalize_targets.buffer_action", wanted_limits, state),
-        ("unnormalize_outputs.buffer_action", wanted_limits, state),
+    for name, length, end in [
+        ("normalize_inputs.buffer_observation_state", 1, FARTHEST),
+        ("normalize_inputs.buffer_observation_environment_state", 2, FARTHEST),
+        ("normalize_targets.buffer_action", 2, REACH),
+        ("unnormalize_outputs.buffer_action", 2, REACH),
     ]:
-        tensors |= {f"{name}.min": low[part].clone(), f"{name}.max": high[part].clone()}
+        tensors |= {f"{name}.min": torch.full((length,), -end), f"{name}.max": torch.full((length,), end)}
     args.out.mkdir(exist_ok=True)
     save_file(tensors, args.out / "model.safetensors")
     (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")

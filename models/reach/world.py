@@ -53,8 +53,22 @@ def plan(position: np.ndarray, goal: np.ndarray, centre: np.ndarray, side: float
     return position + heading * SPEED
 
 
-def side_of(start: np.ndarray, goal: np.ndarray, centre: np.ndarray) -> float:
-    """Round which side: the shorter one."""
-    way = goal - start
-    offset = (way[0] * (centre - start)[1] - way[1] * (centre - start)[0]) / np.linalg.norm(way)
-    return -1.0 if offset > 0 else 1.0
+def side_of(position: np.ndarray, goal: np.ndarray, centre: np.ndarray) -> float:
+    """Round which side: the shorter one from here. It is a function of what the policy sees, and the way round makes it the
+    shorter still, so a robot that was pushed across, or chose otherwise once, goes on where it is."""
+    way = goal - position
+    to_centre = centre - position
+    return -1.0 if way[0] * to_centre[1] - way[1] * to_centre[0] > 0 else 1.0
+
+
+def frame(position: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """The robot's axes as rows: forward, which points at the goal, and left."""
+    way = goal - position
+    length = np.linalg.norm(way)
+    forward = way / length if length > 1e-6 else np.array([1.0, 0.0])
+    return np.array([forward, [-forward[1], forward[0]]])
+
+
+def seen(position: np.ndarray, goal: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """What the robot sees: how far the goal is, and the centre of the disc along its axes."""
+    return np.array([np.linalg.norm(goal - position), *(frame(position, goal) @ (centre - position))])

@@ -37,10 +37,25 @@ pub mod activate {
     pub use crate::ops::observe::i8::{OBSERVED_BITS, observed};
 }
 
+/// Normalization over the channels of each pixel.
+#[cfg(feature = "layer-norm")]
+pub mod layer_norm {
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub use crate::ops::layer_norm::float::{center, inverse_deviation, normalized as normalized_float, squared};
+    #[cfg(feature = "i8")]
+    pub use crate::ops::layer_norm::i8::{Statistics, Sums, normalized};
+}
+
 /// Attention.
 #[cfg(all(feature = "attention", feature = "i8"))]
 pub mod attention {
     pub use crate::ops::attention::i8::{normalizer, scores, weigh, weight};
+}
+
+/// Linear attention.
+#[cfg(all(feature = "linear-attention", feature = "i8"))]
+pub mod linear_attention {
+    pub use crate::ops::linear_attention::i8::{context_of, key_weight, query_weight};
 }
 
 /// Conditioning.

@@ -1,8 +1,9 @@
 //! Small models by hand, for this crate's own tests: a model of pictures here, with results written over operands, guidance and
-//! history, a [policy] besides; together every kind of operation, in any precision. A test changes what it likes and seals it.
+//! history, a [policy] and a network of [pixels] besides; together every kind of operation, in any precision. A test changes what it likes and seals it.
 
 extern crate std;
 
+pub(crate) mod pixels;
 pub(crate) mod policy;
 
 use std::vec::Vec;

@@ -231,6 +231,11 @@ pub const fn round_shift(value: i64, shift: u32) -> i64 {
     ((value >> (shift - 1)) + 1) >> 1
 }
 
+/// `value·2^(−by)`, rounded half toward +∞, saturated.
+pub(crate) fn scale_by_power(value: i64, by: i32) -> i64 {
+    if by >= 0 { round_shift(value, by.unsigned_abs()) } else { value.saturating_mul(1 << (-by).clamp(0, 62)) }
+}
+
 /// `x·sigmoid(x)` for `x` in [`NORM_BITS`] fractional bits, result in [`SILU_BITS`], saturated to |x| < 2¹⁵.
 ///
 /// Uses `silu(x) = max(x, 0) − g(|x|)` with `g(u) = u·sigmoid(−u)`, an even function that vanishes, so that one table

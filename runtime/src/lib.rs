@@ -61,6 +61,8 @@
 //!   is off is refused by its name.
 //! - `unet1d` (on by default): what the 1-D U-Nets of robot policies need, observations and actions among it, see
 //!   [`Session::observation`] and [`Run::actions`]; with `activations` and `conditioning`.
+//! - `layer-norm`, `linear-attention` (on by default): normalization over the channels of each pixel, and attention whose cost
+//!   grows with the number of pixels, not its square.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
 //! - `guidance-rescale` (on by default): guidance that keeps the contrast of pictures, see [`Rescale`].
 //! - `std`: for hosts, the instructions that the processor at hand has, see `Accelerator`; all precisions, and attention.

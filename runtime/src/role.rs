@@ -74,7 +74,9 @@ impl Role {
             Op::Conv2d(op) if op.patches == id => return Some(Self::Patches),
             Op::Conv2d(op) if op.window == id => return Some(Self::Window),
             Op::Attention(op) if op.scratch == id => return Some(Self::Scores),
-            Op::Conv2d(_) | Op::Attention(_) | Op::Activate(_) => Self::Activation,
+            Op::LinearAttention(op) if op.scratch == id => return Some(Self::Scores),
+            Op::LinearAttention(_) => Self::Activation,
+            Op::Conv2d(_) | Op::Attention(_) | Op::Activate(_) | Op::LayerNorm(_) => Self::Activation,
             Op::GroupNorm(_) => Self::Map,
             Op::Embed(_) | Op::Linear(_) | Op::Observe(_) => Self::Conditioning,
         };

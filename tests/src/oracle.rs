@@ -64,6 +64,24 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
             }
             Some(values)
         }
+        // The schedules have its factors and summands.
+        Op::LayerNorm(op) if op.projection.is_some() => None,
+        Op::LayerNorm(op) => {
+            let channels = op.norm.gamma.len();
+            let mut values = read(op.source);
+            for pixel in values.chunks_exact_mut(channels) {
+                let mean = if op.norm.is_centered { pixel.iter().sum::<f64>() / channels as f64 } else { 0.0 };
+                let square = pixel.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / channels as f64;
+                for (x, (&gamma, &beta)) in pixel.iter_mut().zip(op.norm.gamma.iter().zip(&op.norm.beta)) {
+                    *x = (*x - mean) / (square + op.norm.eps).sqrt() * f64::from(gamma) + f64::from(beta);
+                    *x = op.activation.map_or(*x, |activation| activated(activation, *x));
+                }
+            }
+            if let Some(residual) = op.residual {
+                values.iter_mut().zip(read(residual)).for_each(|(value, kept)| *value += kept);
+            }
+            Some(values)
+        }
         Op::Observe(op) => {
             let values = read(op.source).into_iter().zip(&op.normalization);
             Some(values.map(|(x, [center, gain])| activated(Activation::Mish, (x - center) * gain)).collect())
@@ -93,7 +111,16 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
         }
         Op::Attention(op) => {
             let channels = network.tensors[op.query].shape.c;
-            Some(attention(&read(op.query), &read(op.key_value), channels, op.heads, f64::from(op.scale)))
+            let learned = op.memory.values.iter().map(|&value| f64::from(value));
+            let key_value: Vec<f64> = learned.chain(read(op.key_value)).collect();
+            Some(attention(&read(op.query), &key_value, channels, op.heads, f64::from(op.scale)))
+        }
+        Op::LinearAttention(op) => {
+            let channels = network.tensors[op.query].shape.c;
+            let learned = op.memory.values.iter().map(|&value| f64::from(value));
+            let key_value: Vec<f64> = learned.chain(read(op.key_value)).collect();
+            let mean = linear_attention(&read(op.query), &key_value, channels, op.heads, [1.0; 2]);
+            Some(mean.into_iter().map(|mean| mean * f64::from(op.gain)).collect())
         }
         Op::Conv2d(conv) => {
             let shape = network.tensors[conv.sources[0]].shape;
@@ -169,15 +196,16 @@ fn join(network: &Network, sources: &[TensorId], read: &dyn Fn(TensorId) -> Vec<
     (0..pixels).flat_map(|p| parts.iter().flat_map(move |(values, c)| values[p * c..(p + 1) * c].to_vec())).collect()
 }
 
-/// Softmax attention in real numbers; `key_value` holds keys, then values, of each pixel.
+/// Softmax attention in real numbers; `key_value` holds keys, then values, of what is learned and of each pixel.
 pub fn attention(query: &[f64], key_value: &[f64], channels: usize, heads: usize, scale: f64) -> Vec<f64> {
     let pixels = query.len() / channels;
+    let keys = key_value.len() / (2 * channels);
     let head = channels / heads;
     let mut context = vec![0.0; query.len()];
     for h in 0..heads {
         for i in 0..pixels {
             let q = &query[i * channels + h * head..][..head];
-            let scores: Vec<f64> = (0..pixels)
+            let scores: Vec<f64> = (0..keys)
                 .map(|j| scale * (0..head).map(|d| q[d] * key_value[j * 2 * channels + h * head + d]).sum::<f64>())
                 .collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -185,12 +213,44 @@ pub fn attention(query: &[f64], key_value: &[f64], channels: usize, heads: usize
             let total: f64 = weights.iter().sum();
             for d in 0..head {
                 let sum: f64 =
-                    (0..pixels).map(|j| weights[j] * key_value[j * 2 * channels + channels + h * head + d]).sum();
+                    (0..keys).map(|j| weights[j] * key_value[j * 2 * channels + channels + h * head + d]).sum();
                 context[i * channels + h * head + d] = sum / total;
             }
         }
     }
     context
+}
+
+/// Linear attention in real numbers, of keys and values as above: the softmax of each channel of the keys over the keys, of each
+/// head of a query over its channels, of keys and queries times the `scales`.
+pub fn linear_attention(
+    query: &[f64],
+    key_value: &[f64],
+    channels: usize,
+    heads: usize,
+    [key_scale, query_scale]: [f64; 2],
+) -> Vec<f64> {
+    let softmax = |values: Vec<f64>| -> Vec<f64> {
+        let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = values.iter().map(|value| (value - largest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        weights.into_iter().map(|weight| weight / total).collect()
+    };
+    let head = channels / heads;
+    let rows: Vec<&[f64]> = key_value.chunks_exact(2 * channels).collect();
+    let mut result = vec![0.0; query.len()];
+    for channel in 0..channels {
+        let first = channel / head * head;
+        let weights = softmax(rows.iter().map(|row| key_scale * row[channel]).collect());
+        let context =
+            |value: usize| -> f64 { rows.iter().zip(&weights).map(|(row, w)| w * row[channels + value]).sum() };
+        let contexts: Vec<f64> = (first..first + head).map(context).collect();
+        for (query, result) in query.chunks_exact(channels).zip(result.chunks_exact_mut(channels)) {
+            let weight = softmax(query[first..first + head].iter().map(|q| query_scale * q).collect())[channel - first];
+            result[first..first + head].iter_mut().zip(&contexts).for_each(|(to, context)| *to += weight * context);
+        }
+    }
+    result
 }
 
 /// `value·multiplier·2^(shift−31)` rounded half up and saturated, over 128 bits.
@@ -382,4 +442,49 @@ pub fn integer_activation(
         (y + i64::from(op.output_zero)).clamp(limits.0, limits.1)
     });
     values.collect()
+}
+
+/// The integers that a normalization over channels of an `i8` model should write, before they are rounded: real numbers from
+/// the record, the integers that it reads and real statistics.
+///
+/// # Panics
+/// If the record does not fit the model.
+pub fn layer_norm_of_integers(
+    model: &Model<'_>,
+    op: &format::LayerNorm,
+    step_biases: &[u8],
+    read: &dyn Fn(u16) -> Vec<i64>,
+) -> Vec<f64> {
+    let output = model.tensor(op.output).expect("exists");
+    let channels = usize::from(output.channels);
+    let affine = |at: u32, channel: usize, bits: i32| {
+        let bytes = if op.affine() == format::Affine::Step { step_biases } else { model.bytes() };
+        let word = i32::from_le_bytes(*bytes[at as usize + 4 * channel..].first_chunk().expect("inside"));
+        f64::from(word) * 2f64.powi(-bits)
+    };
+    let factor = |multiplier: i32, shift: i32| f64::from(multiplier) * 2f64.powi(shift - 31);
+    let extra = if op.residual == NONE { 1.0 } else { 256.0 };
+    let residual = (op.residual != NONE).then(|| read(op.residual));
+    let mut found = vec![];
+    for pixel in read(op.source).chunks_exact(channels) {
+        let values: Vec<f64> = pixel.iter().map(|&q| (q - i64::from(op.zero)) as f64).collect();
+        let mean = match op.center() {
+            format::Center::Zero => 0.0,
+            format::Center::Mean => values.iter().sum::<f64>() / channels as f64,
+        };
+        let square = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / channels as f64;
+        let deviation = (square + op.epsilon_q16 as f64 / 65_536.0).sqrt();
+        for (channel, x) in values.into_iter().enumerate() {
+            let y = (x - mean) / deviation * affine(op.gamma, channel, 20) + affine(op.beta, channel, 12);
+            let y = op.gather().activation().map_or(y, |activation| activated(activation, y));
+            // From 15 fractional bits.
+            let mut y = y * 32_768.0 * factor(op.multiplier, op.shift) / extra;
+            if let Some(residual) = &residual {
+                let kept = (residual[found.len()] - i64::from(op.residual_zero)) as f64;
+                y += kept * factor(op.residual_multiplier, op.residual_shift) / extra;
+            }
+            found.push(y + f64::from(op.output_zero));
+        }
+    }
+    found
 }

@@ -1,5 +1,5 @@
 //! The world of the policy `reach`, as `models/reach/world.py` has it, and the policy in a closed loop: every eight ticks it is
-//! given two observations and draws sixteen positions, of which eight are executed.
+//! given two observations and draws sixteen positions along its own axes, of which eight are executed.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -34,8 +34,7 @@ pub struct Discs {
 
 /// Those of the demonstrations, anywhere.
 pub const DEMONSTRATED: Discs = Discs { beside: 0.06..0.2, within: f32::INFINITY };
-/// A part of them, chosen after the policy's failures were seen: those that leave one side to take, and room there inside of the
-/// square.
+/// A part of them: those that leave one side to take, and room there inside of the square.
 pub const CLEAR: Discs = Discs { beside: 0.15..0.2, within: 0.5 };
 /// Positions of a trajectory that are executed: from the one after the last observation on.
 const EXECUTED: Range<usize> = 1..9;
@@ -87,10 +86,18 @@ impl Episode {
         (way[0] * to_centre[1] - way[1] * to_centre[0]).abs() / distance(self.goal, self.start)
     }
 
-    /// What the policy sees of a position.
-    fn state(&self, position: Point) -> [f32; 6] {
-        let ([x, y], [gx, gy], [cx, cy]) = (position, self.goal, self.centre);
-        [x, y, gx, gy, cx, cy]
+    /// The robot's axes at a position: forward, which points at the goal, and left.
+    fn axes(&self, position: Point) -> [Point; 2] {
+        let (way, length) = (difference(self.goal, position), distance(self.goal, position));
+        let forward = if length > 1e-6 { way.map(|x| x / length) } else { [1.0, 0.0] };
+        [forward, [-forward[1], forward[0]]]
+    }
+
+    /// What the policy sees from a position: how far the goal is, and the centre of the disc along the robot's axes.
+    fn seen(&self, position: Point) -> [f32; 3] {
+        let to_centre = difference(self.centre, position);
+        let [forward, left] = self.axes(position).map(|axis| axis[0] * to_centre[0] + axis[1] * to_centre[1]);
+        [distance(self.goal, position), forward, left]
     }
 }
 
@@ -127,14 +134,17 @@ pub fn roll_out(model: &Model<'_>, episode: Episode, seed: u64) -> Rollout {
     let (mut touched, mut reached) = (false, false);
     let mut plan = 0;
     while path.len() <= TICKS && !reached && !touched {
-        let observation = [episode.state(before), episode.state(position)].concat();
+        let observation = [episode.seen(before), episode.seen(position)].concat();
+        let (origin, [forward, left]) = (position, episode.axes(position));
         observe(&mut session, &observation);
         let request = Request::new().seed(seed.wrapping_mul(1000).wrapping_add(plan));
         let actions = act(&mut session, request);
         plan += 1;
         for target in actions.as_chunks::<2>().0[EXECUTED].iter() {
             before = position;
-            position = step(position, *target);
+            let [along, aside] = *target;
+            let target = [0, 1].map(|axis| origin[axis] + along * forward[axis] + aside * left[axis]);
+            position = step(position, target);
             path.push(position);
             touched |= distance(position, episode.centre) < RADIUS;
             reached |= distance(position, episode.goal) < REACHED;

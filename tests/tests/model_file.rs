@@ -3,8 +3,8 @@
 use std::mem::offset_of;
 
 use waft::format::{
-    Activate, Attention, Conv2d, Embed, GroupNorm, Header, Linear, OP_BYTES, Observe, Op, Precision, STEP_BYTES,
-    Schedule, StepScales, Tensor, seal,
+    Activate, Attention, Conv2d, Embed, GroupNorm, Header, LayerNorm, Linear, LinearAttention, OP_BYTES, Observe, Op,
+    Precision, STEP_BYTES, Schedule, StepScales, Tensor, seal,
 };
 use waft::{Arena, Model, ModelError, Request, RequestError, RunError, Session, SessionError};
 use waft_host::export::ExportOptions;
@@ -140,7 +140,8 @@ fn offsets_and_sizes_out_of_range_are_refused() {
                 Op::Embed(_) => offset_of!(Embed, table),
                 Op::Linear(_) => offset_of!(Linear, weights),
                 Op::Observe(_) => offset_of!(Observe, centers),
-                Op::Attention(_) | Op::Activate(_) => continue,
+                Op::LayerNorm(_) => offset_of!(LayerNorm, gamma),
+                Op::Attention(_) | Op::LinearAttention(_) | Op::Activate(_) => continue,
             };
             assert!(forged(&file, at + parameters, value).is_err(), "parameters of {op:?} at {value}");
         }
@@ -152,6 +153,8 @@ fn offsets_and_sizes_out_of_range_are_refused() {
             Op::Linear(_) => offset_of!(Linear, output),
             Op::Activate(_) => offset_of!(Activate, output),
             Op::Observe(_) => offset_of!(Observe, output),
+            Op::LayerNorm(_) => offset_of!(LayerNorm, output),
+            Op::LinearAttention(_) => offset_of!(LinearAttention, output),
         };
         assert!(forged(&file, at + output, 0xFFFF_FFFF).is_err(), "output of {op:?}");
         assert!(forged(&file, at, 0x0000_00FF).is_err(), "kind of {op:?}");

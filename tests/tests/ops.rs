@@ -72,7 +72,7 @@ fn floor(precision: Precision) -> f64 {
 
 fn real_suite(export: &Export) {
     let model = model(&export.bytes);
-    let mut seen = [0; 5];
+    let mut seen = [0; 7];
     visit(&model, 1, |index, read, result| {
         let op = &export.network.ops[OpId::from(index)].1;
         // Integer maps and bias vectors have scales of their own, which the integer suite knows.
@@ -98,6 +98,8 @@ fn real_suite(export: &Export) {
             Op::Attention(_) => 2,
             Op::Linear(_) | Op::Embed(_) | Op::Observe(_) => 3,
             Op::Activate(_) => 4,
+            Op::LayerNorm(_) => 5,
+            Op::LinearAttention(_) => 6,
         }] += 1;
     });
     assert!(seen[0] >= 3, "{seen:?}");
@@ -204,6 +206,11 @@ macro_rules! precision_suite {
             }
 
             #[test]
+            fn normalized_pixels_linear_attention_and_learned_keys() {
+                real_suite(&exported(&golden("denoising_diffusion"), &options($precision, ResidualWidth::Auto)));
+            }
+
+            #[test]
             fn no_attention_and_odd_sizes() {
                 real_suite(&exported(&golden("velocity"), &options($precision, ResidualWidth::Auto)));
             }
@@ -221,6 +228,9 @@ fn the_suite_has_every_operation() {
     let mut kinds = kinds_of(&export.bytes);
     // Those of policies are held against their own network in `policies.rs`, which has this one.
     kinds.extend(kinds_of(&shipped::find("reach", None, None, &()).expect("a shipped model")));
+    // Those over the channels of pixels are in `denoising_diffusion.rs` too.
+    let export = exported(&golden("denoising_diffusion"), &options(Precision::F32, ResidualWidth::Auto));
+    kinds.extend(kinds_of(&export.bytes));
     for kind in format::OpKind::ALL {
         assert!(kinds.contains(&kind.code()), "no suite has {kind:?}: let a model of this one have it");
     }
@@ -231,7 +241,7 @@ precision_suite!(f16, Precision::F16);
 precision_suite!(i8, Precision::I8);
 
 /// The checkpoints whose integers are looked at; `None` is digits.
-const INTEGER: [Option<&str>; 7] = [
+const INTEGER: [Option<&str>; 8] = [
     None,
     Some("cifar_small"),
     Some("heads"),
@@ -239,6 +249,7 @@ const INTEGER: [Option<&str>; 7] = [
     Some("scale_shift"),
     Some("class_timestep"),
     Some("fourier"),
+    Some("denoising_diffusion"),
 ];
 
 #[test]
@@ -293,7 +304,7 @@ fn integer_normalizations_follow_the_real_statistics() {
 /// nothing there makes up for what rounding loses.
 #[test]
 fn integer_calls_of_every_configuration_stay_close() {
-    for name in ["heads", "resampling", "scale_shift", "class_timestep", "fourier"] {
+    for name in ["heads", "resampling", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"] {
         let output = |precision| {
             let export = exported(&golden(name), &options(precision, ResidualWidth::Auto));
             let model = model(&export.bytes);
@@ -314,7 +325,7 @@ fn integer_calls_of_every_configuration_stay_close() {
 #[test]
 fn integer_attention_follows_the_real_one() {
     let mut seen = 0;
-    for checkpoint in [digits(), golden("cifar_small"), golden("heads")] {
+    for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("denoising_diffusion")] {
         let export = exported(&checkpoint, &options(Precision::I8, ResidualWidth::Auto));
         let model = model(&export.bytes);
         visit(&model, 1, |index, read, result| {
@@ -322,7 +333,10 @@ fn integer_attention_follows_the_real_one() {
             let read = |id: u16| oracle::integers(&model.tensor(id).expect("exists"), &read(id));
             let channels = usize::from(model.tensor(op.query).expect("exists").channels);
             let as_reals = |values: Vec<i64>| values.into_iter().map(|q| q as f64).collect::<Vec<_>>();
-            let (query, key_value) = (as_reals(read(op.query)), as_reals(read(op.key_value)));
+            let learned = (0..usize::from(op.memory) * 2 * channels)
+                .map(|at| i64::from(model.bytes()[op.memory_at as usize + at] as i8));
+            let (query, key_value) = (read(op.query), learned.chain(read(op.key_value)).collect());
+            let (query, key_value) = (as_reals(query), as_reals(key_value));
             let factor = |m: i32, s: i32| f64::from(m) * 2f64.powi(s - 31);
             // A difference of scores is in 1/256 binary orders.
             let scale = factor(op.score_multiplier, op.score_shift) / 256.0 * std::f64::consts::LN_2;

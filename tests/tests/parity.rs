@@ -40,10 +40,11 @@ fn batch(model: &Model<'_>, count: usize) -> Batch {
 }
 
 /// Networks that together have every form of every operation.
-fn checkpoints() -> [PathBuf; 7] {
-    let [small, heads, velocity, steps, classes, relu] =
-        ["cifar_small", "heads", "velocity", "scale_shift", "class_timestep", "fourier"].map(golden);
-    [digits(), small, heads, velocity, steps, classes, relu]
+fn checkpoints() -> [PathBuf; 8] {
+    let [small, heads, velocity, steps, classes, relu, pixels] =
+        ["cifar_small", "heads", "velocity", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"]
+            .map(golden);
+    [digits(), small, heads, velocity, steps, classes, relu, pixels]
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
         Op::Embed(embed) => Some(embed.activation()),
         Op::Activate(activate) => Some(activate.activation()),
         Op::Observe(observe) => Some(observe.activation()),
+        Op::LayerNorm(norm) => norm.gather().activation(),
         _ => None,
     };
     if ops.iter().filter_map(activation).any(|activation| activation != Activation::Silu) {
@@ -53,6 +54,12 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     };
     if ops.iter().any(|op| matches!(op, Op::Conv2d(op) if op.tile_rows > 0)) {
         features.push("tiles");
+    }
+    if ops.iter().any(|op| matches!(op, Op::LayerNorm(_))) {
+        features.push("layer-norm");
+    }
+    if ops.iter().any(|op| matches!(op, Op::LinearAttention(_))) {
+        features.push("linear-attention");
     }
     if ops.iter().any(is_unet1d) {
         features.push("unet1d");

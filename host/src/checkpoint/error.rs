@@ -19,6 +19,15 @@ pub enum CheckpointError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// What the network predicts is not known.
+    #[error(
+        "objective in config.json is {found}: neither that nor the weights of the loss among the tensors say what the network \
+         predicts; give pred_noise, pred_x0 or pred_v, as it was trained"
+    )]
+    Objective {
+        /// What the configuration says.
+        found: String,
+    },
     /// There is nothing at the path.
     #[error("{path}: there is no such file or folder; {advice}")]
     NotFound {

@@ -5,6 +5,7 @@
 //! or what `torch.save` writes of a state dictionary. They are memory-mapped, and converted to `f32` when they are asked
 //! for. What was chosen on the way, or found and not used, is told in [`Checkpoint::notes`].
 
+pub(crate) mod denoising_diffusion;
 mod entry;
 mod error;
 mod folder;
@@ -154,6 +155,13 @@ impl Checkpoint {
         };
         let weights = folder::weights(&found, options.variant.as_deref(), &mut notes)?;
         let weights = Weights::open(&weights, &mut notes)?;
+        if scheduler.is_none()
+            && let Some(found) = denoising_diffusion::scheduler(&config, &weights)?
+        {
+            scheduler = Some(Scheduler { config: found, path: None });
+            // Its sampler derives ε again from the clipped sample.
+            defaults.use_clipped_model_output = true;
+        }
         Ok(Self { folder: found.top, config, scheduler, defaults, class_vectors, decoder, weights, notes })
     }
 
@@ -273,6 +281,11 @@ impl Checkpoint {
             weights: Weights::from_tensors(tensors)?,
             notes: vec![],
         })
+    }
+
+    /// Counts a tensor as asked for that says nothing of the network.
+    pub(crate) fn ignore(&self, key: &str) {
+        self.weights.ignore(key);
     }
 
     /// Tensors that nothing has asked for: parts of the network that an importer has not understood.

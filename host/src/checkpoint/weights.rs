@@ -160,6 +160,11 @@ impl Weights {
         Some(&self.index.get(key)?.shape)
     }
 
+    /// Counts a tensor as used that says nothing of the network.
+    pub(super) fn ignore(&self, key: &str) {
+        self.used.borrow_mut().insert(key.into());
+    }
+
     pub(super) fn unused(&self) -> Vec<String> {
         let used = self.used.borrow();
         self.index.keys().filter(|key| !used.contains(*key)).cloned().collect()

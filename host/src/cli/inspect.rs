@@ -125,8 +125,9 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
             format!("group_norm  {} → {} ({} groups)", join(&op.sources), tensor(op.output), op.groups)
         }
         Op::Attention(op) => {
+            let learned = if op.memory == 0 { String::new() } else { format!(", {} learned keys", op.memory) };
             format!(
-                "attention   {} over {} → {} ({} heads)",
+                "attention   {} over {} → {} ({} heads{learned})",
                 tensor(op.query),
                 tensor(op.key_value),
                 tensor(op.output),
@@ -143,6 +144,26 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
                 tensor(op.output),
                 op.activation(),
                 op.film()
+            )
+        }
+        Op::LinearAttention(op) => {
+            let learned = if op.memory == 0 { String::new() } else { format!(", {} learned keys", op.memory) };
+            format!(
+                "linear_attention {} over {} → {} ({} heads{learned})",
+                tensor(op.query),
+                tensor(op.key_value),
+                tensor(op.output),
+                op.heads
+            )
+        }
+        Op::LayerNorm(op) => {
+            let residual = if op.residual == NONE { String::new() } else { format!(", adds {}", tensor(op.residual)) };
+            format!(
+                "layer_norm  {} → {} (center {:?}, {:?}{residual})",
+                tensor(op.source),
+                tensor(op.output),
+                op.center(),
+                op.gather()
             )
         }
         Op::Observe(op) => format!("observe     {} → {}", tensor(op.source), tensor(op.output)),

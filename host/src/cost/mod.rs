@@ -78,7 +78,7 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
         Op::Attention(op) => {
             let [rows, columns, channels] = shape(op.query);
             let [key_rows, key_columns, _] = shape(op.key_value);
-            let (queries, keys) = (rows * columns, key_rows * key_columns);
+            let (queries, keys) = (rows * columns, f64::from(op.memory) + key_rows * key_columns);
             vec![
                 (format!("attention {precision} multiply"), 2.0 * queries * keys * channels),
                 (format!("attention {precision} score"), queries * keys * f64::from(op.heads)),
@@ -91,6 +91,22 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
             (format!("linear {precision} output"), len(op.output)),
         ],
         Op::Activate(op) => vec![(format!("activate {precision} {:?} element", op.film()), len(op.output))],
+        Op::LinearAttention(op) => {
+            let [rows, columns, channels] = shape(op.query);
+            let (head, keys) = (channels / f64::from(op.heads), f64::from(op.memory) + rows * columns);
+            vec![
+                (format!("linear_attention {precision} context"), keys * channels * (head / 8.0).ceil()),
+                (format!("linear_attention {precision} multiply"), (keys + rows * columns) * channels * head),
+                (format!("linear_attention {precision} output"), rows * columns * channels),
+            ]
+        }
+        Op::LayerNorm(op) => {
+            let pixels = shape(op.output)[0] * shape(op.output)[1];
+            vec![
+                (format!("layer_norm {precision} element"), len(op.output)),
+                (format!("layer_norm {precision} pixel"), pixels),
+            ]
+        }
         Op::Observe(op) => vec![(format!("observe {precision} element"), len(op.output))],
     }
 }

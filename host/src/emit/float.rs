@@ -3,11 +3,13 @@
 use bytemuck::Zeroable;
 use half::f16;
 use typed_index_collections::TiSlice;
-use waft::format::{Attention, Element, Embed, FloatStep, Linear, Observe, Op, OpKind, Precision, WeightLayout};
+use waft::format::{
+    Attention, Element, Embed, FloatStep, Linear, LinearAttention, Observe, Op, OpKind, Precision, WeightLayout,
+};
 
 use super::{
-    Emitted, Source, activate_record, attention_record, bias_layout, conv_record, group_norm_record, observe_record,
-    put_affine, schedules, step_projection, tensor_table,
+    Emitted, Source, activate_record, attention_record, bias_layout, conv_record, group_norm_record, layer_norm_record,
+    linear_attention_record, observe_record, put_affine, schedules, step_projection, tensor_table,
 };
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
@@ -36,7 +38,7 @@ pub fn emit(
                 let (Some(linear), Some(place)) = (step_projection(op), place) else { continue };
                 let words = linear.apply(activated).into_iter().map(|bias| (bias as f32).to_le_bytes());
                 match op {
-                    network::Op::GroupNorm(_) => put_affine(words, &mut row[*place..]),
+                    network::Op::GroupNorm(_) | network::Op::LayerNorm(_) => put_affine(words, &mut row[*place..]),
                     _ => row[*place..].chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word)),
                 }
             }
@@ -94,13 +96,24 @@ fn record(
             let vectors = |norm: &crate::graph::GroupNorm| [writer.values(&norm.gamma), writer.values(&norm.beta)];
             Op::GroupNorm(group_norm_record(op, place, vectors))
         }
+        network::Op::LayerNorm(op) => {
+            let vectors = |norm: &crate::graph::LayerNorm| [writer.values(&norm.gamma), writer.values(&norm.beta)];
+            Op::LayerNorm(layer_norm_record(op, place, vectors))
+        }
         network::Op::Activate(op) => Op::Activate(activate_record(op, place)),
         network::Op::Observe(op) => {
             let part = |part: usize| op.normalization.iter().map(|of| of[part] as f32).collect::<Vec<_>>();
             let (centers, gains) = (writer.values(&part(0)), writer.values(&part(1)));
             Op::Observe(Observe { centers, gains, ..observe_record(source, op) })
         }
-        network::Op::Attention(op) => Op::Attention(Attention { scale: op.scale, ..attention_record(op) }),
+        network::Op::Attention(op) => {
+            let memory_at = memory(&op.memory, precision, writer);
+            Op::Attention(Attention { scale: op.scale, memory_at, ..attention_record(op) })
+        }
+        network::Op::LinearAttention(op) => {
+            let memory_at = memory(&op.memory, precision, writer);
+            Op::LinearAttention(LinearAttention { gain: op.gain, memory_at, ..linear_attention_record(op) })
+        }
         network::Op::Conv2d(conv) => {
             let (outputs, taps) = (conv.conv.outputs, conv.conv.weight.len() / conv.conv.outputs);
             let weight = |output: usize, tap: usize| conv.conv.weight[output * taps + tap];
@@ -120,6 +133,18 @@ fn record(
             };
             Op::Conv2d(record)
         }
+    }
+}
+
+/// Where learned keys and values are written; 0 if there are none.
+fn memory(memory: &crate::graph::Memory, precision: Precision, writer: &mut Writer) -> u32 {
+    match precision {
+        _ if memory.len == 0 => 0,
+        Precision::F16 => {
+            let halves: Vec<u16> = memory.values.iter().map(|&value| f16::from_f32(value).to_bits()).collect();
+            writer.values(&halves)
+        }
+        Precision::F32 | Precision::I8 => writer.values(&memory.values),
     }
 }
 

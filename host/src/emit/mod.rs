@@ -6,8 +6,8 @@ pub mod i8;
 use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
 use waft::format::{
-    Activate, Affine, Attention, Bias, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS, Level, Observe, Op,
-    OpKind, START_BITS, Shuffle, Tensor, Upsample, WeightLayout,
+    Activate, Affine, Attention, Bias, Center, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS, LayerNorm, Level,
+    LinearAttention, Observe, Op, OpKind, START_BITS, Shuffle, Tensor, Upsample, WeightLayout,
 };
 
 use crate::graph::{Graph, Linear, activate};
@@ -128,6 +128,21 @@ fn attention_record(op: &network::Attention) -> Attention {
         output: op.output.in_file(),
         scratch: op.scratch.in_file(),
         heads: op.heads as u16,
+        memory: op.memory.len as u16,
+        ..Zeroable::zeroed()
+    }
+}
+
+/// The operands of a linear attention's record.
+fn linear_attention_record(op: &network::LinearAttention) -> LinearAttention {
+    LinearAttention {
+        kind: OpKind::LinearAttention.code(),
+        query: op.query.in_file(),
+        key_value: op.key_value.in_file(),
+        output: op.output.in_file(),
+        scratch: op.scratch.in_file(),
+        heads: op.heads as u16,
+        memory: op.memory.len as u16,
         ..Zeroable::zeroed()
     }
 }
@@ -253,6 +268,7 @@ fn bias_layout(network: &Network) -> (TiVec<OpId, Option<usize>>, usize) {
             network::Op::GroupNorm(norm) if matches!(norm.projection, Some((_, None))) => {
                 place(2 * aligned(norm.norm.gamma.len()))
             }
+            network::Op::LayerNorm(norm) if norm.projection.is_some() => place(2 * aligned(norm.norm.gamma.len())),
             network::Op::Activate(op) => op.film.as_ref().and_then(|film| place(aligned(film.linear.outputs))),
             _ => None,
         })
@@ -270,6 +286,7 @@ fn step_projection(op: &network::Op) -> Option<&Linear> {
     match op {
         network::Op::Conv2d(conv) => conv.projection.as_ref(),
         network::Op::GroupNorm(norm) => norm.projection.as_ref(),
+        network::Op::LayerNorm(norm) => return norm.projection.as_ref(),
         network::Op::Activate(op) => return op.film.as_ref().map(|film| &film.linear),
         _ => None,
     }
@@ -307,6 +324,33 @@ fn group_norm_record(
         sources: sources(&op.sources),
         output: op.output.in_file(),
         groups: op.norm.groups as u16,
+        epsilon: op.norm.eps as f32,
+        gamma,
+        beta,
+        ..Zeroable::zeroed()
+    }
+}
+
+/// The fields of the record of a normalization over channels that do not depend on the precision. `place` is that of its
+/// factors and summands among the per-step biases; constant ones are at `vectors`.
+fn layer_norm_record(
+    op: &network::LayerNorm,
+    place: Option<usize>,
+    vectors: impl FnOnce(&crate::graph::LayerNorm) -> [u32; 2],
+) -> LayerNorm {
+    let channels = op.norm.gamma.len();
+    let (affine, [gamma, beta]) = match place {
+        Some(place) => (Affine::Step, [place as u32, (place + aligned(channels)) as u32]),
+        None => (Affine::Constant, vectors(&op.norm)),
+    };
+    LayerNorm {
+        kind: OpKind::LayerNorm.code(),
+        center: if op.norm.is_centered { Center::Mean } else { Center::Zero }.code(),
+        affine: affine.code(),
+        gather: Gather::affine(op.activation).code(),
+        source: op.source.in_file(),
+        output: op.output.in_file(),
+        residual: optional(op.residual),
         epsilon: op.norm.eps as f32,
         gamma,
         beta,

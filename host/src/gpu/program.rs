@@ -2,7 +2,10 @@
 
 use waft::Model;
 use waft::format::{Op, Precision};
-use waft_kernels::{Kernel, LANES, Strides, activate, attention, conv2d, embedding, group_norm, sampler, samples_at};
+use waft_kernels::{
+    Kernel, LANES, Strides, activate, attention, conv2d, embedding, group_norm, layer_norm, linear_attention, sampler,
+    samples_at,
+};
 
 use super::GpuError;
 
@@ -90,7 +93,16 @@ impl Program {
                     packed.push(0);
                     attention::Parameters::new(model, index, strides).ok_or_else(too_large)?.scratch_bytes()
                 }
-                Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) | Op::Activate(_) | Op::Observe(_) => {
+                Op::LinearAttention(_) => {
+                    packed.push(0);
+                    linear_attention::Parameters::new(model, index, strides).ok_or_else(too_large)?.scratch_bytes()
+                }
+                Op::GroupNorm(_)
+                | Op::Embed(_)
+                | Op::Linear(_)
+                | Op::Activate(_)
+                | Op::Observe(_)
+                | Op::LayerNorm(_) => {
                     packed.push(0);
                     0
                 }
@@ -155,6 +167,28 @@ impl Program {
                 Op::Activate(_) => {
                     let kernel = activate::FloatKernel::new(model, index, strides).ok_or_else(too_large)?;
                     vec![Kernel::activate_float(kernel)]
+                }
+                Op::LinearAttention(_) => {
+                    let parameters = linear_attention::Parameters::new(model, index, strides).ok_or_else(too_large)?;
+                    if integer {
+                        vec![
+                            Kernel::linear_attention_i8_context(linear_attention::IntegerContextKernel(parameters)),
+                            Kernel::linear_attention_i8_result(linear_attention::IntegerResultKernel(parameters)),
+                        ]
+                    } else {
+                        vec![
+                            Kernel::linear_attention_float_context(linear_attention::FloatContextKernel(parameters)),
+                            Kernel::linear_attention_float_result(linear_attention::FloatResultKernel(parameters)),
+                        ]
+                    }
+                }
+                Op::LayerNorm(_) if integer => {
+                    let kernel = layer_norm::IntegerKernel::new(model, index, strides).ok_or_else(too_large)?;
+                    vec![Kernel::layer_norm_i8(kernel)]
+                }
+                Op::LayerNorm(_) => {
+                    let kernel = layer_norm::FloatKernel::new(model, index, strides).ok_or_else(too_large)?;
+                    vec![Kernel::layer_norm_float(kernel)]
                 }
                 Op::Observe(_) => {
                     vec![Kernel::observe(activate::ObserveKernel::new(model, index, strides).ok_or_else(too_large)?)]

@@ -3,7 +3,7 @@
 use super::ImportError;
 use super::builder::{Builder, linear};
 use super::config::refuse;
-use crate::graph::{Conv2d, Linear, Op, TensorId};
+use crate::graph::{Conv2d, Linear, Memory, Op, TensorId};
 
 /// Heads of an attention.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Builder<'_> {
             *projection = self.project(name, [new, old], input, heads * head)?;
         }
         let scale = (head as f32).sqrt().recip();
-        let op = Op::Attention { heads, scale };
+        let op = Op::Attention { heads, scale, memory: Memory::default() };
         let context = self.graph.node(format!("{name} (context)"), op, &projections);
         let out = self.project(name, ["to_out.0", "proj_attn"], context, width)?;
         Ok(self.residual(name, [x, out], factor))

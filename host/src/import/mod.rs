@@ -4,6 +4,7 @@ mod attention;
 mod builder;
 mod conditional_unet1d;
 mod config;
+mod denoising_diffusion;
 mod embedding;
 mod resample;
 mod resnet;
@@ -99,13 +100,14 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
             });
         }
         "UNet2DModel" => unet2d::import(checkpoint)?,
+        crate::checkpoint::denoising_diffusion::CLASS => denoising_diffusion::import(checkpoint)?,
         "guided_diffusion.UNetModel" => unet2d::import_guided_diffusion(checkpoint)?,
         _ => {
             return Err(ImportError::Field {
                 field: "_class_name".into(),
                 value: format!("{class:?}"),
                 expected:
-                    "waft imports UNet2DModel, guided_diffusion.UNetModel, LeRobot's policies of type diffusion, and \
+                    "waft imports UNet2DModel, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, LeRobot's policies of type diffusion, and \
                            diffusion_policy's DiffusionUnetLowdimPolicy"
                         .into(),
             });

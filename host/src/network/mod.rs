@@ -9,7 +9,10 @@ use typed_index_collections::TiVec;
 
 use crate::graph::Shape;
 use crate::schedule::MAX_HISTORY;
-pub use op::{Activate, Attention, Conv2d, Embed, Film, GroupNorm, Linear, Observe, Op, Operation, Window};
+pub use op::{
+    Activate, Attention, Conv2d, Embed, Film, GroupNorm, LayerNorm, Linear, LinearAttention, Observe, Op, Operation,
+    Window,
+};
 
 /// Declares an index type, made from and turned into numbers.
 macro_rules! ids {
@@ -86,6 +89,8 @@ pub enum Role {
     Bias,
     /// Scores of one attention row.
     Scores,
+    /// Contexts of a linear attention, and the weights of a query.
+    Contexts,
     /// A convolution's ring of rows.
     Ring,
     /// The unfolded input of a convolution at four pixels.

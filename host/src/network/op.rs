@@ -37,6 +37,10 @@ pub enum Op {
     Activate(Activate),
     /// The observation.
     Observe(Observe),
+    /// A normalization over the channels of each pixel.
+    LayerNorm(LayerNorm),
+    /// Linear attention.
+    LinearAttention(LinearAttention),
 }
 
 impl Op {
@@ -49,6 +53,8 @@ impl Op {
             Op::Attention(op) => op,
             Op::Activate(op) => op,
             Op::Observe(op) => op,
+            Op::LayerNorm(op) => op,
+            Op::LinearAttention(op) => op,
         }
     }
 
@@ -250,6 +256,8 @@ pub struct Attention {
     pub heads: usize,
     /// Factor of the scores.
     pub scale: f32,
+    /// Learned keys and values.
+    pub memory: graph::Memory,
     /// Scores of one row.
     pub scratch: TensorId,
     /// Context, in the place of the queries.
@@ -271,7 +279,7 @@ impl Operation for Attention {
 
     fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
         let shape = tensors[self.query].shape;
-        (2 * shape.pixels() * shape.len()) as u64
+        (2 * (self.memory.len + shape.pixels()) * shape.len()) as u64
     }
 }
 
@@ -348,5 +356,79 @@ impl Operation for Observe {
 
     fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
         0
+    }
+}
+
+/// A normalization over the channels of each pixel, and what follows it.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// The input.
+    pub source: TensorId,
+    /// What is subtracted, epsilon, factors and summands.
+    pub norm: graph::LayerNorm,
+    /// Projection of the conditioning vector to the factors and then the summands, with those of `norm` folded in: schedules
+    /// carry it among the per-step biases. Without one `norm` has them.
+    pub projection: Option<graph::Linear>,
+    /// What follows the affine map, if anything does.
+    pub activation: Option<graph::Activation>,
+    /// Tensor that is added.
+    pub residual: Option<TensorId>,
+    /// The result.
+    pub output: TensorId,
+}
+
+impl Operation for LayerNorm {
+    fn inputs(&self) -> Vec<TensorId> {
+        [Some(self.source), self.residual].into_iter().flatten().collect()
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        0
+    }
+}
+
+/// Linear attention over pixels, written over the queries.
+#[derive(Clone, Debug)]
+pub struct LinearAttention {
+    /// Queries.
+    pub query: TensorId,
+    /// Keys, then values.
+    pub key_value: TensorId,
+    /// Number of heads.
+    pub heads: usize,
+    /// Factor of the result.
+    pub gain: f32,
+    /// Learned keys and values.
+    pub memory: graph::Memory,
+    /// Contexts, and the weights of a query.
+    pub scratch: TensorId,
+    /// Result, in the place of the queries.
+    pub output: TensorId,
+}
+
+impl Operation for LinearAttention {
+    fn inputs(&self) -> Vec<TensorId> {
+        vec![self.query, self.key_value]
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![self.scratch]
+    }
+
+    fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        let shape = tensors[self.query].shape;
+        ((2 * shape.pixels() + self.memory.len) * shape.c * (shape.c / self.heads)) as u64
     }
 }

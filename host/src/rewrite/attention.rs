@@ -2,16 +2,38 @@
 
 use super::{RewriteError, Rewriter};
 use crate::graph::{self, Node, Op as GraphOp, Shape};
-use crate::network::{Attention, Op, Role};
+use crate::network::{Attention, Op, Role, TensorId};
 
 impl Rewriter<'_> {
     /// Whether the result of a convolution is the query, the keys or the values of an attention and nothing else.
     pub(super) fn feeds_attention(&self, node: &Node) -> bool {
-        matches!(self.only_reader(node.output).map(|reader| &reader.op), Some(GraphOp::Attention { .. }))
+        matches!(
+            self.only_reader(node.output).map(|reader| &reader.op),
+            Some(GraphOp::Attention { .. } | GraphOp::LinearAttention { .. })
+        )
     }
 
     /// Appends the three projections, as two convolutions, and the attention itself.
-    pub(super) fn attention(&mut self, node: &Node, heads: usize, scale: f32) -> Result<(), RewriteError> {
+    pub(super) fn attention(
+        &mut self,
+        node: &Node,
+        heads: usize,
+        scale: f32,
+        memory: &graph::Memory,
+    ) -> Result<(), RewriteError> {
+        let [query, key_value] = self.projections(node)?;
+        let shape = self.graph.shape(node.output);
+        let scores = Shape::new(1, 1, memory.len + shape.pixels());
+        let scratch = self.network.tensor(format!("{} (scores)", node.name), scores, Role::Scores);
+        let output = self.network.tensor(node.name.clone(), shape, Role::Attention);
+        self.placed.insert(node.output, output);
+        let op = Attention { query, key_value, heads, scale, memory: memory.clone(), scratch, output };
+        self.push(node.name.clone(), Op::Attention(op));
+        Ok(())
+    }
+
+    /// Appends the queries, and keys and values together.
+    pub(super) fn projections(&mut self, node: &Node) -> Result<[TensorId; 2], RewriteError> {
         let refuse = |what| RewriteError::new(node, what);
         let mut projections: Vec<(&Node, &graph::Conv2d)> = vec![];
         for &input in &node.inputs {
@@ -35,16 +57,7 @@ impl Rewriter<'_> {
         both.bias.extend(&value_conv.bias);
         both.outputs += value_conv.outputs;
         let joint = Node { name: format!("{}+v", key.name), ..key.clone() };
-        let key_value = self.conv2d(&joint, both, Role::KeyValue)?;
-
-        let shape = self.graph.shape(query.output);
-        let scores = Shape::new(1, 1, shape.pixels());
-        let scratch = self.network.tensor(format!("{} (scores)", node.name), scores, Role::Scores);
-        let output = self.network.tensor(node.name.clone(), shape, Role::Attention);
-        self.placed.insert(node.output, output);
-        let op = Attention { query: query_id, key_value, heads, scale, scratch, output };
-        self.push(node.name.clone(), Op::Attention(op));
-        Ok(())
+        Ok([query_id, self.conv2d(&joint, both, Role::KeyValue)?])
     }
 }
 
@@ -52,7 +65,7 @@ impl Rewriter<'_> {
 mod tests {
     use super::super::rewrite;
     use super::super::testing::{conv, find, graph, names, norm};
-    use crate::graph::{Conv2d, Graph, Op, Shape};
+    use crate::graph::{Conv2d, Graph, Memory, Op, Shape};
     use crate::network::{OpId, Role};
 
     /// Attention over `norm(x)` with projections as given.
@@ -62,7 +75,8 @@ mod tests {
         let normalized = graph.node("norm", norm(2), &[x]);
         let [q, k, v] = projections;
         let inputs = [("q", q), ("k", k), ("v", v)].map(|(name, op)| graph.node(name, op, &[normalized]));
-        let context = graph.node("attention", Op::Attention { heads: 2, scale: 1.0 }, &inputs);
+        let context =
+            graph.node("attention", Op::Attention { heads: 2, scale: 1.0, memory: Memory::default() }, &inputs);
         graph.output = graph.node("out", conv(2, 2), &[context]);
         graph
     }

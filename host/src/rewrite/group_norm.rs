@@ -1,7 +1,7 @@
 //! GroupNorm shrinks to statistics: an affine map of each channel, which convolutions apply in their gather.
 
 use super::Rewriter;
-use crate::graph::{self, Linear, Node, Op as GraphOp, Shape};
+use crate::graph::{Linear, Node, Op as GraphOp, Shape};
 use crate::network::{GroupNorm, Op, Role, TensorId};
 
 impl Rewriter<'_> {
@@ -21,7 +21,7 @@ impl Rewriter<'_> {
         let shape = Shape::new(1, norm.gamma.len(), 2);
         let output = self.network.tensor(format!("{} (map)", node.name), shape, Role::Norm);
         let projection = scale_shift.map(|(node, linear)| {
-            let linear = scaled_and_shifted(norm, linear);
+            let linear = linear.scaling_and_shifting(&norm.gamma, &norm.beta);
             let tensor = self.project(format!("{} (affine)", node.name), &linear);
             (linear, tensor)
         });
@@ -30,23 +30,6 @@ impl Rewriter<'_> {
         self.norms.insert(result, output);
         output
     }
-}
-
-/// The projection that gives the factors `γ·(1 + s)`, then the summands `β·(1 + s) + t`, where `linear` gives `s`, then `t`.
-fn scaled_and_shifted(norm: &graph::GroupNorm, linear: &Linear) -> Linear {
-    let channels = norm.gamma.len();
-    let (scales, shifts) = linear.weight.split_at(channels * linear.inputs);
-    let (scale_bias, shift_bias) = linear.bias.split_at(channels);
-    let rows = |weights: &[f32], by: &[f32]| -> Vec<f32> {
-        weights.chunks_exact(linear.inputs).zip(by).flat_map(|(row, by)| row.iter().map(move |w| w * by)).collect()
-    };
-    let mut weight = rows(scales, &norm.gamma);
-    weight.extend(rows(scales, &norm.beta).iter().zip(shifts).map(|(scaled, shift)| scaled + shift));
-    let scaled = |by: &f32, s: &f32| by * (1.0 + s);
-    let mut bias: Vec<f32> = norm.gamma.iter().zip(scale_bias).map(|(gamma, s)| scaled(gamma, s)).collect();
-    let summands = norm.beta.iter().zip(scale_bias).map(|(beta, s)| scaled(beta, s));
-    bias.extend(summands.zip(shift_bias).map(|(scaled, shift)| scaled + shift));
-    Linear { weight, bias, ..*linear }
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@
 //! - `residual`: a sum becomes the residual of the convolution that computes its later operand.
 //! - `scale`: a factor behind a convolution goes into its weights and the residual's gain.
 //! - `attention`: keys and values come from one convolution, the context is written over the queries.
+//! - `linear_attention`: projections likewise, the result over the queries.
 //! - `activate`: an activation that is modulated or added to becomes an operation of its own; projections of the observation
 //!   come first.
+//! - `layer_norm`: normalization over the channels of each pixel becomes an operation with what follows it.
 //! - `shortcuts`: raw convolutions run as soon as the operations that share their inputs are done.
 //!
 //! `conv2d` puts together what folds into one convolution. What cannot be folded is refused with the node's name: no buffer
@@ -20,6 +22,8 @@ mod attention;
 mod conv2d;
 mod gather;
 mod group_norm;
+mod layer_norm;
+mod linear_attention;
 mod projection;
 mod residual;
 mod scale;
@@ -161,9 +165,19 @@ impl<'g> Rewriter<'g> {
                 GraphOp::Conv2d(conv) if !self.feeds_attention(node) && !self.done.contains(&node.output) => {
                     self.conv2d(node, conv.clone(), Role::Stream)?;
                 }
-                GraphOp::Attention { heads, scale } => self.attention(node, *heads, *scale)?,
+                GraphOp::Attention { heads, scale, memory } => self.attention(node, *heads, *scale, memory)?,
+                GraphOp::LinearAttention { heads, gain, memory } => {
+                    self.linear_attention(node, *heads, *gain, memory)?;
+                }
+                GraphOp::LayerNorm(_) | GraphOp::ScaleShift(_) | GraphOp::Activation(_) => {
+                    if let Some(chain) = self.layer_normalized(node) {
+                        self.layer_norm(node, &chain)?;
+                    }
+                }
                 GraphOp::Film(_) | GraphOp::AddEmbedding(_) | GraphOp::Add => {
-                    if let Some(activation) = self.activated(node) {
+                    if let Some(chain) = self.layer_normalized(node) {
+                        self.layer_norm(node, &chain)?;
+                    } else if let Some(activation) = self.activated(node) {
                         self.activate(node, activation)?;
                     }
                 }

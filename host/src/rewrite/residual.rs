@@ -24,7 +24,7 @@ impl Rewriter<'_> {
             // A shortcut that comes first waits, and so does one that was brought forward.
             Some((shortcut, GraphOp::Conv2d(_))) if is_raw || self.done.contains(&shortcut.output) => Ok(None),
             // The operation that computes the activation adds this.
-            Some((_, GraphOp::Activation(_))) => Ok(None),
+            Some((_, GraphOp::Activation(_) | GraphOp::LayerNorm(_) | GraphOp::ScaleShift(_))) => Ok(None),
             Some((shortcut, GraphOp::Conv2d(conv))) => Ok(Some(self.conv2d(shortcut, conv.clone(), Role::Stream)?)),
             _ => Err(RewriteError::new(node, "is added to what is not a convolution's result")),
         }

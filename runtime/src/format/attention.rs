@@ -3,7 +3,8 @@
 use super::record::record;
 
 record! {
-    /// Self-attention over the pixels of a map, one query at a time, the context written over the query.
+    /// Self-attention over the pixels of a map and learned keys and values besides, one query at a time, the context written over
+    /// the query.
     pub struct Attention {
         /// [`OpKind::Attention`](super::OpKind::Attention)
         pub kind: u8,
@@ -15,12 +16,12 @@ record! {
         pub key_value: u16,
         /// tensor: context, at the place of the queries
         pub output: u16,
-        /// tensor: one `i32` or `f32` per pixel
+        /// tensor: one `i32` or `f32` per learned key and pixel
         pub scratch: u16,
         /// number of heads, divides the channels
         pub heads: u16,
-        /// zeros
-        pub reserved_middle: [u8; 2],
+        /// number of learned keys
+        pub memory: u16,
         /// multiplier from a difference of scores to 8 fractional bits of a binary exponent
         pub score_multiplier: i32,
         /// the shift that goes with it
@@ -33,7 +34,9 @@ record! {
         pub weight_bits: u32,
         /// factor of the scores in f16 and f32
         pub scale: f32,
+        /// offset of learned keys and values, laid out as those of as many pixels; 0 if there are none
+        pub memory_at: u32,
         /// zeros
-        pub reserved_end: [u8; 80],
+        pub reserved_end: [u8; 76],
     }
 }

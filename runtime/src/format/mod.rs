@@ -21,6 +21,8 @@ mod conditioning;
 mod conv2d;
 mod group_norm;
 mod header;
+mod layer_norm;
+mod linear_attention;
 mod op;
 mod record;
 mod schedule;
@@ -37,6 +39,8 @@ pub use conditioning::{Embed, Linear};
 pub use conv2d::{Bias, Conv2d, Gather, Shuffle, Upsample};
 pub use group_norm::{Affine, GroupNorm};
 pub use header::{Header, Output, Precision};
+pub use layer_norm::{Center, LayerNorm};
+pub use linear_attention::LinearAttention;
 pub use op::{OP_BYTES, Op, OpKind};
 #[doc(hidden)]
 pub use record::Field;

@@ -1,7 +1,7 @@
 //! Operations: the record of one of the kinds.
 
 use super::record::{bytes_at, codes};
-use super::{Activate, Affine, Attention, Conv2d, Embed, GroupNorm, Linear, NONE, Observe};
+use super::{Activate, Affine, Attention, Conv2d, Embed, GroupNorm, LayerNorm, Linear, LinearAttention, NONE, Observe};
 
 codes! {
     /// Kind of an operation: the first byte of its record.
@@ -20,6 +20,10 @@ codes! {
         Activate = 5,
         /// [`Observe`]
         Observe = 6,
+        /// [`LayerNorm`]
+        LayerNorm = 7,
+        /// [`LinearAttention`]
+        LinearAttention = 8,
     }
 }
 
@@ -29,6 +33,7 @@ pub const OP_BYTES: usize = size_of::<Conv2d>();
 const _: () = assert!(size_of::<GroupNorm>() == OP_BYTES && size_of::<Attention>() == OP_BYTES);
 const _: () = assert!(size_of::<Embed>() == OP_BYTES && size_of::<Linear>() == OP_BYTES);
 const _: () = assert!(size_of::<Activate>() == OP_BYTES && size_of::<Observe>() == OP_BYTES);
+const _: () = assert!(size_of::<LayerNorm>() == OP_BYTES && size_of::<LinearAttention>() == OP_BYTES);
 
 /// One operation of the network.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,6 +52,10 @@ pub enum Op {
     Activate(Activate),
     /// See [`Observe`].
     Observe(Observe),
+    /// See [`LayerNorm`].
+    LayerNorm(LayerNorm),
+    /// See [`LinearAttention`].
+    LinearAttention(LinearAttention),
 }
 
 impl Op {
@@ -62,6 +71,8 @@ impl Op {
             OpKind::Linear => Op::Linear(Linear::read(bytes, at)),
             OpKind::Activate => Op::Activate(Activate::read(bytes, at)),
             OpKind::Observe => Op::Observe(Observe::read(bytes, at)),
+            OpKind::LayerNorm => Op::LayerNorm(LayerNorm::read(bytes, at)),
+            OpKind::LinearAttention => Op::LinearAttention(LinearAttention::read(bytes, at)),
         })
     }
 
@@ -75,6 +86,8 @@ impl Op {
             Op::Linear(op) => bytemuck::bytes_of(op),
             Op::Activate(op) => bytemuck::bytes_of(op),
             Op::Observe(op) => bytemuck::bytes_of(op),
+            Op::LayerNorm(op) => bytemuck::bytes_of(op),
+            Op::LinearAttention(op) => bytemuck::bytes_of(op),
         }
     }
 
@@ -88,6 +101,8 @@ impl Op {
             Op::Linear(_) => "linear",
             Op::Activate(_) => "activate",
             Op::Observe(_) => "observe",
+            Op::LayerNorm(_) => "layer_norm",
+            Op::LinearAttention(_) => "linear_attention",
         }
     }
 
@@ -101,6 +116,8 @@ impl Op {
             Op::Linear(op) => op.output,
             Op::Activate(op) => op.output,
             Op::Observe(op) => op.output,
+            Op::LayerNorm(op) => op.output,
+            Op::LinearAttention(op) => op.output,
         }
     }
 
@@ -120,6 +137,8 @@ impl Op {
             Op::Linear(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
             Op::Activate(op) => [op.source, op.residual, op.norm, op.observed, NONE, NONE, NONE, NONE],
             Op::Observe(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
+            Op::LayerNorm(op) => [op.source, op.residual, NONE, NONE, NONE, NONE, NONE, NONE],
+            Op::LinearAttention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE, NONE],
         }
     }
 
@@ -128,6 +147,7 @@ impl Op {
         match self {
             Op::Conv2d(op) => [op.scratch, op.patches, op.window],
             Op::Attention(op) => [op.scratch, NONE, NONE],
+            Op::LinearAttention(op) => [op.scratch, NONE, NONE],
             _ => [NONE; 3],
         }
     }

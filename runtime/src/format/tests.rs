@@ -41,6 +41,8 @@ fn records_are_read_as_written() {
     round_trip(Linear::read);
     round_trip(Activate::read);
     round_trip(Observe::read);
+    round_trip(LayerNorm::read);
+    round_trip(LinearAttention::read);
     round_trip(FixedAction::read);
     round_trip(FloatAction::read);
     round_trip(Schedule::read);
@@ -74,7 +76,7 @@ fn codes_stand_for_their_values_only() {
             } )*
         };
     }
-    check!(Precision Output Element OpKind Activation Gather Upsample Shuffle Bias Affine Film WeightLayout);
+    check!(Precision Output Element OpKind Activation Gather Upsample Shuffle Bias Affine Film Center WeightLayout);
 }
 
 /// The tables of the documentation, from the records themselves.
@@ -102,6 +104,8 @@ fn tables() -> String {
     table::<Linear>(&mut text, "Operation: linear");
     table::<Activate>(&mut text, "Operation: activate");
     table::<Observe>(&mut text, "Operation: observe");
+    table::<LayerNorm>(&mut text, "Operation: layer norm");
+    table::<LinearAttention>(&mut text, "Operation: linear attention");
     table::<Schedule>(&mut text, "Schedule");
     table::<FixedStep>(&mut text, "Step in i8");
     table::<FloatStep>(&mut text, "Step in f16 and f32");
@@ -122,6 +126,7 @@ fn tables() -> String {
     codes(&mut text, "Bias", Bias::ALL);
     codes(&mut text, "Affine", Affine::ALL);
     codes(&mut text, "Film", Film::ALL);
+    codes(&mut text, "Center", Center::ALL);
     text
 }
 

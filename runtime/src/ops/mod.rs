@@ -11,6 +11,10 @@ use bytemuck::Pod;
 
 #[cfg(feature = "attention")]
 use crate::format::Attention;
+#[cfg(feature = "layer-norm")]
+use crate::format::LayerNorm;
+#[cfg(feature = "linear-attention")]
+use crate::format::LinearAttention;
 #[cfg(feature = "unet1d")]
 use crate::format::{Activate, Observe};
 use crate::format::{Activation, Affine, Conv2d, GroupNorm, NONE, Op, Schedule, Shuffle, Tensor, WeightLayout};
@@ -26,6 +30,10 @@ pub(crate) mod conv2d;
 #[cfg(feature = "conditioning")]
 pub(crate) mod embedding;
 pub(crate) mod group_norm;
+#[cfg(feature = "layer-norm")]
+pub(crate) mod layer_norm;
+#[cfg(feature = "linear-attention")]
+pub(crate) mod linear_attention;
 #[cfg(feature = "unet1d")]
 pub(crate) mod observe;
 
@@ -91,12 +99,20 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
         Op::Activate(op) => activate::slices(model, op),
         #[cfg(feature = "unet1d")]
         Op::Observe(_) => Some(1),
+        #[cfg(feature = "layer-norm")]
+        Op::LayerNorm(op) => layer_norm::slices(model, op),
+        #[cfg(feature = "linear-attention")]
+        Op::LinearAttention(op) => linear_attention::Work::new(model, op).map(linear_attention::Work::slices),
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
         #[cfg(not(feature = "conditioning"))]
         Op::Embed(_) | Op::Linear(_) => None,
         #[cfg(not(feature = "unet1d"))]
         Op::Activate(_) | Op::Observe(_) => None,
+        #[cfg(not(feature = "layer-norm"))]
+        Op::LayerNorm(_) => None,
+        #[cfg(not(feature = "linear-attention"))]
+        Op::LinearAttention(_) => None,
     };
     slices.unwrap_or(0)
 }
@@ -121,6 +137,12 @@ pub(crate) trait Operations {
 
     #[cfg(feature = "unet1d")]
     fn observe(context: &Context<'_>, op: &Observe, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "layer-norm")]
+    fn layer_norm(context: &Context<'_>, op: &LayerNorm, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "linear-attention")]
+    fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()>;
 }
 
 #[cfg(feature = "i8")]
@@ -156,6 +178,16 @@ impl Operations for i8 {
     #[cfg(feature = "unet1d")]
     fn observe(context: &Context<'_>, op: &Observe, arena: &mut [u8]) -> Option<()> {
         observe::i8::run(context, op, arena)
+    }
+
+    #[cfg(feature = "layer-norm")]
+    fn layer_norm(context: &Context<'_>, op: &LayerNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
+        layer_norm::i8::run(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "linear-attention")]
+    fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()> {
+        linear_attention::i8::run(context, op, slice, arena)
     }
 }
 
@@ -193,6 +225,16 @@ impl<E: crate::float::Float> Operations for E {
     fn observe(context: &Context<'_>, op: &Observe, arena: &mut [u8]) -> Option<()> {
         observe::float::run(context, op, arena)
     }
+
+    #[cfg(feature = "layer-norm")]
+    fn layer_norm(context: &Context<'_>, op: &LayerNorm, slice: u32, arena: &mut [u8]) -> Option<()> {
+        layer_norm::float::run::<E>(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "linear-attention")]
+    fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()> {
+        linear_attention::float::run::<E>(context, op, slice, arena)
+    }
 }
 
 /// What slice `slice` takes of some units, `per_slice` of which are one.
@@ -222,6 +264,10 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::Activate(op) => P::activate(context, op, slice, arena),
         #[cfg(feature = "unet1d")]
         Op::Observe(op) => P::observe(context, op, arena),
+        #[cfg(feature = "layer-norm")]
+        Op::LayerNorm(op) => P::layer_norm(context, op, slice, arena),
+        #[cfg(feature = "linear-attention")]
+        Op::LinearAttention(op) => P::linear_attention(context, op, slice, arena),
         // A session of such a model is refused.
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
@@ -229,6 +275,10 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::Embed(_) | Op::Linear(_) => None,
         #[cfg(not(feature = "unet1d"))]
         Op::Activate(_) | Op::Observe(_) => None,
+        #[cfg(not(feature = "layer-norm"))]
+        Op::LayerNorm(_) => None,
+        #[cfg(not(feature = "linear-attention"))]
+        Op::LinearAttention(_) => None,
     }
 }
 
@@ -241,11 +291,14 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
         Op::Embed(op) if !is_built(Some(op.activation())) => Some("activations"),
         Op::Activate(op) if !is_built(Some(op.activation())) => Some("activations"),
         Op::Observe(op) if !is_built(Some(op.activation())) => Some("activations"),
+        Op::LayerNorm(op) if !is_built(op.gather().activation()) => Some("activations"),
         Op::GroupNorm(op) if !matches!(op.affine(), Affine::Constant) && !cfg!(feature = "scale-shift") => {
             Some("scale-shift")
         }
         Op::Conv2d(op) if !matches!(op.shuffle(), Shuffle::None) && !cfg!(feature = "unet1d") => Some("unet1d"),
         Op::Activate(_) | Op::Observe(_) if !cfg!(feature = "unet1d") => Some("unet1d"),
+        Op::LayerNorm(_) if !cfg!(feature = "layer-norm") => Some("layer-norm"),
+        Op::LinearAttention(_) if !cfg!(feature = "linear-attention") => Some("linear-attention"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),
         _ => None,

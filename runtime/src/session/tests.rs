@@ -34,7 +34,18 @@ fn draw(draft: &Draft, request: Request, fill: u8) -> Vec<u8> {
 fn runs_depend_on_the_request_alone() {
     // The square root of the float precisions is inline assembly on x86, which Miri does not execute.
     let precisions = if cfg!(miri) { &[Precision::I8] } else { Precision::ALL };
-    precisions.iter().for_each(|&precision| depends_on_the_request_alone(&Draft::new(precision)));
+    precisions.iter().for_each(|&precision| {
+        depends_on_the_request_alone(&Draft::new(precision));
+        let mut learned = Draft::new(precision);
+        (learned.attention().memory, learned.attention().memory_at) = (3, crate::draft::PARAMETERS);
+        let element = learned.tensors[usize::from(crate::draft::SCORES)].element();
+        learned.resize(crate::draft::SCORES, [1, 1, 7], element);
+        depends_on_the_request_alone(&learned);
+        let draft = Draft::pixels(precision);
+        let picture = draw(&draft, Request::new().seed(5), 0xFF);
+        assert_eq!(draw(&draft, Request::new().seed(5), 0x00), picture, "{precision:?}: the memory shows");
+        assert_ne!(draw(&draft, Request::new().seed(6), 0x00), picture, "{precision:?}: the seed does not show");
+    });
 }
 
 #[cfg(feature = "i4")]

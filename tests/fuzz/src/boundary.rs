@@ -4,7 +4,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::format::{
-    Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, Linear, OP_BYTES, Observe,
+    Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, LayerNorm, Linear, LinearAttention, OP_BYTES, Observe,
     OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor,
 };
 
@@ -63,6 +63,8 @@ fn record(data: &[u8], header: &Header, random: &mut Pcg32) -> Option<(usize, &'
                 OpKind::Linear => Linear::FIELDS,
                 OpKind::Activate => Activate::FIELDS,
                 OpKind::Observe => Observe::FIELDS,
+                OpKind::LayerNorm => LayerNorm::FIELDS,
+                OpKind::LinearAttention => LinearAttention::FIELDS,
             };
             (at, fields)
         }

@@ -173,6 +173,8 @@ fn kind(model: &Model<'_>, op: &Op) -> String {
         Op::Linear(_) => "linear".into(),
         Op::Activate(_) => "activate".into(),
         Op::Observe(_) => "observe".into(),
+        Op::LayerNorm(_) => "layer_norm".into(),
+        Op::LinearAttention(_) => "linear_attention".into(),
     }
 }
 
@@ -192,6 +194,10 @@ fn macs(model: &Model<'_>, op: &Op) -> u64 {
             let channels = model.tensor(op.query).map_or(1, |tensor| u64::from(tensor.channels)).max(1);
             len(op.query) * len(op.key_value) / channels
         }
-        Op::GroupNorm(_) | Op::Embed(_) | Op::Activate(_) | Op::Observe(_) => 0,
+        Op::LinearAttention(op) => {
+            let channels = model.tensor(op.query).map_or(0, |tensor| u64::from(tensor.channels));
+            2 * len(op.query) * channels / u64::from(op.heads).max(1)
+        }
+        Op::GroupNorm(_) | Op::Embed(_) | Op::Activate(_) | Op::Observe(_) | Op::LayerNorm(_) => 0,
     }
 }

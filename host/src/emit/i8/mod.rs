@@ -101,7 +101,9 @@ pub fn emit(
         Op::Embed(op) => format::Op::Embed(emitter.embed(op.output, writer)),
         Op::Linear(op) => format::Op::Linear(emitter.linear(op, writer)),
         Op::GroupNorm(op) => format::Op::GroupNorm(emitter.norm(op, bias_places[id], writer)),
-        Op::Attention(op) => format::Op::Attention(emitter.attention(op)),
+        Op::Attention(op) => format::Op::Attention(emitter.attention(op, writer)),
+        Op::LinearAttention(op) => format::Op::LinearAttention(emitter.linear_attention(op, writer)),
+        Op::LayerNorm(op) => format::Op::LayerNorm(emitter.layer_norm(op, bias_places[id], writer)),
         Op::Activate(op) => format::Op::Activate(emitter.activate(op, bias_places[id])),
         Op::Observe(op) => format::Op::Observe(emitter.observe(op, writer)),
         Op::Conv2d(conv) => {

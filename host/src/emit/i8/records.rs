@@ -3,10 +3,15 @@
 use bytemuck::Zeroable;
 use waft::arithmetic::activate;
 use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
-use waft::format::{Activate, Attention, Conv2d, Embed, FixedStep, GroupNorm, Linear, Observe, OpKind};
+use waft::format::{
+    Activate, Attention, Conv2d, Embed, FixedStep, GroupNorm, LayerNorm, Linear, LinearAttention, Observe, OpKind,
+};
 
 use super::{Emitter, FACTOR_BITS, QuantizedConv, activation_multiplier, integer_bias};
-use crate::emit::{activate_record, attention_record, conv_record, group_norm_record, observe_record};
+use crate::emit::{
+    activate_record, attention_record, conv_record, group_norm_record, layer_norm_record, linear_attention_record,
+    observe_record,
+};
 use crate::graph;
 use crate::network::{self, Role, TensorId};
 use crate::quantize::{self, multiplier};
@@ -60,22 +65,38 @@ impl Emitter<'_> {
     pub(super) fn norm(&self, op: &network::GroupNorm, place: Option<usize>, writer: &mut Writer) -> GroupNorm {
         let network::GroupNorm { sources: ids, norm, output, .. } = op;
         let widest = ids.iter().map(|&id| self.scales[id].scale).fold(0f64, f64::max);
-        let vectors = |norm: &graph::GroupNorm| {
-            [(&norm.gamma, FACTOR_BITS), (&norm.beta, NORM_BITS)].map(|(values, bits)| {
-                let values: Vec<i32> = values.iter().map(|&value| fixed(f64::from(value), bits)).collect();
-                writer.values(&values)
-            })
-        };
-        let epsilon = (norm.eps / (widest * widest) * 65_536.0).round().clamp(1.0, 2f64.powi(61)) as u64;
+        let vectors = |norm: &graph::GroupNorm| affine_vectors(&norm.gamma, &norm.beta, writer);
         let mut record = GroupNorm {
             ratio: [1 << 15; 2],
-            epsilon_q16: epsilon,
+            epsilon_q16: epsilon(norm.eps, widest),
             affine_shift: self.affine_shift(ids, *output),
             ..group_norm_record(op, place, vectors)
         };
         for (i, &id) in ids.iter().enumerate() {
             record.ratio[i] = (self.scales[id].scale / widest * 32_768.0).round().max(1.0) as u32;
             record.zero[i] = self.scales[id].zero;
+        }
+        record
+    }
+
+    pub(super) fn layer_norm(&self, op: &network::LayerNorm, place: Option<usize>, writer: &mut Writer) -> LayerNorm {
+        let (source, output) = (self.scales[op.source], self.scales[op.output]);
+        let extra = 2f64.powi(if op.residual.is_some() { RESIDUAL_BITS as i32 } else { 0 });
+        let (multiplier, shift) = multiplier(2f64.powi(-(SILU_BITS as i32)) / output.scale * extra);
+        let vectors = |norm: &graph::LayerNorm| affine_vectors(&norm.gamma, &norm.beta, writer);
+        let mut record = LayerNorm {
+            epsilon_q16: epsilon(op.norm.eps, source.scale),
+            zero: source.zero,
+            multiplier,
+            shift,
+            output_zero: output.zero,
+            ..layer_norm_record(op, place, vectors)
+        };
+        if let Some(id) = op.residual {
+            let from = self.scales[id];
+            (record.residual_multiplier, record.residual_shift) =
+                quantize::multiplier(from.scale / output.scale * extra);
+            record.residual_zero = from.zero;
         }
         record
     }
@@ -119,16 +140,56 @@ impl Emitter<'_> {
         Observe { centers, gains, ..observe_record(&self.source, op) }
     }
 
-    pub(super) fn attention(&self, op: &network::Attention) -> Attention {
+    pub(super) fn attention(&self, op: &network::Attention, writer: &mut Writer) -> Attention {
         let [keys, values] = self.key_value[&op.key_value];
         let query = self.scales[op.query].scale;
         let per_unit = f64::from(op.scale) * query * keys.scale * std::f64::consts::LOG2_E * 256.0;
         let (score_multiplier, score_shift) = multiplier(per_unit);
         let (value_multiplier, value_shift) = multiplier(values.scale / self.scales[op.output].scale);
-        let tokens = self.source.network.tensors[op.query].shape.pixels() as u64;
+        let tokens = (op.memory.len + self.source.network.tensors[op.query].shape.pixels()) as u64;
         let weight_bits = (1..=15).rev().find(|bits| tokens << (bits + 7) <= i32::MAX as u64).unwrap_or(1);
-        let operands = attention_record(op);
+        let memory_at = self.memory(&op.memory, op.key_value, writer);
+        let operands = Attention { memory_at, ..attention_record(op) };
         Attention { score_multiplier, score_shift, value_multiplier, value_shift, weight_bits, ..operands }
+    }
+
+    pub(super) fn linear_attention(&self, op: &network::LinearAttention, writer: &mut Writer) -> LinearAttention {
+        let [keys, values] = self.key_value[&op.key_value];
+        let shape = self.source.network.tensors[op.query].shape;
+        let per_unit = |scale: f64| multiplier(scale * std::f64::consts::LOG2_E * 256.0);
+        let (key_multiplier, key_shift) = per_unit(keys.scale);
+        let (query_multiplier, query_shift) = per_unit(self.scales[op.query].scale);
+        let gain = f64::from(op.gain) * values.scale / 2f64.powi(CONTEXT_BITS) / self.scales[op.output].scale;
+        let (value_multiplier, value_shift) = multiplier(gain);
+        let bits = |count: usize, of_value: u32, most: u32| {
+            let fits = |bits: &u32| (count as u64) << (bits + of_value) <= i32::MAX as u64;
+            (1..=most).rev().find(fits).unwrap_or(1)
+        };
+        LinearAttention {
+            memory_at: self.memory(&op.memory, op.key_value, writer),
+            key_multiplier,
+            key_shift,
+            query_multiplier,
+            query_shift,
+            value_multiplier,
+            value_shift,
+            key_bits: bits(op.memory.len + shape.pixels(), 7, 15),
+            query_bits: bits(shape.c / op.heads, 7 + CONTEXT_BITS as u32, 14),
+            ..linear_attention_record(op)
+        }
+    }
+
+    /// Where learned keys and values are written, in the scales of the pixels'; 0 if there are none.
+    fn memory(&self, memory: &graph::Memory, key_value: TensorId, writer: &mut Writer) -> u32 {
+        if memory.len == 0 {
+            return 0;
+        }
+        let channels = memory.values.len() / memory.len / 2;
+        let quantized = memory.values.chunks_exact(channels).zip(self.key_value[&key_value].iter().cycle());
+        let quantized = quantized.flat_map(|(values, scale)| {
+            values.iter().map(|&value| (f64::from(value) / scale.scale).round().clamp(-127.0, 127.0) as i8)
+        });
+        writer.values(&quantized.collect::<Vec<i8>>())
     }
 
     pub(super) fn conv(
@@ -205,6 +266,22 @@ impl Emitter<'_> {
         units.iter().enumerate().map(requant).collect()
     }
 }
+
+/// Where the factors and summands of a normalization are written.
+fn affine_vectors(gamma: &[f32], beta: &[f32], writer: &mut Writer) -> [u32; 2] {
+    [(gamma, FACTOR_BITS), (beta, NORM_BITS)].map(|(values, bits)| {
+        let values: Vec<i32> = values.iter().map(|&value| fixed(f64::from(value), bits)).collect();
+        writer.values(&values)
+    })
+}
+
+/// The epsilon of a normalization of values in units of `scale`, with 16 fractional bits.
+fn epsilon(epsilon: f64, scale: f64) -> u64 {
+    (epsilon / (scale * scale) * 65_536.0).round().clamp(1.0, 2f64.powi(61)) as u64
+}
+
+/// Fractional bits of a linear attention's contexts beyond those of its values.
+const CONTEXT_BITS: i32 = 6;
 
 /// A real in fixed point, saturated.
 fn fixed(value: f64, bits: u32) -> i32 {

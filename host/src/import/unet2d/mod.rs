@@ -34,6 +34,7 @@ fn build(checkpoint: &Checkpoint, config: &Config) -> Result<Graph, ImportError>
             channels: first,
             flip_sin_to_cos: config.flip_sin_to_cos,
             freq_shift: config.freq_shift,
+            theta: 10_000.0,
         },
         TimeEmbedding::Fourier => Projection::Fourier { frequencies: checkpoint.tensor("time_proj.weight", &[first])? },
         TimeEmbedding::Learned => {

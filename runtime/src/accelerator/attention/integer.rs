@@ -59,7 +59,7 @@ impl Work for Heads<'_, i8> {
                     scores.chunks_exact_mut(pixels.next_multiple_of(LANES)).zip(weights.chunks_exact_mut(places));
                 for ((scores, weights), normalizer_of) in rows.zip(&mut normalizers).take(count) {
                     let total = weigh(wide, scores.get_mut(..pixels)?, weights, (&scale, op.weight_bits));
-                    *normalizer_of = normalizer(op, total);
+                    *normalizer_of = normalizer([op.value_multiplier, op.value_shift], total);
                 }
                 let begin = |block: usize| {
                     let mut lanes = [0; LANES];

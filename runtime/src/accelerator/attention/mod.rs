@@ -16,6 +16,9 @@ pub(super) fn run(
     scratch: &mut Scratch,
     arena: &mut [u8],
 ) -> Option<()> {
+    if op.memory > 0 {
+        return None;
+    }
     let (query, key_value) = (context.tensor(op.query)?, context.tensor(op.key_value)?);
     let channels = usize::from(query.channels);
     let head = channels.checked_div(op.heads.into())?.max(1);

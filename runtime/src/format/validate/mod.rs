@@ -3,6 +3,8 @@
 mod activate;
 mod conv2d;
 mod header;
+mod layer_norm;
+mod linear_attention;
 mod ops;
 mod overlap;
 mod schedules;

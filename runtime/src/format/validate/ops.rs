@@ -1,4 +1,7 @@
-use super::{Check, File, activate, check, conv2d, ensure, in_every_step, is_zero, joined, readable, require};
+use super::{
+    Check, File, activate, check, conv2d, ensure, in_every_step, is_zero, joined, layer_norm, linear_attention,
+    readable, require,
+};
 use crate::format::{ALIGN, Affine, Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
@@ -21,6 +24,8 @@ pub(super) const fn validate(file: File<'_>) -> Check {
             Op::Linear(op) => validate_linear(file, index, &op),
             Op::Activate(op) => activate::validate(file, index, &op),
             Op::Observe(op) => activate::validate_observe(file, index, &op),
+            Op::LayerNorm(op) => layer_norm::validate(file, index, &op),
+            Op::LinearAttention(op) => linear_attention::validate(file, index, &op),
         });
         index += 1;
     }
@@ -105,7 +110,7 @@ const fn validate_affine(file: File<'_>, index: u16, op: &GroupNorm, channels: u
 }
 
 const fn validate_attention(file: File<'_>, index: u16, op: &Attention) -> Check {
-    ensure!(is_zero(op.reserved) && is_zero(op.reserved_middle) && is_zero(op.reserved_end), Op, index);
+    ensure!(is_zero(op.reserved) && is_zero(op.reserved_end), Op, index);
     let query = require!(file.tensor(op.query), Operand, index);
     let key_value = require!(file.tensor(op.key_value), Operand, index);
     let output = require!(file.tensor(op.output), Operand, index);
@@ -121,7 +126,9 @@ const fn validate_attention(file: File<'_>, index: u16, op: &Attention) -> Check
     };
     ensure!(query.element().is(element) && key_value.element().is(element), Operand, index);
     ensure!(op.heads > 0 && query.channels.is_multiple_of(op.heads), Op, index);
-    let tokens = query.rows as u64 * query.columns as u64;
+    let memory_bytes = op.memory as u64 * key_value.channels as u64 * element.bytes() as u64;
+    ensure!(if op.memory == 0 { op.memory_at == 0 } else { file.holds(op.memory_at, memory_bytes) }, Offset, index);
+    let tokens = query.rows as u64 * query.columns as u64 + op.memory as u64;
     ensure!(scratch.len() as u64 == tokens && scratch.element().is(file.wide()), Operand, index);
     if file.is_i8() {
         // The weighted sum of values, at most 128 each, fits 32 bits.

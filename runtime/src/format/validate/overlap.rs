@@ -143,6 +143,8 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
     match op {
         // Each query is read before the context is written over it.
         Op::Attention(op) => op.query == dying && op.key_value != dying && op.scratch != dying,
+        // Contexts are those of all queries and read none; a query is weighed before its result is written over it.
+        Op::LinearAttention(op) => op.query == dying && op.key_value != dying && op.scratch != dying,
         Op::Conv2d(op) => {
             let is_source = op.sources[0] == dying || op.sources[1] == dying;
             let is_residual = op.residual == dying;
@@ -167,6 +169,11 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
         }
         // Element by element, just before the result is written to the same place.
         Op::Activate(op) => {
+            let is_read = op.source == dying || op.residual == dying;
+            is_read && from.offset == to.offset && from.element().is(to.element())
+        }
+        // Pixel by pixel: a pixel's channels are summed before the first is written, the residual's read one by one.
+        Op::LayerNorm(op) => {
             let is_read = op.source == dying || op.residual == dying;
             is_read && from.offset == to.offset && from.element().is(to.element())
         }

@@ -7,13 +7,18 @@ use crate::format::Attention;
 use crate::ops::Context;
 
 pub(crate) fn run(context: &Context<'_>, op: &Attention, place: u32, arena: &mut [u8]) -> Option<()> {
-    let Operands { query, key_value, scores, head } = Operands::<i8, i32>::bind(context, op, place, arena)?;
+    let Operands { query, key_value, memory, memory_scores, scores, head } =
+        Operands::<i8, i32>::bind(context, op, place, arena)?;
     for (query, first) in query.chunks_exact_mut(head).zip((0..).step_by(head)) {
+        self::scores(memory_scores, query, memory.keys(first), memory.stride());
         self::scores(scores, query, key_value.keys(first), key_value.stride());
-        let total = weigh(op, scores);
-        let [multiplier, shift] = normalizer(op, total);
+        let largest = memory_scores.iter().chain(&*scores).copied().max().unwrap_or_default();
+        let total = weigh(op, largest, memory_scores).wrapping_add(weigh(op, largest, scores));
+        let [multiplier, shift] = normalizer([op.value_multiplier, op.value_shift], total);
         for (contexts, channel) in query.chunks_mut(QUAD).zip((first..).step_by(QUAD)) {
+            let learned = weighted4_i8(memory_scores, memory.values(channel), memory.stride());
             let mut sums = weighted4_i8(scores, key_value.values(channel), key_value.stride());
+            sums.iter_mut().zip(learned).for_each(|(sum, learned)| *sum = sum.wrapping_add(learned));
             requantize_each(&mut sums, multiplier, shift);
             contexts.iter_mut().zip(sums).for_each(|(context, sum)| *context = saturate_i8(sum));
         }
@@ -27,9 +32,8 @@ pub fn scores(scores: &mut [i32], query: &[i8], keys: &[i8], stride: usize) {
     scores_i8(scores, query, keys, stride);
 }
 
-/// Replaces scores by their [`weight`]s. Returns the total.
-pub fn weigh(op: &Attention, scores: &mut [i32]) -> u32 {
-    let largest = scores.iter().copied().max().unwrap_or_default();
+/// Replaces scores, of which none is larger than `largest`, by their [`weight`]s. Returns the total.
+pub fn weigh(op: &Attention, largest: i32, scores: &mut [i32]) -> u32 {
     scores.iter_mut().for_each(|score| *score = largest.saturating_sub(*score));
     requantize_each(scores, op.score_multiplier, op.score_shift);
     let mut total = 0u32;
@@ -52,12 +56,12 @@ fn unnormalized(op: &Attention, below: i32) -> i32 {
     exp2_neg(below.max(0).unsigned_abs(), op.weight_bits)
 }
 
-/// Multiplier and shift from a sum of weighted values to the output, for weights of this total.
+/// Multiplier and shift from a sum of weighted values to the output, for those of a weighted mean and weights of this total.
 #[inline(always)]
-pub fn normalizer(op: &Attention, total: u32) -> [i32; 2] {
-    // The largest score has weight 2^weight_bits, so the total is not zero.
+pub fn normalizer([multiplier, shift]: [i32; 2], total: u32) -> [i32; 2] {
+    // The largest score has a weight, so the total is not zero.
     let normalize = total.leading_zeros();
     let total = u64::from(total.wrapping_shl(normalize)).max(1);
-    let multiplier = ((u64::from(op.value_multiplier.unsigned_abs()) << 31) / total).min(i32::MAX as u64) as i32;
-    [multiplier, op.value_shift.saturating_add(normalize as i32 - 31)]
+    let multiplier = ((u64::from(multiplier.unsigned_abs()) << 31) / total).min(i32::MAX as u64) as i32;
+    [multiplier, shift.saturating_add(normalize as i32 - 31)]
 }

@@ -18,6 +18,10 @@ struct Operands<'a, E, S> {
     query: &'a mut [E],
     /// (pixel, 2·channels): keys, then values.
     key_value: KeyValue<'a, E>,
+    /// The same, learned.
+    memory: KeyValue<'a, E>,
+    /// One for each that is learned.
+    memory_scores: &'a mut [S],
     /// One for each pixel.
     scores: &'a mut [S],
     /// Channels of a head.
@@ -25,7 +29,7 @@ struct Operands<'a, E, S> {
 }
 
 impl<'a, E: Pod, S: Pod> Operands<'a, E, S> {
-    fn bind(context: &Context<'_>, op: &Attention, place: u32, arena: &'a mut [u8]) -> Option<Self> {
+    fn bind(context: &Context<'a>, op: &Attention, place: u32, arena: &'a mut [u8]) -> Option<Self> {
         let query = context.tensor(op.query)?;
         let key_value = context.tensor(op.key_value)?;
         let scratch = context.tensor(op.scratch)?;
@@ -33,10 +37,14 @@ impl<'a, E: Pod, S: Pod> Operands<'a, E, S> {
         let [rows, key_value, scores] =
             arena.get_disjoint_mut([query.range(), key_value.range(), scratch.range()]).ok()?;
         let start = place as usize * channels;
+        let memory = context.data(op.memory_at, usize::from(op.memory) * 2 * channels)?;
+        let (memory_scores, scores) = view_mut(scores)?.split_at_mut_checked(op.memory.into())?;
         Some(Self {
             query: view_mut(rows)?.get_mut(start..start + channels)?,
             key_value: KeyValue { values: view(key_value)?, channels },
-            scores: view_mut(scores)?,
+            memory: KeyValue { values: memory, channels },
+            memory_scores,
+            scores,
             head: channels.checked_div(op.heads.into())?.max(1),
         })
     }
@@ -77,6 +85,6 @@ pub(super) fn per_slice(model: &Model<'_>, op: &Attention) -> Option<[u32; 2]> {
             .map_or([0; 2], |tensor| [u32::from(tensor.rows) * u32::from(tensor.columns), tensor.channels.into()])
     });
     // A key and a value for each channel of the query.
-    let macs = keys[0].saturating_mul(keys[1]);
+    let macs = keys[0].saturating_add(op.memory.into()).saturating_mul(keys[1]);
     Some([SLICE_MACS.checked_div(macs)?.max(1), queries[0]])
 }

@@ -2,7 +2,7 @@
 
 use super::{Group, Part};
 use crate::arch::{moments_i8, moments_i16};
-use crate::fixed::{round_shift, rsqrt_q16, saturate_i32};
+use crate::fixed::{round_shift, rsqrt_q16, saturate_i32, scale_by_power};
 use crate::format::{Element, GroupNorm};
 use crate::ops::Context;
 
@@ -84,7 +84,7 @@ impl GroupMap {
         let variance = mean_square.saturating_sub(((mean * mean) >> 16) as u64);
         let (mantissa, exponent) = rsqrt_q16(variance.saturating_add(op.epsilon_q16));
         // |mean| < 2³¹ and the mantissa is at most 2³¹.
-        Some(Self { offset: shift(mean * i64::from(mantissa), exponent), mantissa, exponent })
+        Some(Self { offset: scale_by_power(mean * i64::from(mantissa), exponent), mantissa, exponent })
     }
 
     /// `[A, B]` of a channel of a source with this ratio and zero point.
@@ -93,16 +93,11 @@ impl GroupMap {
         let gamma = i64::from(gamma);
         // γ has 20 fractional bits, the ratio 15, the mantissa `exponent`; the result `affine_shift + 12`.
         let scaled = round_shift(gamma * i64::from(ratio), 15);
-        let a = shift(scaled * i64::from(self.mantissa), self.exponent + 20 - (op.affine_shift as i32 + 12));
+        let a = scale_by_power(scaled * i64::from(self.mantissa), self.exponent + 20 - (op.affine_shift as i32 + 12));
         let a = saturate_i32(a);
         let b = i64::from(beta)
             - round_shift(self.offset.saturating_mul(gamma), 16 + 20 - 12)
             - round_shift(i64::from(a) * i64::from(zero), op.affine_shift);
         [a, saturate_i32(b)]
     }
-}
-
-/// `value·2^(−by)`, rounded, saturating.
-fn shift(value: i64, by: i32) -> i64 {
-    if by >= 0 { round_shift(value, by.unsigned_abs()) } else { value.saturating_mul(1 << (-by).clamp(0, 62)) }
 }

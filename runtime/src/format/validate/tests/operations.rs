@@ -79,7 +79,6 @@ fn attentions() {
     for at in 0..3 {
         bounds!(I8, Op, |d, v| d.attention().reserved[at] = v, [0], [1]);
     }
-    bounds!(I8, Op, |d, v| d.attention().reserved_middle[1] = v, [0], [1]);
     bounds!(I8, Op, |d, v| d.attention().reserved_end[71] = v, [0], [1]);
     bounds!(I8, Op, |d, v| d.attention().heads = v, [1, 2, 4], [0, 3, 8]);
     bounds!(I8, Op, |d, v| d.attention().weight_bits = v, [1, 15], [0, 16]);
@@ -99,6 +98,19 @@ fn attentions() {
         refused(I8, Field::Operand, |d| d.resize(KEY_VALUE, shape, Element::I8));
     }
     refused(I8, Field::Operand, |d| d.resize(KEY_VALUE, [2, 2, 8], Element::I16));
+}
+
+/// Learned keys and values, eight channels each, have scores as pixels have.
+#[test]
+fn learned_keys() {
+    let end = Draft::new(I8).file().bytes().len() as u32;
+    let with = |d: &mut Draft, memory: u16, at: u32, scores: u16| {
+        (d.attention().memory, d.attention().memory_at) = (memory, at);
+        d.resize(SCORES, [1, 1, scores], Element::I32);
+    };
+    bounds!(I8, Operand, |d, v| with(d, 2, PARAMETERS, v), [6], [4, 5, 7]);
+    bounds!(I8, Offset, |d, v| with(d, 2, v, 6), [end - 16], [0, end, PARAMETERS + 8]);
+    bounds!(I8, Offset, |d, v| with(d, 0, v, 4), [0], [PARAMETERS]);
 }
 
 #[test]
