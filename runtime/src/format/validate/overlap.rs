@@ -141,8 +141,8 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
         return false;
     }
     match op {
-        // Each query is read before the context is written over it.
-        Op::Attention(op) => op.query == dying && op.key_value != dying && op.scratch != dying,
+        // Each query is read before the context is written to its place, which is all the memory of both.
+        Op::Attention(op) => op.query == dying,
         Op::Conv2d(op) => {
             let is_source = op.sources[0] == dying || op.sources[1] == dying;
             let is_residual = op.residual == dying;
@@ -175,7 +175,7 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
 }
 
 /// Whether each output row ends before the first source row that has not been gathered when it is written.
-const fn rows_are_read_first(op: &Conv2d, from: &Tensor, to: &Tensor) -> bool {
+pub(super) const fn rows_are_read_first(op: &Conv2d, from: &Tensor, to: &Tensor) -> bool {
     let mut y = 0u64;
     while y < to.rows as u64 {
         let next = y * op.stride as u64 + op.kernel[0] as u64;

@@ -50,6 +50,7 @@ macro_rules! bounds {
 
 mod convolutions;
 mod operations;
+mod overlap;
 mod policies;
 mod schedules;
 mod tensors;
