@@ -146,7 +146,7 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
         Op::Conv2d(op) => {
             let is_source = op.sources[0] == dying || op.sources[1] == dying;
             let is_residual = op.residual == dying;
-            let is_other = op.norm == dying || op.bias_tensor == dying || op.scratch == dying || op.window == dying;
+            let is_other = op.norm == dying || op.bias_tensor == dying;
             if is_other || !(is_source || is_residual) {
                 return false;
             }
