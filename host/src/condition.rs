@@ -172,9 +172,19 @@ impl Conditions {
         self.observations.of(picture)
     }
 
-    /// How many there are.
+    /// How many conditions there are.
     pub fn count(&self) -> usize {
         self.channels.count()
+    }
+
+    /// How many conditions or observations there are, whichever are more.
+    pub fn len(&self) -> usize {
+        self.channels.count().max(self.observations.count())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The condition of a picture; `None` if there are none.

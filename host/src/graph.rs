@@ -382,6 +382,8 @@ pub fn activate(activation: Activation, x: f64) -> f64 {
 pub struct ClassEmbedding {
     /// Number of rows.
     pub classes: usize,
+    /// Whether any number is a class, and nobody said how many there are.
+    pub is_assumed: bool,
     /// Row-major (classes, embedding length).
     pub table: Vec<f32>,
 }

@@ -1,11 +1,13 @@
 //! Pictures for people: PNG grids and strips, GIF films. Pixels are scaled up by whole factors with nearest
 //! neighbour, so that 8×8 can be looked at.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Cursor, Write};
 use std::path::Path;
 
 use thiserror::Error;
+
+use crate::checkpoint::LARGE_FILE_POINTER;
 
 /// Why an image was not written.
 #[derive(Debug, Error)]
@@ -19,6 +21,9 @@ pub enum ImageError {
     /// Not a PNG file, or a damaged one.
     #[error(transparent)]
     Decode(#[from] png::DecodingError),
+    /// Git LFS left a pointer in its place.
+    #[error("a Git LFS pointer, not the file itself; run `git lfs pull` in its repository, or download the file")]
+    LargeFilePointer,
     /// A picture of another shape.
     #[error("{found:?} rows, columns and channels, expected {expected:?}")]
     Shape {
@@ -137,7 +142,11 @@ pub fn encode_gif(to: impl Write, frames: &[Canvas]) -> Result<(), ImageError> {
 /// # Errors
 /// If the file cannot be read or is a picture of another shape.
 pub fn read_png(path: &Path, [rows, columns, channels]: [usize; 3]) -> Result<Vec<u8>, ImageError> {
-    let mut decoder = png::Decoder::new(BufReader::new(File::open(path)?));
+    let bytes = fs::read(path)?;
+    if bytes.starts_with(LARGE_FILE_POINTER) {
+        return Err(ImageError::LargeFilePointer);
+    }
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::normalize_to_color8());
     let mut reader = decoder.read_info()?;
     let (found, info) = (reader.output_color_type().0.samples(), reader.info());

@@ -7,7 +7,7 @@ use thiserror::Error;
 use waft::format::Precision;
 use waft::{Model, ModelError};
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, LARGE_FILE_POINTER};
 use crate::export::{ExportError, ExportOptions, export, precision_name};
 use crate::progress::Progress;
 use crate::sample::AlignedBytes;
@@ -30,6 +30,14 @@ pub enum FindError {
         path: PathBuf,
         /// What the system says.
         error: std::io::Error,
+    },
+    /// Git LFS left a pointer in its place.
+    #[error(
+        "{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in its repository, or download the file"
+    )]
+    LargeFilePointer {
+        /// The file.
+        path: PathBuf,
     },
     /// The file is not a model.
     #[error("{path}: {error}")]
@@ -168,9 +176,17 @@ fn shipped_file(name: &str, stem: &str, precision: Precision) -> Result<Option<A
 /// # Errors
 /// If it cannot be read or is not a model.
 pub fn read(path: &Path) -> Result<AlignedBytes, FindError> {
-    let bytes = fs::read(path).map_err(|error| FindError::Io { path: path.into(), error })?;
+    let bytes = read_whole(path)?;
     let bytes = AlignedBytes::copy_of(&bytes);
     Model::from_bytes(bytes.as_slice()).map_err(|error| FindError::Model { path: path.into(), error })?;
+    Ok(bytes)
+}
+
+fn read_whole(path: &Path) -> Result<Vec<u8>, FindError> {
+    let bytes = fs::read(path).map_err(|error| FindError::Io { path: path.into(), error })?;
+    if bytes.starts_with(LARGE_FILE_POINTER) {
+        return Err(FindError::LargeFilePointer { path: path.into() });
+    }
     Ok(bytes)
 }
 
@@ -235,7 +251,7 @@ pub fn weights(name: &str, model: &Model<'_>) -> Result<Vec<u8>, FindError> {
         return Ok(vec![]);
     }
     let path = Path::new(name).with_extension("weights");
-    let bytes = fs::read(&path).map_err(|error| FindError::Io { path: path.clone(), error })?;
+    let bytes = read_whole(&path)?;
     let found = bytes.len() as u64;
     if found == expected { Ok(bytes) } else { Err(FindError::Weights { path, found, expected }) }
 }

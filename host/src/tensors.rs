@@ -7,6 +7,8 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use thiserror::Error;
 
+use crate::checkpoint::LARGE_FILE_POINTER;
+
 /// Why a tensor file is refused.
 #[derive(Debug, Error)]
 pub enum TensorsError {
@@ -17,6 +19,14 @@ pub enum TensorsError {
         path: PathBuf,
         /// What the system says.
         error: std::io::Error,
+    },
+    /// Git LFS left a pointer in its place.
+    #[error(
+        "{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in its repository, or download the file"
+    )]
+    LargeFilePointer {
+        /// The file.
+        path: PathBuf,
     },
     /// Not a safetensors file.
     #[error("{path}: not a safetensors file: {error}")]
@@ -85,6 +95,9 @@ pub struct Tensors {
 /// If it cannot be read or parsed.
 pub fn read(path: &Path) -> Result<Tensors, TensorsError> {
     let bytes = std::fs::read(path).map_err(|error| TensorsError::Io { path: path.into(), error })?;
+    if bytes.starts_with(LARGE_FILE_POINTER) {
+        return Err(TensorsError::LargeFilePointer { path: path.into() });
+    }
     SafeTensors::deserialize(&bytes).map_err(|error| TensorsError::Parse { path: path.into(), error })?;
     Ok(Tensors { path: path.into(), bytes })
 }
@@ -99,6 +112,15 @@ impl Tensors {
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_ok()
+    }
+
+    /// The names of all tensors but `read`.
+    pub fn others(&self, read: &[&str]) -> Vec<String> {
+        let Ok(tensors) = SafeTensors::deserialize(&self.bytes) else { return vec![] };
+        let mut others: Vec<String> = tensors.names().into_iter().map(String::from).collect();
+        others.retain(|name| !read.contains(&name.as_str()));
+        others.sort();
+        others
     }
 
     /// Number of dimensions of a tensor; 0 if it is missing.
@@ -151,21 +173,25 @@ impl Tensors {
         }
     }
 
-    /// Values of an integer tensor: `i64`, `i32`, or `f32` that are whole.
+    /// Values of an integer tensor of at most one dimension: `i64`, `i32`, or `f32` that are whole and below 2²⁴, beyond which
+    /// they would not be exact.
     ///
     /// # Errors
-    /// If it is missing, of another type, or not whole.
+    /// If it is missing, of another type or shape, or not whole.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>, TensorsError> {
         let view = self.get(name)?;
+        if view.shape().len() > 1 {
+            return Err(self.wrong_shape(name, view.shape(), "(N)"));
+        }
         match view.dtype() {
             Dtype::I64 => Ok(view.data().as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect()),
             Dtype::I32 => Ok(view.data().as_chunks().0.iter().map(|&b| i32::from_le_bytes(b).into()).collect()),
             Dtype::F32 => {
                 let values = view.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b));
                 values
-                    .map(|value| match value.fract() == 0.0 {
+                    .map(|value| match value.fract() == 0.0 && value.abs() <= (1 << 24) as f32 {
                         true => Ok(value as i64),
-                        false => Err(self.wrong_value(name, value.into(), "whole numbers")),
+                        false => Err(self.wrong_value(name, value.into(), "whole numbers up to 16777216")),
                     })
                     .collect()
             }

@@ -197,7 +197,9 @@ pub(crate) struct Window<'a> {
 impl<'a> Window<'a> {
     pub(crate) fn bind(context: &Context<'a>, op: &Conv2d, slice: u32) -> Option<Self> {
         let window = context.tensor(op.window)?;
-        let outputs = context.tensor(op.output)?.channels;
+        let output = context.tensor(op.output)?;
+        // Without the feature nothing is shuffled.
+        let outputs = if cfg!(feature = "unet1d") { op.computed(output) } else { output }.channels;
         let inputs = context.tensor(op.scratch)?.channels;
         let chunks = op.chunks(outputs.into(), inputs.into())?;
         Some(Self {

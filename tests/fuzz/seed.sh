@@ -7,5 +7,5 @@ cp tests/fuzz/seeds/importer/* tests/fuzz/corpus/importer/
 for pickle in tests/goldens/pickles/*; do
   { printf '{}\0\0' && cat "$pickle"; } >"tests/fuzz/corpus/importer/pickle-$(basename "$pickle")"
 done
-cargo run --quiet --release -p waft-tests --example fuzz_seeds -- tests/fuzz/corpus/model
+cargo run --quiet --manifest-path tests/fuzz/Cargo.toml --no-default-features --bin seeds -- tests/fuzz/corpus/model
 ls -l tests/fuzz/corpus/model

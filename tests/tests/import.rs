@@ -7,8 +7,9 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde_json::{Map, Value, json};
-use waft_host::checkpoint::{Checkpoint, CheckpointError, ClassVectors};
-use waft_host::export::predictor;
+use waft::Precision;
+use waft_host::checkpoint::{Checkpoint, CheckpointError, ClassVectors, Options};
+use waft_host::export::{ExportOptions, export, predictor};
 use waft_host::graph::Graph;
 use waft_host::import::{ImportError, import};
 use waft_tests::golden;
@@ -162,7 +163,6 @@ fn fields_that_are_not_supported_are_named_with_their_value() {
         (json!({ "mid_block_type": "UNetMidBlock2DCrossAttn" }), "mid_block_type"),
         (json!({ "resnet_time_scale_shift": "spatial" }), "supported: default, scale_shift"),
         (json!({ "class_embed_type": "projection" }), "supported: null, timestep, identity"),
-        (json!({ "class_embed_type": "timestep" }), "say how many there are as classes in waft.json"),
         (
             json!({ "class_embed_type": "timestep", "num_class_embeds": 3, "time_embedding_type": "learned",
                     "num_train_timesteps": 2 }),
@@ -231,13 +231,19 @@ fn tensors_that_do_not_fit_are_named_with_both_shapes() {
     assert!(draft.refusal().contains("mystery.weight"), "a tensor that nothing reads means a misunderstood network");
 }
 
+/// A checkpoint among the goldens, to be changed.
+fn copy_of(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for entry in std::fs::read_dir(golden(name)).expect("there").map(|entry| entry.expect("an entry")) {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copies");
+    }
+    folder
+}
+
 /// Vectors for classes: where they are looked for, and for which networks.
 #[test]
 fn vectors_of_classes_are_read_from_the_folder_and_fit() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    for entry in std::fs::read_dir(golden("fourier")).expect("there").map(|entry| entry.expect("an entry")) {
-        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copies");
-    }
+    let folder = copy_of("fourier");
     let write = |text: &str| std::fs::write(folder.path().join("waft.json"), text).expect("writes");
     write(r#"{"class_embeddings": "../class_embeddings.safetensors"}"#);
     let error = Checkpoint::open(folder.path()).expect_err("refused").to_string();
@@ -252,6 +258,63 @@ fn vectors_of_classes_are_read_from_the_folder_and_fit() {
     other.set_class_vectors(ClassVectors { length: 24, values: vec![0.5; 48] });
     let error = import(&other).expect_err("refused").to_string();
     assert!(error.contains("its classes are numbers"), "{error}");
+}
+
+/// A network that takes any number for a class: as many as the user says, or ten, which is told; each has the embedding that
+/// diffusers' outputs confirm (`class_timestep` among the goldens).
+#[test]
+fn any_number_is_a_class_where_it_is_embedded_as_a_timestep() {
+    let folder = copy_of("class_timestep");
+    let classes = |options: &Options| {
+        let checkpoint = Checkpoint::open_with(folder.path(), options).expect("opens");
+        import(&checkpoint).expect("imports").classes.expect("has classes")
+    };
+    let stated = classes(&Options::default());
+    assert_eq!((stated.classes, stated.is_assumed), (5, false), "as waft.json says");
+    let three = classes(&Options { classes: Some(3), ..Options::default() });
+    assert_eq!((three.classes, three.is_assumed), (3, false), "as the option says");
+    std::fs::remove_file(folder.path().join("waft.json")).expect("there is one");
+    let assumed = classes(&Options::default());
+    assert_eq!((assumed.classes, assumed.is_assumed), (10, true));
+    assert!(assumed.table.starts_with(&stated.table) && stated.table.starts_with(&three.table));
+
+    let checkpoint = Checkpoint::open(folder.path()).expect("opens");
+    let options = ExportOptions { precision: Precision::F32, steps: vec![2], ..ExportOptions::default() };
+    let notes = export(&checkpoint, &options, &()).expect("exports").report.notes;
+    assert!(notes.iter().any(|note| note.contains("0 to 9: --classes")), "{notes:?}");
+}
+
+/// What the user says of classes is refused where the network has no use for it.
+#[test]
+fn classes_that_a_network_does_not_ask_for_are_refused() {
+    let vectors = golden("fourier").join("class_embeddings.safetensors");
+    for (name, options, expected) in [
+        ("velocity", Options { classes: Some(3), ..Options::default() }, "classes = 3"),
+        ("cifar_small", Options { classes: Some(3), ..Options::default() }, "classes = 3"),
+        ("fourier", Options { classes: Some(3), ..Options::default() }, "classes = 3"),
+        ("lerobot", Options { classes: Some(3), ..Options::default() }, "a policy has none"),
+        ("lerobot", Options { class_embeddings: Some(vectors.clone()), ..Options::default() }, "a policy has none"),
+        ("velocity", Options { class_embeddings: Some(vectors), ..Options::default() }, "its classes are numbers"),
+    ] {
+        let checkpoint = Checkpoint::open_with(golden(name), &options).expect("opens");
+        let error = import(&checkpoint).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+}
+
+/// Vectors of classes that lie elsewhere, by an option.
+#[test]
+fn vectors_of_classes_are_read_from_any_file_that_an_option_names() {
+    let folder = copy_of("fourier");
+    let table = |options: &Options| {
+        let checkpoint = Checkpoint::open_with(folder.path(), options).expect("opens");
+        import(&checkpoint).expect("imports").classes.expect("has classes").table
+    };
+    let expected = table(&Options::default());
+    std::fs::remove_file(folder.path().join("waft.json")).expect("there is one");
+    let vectors = golden("fourier").join("class_embeddings.safetensors");
+    let options = Options { class_embeddings: Some(vectors), ..Options::default() };
+    assert_eq!(table(&options), expected);
 }
 
 /// Timesteps that the network has no embedding of.

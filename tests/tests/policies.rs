@@ -87,6 +87,22 @@ fn actions_are_those_of_diffusers() {
     }
 }
 
+/// Weights that pass through windows give the same actions; a transposed convolution has twice the channels of its result.
+#[test]
+fn streamed_policies_act_the_same() {
+    for layout in LAYOUTS {
+        for precision in [Precision::F32, Precision::F16, Precision::I8] {
+            let act = |stream: Option<u64>| {
+                let export = exported(&golden(layout), &ExportOptions { stream, ..options(layout, precision) });
+                let batch = Batch { weights: export.weights.unwrap_or_default(), ..batch(layout) };
+                let drawn = draw(&model(&export.bytes), &batch, &()).expect("draws");
+                drawn.into_iter().flat_map(|drawn| drawn.actions).collect::<Vec<f32>>()
+            };
+            assert_eq!(act(Some(1 << 20)), act(None), "{layout} in {precision:?}");
+        }
+    }
+}
+
 /// Each form of an activation, and shuffled convolutions, bit for bit, in 8 and in 16 bits.
 #[test]
 fn integers_are_those_of_the_records() {

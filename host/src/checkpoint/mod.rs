@@ -81,6 +81,11 @@ pub struct Options {
     pub variant: Option<String>,
     /// Height and width to draw, instead of the configuration's `sample_size`.
     pub size: Option<[usize; 2]>,
+    /// Number of classes, for a network that takes any number for one, instead of what `waft.json` says.
+    pub classes: Option<usize>,
+    /// A safetensors file with the vector of each class, see [`ExportDefaults::class_embeddings`], instead of the one that
+    /// `waft.json` names.
+    pub class_embeddings: Option<PathBuf>,
 }
 
 /// An opened checkpoint.
@@ -91,6 +96,8 @@ pub struct Checkpoint {
     scheduler: Option<Scheduler>,
     defaults: ExportDefaults,
     class_vectors: Option<ClassVectors>,
+    /// Classes that calls have, where nobody says how many there are.
+    called_classes: Option<usize>,
     decoder: Option<String>,
     weights: Weights,
     notes: Vec<Note>,
@@ -99,13 +106,17 @@ pub struct Checkpoint {
 /// Most classes that a file numbers.
 pub(crate) const MOST_CLASSES: usize = 65_534;
 /// How a file begins that Git LFS left in the place of the real one.
-const LARGE_FILE_POINTER: &[u8] = b"version https://git-lfs";
+pub(crate) const LARGE_FILE_POINTER: &[u8] = b"version https://git-lfs";
 /// What diffusers' `EMAModel` adds to a model's configuration, and diffusers ignores when it reads it.
 const AVERAGE: [&str; 7] =
     ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
 
 fn read(path: &Path) -> Result<String, CheckpointError> {
-    let text = fs::read_to_string(path).map_err(|error| CheckpointError::Io { path: path.into(), error })?;
+    let mut text = fs::read_to_string(path).map_err(|error| CheckpointError::Io { path: path.into(), error })?;
+    // Editors of some systems begin texts with a mark of their byte order.
+    if text.starts_with('\u{FEFF}') {
+        text.remove(0);
+    }
     if text.as_bytes().starts_with(LARGE_FILE_POINTER) {
         return Err(CheckpointError::LargeFilePointer { path: path.into() });
     }
@@ -149,8 +160,10 @@ impl Checkpoint {
                 defaults.steps = sampling.steps.map(|steps| vec![steps]);
             }
         }
-        let class_vectors = match (&defaults.class_embeddings, beside) {
-            (Some(file), Some(folder)) => Some(class_vectors(folder, file)?),
+        defaults.classes = options.classes.or(defaults.classes);
+        let class_vectors = match (&options.class_embeddings, &defaults.class_embeddings, beside) {
+            (Some(path), ..) => Some(class_vectors(path)?),
+            (None, Some(file), Some(folder)) => Some(class_vectors_beside(folder, file)?),
             _ => None,
         };
         let weights = folder::weights(&found, options.variant.as_deref(), &mut notes)?;
@@ -162,7 +175,8 @@ impl Checkpoint {
             // Its sampler derives ε again from the clipped sample.
             defaults.use_clipped_model_output = true;
         }
-        Ok(Self { folder: found.top, config, scheduler, defaults, class_vectors, decoder, weights, notes })
+        let (folder, called_classes) = (found.top, None);
+        Ok(Self { folder, config, scheduler, defaults, class_vectors, called_classes, decoder, weights, notes })
     }
 
     /// Reads a checkpoint from memory: the texts of `config.json` and of the scheduler's configuration, and the bytes of
@@ -181,7 +195,17 @@ impl Checkpoint {
         };
         let weights = Weights::from_bytes(weights, &mut notes)?;
         let (folder, defaults) = (PathBuf::new(), ExportDefaults::default());
-        Ok(Self { folder, config, scheduler, defaults, class_vectors: None, decoder: None, weights, notes })
+        Ok(Self {
+            folder,
+            config,
+            scheduler,
+            defaults,
+            class_vectors: None,
+            called_classes: None,
+            decoder: None,
+            weights,
+            notes,
+        })
     }
 
     /// The folder that was opened.
@@ -218,9 +242,15 @@ impl Checkpoint {
         &self.defaults
     }
 
-    /// Says how many classes there are, for a network that takes any number for one, unless `waft.json` does.
-    pub fn set_classes(&mut self, classes: usize) {
-        self.defaults.classes.get_or_insert(classes);
+    /// Says how many classes the calls at hand have, for a network that takes any number for one, where nobody says how many
+    /// there are.
+    pub fn set_called_classes(&mut self, classes: usize) {
+        self.called_classes = Some(classes);
+    }
+
+    /// How many classes the calls at hand have, if that is known.
+    pub fn called_classes(&self) -> Option<usize> {
+        self.called_classes
     }
 
     /// The vectors of the classes, if the user gave any.
@@ -277,6 +307,7 @@ impl Checkpoint {
             scheduler: None,
             defaults: self.defaults.clone(),
             class_vectors: self.class_vectors.clone(),
+            called_classes: self.called_classes,
             decoder: self.decoder.clone(),
             weights: Weights::from_tensors(tensors)?,
             notes: vec![],
@@ -295,15 +326,19 @@ impl Checkpoint {
 }
 
 /// Reads the vectors of classes, from a file of the folder that names it; a path that leads elsewhere is not followed.
-fn class_vectors(folder: &Path, file: &Path) -> Result<ClassVectors, CheckpointError> {
-    let path = &folder.join(file);
+fn class_vectors_beside(folder: &Path, file: &Path) -> Result<ClassVectors, CheckpointError> {
+    let path = folder.join(file);
     if file.file_name().is_none_or(|name| name != file.as_os_str()) {
-        return Err(CheckpointError::Weights { path: path.clone(), what: "is outside the folder of waft.json".into() });
+        return Err(CheckpointError::Weights { path, what: "is outside the folder of waft.json".into() });
     }
+    class_vectors(&path)
+}
+
+fn class_vectors(path: &Path) -> Result<ClassVectors, CheckpointError> {
     let (shape, values) = crate::tensors::read(path)?.f32("class_embeddings")?;
     match shape[..] {
         [classes, length] if (1..=MOST_CLASSES).contains(&classes) && length > 0 => Ok(ClassVectors { length, values }),
-        _ => Err(CheckpointError::ClassVectors { path: path.clone(), found: shape }),
+        _ => Err(CheckpointError::ClassVectors { path: path.into(), found: shape }),
     }
 }
 

@@ -9,10 +9,12 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::print_notes;
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, MOST_CLASSES};
 use crate::gpu::Device;
 use crate::gpu::host::Host;
 use crate::progress::Progress;
+use crate::tensors::Tensors;
+use crate::text::visible;
 
 /// How a model computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -123,6 +125,15 @@ pub(super) fn check_extension(option: &str, path: Option<&Path>, known: &[&str])
     Ok(())
 }
 
+/// Tells which tensors of a file nothing reads: what somebody put there may have been meant to count.
+pub(super) fn tell_unread(path: &Path, tensors: &Tensors, read: &[&str]) {
+    let others = tensors.others(read);
+    if !others.is_empty() {
+        let (path, names) = (path.display().to_string(), visible(&others.join(", ")).into_owned());
+        print_notes([format!("{path}: not read: {names}").as_str()]);
+    }
+}
+
 /// Parses classifier-free guidance.
 pub(super) fn guidance(text: &str) -> Result<f32, String> {
     match text.parse() {
@@ -144,6 +155,14 @@ pub(super) struct CheckpointArgs {
     /// Height and width to draw, for a configuration whose sample_size is null [default: the configuration's].
     #[arg(long, value_name = "H,W", value_delimiter = ',', num_args = 1..=2)]
     size: Option<Vec<usize>>,
+    /// Number of classes, for a network that takes any number for one (class_embed_type timestep), 1 to 65534 [default: as
+    /// waft.json says, or 10].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_CLASSES as i64))]
+    classes: Option<u32>,
+    /// The vector of each class, for a network that takes a vector for one (class_embed_type identity): tensor
+    /// `class_embeddings`, (classes, D), f32 [default: the file that waft.json names].
+    #[arg(long, value_name = "F.safetensors")]
+    class_embeddings: Option<PathBuf>,
 }
 
 impl CheckpointArgs {
@@ -155,8 +174,14 @@ impl CheckpointArgs {
             Some(&[height, width]) => Some([height, width]),
             Some(other) => anyhow::bail!("--size {other:?}: give one side, or height and width"),
         };
-        let (scheduler_config, variant) = (self.scheduler_config.clone(), self.variant.clone());
-        let checkpoint = Checkpoint::open_with(path, &checkpoint::Options { scheduler_config, variant, size })?;
+        let options = checkpoint::Options {
+            scheduler_config: self.scheduler_config.clone(),
+            variant: self.variant.clone(),
+            size,
+            classes: self.classes.map(|classes| classes as usize),
+            class_embeddings: self.class_embeddings.clone(),
+        };
+        let checkpoint = Checkpoint::open_with(path, &options)?;
         let notes: Vec<String> = checkpoint.notes().iter().map(ToString::to_string).collect();
         print_notes(notes.iter().map(String::as_str));
         Ok(checkpoint)

@@ -7,7 +7,7 @@ use serde_json::json;
 use waft::format::Output;
 use waft::{Accelerator, Model, Precision, Session};
 
-use super::args::{CheckpointArgs, check_extension};
+use super::args::{CheckpointArgs, check_extension, tell_unread};
 use super::output::{self, print_json, write_whole};
 use crate::checkpoint::{ClassVectors, MOST_CLASSES};
 use crate::condition::Conditions;
@@ -46,8 +46,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     inputs.push(("--input", &args.input));
     output::check(&inputs, &[("--out", &args.out)])?;
     let input = tensors::read(&args.input)?;
+    ensure!(!input.has("encoder_hidden_states"), "encoder_hidden_states: no network here reads a text; leave it out");
+    tell_unread(&args.input, &input, &["sample", "timestep", "class_labels", "condition", "global_cond", "out"]);
     let (shape, sample) = input.f32("sample")?;
     let timesteps = input.integers("timestep")?;
+    if let Some(timestep) = timesteps.iter().find(|timestep| timestep.unsigned_abs() > 1 << 24) {
+        bail!("timestep holds {timestep}; networks are told numbers of single precision, so give at most 16777216");
+    }
     let classes = labels(&input)?;
     let Some(&count) = shape.first() else { bail!("{}: sample has no dimensions", args.input.display()) };
     if count == 0 || timesteps.len() != count || classes.as_ref().is_some_and(|c| c.count() != count) {
@@ -60,7 +65,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         match &classes {
             Some(Labels::Numbers(numbers)) => {
                 let classes = numbers.iter().max().map_or(1, |&last| usize::try_from(last).unwrap_or(0) + 1);
-                checkpoint.set_classes(classes.min(MOST_CLASSES));
+                checkpoint.set_called_classes(classes.min(MOST_CLASSES));
             }
             Some(Labels::Vectors(vectors)) => checkpoint.set_class_vectors(vectors.clone()),
             None => {}
@@ -90,9 +95,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     for (call, sample) in samples.chunks_exact(rows * cols * channels).enumerate() {
         let (schedule, step) = if is_checkpoint { (0, call as u32) } else { find_step(&model, timesteps[call])? };
         let class = match &classes {
-            Some(Labels::Numbers(numbers)) => {
-                Some(u16::try_from(numbers[call]).with_context(|| format!("class {}", numbers[call]))?)
-            }
+            Some(Labels::Numbers(numbers)) => Some(class_of(numbers[call])?),
             // Each is a class of its own.
             Some(Labels::Vectors(_)) if is_checkpoint => Some(call as u16),
             Some(Labels::Vectors(_)) => bail!("a .waft file numbers its classes: give class_labels (N) i64"),
@@ -234,6 +237,12 @@ fn labels(input: &Tensors) -> anyhow::Result<Option<Labels>> {
         [calls, length] if calls <= MOST_CLASSES => Ok(Some(Labels::Vectors(ClassVectors { length, values }))),
         _ => bail!("class_labels has shape {shape:?}, expected (N) i64 or (N, D) f32 with N up to {MOST_CLASSES}"),
     }
+}
+
+/// The class of a label.
+fn class_of(label: i64) -> anyhow::Result<u16> {
+    let class = u16::try_from(label).ok().filter(|&class| usize::from(class) < MOST_CLASSES);
+    class.with_context(|| format!("class_labels holds {label}; classes are numbers from 0 to {}", MOST_CLASSES - 1))
 }
 
 /// The list and step of a .waft file that visits a timestep.

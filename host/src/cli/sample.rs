@@ -6,8 +6,9 @@ use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use waft::{Guidance, Model, Request, Rescale};
 
-use super::args::{Bar, Precision, check_extension, guidance};
+use super::args::{Bar, Precision, check_extension, guidance, tell_unread};
 use super::output::{self, print_json, write_whole};
+use super::print_notes;
 use crate::condition::Conditions;
 use crate::export::precision_name;
 use crate::image::{Canvas, encode_gif, read_png, to_bytes};
@@ -157,6 +158,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         !model.has_actions() || kind.is_empty() || kind == "safetensors",
         "--out: the model draws actions, not pictures; give a .safetensors file"
     );
+    ensure!(
+        args.observation.is_none() || model.observation_len().is_some(),
+        "--observation: the model acts on none; leave it out"
+    );
     let conditions = match (&args.condition, model.condition_shape()) {
         (None, None) => observations(args.observation.as_deref(), &model)?,
         (Some(path), Some(shape)) => Conditions::read(path, shape)?,
@@ -167,6 +172,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             )
         }
     };
+    print_notes(without_effect(args, &request, schedule.steps, [conditions.len(), count]).iter().map(String::as_str));
     let batch = Batch {
         request,
         seed: args.seed.unwrap_or(0),
@@ -225,6 +231,27 @@ fn guided(args: &Args, request: Request, steps: u32) -> anyhow::Result<(Request,
     Ok((request, several))
 }
 
+/// What was asked for and changes nothing.
+fn without_effect(args: &Args, request: &Request, steps: u32, [given, count]: [usize; 2]) -> Vec<String> {
+    let mut notes = vec![];
+    let is_guided = (0..steps).any(|step| request.guidance_at(step) != Guidance::NONE);
+    for (option, is_given) in [
+        ("--guidance-interval", !args.guidance_interval.is_empty()),
+        ("--guidance-rescale", args.guidance_rescale.is_some()),
+    ] {
+        if is_given && !is_guided {
+            notes.push(format!("{option} has no effect: no step is guided"));
+        }
+    }
+    if args.to_seed.is_some() && count == 1 {
+        notes.push("--to-seed has no effect on one picture: --count says how many".into());
+    }
+    if given > count {
+        notes.push(format!("the first {count} of {given} conditions or observations are used: --count draws more"));
+    }
+    notes
+}
+
 fn check_files(args: &Args) -> anyhow::Result<()> {
     let model = shipped::sources(&args.model, args.steps.map(|steps| steps as usize));
     let mut inputs = output::all("--model", &model);
@@ -241,9 +268,8 @@ fn check_files(args: &Args) -> anyhow::Result<()> {
 /// The observations that a policy acts on; none for another model.
 fn observations(path: Option<&Path>, model: &Model<'_>) -> anyhow::Result<Conditions> {
     match (path, model.observation_len()) {
-        (None, None) => Ok(Conditions::default()),
         (Some(path), Some(len)) => Ok(Conditions::read_observations(path, len)?),
-        (Some(_), None) => bail!("--observation: the model acts on none; leave it out"),
+        (_, None) => Ok(Conditions::default()),
         (None, Some(len)) => bail!("the model acts on an observation of {len} values: give it with --observation"),
     }
 }
@@ -321,7 +347,10 @@ fn read_original(image: &Path, mask: Option<&Path>, shape: [usize; 3]) -> anyhow
 
 /// Reads `latents` and brings it from (N, C, H, W) to pictures in (row, column, channel) order.
 fn read_latents(path: &Path, [rows, cols, channels]: [usize; 3]) -> anyhow::Result<(Vec<f32>, usize)> {
-    let (found, values) = tensors::read(path)?.f32("latents")?;
+    let tensors = tensors::read(path)?;
+    // One file may hold both.
+    tell_unread(path, &tensors, &["latents", "noise"]);
+    let (found, values) = tensors.f32("latents")?;
     match *found.as_slice() {
         [count, c, h, w] if [c, h, w] == [channels, rows, cols] && (1..=MAX_COUNT).contains(&count) => {
             Ok((to_hwc(&values, [rows, cols, channels]), count))
@@ -332,7 +361,9 @@ fn read_latents(path: &Path, [rows, cols, channels]: [usize; 3]) -> anyhow::Resu
 
 /// Reads `noise` and brings it from (steps, N, C, H, W) to the order of [`Batch::noise`].
 fn read_noise(path: &Path, steps: usize, [rows, cols, channels]: [usize; 3]) -> anyhow::Result<(Vec<f32>, usize)> {
-    let (found, values) = tensors::read(path)?.f32("noise")?;
+    let tensors = tensors::read(path)?;
+    tell_unread(path, &tensors, &["latents", "noise"]);
+    let (found, values) = tensors.f32("noise")?;
     match *found.as_slice() {
         [s, count, c, h, w] if [s, c, h, w] == [steps, channels, rows, cols] && (1..=MAX_COUNT).contains(&count) => {
             Ok((to_hwc(&values, [rows, cols, channels]), count))

@@ -10,6 +10,10 @@ use crate::recipe::{Recipe, Rounding};
 use crate::schedule::{Ddim, Solver, StepRequest};
 use crate::widths::WeightWidth;
 
+/// Bytes of a name, at most, as the format says.
+const MOST_NAME: usize = 64;
+/// Bytes of provenance, at most: a file holds 1024, with the exporter's line.
+const MOST_PROVENANCE: usize = 960;
 /// Most step lists of a file.
 const MOST_LISTS: usize = 64;
 /// Most pictures to calibrate with.
@@ -187,6 +191,12 @@ impl ExportOptions {
         if !self.sigmas.is_empty() {
             return Ok(self.sigmas.iter().cloned().map(StepRequest::Sigmas).collect());
         }
+        if let (Some(steps), Some(timesteps), true) =
+            (&defaults.steps, &defaults.timesteps, self.steps.is_empty() && self.timesteps.is_empty())
+        {
+            let found = format!("{steps:?}, {timesteps:?}");
+            return Err(refuse("steps, timesteps", found, "waft.json names both; name one of the two"));
+        }
         let lists = match (self.steps.as_slice(), self.timesteps.as_slice(), &defaults.timesteps, &defaults.steps) {
             (steps @ [_, ..], ..) => counts(steps),
             (_, timesteps @ [_, ..], ..) => at(timesteps),
@@ -195,6 +205,22 @@ impl ExportOptions {
             (_, _, None, None) => vec![StepRequest::Count(10)],
         };
         Ok(lists)
+    }
+
+    /// Whether what the user calls the model fits the file as it is.
+    pub(super) fn check_texts(&self, defaults: &ExportDefaults) -> Result<(), ExportError> {
+        if let Some(name) = self.name.as_ref().or(defaults.name.as_ref())
+            && name.len() > MOST_NAME
+        {
+            return Err(refuse("name", format!("{} bytes", name.len()), format!("at most {MOST_NAME} bytes")));
+        }
+        match &defaults.provenance {
+            Some(text) if text.len() > MOST_PROVENANCE => {
+                let expected = format!("at most {MOST_PROVENANCE} bytes");
+                Err(refuse("provenance", format!("{} bytes", text.len()), expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the lengths of the lists fit a file: a request names a list by its length.

@@ -39,6 +39,7 @@ impl Prepared {
             check_units(&graph)?;
         }
         let requests = options.lists(defaults)?;
+        options.check_texts(defaults)?;
         let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
         let unconditional_class = defaults.unconditional_class;
         if let Some(class) = unconditional_class.filter(|&class| class >= classes) {
@@ -51,6 +52,12 @@ impl Prepared {
         let mut notes = vec![];
         if graph.dropped_outputs > 0 {
             notes.push("the learned variances are dropped: samplers have fixed ones".into());
+        }
+        if let Some(classes) = graph.classes.as_ref().filter(|classes| classes.is_assumed) {
+            notes.push(format!(
+                "any number is a class to the network (class_embed_type timestep); the file has 0 to {}: --classes has more",
+                classes.classes - 1
+            ));
         }
         let default;
         let config = match checkpoint.scheduler() {

@@ -21,7 +21,7 @@ pub(super) fn timestep(
 /// A row of `length` for each class, from a table.
 pub(super) fn class(checkpoint: &Checkpoint, classes: usize, length: usize) -> Result<ClassEmbedding, ImportError> {
     let table = checkpoint.tensor("class_embedding.weight", &[classes, length])?;
-    Ok(ClassEmbedding { classes, table })
+    Ok(ClassEmbedding { classes, is_assumed: false, table })
 }
 
 /// A row of `length` for each class, from a perceptron over the class's number, which is projected as timesteps are.
@@ -42,14 +42,14 @@ pub(super) fn class_as_timestep(
     }
     let embedding = timestep(checkpoint, "class_embedding", projection, length)?;
     let table = (0..classes).flat_map(|class| embedding.embed(class as f64)).map(|value| value as f32).collect();
-    Ok(ClassEmbedding { classes, table })
+    Ok(ClassEmbedding { classes, is_assumed: false, table })
 }
 
 /// A row of `length` for each class, which the user gives.
 pub(super) fn class_given(checkpoint: &Checkpoint, length: usize) -> Result<ClassEmbedding, ImportError> {
     let expected = format!(
-        "the vectors of the classes are not in the checkpoint: name a safetensors file whose tensor class_embeddings is \
-         (classes, {length}) as class_embeddings in waft.json"
+        "the vectors of the classes are not in the checkpoint: give a safetensors file whose tensor class_embeddings is \
+         (classes, {length}) by --class-embeddings, or name it as class_embeddings in waft.json"
     );
     let Some(vectors) = checkpoint.class_vectors() else {
         return Err(refuse("class_embed_type", "\"identity\"", expected));
@@ -58,5 +58,6 @@ pub(super) fn class_given(checkpoint: &Checkpoint, length: usize) -> Result<Clas
         let value = format!("\"identity\" with vectors of {}", vectors.length);
         return Err(refuse("class_embed_type", value, expected));
     }
-    Ok(ClassEmbedding { classes: vectors.values.len() / length, table: vectors.values.clone() })
+    let (classes, table) = (vectors.values.len() / length, vectors.values.clone());
+    Ok(ClassEmbedding { classes, is_assumed: false, table })
 }

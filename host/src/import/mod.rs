@@ -89,8 +89,14 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
     let text = |field: &str| checkpoint.config().get(field).and_then(|value| value.as_str());
     let class = text("_class_name").unwrap_or("");
     let graph = match class {
-        "" if text("type") == Some("diffusion") => conditional_unet1d::import_lerobot(checkpoint)?,
-        "" if checkpoint.config().contains_key("policy") => conditional_unet1d::import_diffusion_policy(checkpoint)?,
+        "" if text("type") == Some("diffusion") => {
+            refuse_what_pictures_have(checkpoint)?;
+            conditional_unet1d::import_lerobot(checkpoint)?
+        }
+        "" if checkpoint.config().contains_key("policy") => {
+            refuse_what_pictures_have(checkpoint)?;
+            conditional_unet1d::import_diffusion_policy(checkpoint)?
+        }
         "UNet1DModel" => {
             return Err(ImportError::Field {
                 field: "_class_name".into(),
@@ -115,6 +121,23 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
     };
     refuse_unused(checkpoint)?;
     Ok(graph)
+}
+
+/// Refuses what the user says of a policy and only networks of pictures have.
+fn refuse_what_pictures_have(checkpoint: &Checkpoint) -> Result<(), ImportError> {
+    let defaults = checkpoint.defaults();
+    let said = [
+        ("classes", defaults.classes.is_some()),
+        ("class_embeddings", checkpoint.class_vectors().is_some()),
+        ("condition_channels", defaults.condition_channels.is_some()),
+    ];
+    match said.iter().find(|(_, is_said)| *is_said) {
+        Some(&(field, _)) => {
+            let expected = "a policy has none; leave it out of waft.json and of the command line".into();
+            Err(ImportError::Field { field: field.into(), value: "stated".into(), expected })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses tensors that nothing has asked for.

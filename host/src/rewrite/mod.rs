@@ -222,7 +222,7 @@ mod tests {
         graph.output = graph.node("conv", conv(2, 3), &[graph.input]);
         let plain = rewrite(&graph, true).expect("folds");
         assert_eq!((plain.unconditional, plain.conditioning, plain.ops.len()), (None, 0, 1));
-        graph.classes = Some(graph::ClassEmbedding { classes: 1, table: vec![0.0; 2] });
+        graph.classes = Some(graph::ClassEmbedding { classes: 1, is_assumed: false, table: vec![0.0; 2] });
         let guided = rewrite(&graph, true).expect("folds");
         let unconditional = guided.unconditional.expect("kept");
         assert_eq!(guided.tensors[unconditional].shape, guided.tensors[guided.prediction].shape);

@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn with_classes_the_device_computes_it() {
         let mut graph = conditioned();
-        graph.classes = Some(ClassEmbedding { classes: 1, table: vec![0.0; 2] });
+        graph.classes = Some(ClassEmbedding { classes: 1, is_assumed: false, table: vec![0.0; 2] });
         let network = rewrite(&graph, false).expect("folds");
         assert_eq!(names(&network), ["conditioning", "conv (bias)", "conv"]);
         let bias = find(&network, "conv").projection.as_ref().and_then(|(_, tensor)| *tensor);

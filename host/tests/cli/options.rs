@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::{export, failure, golden, json, text};
+use safetensors::{Dtype, tensor::TensorView};
+
+use crate::{export, failure, golden, json, text, waft};
 
 fn refused(arguments: &[&str], names: &[&str]) {
     let message = failure(arguments);
@@ -71,6 +73,87 @@ fn contradictions_of_a_request_are_refused() {
     refused(&[&["sample", "--model", &heads], &guided[..]].concat(), &["--class", "no classes"]);
     refused(&[&["sample", "--model", &velocity], &guided[..]].concat(), &["guidance"]);
     assert!(!Path::new(&png).exists());
+}
+
+/// What was given and changes nothing, and what a file holds and nobody reads, is told.
+#[test]
+fn what_has_no_effect_is_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_string();
+    let told = |arguments: &[&str], what: &str| {
+        let output = waft(arguments);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && message.contains(what), "{arguments:?} must tell {what}: {message}");
+    };
+    let digits = ["sample", "--model", "digits", "--class", "3"];
+    let sample = |extra: &[&str], what: &str| told(&[&digits[..], extra].concat(), what);
+    sample(&["--to-seed", "5"], "--to-seed has no effect on one picture");
+    sample(&["--guidance", "1", "--guidance-rescale", "0.5"], "--guidance-rescale has no effect");
+    sample(&["--guidance", "2", "--guidance-interval", "0.5,0.5"], "--guidance-interval has no effect");
+    let tensors = path("t.safetensors");
+    let write = |tensors: &[(&str, &[usize])]| {
+        let tensors: Vec<(&str, Vec<u8>, &[usize])> =
+            tensors.iter().map(|&(name, shape)| (name, vec![0; 4 * shape.iter().product::<usize>()], shape)).collect();
+        let views = tensors.iter().map(|(name, bytes, shape)| {
+            (*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("fills its shape"))
+        });
+        std::fs::write(path("t.safetensors"), safetensors::serialize(views, None).expect("serializes"))
+            .expect("writes");
+    };
+    write(&[("latents", &[1, 1, 8, 8]), ("latnets", &[2])]);
+    sample(&["--latents", &tensors], "not read: latnets");
+    let velocity = golden("velocity");
+    let predict = ["predict", &velocity, "--input", &tensors, "--out", &path("o.safetensors")];
+    let (sample, one) = (("sample", &[1, 2, 6, 6][..]), &[1][..]);
+    write(&[sample, ("timestep", one), ("class_labels", one), ("mystery", one)]);
+    told(&predict, "not read: mystery");
+    write(&[sample, ("timestep", one), ("class_labels", one), ("encoder_hidden_states", &[1, 2, 3])]);
+    refused(&predict, &["encoder_hidden_states"]);
+    write(&[sample, ("timestep", &[1, 1]), ("class_labels", one)]);
+    refused(&predict, &["timestep", "[1, 1]", "(N)"]);
+}
+
+/// Where Git LFS left pointers, whatever file is asked for.
+#[test]
+fn pointers_of_large_files_are_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pointer = |name: &str| {
+        let path = folder.path().join(name);
+        let text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+        std::fs::write(&path, text).expect("writes");
+        path.to_str().expect("UTF-8").to_string()
+    };
+    let sample = ["sample", "--model", "digits", "--class", "3"];
+    for (arguments, option, name) in [
+        (&["inspect"][..], None, "m.waft"),
+        (&["sample"], Some("--model"), "m.waft"),
+        (&sample, Some("--latents"), "l.safetensors"),
+        (&sample, Some("--init"), "i.png"),
+        (&["predict", &golden("heads"), "--out", "o.safetensors"], Some("--input"), "p.safetensors"),
+    ] {
+        let path = pointer(name);
+        refused(&[arguments, option.as_slice(), &[path.as_str()]].concat(), &["Git LFS pointer"]);
+    }
+}
+
+/// Texts that would be cut, and defaults that contradict each other.
+#[test]
+fn what_a_file_cannot_hold_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for entry in std::fs::read_dir(golden("heads")).expect("there").map(|entry| entry.expect("an entry")) {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copies");
+    }
+    let (checkpoint, out) = (text(folder.path()), folder.path().join("x.waft"));
+    let export = ["export-weights", checkpoint, "--precision", "f32", "--out", text(&out)];
+    refused(&[&export[..], &["--name", &"a".repeat(65)]].concat(), &["name = 65 bytes", "64"]);
+    let defaults = |text: &str| std::fs::write(folder.path().join("waft.json"), text).expect("writes");
+    defaults(&format!(r#"{{"provenance": "{}"}}"#, "a".repeat(1000)));
+    refused(&export, &["provenance = 1000 bytes", "960"]);
+    defaults(r#"{"steps": [2], "timesteps": [[5, 1]]}"#);
+    refused(&export, &["steps, timesteps", "name one of the two"]);
+    // With a byte-order mark and the line ends of another system.
+    defaults("\u{FEFF}{\r\n\"steps\": [2]\r\n}\r\n");
+    assert_eq!(json(&[&export[..], &["--json"]].concat())["steps"], 2);
 }
 
 #[test]

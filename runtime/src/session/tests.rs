@@ -6,23 +6,48 @@ extern crate std;
 use std::vec::Vec;
 
 use super::*;
-use crate::draft::Draft;
+use crate::draft::chain::Chain;
+use crate::draft::{Draft, convolution};
 use crate::format::Precision;
 #[cfg(feature = "i4")]
 use crate::format::{Op, WeightLayout};
 use crate::{Guidance, Model};
 
+/// A chain whose middle convolution has its weights in two chunks.
+fn chunked(precision: Precision) -> Draft {
+    let mut chain = Chain::new(precision, [1, 2, 1], 3);
+    for outputs in [3, 12, 1] {
+        chain.push([1, 2, outputs], convolution(precision));
+    }
+    chain.draft
+}
+
 /// The picture, with what lies behind the arena untouched.
 fn draw(draft: &Draft, request: Request, fill: u8) -> Vec<u8> {
+    draw_with(draft, request, fill, Resident)
+}
+
+/// The same with weights from elsewhere, which nobody has to wait for.
+fn draw_with<W: WeightSource>(draft: &Draft, request: Request, fill: u8, weights: W) -> Vec<u8> {
     let file = draft.file();
     let model = Model::from_bytes(file.bytes()).expect("valid");
     let mut words = std::vec![u128::from_le_bytes([fill; 16]); model.arena_bytes() / 16 + 1];
-    let mut session = Session::new(&model, bytemuck::cast_slice_mut(&mut words)).expect("fits");
+    let mut session = Session::with_weights(&model, bytemuck::cast_slice_mut(&mut words), weights).expect("fits");
+    session.observation().into_iter().for_each(|observation| match observation {
+        SamplesMut::Fixed(values) => values.fill(1 << 18),
+        SamplesMut::Float(values) => values.fill(0.25),
+    });
     let mut run = session.sample(request).expect("valid");
     let slices = run.progress().slices;
-    let mut done = 0;
+    // A step may read a piece of weights besides.
+    let (mut done, mut patience) = (0, if W::STREAMS { 1000 } else { 0 });
     while let Some(progress) = run.step().expect("a valid model") {
-        done += 1;
+        if progress.slice == done {
+            assert!(patience > 0, "a step did nothing");
+            patience -= 1;
+        } else {
+            done += 1;
+        }
         assert!(progress.slice == done && progress.slices == slices, "{progress:?}");
     }
     let picture = run.image().expect("complete").data().to_vec();
@@ -74,4 +99,29 @@ fn depends_on_the_request_alone(draft: &Draft) {
     assert_eq!(picture.len(), 4);
     assert_eq!(draw(draft, request, 0xFF), picture, "{precision:?}: the memory shows");
     assert_ne!(draw(draft, request.seed(6), 0x00), picture, "{precision:?}: the seed does not show");
+}
+
+/// Weights that pass through windows, for one chunk or for two, give the pictures of weights in the file; those of transposed
+/// convolutions too, which have twice the channels of what they write.
+#[test]
+#[cfg_attr(miri, ignore = "it differs in safe code alone")]
+fn runs_with_streamed_weights_draw_the_same() {
+    for &precision in Precision::ALL {
+        for (draft, request) in [
+            (Draft::new as fn(_) -> _, Request::new().class(1).guidance(Guidance::from_ratio(3, 1))),
+            (Draft::policy, Request::new()),
+            (chunked, Request::new()),
+        ] {
+            let resident = draft(precision);
+            let picture = draw(&resident, request.seed(5), 0x00);
+            for buffers in [1, 2] {
+                let mut streamed = draft(precision);
+                let weights = streamed.stream(buffers);
+                for fill in [0x00, 0xFF] {
+                    let drawn = draw_with(&streamed, request.seed(5), fill, &weights[..]);
+                    assert_eq!(drawn, picture, "{precision:?}, {buffers} chunks at once");
+                }
+            }
+        }
+    }
 }

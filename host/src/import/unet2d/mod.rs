@@ -20,6 +20,9 @@ use crate::graph::{self, Activation, Graph, Op, Projection, Shape, TensorId};
 
 pub(super) use guided_diffusion::import as import_guided_diffusion;
 
+/// Classes of a network that takes any number for one, where nobody says how many there are.
+const ASSUMED_CLASSES: usize = 10;
+
 /// Imports the network.
 pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
     build(checkpoint, &Config::read(checkpoint.config())?)
@@ -92,15 +95,21 @@ fn classes(
             expected,
         ));
     }
+    let said = checkpoint.defaults().classes;
+    if let (Some(classes), true) = (said, config.class_embed_type != ClassEmbedding::Timestep) {
+        let expected =
+            "the number of classes follows from the checkpoint: leave classes out of waft.json and --classes";
+        return Err(refuse("classes", classes, expected));
+    }
     Ok(Some(match (config.class_embed_type, config.num_class_embeds) {
         (ClassEmbedding::Table, None) => return Ok(None),
         (ClassEmbedding::Table, Some(classes)) => embedding::class(checkpoint, classes, length)?,
         (ClassEmbedding::Timestep, stated) => {
-            let Some(classes) = stated.or(checkpoint.defaults().classes) else {
-                let expected = "any number is a class to it: say how many there are as classes in waft.json";
-                return Err(refuse("class_embed_type", "\"timestep\"", expected));
-            };
-            embedding::class_as_timestep(checkpoint, projection, classes, length)?
+            // diffusers takes any number, and does not read num_class_embeds here.
+            let known = said.or(stated).or(checkpoint.called_classes());
+            let classes = known.unwrap_or(ASSUMED_CLASSES);
+            let embedding = embedding::class_as_timestep(checkpoint, projection, classes, length)?;
+            graph::ClassEmbedding { is_assumed: known.is_none(), ..embedding }
         }
         (ClassEmbedding::Identity, _) => embedding::class_given(checkpoint, length)?,
     }))

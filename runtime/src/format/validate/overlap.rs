@@ -141,14 +141,14 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
         return false;
     }
     match op {
-        // Each query is read before the context is written over it.
-        Op::Attention(op) => op.query == dying && op.key_value != dying && op.scratch != dying,
+        // Each query is read before the context is written to its place, which is all the memory of both.
+        Op::Attention(op) => op.query == dying,
         // Contexts are those of all queries and read none; a query is weighed before its result is written over it.
         Op::LinearAttention(op) => op.query == dying && op.key_value != dying && op.scratch != dying,
         Op::Conv2d(op) => {
             let is_source = op.sources[0] == dying || op.sources[1] == dying;
             let is_residual = op.residual == dying;
-            let is_other = op.norm == dying || op.bias_tensor == dying || op.scratch == dying || op.window == dying;
+            let is_other = op.norm == dying || op.bias_tensor == dying;
             if is_other || !(is_source || is_residual) {
                 return false;
             }
@@ -182,7 +182,7 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
 }
 
 /// Whether each output row ends before the first source row that has not been gathered when it is written.
-const fn rows_are_read_first(op: &Conv2d, from: &Tensor, to: &Tensor) -> bool {
+pub(super) const fn rows_are_read_first(op: &Conv2d, from: &Tensor, to: &Tensor) -> bool {
     let mut y = 0u64;
     while y < to.rows as u64 {
         let next = y * op.stride as u64 + op.kernel[0] as u64;

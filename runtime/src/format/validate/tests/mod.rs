@@ -50,6 +50,7 @@ macro_rules! bounds {
 
 mod convolutions;
 mod operations;
+mod overlap;
 mod pixels;
 mod policies;
 mod schedules;

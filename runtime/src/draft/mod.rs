@@ -1,8 +1,10 @@
-//! Small models by hand, for this crate's own tests: a model of pictures here, with results written over operands, guidance and
-//! history, a [policy] and a network of [pixels] besides; together every kind of operation, in any precision. A test changes what it likes and seals it.
+//! Small models by hand, for this crate's own tests and as seeds of the fuzz target `model`: a model of pictures here, with
+//! results written over operands, guidance and history, a [policy], a network of
+//! [pixels] and a [chain] besides; together every kind of operation, in any precision. A test changes what it likes and seals it.
 
 extern crate std;
 
+pub(crate) mod chain;
 pub(crate) mod pixels;
 pub(crate) mod policy;
 
@@ -12,12 +14,16 @@ use bytemuck::Zeroable;
 
 use crate::format::{
     ALIGN, Attention, Bias, Conv2d, Element, Embed, FixedStep, FloatStep, Gather, GroupNorm, Header, Linear, MAGIC,
-    NONE, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, VERSION, WeightLayout, seal,
+    NONE, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, VERSION, WeightLayout, chunk_checksum, seal,
 };
 
 /// Where parameters lie: all of them in the same bytes, which mean small numbers in every type.
 pub(crate) const PARAMETERS: u32 = size_of::<Header>() as u32;
-const PARAMETER_BYTES: usize = 2048;
+const PARAMETER_BYTES: usize = 2560;
+/// Their first bytes, again and again. Half precision: 1 each; single: 0.0078; two's complement: 0, 60, 15360.
+const PATTERN: [u8; 2] = [0x00, 0x3C];
+/// Where the checksums of streamed weights lie.
+const SUMS: u32 = PARAMETERS + PARAMETER_BYTES as u32;
 /// Steps of the only schedule.
 pub(crate) const STEPS: usize = 3;
 
@@ -62,6 +68,8 @@ pub(crate) struct Draft {
     pub(crate) float: Vec<FloatStep>,
     /// Records of actions; empty: the sample is a picture.
     pub(crate) actions: Vec<u8>,
+    /// Checksums of the chunks of streamed weights.
+    sums: Vec<u32>,
 }
 
 /// A file in memory that is aligned as a session wants it.
@@ -123,7 +131,7 @@ impl Draft {
     }
 
     /// Neither tensors nor operations; steps that look back as far as the header keeps samples.
-    fn start(header: Header) -> Self {
+    pub(crate) fn start(header: Header) -> Self {
         let mut draft = Self {
             header: Header { magic: MAGIC, version: VERSION, schedules: 1, ..header },
             tensors: Vec::new(),
@@ -132,6 +140,7 @@ impl Draft {
             fixed: Vec::new(),
             float: Vec::new(),
             actions: Vec::new(),
+            sums: Vec::new(),
         };
         let [newer, older] = header.history.map(|kept| kept != NONE);
         for i in 0..STEPS as i32 {
@@ -205,6 +214,34 @@ impl Draft {
         }
     }
 
+    /// Takes the weights of every convolution out of the file, in chunks of eight channels, through windows for up to `buffers` of
+    /// them: the bytes of their own file.
+    pub(crate) fn stream(&mut self, buffers: u64) -> Vec<u8> {
+        let mut weights = Vec::new();
+        for index in 0..self.ops.len() {
+            let Op::Conv2d(op) = self.ops[index] else { continue };
+            let outputs = u64::from(op.computed(*self.tensor(op.output)).channels);
+            let taps = op.taps(self.tensor(op.scratch).channels.into());
+            let chunks = op.layout().chunks(1, outputs, taps);
+            let [start, checks] = [weights.len() as u32, SUMS + 4 * self.sums.len() as u32];
+            for chunk in 0..chunks.count {
+                let from = weights.len();
+                let channels = (outputs - 8 * chunk).min(8);
+                weights.extend(PATTERN.repeat(op.layout().bytes(channels, taps) as usize / PATTERN.len() + 1));
+                weights.truncate(from + op.layout().bytes(channels, taps) as usize);
+                weights.resize(weights.len().next_multiple_of(ALIGN), 0);
+                self.sums.push(chunk_checksum(&weights[from..]));
+            }
+            self.sums.resize(self.sums.len().next_multiple_of(ALIGN / 4), 0);
+            let bytes = chunks.largest() * buffers.min(chunks.count);
+            let window = self.add([1, 1, bytes as u16], Element::I8, [index as u16; 2]);
+            let conv = self.conv(index);
+            (conv.window, conv.weights, conv.checks) = (window, start, checks);
+        }
+        self.header.weights_bytes = weights.len() as u32;
+        weights
+    }
+
     pub(crate) fn tensor(&mut self, id: u16) -> &mut Tensor {
         &mut self.tensors[usize::from(id)]
     }
@@ -238,8 +275,8 @@ impl Draft {
     pub(crate) fn file(&self) -> File {
         let (mut header, mut schedule) = (self.header, self.schedule);
         let mut bytes = std::vec![0; size_of::<Header>()];
-        // Half precision: 1 each; single: 0.0078; two's complement: 0, 60, 15360.
-        bytes.extend([0x00, 0x3C].repeat(PARAMETER_BYTES / 2));
+        bytes.extend(PATTERN.repeat(PARAMETER_BYTES / PATTERN.len()));
+        bytes.extend(bytemuck::cast_slice(&self.sums));
         let mut append = |records: &[u8]| {
             bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
             bytes.extend(records);
@@ -276,7 +313,7 @@ impl Draft {
 }
 
 /// Elements of a precision: of activations, of accumulators and samples, of the conditioning vector, of rings.
-fn elements(precision: Precision) -> [Element; 4] {
+pub(crate) fn elements(precision: Precision) -> [Element; 4] {
     match precision {
         Precision::I8 => [Element::I8, Element::I32, Element::I16, Element::I8],
         Precision::F16 => [Element::F16, Element::F32, Element::F32, Element::F32],
@@ -285,12 +322,12 @@ fn elements(precision: Precision) -> [Element; 4] {
 }
 
 /// Element of the rings that samples are read into.
-fn ring_of_samples(precision: Precision) -> Element {
+pub(crate) fn ring_of_samples(precision: Precision) -> Element {
     if precision == Precision::I8 { Element::I16 } else { Element::F32 }
 }
 
 /// A convolution of one element without anything else.
-fn convolution(precision: Precision) -> Conv2d {
+pub(crate) fn convolution(precision: Precision) -> Conv2d {
     let layout = match precision {
         Precision::I8 => WeightLayout::Rows8,
         Precision::F16 => WeightLayout::Groups16,

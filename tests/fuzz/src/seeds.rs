@@ -1,0 +1,143 @@
+//! Seeds of the target `model`: the core's models by hand, of one to 32 pixels and a few kilobytes, with each kind of operation,
+//! each precision and each way to compute it, so that thousands are run to their end in a second.
+
+use std::cell::RefCell;
+
+use waft::format::{Conv2d, Element, Gather, Op, Precision, Upsample, WeightLayout};
+
+use crate::draft::chain::Chain;
+use crate::draft::{Draft, FIRST, MAP, NEWER, OLDER, PARAMETERS, SAMPLE, SUM, TO_QUERY, UNCONDITIONAL, convolution};
+
+/// Each seed by name: a model, and the weights that it streams behind it.
+pub fn seeds() -> Vec<(String, Vec<u8>)> {
+    let seeds = RefCell::new(vec![]);
+    let add = |name: String, draft: Draft| seeds.borrow_mut().push((name, draft.file().bytes().to_vec()));
+    let stream = |name: &str, mut draft: Draft, buffers: u64| {
+        let weights = draft.stream(buffers);
+        seeds.borrow_mut().push((name.into(), [draft.file().bytes(), &weights].concat()));
+    };
+    for &precision in Precision::ALL {
+        let name = precision.name();
+        let picture = || Draft::new(precision);
+        add(format!("{name}-picture"), picture());
+        add(format!("{name}-one-step"), with(plain(precision), |_| ()));
+        add(format!("{name}-newer"), with(picture(), |draft| draft.keep_before(OLDER)));
+        add(format!("{name}-guided"), with(picture(), |draft| draft.keep_before(NEWER)));
+        add(format!("{name}-policy"), Draft::policy(precision));
+        add(format!("{name}-condition"), with(plain(precision), condition));
+        add(format!("{name}-original"), with(plain(precision), |draft| draft.schedule.levels = PARAMETERS));
+        let chunked = || chunked(precision, convolution(precision).layout());
+        stream(&format!("{name}-streamed"), chunked(), 1);
+        stream(&format!("{name}-read-ahead"), chunked(), 2);
+        stream(&format!("{name}-streamed-picture"), plain(precision), 1);
+        stream(&format!("{name}-streamed-policy"), Draft::policy(precision), 1);
+        add(format!("{name}-levels"), levels(precision));
+        add(format!("{name}-pixel"), pixel(precision));
+        for gather in [Gather::Affine, Gather::AffineRelu, Gather::AffineGelu, Gather::AffineMish] {
+            let of_gather = with(plain(precision), |draft| draft.conv(TO_QUERY).gather = gather.code());
+            add(format!("{name}-{gather:?}"), of_gather);
+        }
+    }
+    let plain = || plain(Precision::I8);
+    add("i4".into(), with(plain(), four_bits));
+    stream("i4-streamed", chunked(Precision::I8, WeightLayout::Groups4), 2);
+    add("i8-patches".into(), with(plain(), patches));
+    add("i8-step-scales".into(), with(plain(), step_scales));
+    add("i8-wide".into(), with(plain(), wide));
+    add("i8-tiles".into(), tiles());
+    seeds.into_inner()
+}
+
+fn with(mut draft: Draft, change: impl FnOnce(&mut Draft)) -> Draft {
+    change(&mut draft);
+    draft
+}
+
+/// The model of pictures in one step, without guidance.
+fn plain(precision: Precision) -> Draft {
+    with(Draft::new(precision), |draft| {
+        draft.keep_before(UNCONDITIONAL);
+        draft.schedule.steps = 1;
+    })
+}
+
+/// The first convolution reads a condition beside the sample.
+fn condition(draft: &mut Draft) {
+    let sample = *draft.tensor(SAMPLE);
+    draft.header.condition = draft.add([2, 2, 1], sample.element(), [sample.first, sample.last]);
+    draft.conv(FIRST).sources[1] = draft.header.condition;
+    let ring = draft.conv(FIRST).scratch;
+    let element = draft.tensor(ring).element();
+    draft.resize(ring, [3, 4, 2], element);
+}
+
+fn four_bits(draft: &mut Draft) {
+    for op in &mut draft.ops {
+        if let Op::Conv2d(conv) = op {
+            conv.layout = WeightLayout::Groups4.code();
+        }
+    }
+}
+
+/// Every convolution is computed from patches.
+fn patches(draft: &mut Draft) {
+    for index in 0..draft.ops.len() {
+        let Op::Conv2d(conv) = draft.ops[index] else { continue };
+        let inputs = draft.tensor(conv.scratch).channels;
+        let groups = conv.patch_groups(inputs.into()) as u16;
+        draft.conv(index).patches = draft.add([1, groups, 8], Element::I32, [index as u16; 2]);
+    }
+}
+
+fn step_scales(draft: &mut Draft) {
+    (draft.conv(TO_QUERY).weight_sums, draft.conv(TO_QUERY).step_scales) = (PARAMETERS, 12);
+    draft.schedule.bias_bytes = 32;
+}
+
+/// A stream of 16 bits, with the result in the residual's place.
+fn wide(draft: &mut Draft) {
+    draft.resize(MAP, [2, 2, 4], Element::I16);
+    draft.resize(SUM, [2, 2, 4], Element::I16);
+    draft.tensor(SUM).offset = draft.tensor(MAP).offset;
+}
+
+/// Maps are halved and doubled.
+fn levels(precision: Precision) -> Draft {
+    let mut chain = Chain::new(precision, [4, 4, 1], 3);
+    let conv = Conv2d { kernel: [3, 3], padding: [1, 1], ..convolution(precision) };
+    chain.push([2, 2, 3], Conv2d { stride: 2, ..conv });
+    chain.push([4, 4, 2], Conv2d { upsample: Upsample::Nearest.code(), ..conv });
+    chain.push([4, 4, 1], conv);
+    chain.draft
+}
+
+/// One pixel of three channels.
+fn pixel(precision: Precision) -> Draft {
+    let mut chain = Chain::new(precision, [1, 1, 3], 2);
+    chain.push([1, 1, 9], convolution(precision));
+    chain.push([1, 1, 3], convolution(precision));
+    chain.draft
+}
+
+/// Weights that come in two chunks, through a window for one or for both.
+fn chunked(precision: Precision, layout: WeightLayout) -> Draft {
+    let mut chain = Chain::new(precision, [1, 2, 1], 3);
+    let conv = Conv2d { layout: layout.code(), ..convolution(precision) };
+    for outputs in [3, 12, 1] {
+        chain.push([1, 2, outputs], conv);
+    }
+    chain.draft
+}
+
+/// A convolution by tiles.
+fn tiles() -> Draft {
+    let mut chain = Chain::new(Precision::I8, [4, 8, 1], 3);
+    let conv = Conv2d { kernel: [3, 3], padding: [1, 1], ..convolution(Precision::I8) };
+    chain.push([4, 8, 4], conv);
+    let tiled = *chain.push([4, 8, 4], Conv2d { tile_rows: 1, ..conv });
+    let columns = tiled.tile_columns(8) as u16;
+    let patches = chain.draft.add([1, columns, 4], Element::I32, [1; 2]);
+    chain.draft.conv(1).patches = patches;
+    chain.push([4, 8, 1], conv);
+    chain.draft
+}
