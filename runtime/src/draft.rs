@@ -11,7 +11,7 @@ use bytemuck::Zeroable;
 
 use crate::format::{
     ALIGN, Attention, Bias, Conv2d, Element, Embed, FixedStep, FloatStep, Gather, GroupNorm, Header, Linear, MAGIC,
-    NONE, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, VERSION, WeightLayout, seal,
+    NONE, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, Threshold, VERSION, WeightLayout, seal,
 };
 
 /// Where parameters lie: all of them in the same bytes, which mean small numbers in every type.
@@ -59,6 +59,8 @@ pub(crate) struct Draft {
     pub(crate) schedule: Schedule,
     pub(crate) fixed: Vec<FixedStep>,
     pub(crate) float: Vec<FloatStep>,
+    /// How clean samples are bounded.
+    pub(crate) threshold: Option<Threshold>,
     /// Records of actions; empty: the sample is a picture.
     pub(crate) actions: Vec<u8>,
 }
@@ -130,6 +132,7 @@ impl Draft {
             schedule: Schedule { steps: STEPS as u32, bias_bytes: 16, ..Schedule::zeroed() },
             fixed: Vec::new(),
             float: Vec::new(),
+            threshold: None,
             actions: Vec::new(),
         };
         let [newer, older] = header.history.map(|kept| kept != NONE);
@@ -253,6 +256,9 @@ impl Draft {
         };
         assert_eq!(steps.len(), STEPS * STEP_BYTES);
         place(&mut schedule.rows, append(steps));
+        if let Some(threshold) = &self.threshold {
+            place(&mut schedule.threshold, append(bytemuck::bytes_of(threshold)));
+        }
         if !self.actions.is_empty() {
             place(&mut header.actions, append(&self.actions));
         }

@@ -62,6 +62,7 @@
 //! - `unet1d` (on by default): what the 1-D U-Nets of robot policies need, observations and actions among it, see
 //!   [`Session::observation`] and [`Run::actions`]; with `activations` and `conditioning`.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
+//! - `thresholding` (on by default): samplers with dynamic thresholding, see [`format::Threshold`].
 //! - `guidance-rescale` (on by default): guidance that keeps the contrast of pictures, see [`Rescale`].
 //! - `std`: for hosts, the instructions that the processor at hand has, see `Accelerator`; all precisions, and attention.
 //! - `micromath`: a faster, coarser exponential in the float precisions.
@@ -111,6 +112,7 @@ mod session;
 #[cfg(feature = "ed25519")]
 pub mod signature;
 mod tables;
+mod threshold;
 pub mod weights;
 
 #[cfg(feature = "std")]

@@ -53,5 +53,9 @@ fn main() -> std::io::Result<()> {
     write("i4", &levels, &ExportOptions { weights: WeightWidth::Four, ..noisy(Precision::I8) })?;
     let recipe = Recipe { step_scales: true, ..Recipe::default() };
     write("i8-step-scales", &levels, &ExportOptions { recipe, ..narrow.clone() })?;
-    write("i8-narrow", &levels, &narrow)
+    write("i8-narrow", &levels, &narrow)?;
+    let thresholds = r#"{"_class_name": "DDIMScheduler", "thresholding": true, "sample_max_value": 2.0}"#;
+    std::fs::write(levels.join("scheduler_config.json"), thresholds)?;
+    write("i8-thresholds", &levels, &noisy(Precision::I8))?;
+    write("f32-thresholds", &levels, &noisy(Precision::F32))
 }

@@ -8,6 +8,8 @@ use std::vec::Vec;
 use super::*;
 use crate::draft::Draft;
 use crate::format::Precision;
+#[cfg(feature = "thresholding")]
+use crate::format::Threshold;
 #[cfg(feature = "i4")]
 use crate::format::{Op, WeightLayout};
 use crate::{Guidance, Model};
@@ -35,6 +37,19 @@ fn runs_depend_on_the_request_alone() {
     // The square root of the float precisions is inline assembly on x86, which Miri does not execute.
     let precisions = if cfg!(miri) { &[Precision::I8] } else { Precision::ALL };
     precisions.iter().for_each(|&precision| depends_on_the_request_alone(&Draft::new(precision)));
+}
+
+#[cfg(feature = "thresholding")]
+#[test]
+#[cfg_attr(miri, ignore = "it differs in safe code alone")]
+fn runs_with_thresholds_do_too() {
+    for &precision in Precision::ALL {
+        let mut draft = Draft::new(precision);
+        draft.threshold = Some(Threshold { rank: 2, weight: 1 << 23, limit: i32::MAX, reserved: [0; 4] });
+        draft.fixed.iter_mut().for_each(|step| step.clip = i32::MAX);
+        draft.float.iter_mut().for_each(|step| step.clip = f32::INFINITY);
+        depends_on_the_request_alone(&draft);
+    }
 }
 
 #[cfg(feature = "i4")]
