@@ -146,7 +146,7 @@ impl Sample for i32 {
         let bound = quantile.max(1 << SAMPLE_BITS).min(threshold.limit).max(1);
         // 2^(SAMPLE_BITS + shift) / bound has 31 bits, or is 2³¹ and stands for one less.
         let shift = 62 - SAMPLE_BITS - bound.leading_zeros();
-        let factor = ((1u64 << (SAMPLE_BITS + shift)) / bound.unsigned_abs() as u64).min(i32::MAX as u64) as i32;
+        let factor = ((1u64 << (SAMPLE_BITS + shift)) / u64::from(bound.unsigned_abs())).min(i32::MAX as u64) as i32;
         FixedBound { bound, factor, shift }
     }
 
