@@ -35,15 +35,15 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
         if !THRESHOLDS {
             return Err(corrupt);
         }
-        let (step, guiding) = (self.coefficients::<S>(), self.guiding());
+        let (step, is_guided, guiding) = (self.coefficients::<S>(), self.is_guided(), self.guiding());
         let threshold = self.threshold();
         let Session { model, arena, .. } = &mut self.session;
         let Update { sample, prediction, unconditional, .. } =
-            Update::<S>::bind(model, arena, elements, guiding.is_some()).ok_or(corrupt)?;
+            Update::<S>::bind(model, arena, elements, is_guided).ok_or(corrupt)?;
         let search = self.search.first_mut().ok_or(corrupt)?;
         let mut unconditional = unconditional.iter();
         for (&x, &prediction) in sample.iter().zip(prediction) {
-            let m = guided(prediction, unconditional.next().copied(), guiding);
+            let m = guided(prediction, unconditional.next(), guiding);
             search.add(step.clean(x, m).magnitude());
         }
         if is_last {
@@ -58,13 +58,18 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
         S::Step::read(self.session.model.bytes(), at)
     }
 
-    /// How the step's output is guided, if it is: the scale, and the factor that rescales.
-    fn guiding(&self) -> Option<(Guidance, i32)> {
+    /// Whether the step's output is guided.
+    fn is_guided(&self) -> bool {
+        self.guidance != Guidance::NONE
+    }
+
+    /// How it is, if it is: the scale, and the factor that rescales.
+    fn guiding(&self) -> (Guidance, i32) {
         let factor = match self.spread.first() {
-            Some(spread) if self.rescales() => spread.factor(self.request.asked_rescale()),
+            Some(spread) if self.is_guided() && self.rescales() => spread.factor(self.request.asked_rescale()),
             _ => 1 << FACTOR_BITS,
         };
-        (self.guidance != Guidance::NONE).then_some((self.guidance, factor))
+        (self.guidance, factor)
     }
 
     /// How clean samples are bounded.
@@ -102,7 +107,7 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
     /// Moves part of the sample to the next step.
     pub(super) fn update<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
         let elements = self.elements(chunk);
-        let (step, guiding) = (self.coefficients::<S>(), self.guiding());
+        let (step, is_guided, guiding) = (self.coefficients::<S>(), self.is_guided(), self.guiding());
         let bound = match self.search.first() {
             Some(search) if self.thresholds() => Some(S::bound(self.threshold(), search.found())),
             _ => None,
@@ -112,7 +117,7 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
         let kept = self.original.filter(|original| cfg!(feature = "original") && original.mask.is_some());
         let Session { model, arena, .. } = &mut self.session;
         let Update { sample, prediction, unconditional, history } =
-            Update::<S>::bind(model, arena, elements.clone(), guiding.is_some())
+            Update::<S>::bind(model, arena, elements.clone(), is_guided)
                 .ok_or(RunError::Corrupt { op: model.ops() })?;
         let mut unconditional = unconditional.iter();
         let is_later_start = cfg!(feature = "original")
@@ -121,7 +126,7 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
         let [newer, older] = history;
         let (mut newer, mut older) = (newer.iter_mut(), older.iter_mut());
         for ((x, &prediction), index) in sample.iter_mut().zip(prediction).zip(elements) {
-            let m = guided(prediction, unconditional.next().copied(), guiding);
+            let m = guided(prediction, unconditional.next(), guiding);
             let z = if step.has_noise() {
                 self.noise.sample(draw, index as u32).ok_or(RunError::NoiseExhausted { draw })?
             } else {
@@ -158,12 +163,12 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
 }
 
 /// The model output of a step.
-fn guided<S: Sample>(prediction: S, unconditional: Option<S>, guiding: Option<(Guidance, i32)>) -> S {
-    match (unconditional, guiding) {
-        (Some(unconditional), Some((guidance, factor))) => {
+fn guided<S: Sample>(prediction: S, unconditional: Option<&S>, (guidance, factor): (Guidance, i32)) -> S {
+    match unconditional {
+        Some(&unconditional) => {
             let guided = S::guide(unconditional, prediction, guidance);
             if factor == 1 << FACTOR_BITS { guided } else { guided.scaled(factor) }
         }
-        _ => prediction,
+        None => prediction,
     }
 }
