@@ -3,7 +3,7 @@
 use waft::fixed::SAMPLE_BITS;
 use waft::format::{
     ALIGN, CHANNEL_BLOCK, FixedAction, FixedStep, FloatAction, FloatStep, Header, Level, MAGIC, NONE, Op, Output,
-    Precision, Schedule, Tensor, VERSION, WeightLayout, chunk_checksum, seal,
+    Precision, Schedule, Tensor, Threshold, VERSION, WeightLayout, chunk_checksum, seal,
 };
 
 use crate::network::{TensorId, Window};
@@ -48,6 +48,8 @@ pub struct ScheduleEntry {
     pub levels: Vec<Level>,
     /// Factor of the initial noise, as the record has it.
     pub start: i32,
+    /// How clean samples are bounded, if they are.
+    pub threshold: Option<Threshold>,
     /// One row a step, or empty.
     pub embeddings: Vec<u8>,
     /// One row a step, or empty.
@@ -202,7 +204,7 @@ impl Writer {
                 bias_bytes: schedule.bias_bytes as u32,
                 levels: self.values(&schedule.levels),
                 start: schedule.start,
-                ..bytemuck::Zeroable::zeroed()
+                threshold: schedule.threshold.map_or(0, |threshold| self.values(&[threshold])),
             });
         }
         let schedules_at = self.values(&schedule_table);

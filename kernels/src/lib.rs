@@ -60,8 +60,10 @@ pub struct State {
     pub bias_bytes: u32,
     /// How far guided predictions are rescaled, in 16 fractional bits.
     pub rescale: u32,
+    /// Place of the step list's threshold in the model file, 0 if it has none.
+    pub threshold: u32,
     /// Zeros.
-    pub reserved: [u32; 3],
+    pub reserved: [u32; 2],
 }
 
 /// Bytes of a [`State`].
@@ -137,6 +139,7 @@ macro_rules! kernels {
             noise: $crate::sampler::NoiseKernel,
             keep: $crate::sampler::KeepKernel,
             measure: $crate::sampler::MeasureKernel,
+            search: $crate::sampler::SearchKernel,
             update: $crate::sampler::UpdateKernel,
             results: $crate::sampler::ResultsKernel,
             advance: $crate::sampler::AdvanceKernel,

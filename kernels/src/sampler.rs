@@ -1,8 +1,10 @@
 //! What happens around the network: noise, guidance, the step of the sampler, bytes. A thread one element.
 
 use bytemuck::{Pod, Zeroable};
-use waft::arithmetic::{FACTOR_BITS, Moments, Sample, Spread, Step, Terms, byte_fixed, byte_float, to_float};
-use waft::format::{FixedStep, FloatStep, Precision, STEP_BYTES};
+use waft::arithmetic::{
+    FACTOR_BITS, Moments, PASSES, Sample, Search, Spread, Step, Terms, byte_fixed, byte_float, to_float,
+};
+use waft::format::{FixedStep, FloatStep, Precision, STEP_BYTES, Threshold};
 use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model, Rescale};
 
@@ -163,6 +165,52 @@ impl Body for MeasureKernel {
     }
 }
 
+/// Where [`SearchKernel`] leaves the two magnitudes in a picture's scratch, behind the factor of [`MeasureKernel`].
+const FOUND_AT: usize = 8;
+
+/// Finds the two magnitudes of a picture's clean sample between which its threshold lies, and leaves them in the scratch: a warp
+/// one picture.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SearchKernel(pub Parameters);
+
+impl Body for SearchKernel {
+    fn warps(&self, batch: u32) -> u64 {
+        batch.into()
+    }
+
+    #[inline(always)]
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+        let p = &self.0;
+        if index >= batch {
+            return;
+        }
+        let state: State = memory.load(Space::State, 0);
+        let threshold: Threshold = memory.load(Space::Constants, state.threshold as usize);
+        let lanes = warp.each(|lane| lane);
+        let mut search = warp.each(|_| Search::default());
+        for _ in 0..PASSES {
+            let parts = warp.zip(lanes, search, |lane, search| {
+                if p.integer != 0 {
+                    p.searched::<FixedStep, i32, M>(memory, &state, [index, lane], search)
+                } else {
+                    p.searched::<FloatStep, f32, M>(memory, &state, [index, lane], search)
+                }
+            });
+            let below = warp.sum(warp.map(parts, |part| part.below.into()));
+            let least = warp.largest(warp.map(parts, |part| part.least));
+            let joined = warp.zip(below, least, |below, least| (below as u32, least));
+            search =
+                warp.zip(parts, joined, |part, (below, least)| part.joined(below, least).after_pass(threshold.rank));
+        }
+        warp.with(search, |lane, search| {
+            if lane == 0 {
+                memory.store(Space::Scratch, p.strides.scratch(index) + FOUND_AT, search.found());
+            }
+        });
+    }
+}
+
 elements! {
     /// Moves the sample to the next step.
     UpdateKernel
@@ -173,24 +221,15 @@ impl UpdateKernel {
     fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
         let state: State = memory.load(Space::State, 0);
-        let step_at = state.rows as usize + state.step as usize * STEP_BYTES;
-        let guidance = Guidance::from_bits(state.guidance);
-        let guided = guidance != Guidance::NONE;
-        let factor = if guided && state.rescale != 0 {
-            memory.load(Space::Scratch, p.strides.scratch(picture))
-        } else {
-            1 << FACTOR_BITS
-        };
-        let arena = p.strides.arena(picture) + 4 * element as usize;
         let noise = || p.noise(&state, picture, state.step + 1, element);
         if p.integer != 0 {
-            let step: FixedStep = memory.load(Space::Constants, step_at);
+            let step: FixedStep = p.coefficients(memory, &state);
             let z = if Step::<i32>::has_noise(&step) { noise() } else { 0 };
-            p.step(memory, arena, &step, z, guided.then_some((guidance, factor)));
+            p.step(memory, &state, [picture, element], &step, z);
         } else {
-            let step: FloatStep = memory.load(Space::Constants, step_at);
+            let step: FloatStep = p.coefficients(memory, &state);
             let z = if Step::<f32>::has_noise(&step) { to_float(noise()) } else { 0.0 };
-            p.step(memory, arena, &step, z, guided.then_some((guidance, factor)));
+            p.step(memory, &state, [picture, element], &step, z);
         }
     }
 }
@@ -211,27 +250,68 @@ impl Parameters {
         spread
     }
 
-    /// Moves one element, whose arena with the element's offset starts at `arena`, to the next step.
+    /// A search with the elements of a picture that fall to a lane.
     #[inline(always)]
-    fn step<S: Sample, M: Memory>(
+    fn searched<T: Step<S> + Pod, S: Sample, M: Memory>(
         &self,
         memory: M,
-        arena: usize,
-        step: &impl Step<S>,
-        z: S,
-        guidance: Option<(Guidance, i32)>,
-    ) {
-        let load = |place: u32| memory.load::<S>(Space::Arenas, arena + place as usize);
-        let store = |place: u32, value: S| memory.store(Space::Arenas, arena + place as usize, value);
-        let mut m = load(self.prediction_at);
-        if let Some((guidance, factor)) = guidance {
-            m = S::guide(load(self.unconditional_at), m, guidance);
-            if factor != 1 << FACTOR_BITS {
-                m = m.scaled(factor);
-            }
+        state: &State,
+        [picture, lane]: [u32; 2],
+        mut search: Search,
+    ) -> Search {
+        let step: T = self.coefficients(memory, state);
+        let mut element = lane;
+        while element < self.len {
+            let x: S = self.load(memory, self.sample_at, [picture, element]);
+            let m = self.output(memory, state, [picture, element]);
+            search.add(step.clean(x, m).magnitude());
+            element += LANES as u32;
         }
-        let x = load(self.sample_at);
-        let terms = Terms { x0: step.clean(x, m), x, m, z };
+        search
+    }
+
+    /// The coefficients of the step.
+    #[inline(always)]
+    fn coefficients<T: Pod, M: Memory>(&self, memory: M, state: &State) -> T {
+        memory.load(Space::Constants, state.rows as usize + state.step as usize * STEP_BYTES)
+    }
+
+    /// An element of a picture's tensor at a place of the arena.
+    #[inline(always)]
+    fn load<S: Sample, M: Memory>(&self, memory: M, place: u32, [picture, element]: [u32; 2]) -> S {
+        memory.load(Space::Arenas, self.strides.arena(picture) + 4 * element as usize + place as usize)
+    }
+
+    /// The model output of an element, guided as the state says.
+    #[inline(always)]
+    fn output<S: Sample, M: Memory>(&self, memory: M, state: &State, at: [u32; 2]) -> S {
+        let conditional = self.load(memory, self.prediction_at, at);
+        let guidance = Guidance::from_bits(state.guidance);
+        if guidance == Guidance::NONE {
+            return conditional;
+        }
+        let guided = S::guide(self.load(memory, self.unconditional_at, at), conditional, guidance);
+        if state.rescale == 0 {
+            return guided;
+        }
+        let factor = memory.load(Space::Scratch, self.strides.scratch(at[0]));
+        if factor == 1 << FACTOR_BITS { guided } else { guided.scaled(factor) }
+    }
+
+    /// Moves one element to the next step.
+    #[inline(always)]
+    fn step<S: Sample, M: Memory>(&self, memory: M, state: &State, at: [u32; 2], step: &impl Step<S>, z: S) {
+        let arena = self.strides.arena(at[0]) + 4 * at[1] as usize;
+        let load = |place: u32| self.load(memory, place, at);
+        let store = |place: u32, value: S| memory.store(Space::Arenas, arena + place as usize, value);
+        let (x, m): (S, S) = (load(self.sample_at), self.output(memory, state, at));
+        let mut x0 = step.clean(x, m);
+        if state.threshold != 0 {
+            let threshold: Threshold = memory.load(Space::Constants, state.threshold as usize);
+            let found: [u32; 2] = memory.load(Space::Scratch, self.strides.scratch(at[0]) + FOUND_AT);
+            x0 = x0.bounded(S::bound(threshold, found));
+        }
+        let terms = Terms { x0, x, m, z };
         let [newer_at, older_at] = self.history_at;
         let kept = |place: u32| if place == u32::MAX { S::zeroed() } else { load(place) };
         let history = [kept(newer_at), kept(older_at)];

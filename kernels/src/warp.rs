@@ -72,6 +72,18 @@ pub trait Warp: Copy {
         sums
     }
 
+    /// The largest value over all lanes, the same in each.
+    #[inline(always)]
+    fn largest(self, values: Self::Each<u32>) -> Self::Each<u32> {
+        let mut largest = values;
+        let mut mask = LANES as u32 / 2;
+        while mask > 0 {
+            largest = self.zip(largest, self.exchange(largest, mask), u32::max);
+            mask /= 2;
+        }
+        largest
+    }
+
     /// A function of each lane's value.
     fn map<T: Copy, U: Copy>(self, values: Self::Each<T>, f: impl FnMut(T) -> U) -> Self::Each<U>;
 

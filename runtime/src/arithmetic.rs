@@ -7,6 +7,7 @@ pub use crate::guidance::{FACTOR_BITS, Moments, Spread};
 pub use crate::sampler::{Sample, Step, Terms, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::sampler::{byte_float, guide_float, to_float};
+pub use crate::threshold::{PASSES, Search};
 
 /// Convolution.
 pub mod conv2d {

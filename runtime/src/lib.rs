@@ -64,6 +64,7 @@
 //! - `layer-norm`, `linear-attention` (on by default): normalization over the channels of each pixel, and attention whose cost
 //!   grows with the number of pixels, not its square.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
+//! - `thresholding` (on by default): samplers with dynamic thresholding, see [`format::Threshold`].
 //! - `guidance-rescale` (on by default): guidance that keeps the contrast of pictures, see [`Rescale`].
 //! - `std`: for hosts, the instructions that the processor at hand has, see `Accelerator`; all precisions, and attention.
 //! - `micromath`: a faster, coarser exponential in the float precisions.
@@ -113,6 +114,7 @@ mod session;
 #[cfg(feature = "ed25519")]
 pub mod signature;
 mod tables;
+mod threshold;
 pub mod weights;
 
 #[cfg(feature = "std")]

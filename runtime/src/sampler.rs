@@ -2,15 +2,15 @@
 //!
 //! For a sample `x`, a model output `m` and noise `z`, a step of DDIM (Song et al., 2020, arXiv:2010.02502, equation 12)
 //! is `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z`, whatever the model predicts; multistep samplers add multiples
-//! of the clean samples `x0` of earlier steps. The exporter computes the coefficients in `f64`. [Guidance](crate::guidance)
-//! mixes two model outputs first.
+//! of the clean samples `x0` of earlier steps. A [threshold](crate::format::Threshold) bounds `x0` by a quantile of the whole
+//! picture. The exporter computes the coefficients in `f64`. [Guidance](crate::guidance) mixes two model outputs first.
 //!
 //! [`Sample`] and [`Step`] are what the session is written in; the functions for each type serve the GPU's kernels too.
 
 use bytemuck::Pod;
 
 use crate::fixed::{SAMPLE_BITS, requantize, round_shift, saturate_i32};
-use crate::format::{FixedAction, FixedStep, LEVEL_BITS, Level, START_BITS};
+use crate::format::{FixedAction, FixedStep, LEVEL_BITS, Level, START_BITS, Threshold, WEIGHT_BITS};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::{FloatAction, FloatStep};
 use crate::guidance::{FACTOR_BITS, Guidance};
@@ -41,11 +41,32 @@ pub trait Sample: Pod {
     /// The value times a factor with [`FACTOR_BITS`] fractional bits.
     fn scaled(self, factor: i32) -> Self;
 
+    /// What a clean sample is bounded by.
+    type Bound: Copy;
+
+    /// The value without its sign, as a number whose order is that of magnitudes.
+    fn magnitude(self) -> u32;
+
+    /// What the threshold is where two neighbouring magnitudes are these.
+    fn bound(threshold: Threshold, neighbours: [u32; 2]) -> Self::Bound;
+
+    /// The value clamped to a threshold, in units of it.
+    fn bounded(self, bound: Self::Bound) -> Self;
+
     /// The byte of a value in [−1, 1], rounded.
     fn to_byte(self) -> u8;
 
     /// The action that a value stands for, by the record at byte `at` of the file.
     fn to_action(self, bytes: &[u8], at: usize) -> Self;
+}
+
+/// A threshold in fixed point, with its inverse.
+#[derive(Clone, Copy, Debug)]
+pub struct FixedBound {
+    bound: i32,
+    /// `2^(SAMPLE_BITS + shift) / bound`, rounded down.
+    factor: i32,
+    shift: u32,
 }
 
 /// One step of the sampler.
@@ -112,6 +133,27 @@ impl Sample for i32 {
         saturate_i32(round_shift(product(factor, self), FACTOR_BITS))
     }
 
+    type Bound = FixedBound;
+
+    fn magnitude(self) -> u32 {
+        self.unsigned_abs()
+    }
+
+    fn bound(threshold: Threshold, [low, high]: [u32; 2]) -> FixedBound {
+        let weight = u64::from(threshold.weight);
+        let between = (u64::from(high.saturating_sub(low)) * weight + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS;
+        let quantile = u64::from(low).saturating_add(between).min(i32::MAX as u64) as i32;
+        let bound = quantile.max(1 << SAMPLE_BITS).min(threshold.limit).max(1);
+        // 2^(SAMPLE_BITS + shift) / bound has 31 bits, or is 2³¹ and stands for one less.
+        let shift = 62 - SAMPLE_BITS - bound.leading_zeros();
+        let factor = ((1u64 << (SAMPLE_BITS + shift)) / u64::from(bound.unsigned_abs())).min(i32::MAX as u64) as i32;
+        FixedBound { bound, factor, shift }
+    }
+
+    fn bounded(self, FixedBound { bound, factor, shift }: FixedBound) -> Self {
+        saturate_i32(round_shift(product(factor, self.max(-bound).min(bound)), shift))
+    }
+
     fn to_byte(self) -> u8 {
         byte_fixed(self)
     }
@@ -155,6 +197,25 @@ impl Sample for f32 {
 
     fn scaled(self, factor: i32) -> Self {
         self * (factor as f32 / (1 << FACTOR_BITS) as f32)
+    }
+
+    type Bound = f32;
+
+    fn magnitude(self) -> u32 {
+        self.to_bits() & 0x7FFF_FFFF
+    }
+
+    fn bound(threshold: Threshold, neighbours: [u32; 2]) -> f32 {
+        let [low, high] = neighbours.map(f32::from_bits);
+        let weight = threshold.weight as f32 / (1 << WEIGHT_BITS) as f32;
+        // Without a weight there may be no neighbour.
+        let quantile = if threshold.weight == 0 { low } else { low + weight * (high - low) };
+        let limit = if threshold.limit == i32::MAX { f32::INFINITY } else { to_float(threshold.limit) };
+        quantile.max(1.0).min(limit)
+    }
+
+    fn bounded(self, bound: f32) -> Self {
+        self.max(-bound).min(bound) / bound
     }
 
     fn to_byte(self) -> u8 {
@@ -377,6 +438,41 @@ mod tests {
         assert_eq!(100.started(0), 100);
         assert_eq!(100.started(3 << (START_BITS - 1)), 150);
         assert_eq!(i32::MIN.started(i32::MAX), i32::MIN);
+    }
+
+    /// The threshold in double precision, and the sample clamped to it and divided by it.
+    #[test]
+    fn clean_samples_are_bounded_by_the_closed_form() {
+        const ONE: f64 = (1 << SAMPLE_BITS) as f64;
+        let bits = |value: f64| (value * ONE) as u32;
+        for limit in [1.0, 1.5, 40.0, 2047.0, f64::INFINITY] {
+            for [low, high] in [[0.0, 0.5], [0.9, 1.3], [1.3, 1.3], [7.5, 9.0], [1500.0, 2047.9]] {
+                for weight in [0.0, 0.25, 0.985] {
+                    let threshold = Threshold {
+                        weight: (weight * f64::from(1 << WEIGHT_BITS)) as u32,
+                        limit: (limit * ONE) as i32,
+                        ..bytemuck::Zeroable::zeroed()
+                    };
+                    let s = (low + weight * (high - low)).clamp(1.0, limit);
+                    let bound = i32::bound(threshold, [low, high].map(bits));
+                    #[cfg(any(feature = "f16", feature = "f32"))]
+                    let single = f32::bound(threshold, [low, high].map(|value| (value as f32).to_bits()));
+                    for x in [0.0, 0.3, -1.0, 1.2, -8.0, 2000.0, -2047.9] {
+                        let expected = f64::clamp(x, -s, s) / s;
+                        let found = f64::from(((x * ONE) as i32).bounded(bound)) / ONE;
+                        assert!((found - expected).abs() <= 2.0 / ONE, "{x} in {s}: {found}, not {expected}");
+                        #[cfg(any(feature = "f16", feature = "f32"))]
+                        assert!((f64::from((x as f32).bounded(single)) - expected).abs() < 1e-6, "{x} in {s}");
+                    }
+                }
+            }
+        }
+        // Whatever the magnitudes are.
+        for neighbours in [[0; 2], [u32::MAX; 2], [1 << 31; 2], [5, 4]] {
+            let threshold =
+                Threshold { weight: (1 << WEIGHT_BITS) - 1, limit: i32::MAX, ..bytemuck::Zeroable::zeroed() };
+            assert!(i32::MIN.bounded(i32::bound(threshold, neighbours)) >= -(1 << SAMPLE_BITS) - 1);
+        }
     }
 
     #[test]

@@ -1,16 +1,16 @@
 /* Draws a picture through waft's C interface on a bare-metal core and prints it: the C twin of tests/firmware. The
- * build gives MODEL_FILE, the path of a .waft file; the semihosting command line gives "class=7 seed=1 steps=10". */
+ * build gives MODEL_FILE, the path of a .waft file, and ORIGINAL_FILE, that of a picture to start from with its mask behind it,
+ * or an empty file; the semihosting command line gives "class=7 seed=1 steps=10". */
 #include "semihosting.h"
 #include "waft.h"
 
-__asm__(".section .rodata.model, \"a\"\n"
-        ".balign 16\n"
-        ".global model\n"
-        "model: .incbin \"" MODEL_FILE "\"\n"
-        ".global model_end\n"
-        "model_end:\n"
-        ".previous\n");
-extern const uint8_t model[], model_end[];
+#define LINK(name, file)                                                                                                \
+  __asm__(".section .rodata." #name ", \"a\"\n.balign 16\n.global " #name "\n" #name ": .incbin \"" file "\"\n"             \
+          ".global " #name "_end\n" #name "_end:\n.previous\n");                                                        \
+  extern const uint8_t name[], name##_end[]
+
+LINK(model, MODEL_FILE);
+LINK(original, ORIGINAL_FILE);
 
 static waft_memory memory;
 static _Alignas(16) uint8_t arena[ARENA_BYTES];
@@ -80,6 +80,14 @@ int main(void) {
   if ((value = find(line, "seed="))) request.seed = number(value);
   if ((value = find(line, "steps="))) request.steps = number(value);
   if ((value = find(line, "guidance="))) request.guidance = (int32_t)number(value);
+  if ((value = find(line, "start="))) request.start = number(value);
+  const size_t original_len = (size_t)(original_end - original);
+  if (original_len > 0) {
+    request.original = original;
+    request.original_len = info.height * info.width * info.channels;
+    request.mask_len = original_len - request.original_len;
+    if (request.mask_len > 0) request.mask = original + request.original_len;
+  }
   if (!check(waft_begin(context, &request), "begin")) return 1;
 
   waft_image image;

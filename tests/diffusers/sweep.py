@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -126,8 +127,38 @@ def check_network(binary: Path, config: dict, seed: int, folder: Path) -> float:
     return relative_error(load_file(folder / "out.safetensors")["out"], expected)
 
 
-def scheduler_config(rng: random.Random, kind: str) -> tuple[str, dict, int, dict]:
-    """Fields of a scheduler, a number of steps with a usable list, and what its step takes besides."""
+def threshold(rng: random.Random) -> dict:
+    """Dynamic thresholding, up to 1, where it clips, above, and without a limit."""
+    return {
+        "thresholding": True,
+        "dynamic_thresholding_ratio": rng.choice((0.995, 0.95, 0.8)),
+        "sample_max_value": rng.choice((1.0, 0.9, 1.5, 3.0, None)),
+    }
+
+
+def given_list(rng: random.Random, kind: str) -> dict | None:
+    """Timesteps or noise levels that somebody wrote, as `set_timesteps` takes them."""
+    timesteps = sorted(rng.sample(range(1000), rng.randint(3, 30)), reverse=True)
+    if kind in ("ddpm", "dpm-solver++", "euler", "heun", "lcm") and rng.random() < 0.2:
+        return {"timesteps": timesteps}
+    if kind == "euler" and rng.random() < 0.25:
+        return {"sigmas": [round(10 ** (1.1 - 2.5 * i / 9), 4) for i in range(10)] + [0.0]}
+    if kind == "flow-match-euler" and rng.random() < 0.4:
+        stride = rng.uniform(0.05, 0.08)
+        return {"sigmas": [round(1 - i * stride, 4) for i in range(12)]}
+    return None
+
+
+def set_timesteps(scheduler, steps: int | dict) -> None:
+    """A number of steps, or a list."""
+    if isinstance(steps, dict):
+        scheduler.set_timesteps(**steps)
+    else:
+        scheduler.set_timesteps(steps)
+
+
+def scheduler_config(rng: random.Random, kind: str) -> tuple[str, dict, int | dict, dict]:
+    """Fields of a scheduler, a number of steps with a usable list or a list, and what its step takes besides."""
     spaced = kind in ("ddim", "ddpm", "dpm-solver++", "unipc", "euler", "euler-ancestral", "heun")
     while True:
         config, options = {"_class_name": SCHEDULERS[kind].__name__}, {}
@@ -138,34 +169,52 @@ def scheduler_config(rng: random.Random, kind: str) -> tuple[str, dict, int, dic
             config["timestep_spacing"] = rng.choice(("leading", "linspace", "trailing"))
             if config["timestep_spacing"] == "leading":
                 config["steps_offset"] = rng.choice((0, 1))
+        if kind == "ddim-inverse":
+            config |= {
+                "beta_schedule": rng.choice(("linear", "scaled_linear", "squaredcos_cap_v2")),
+                "timestep_spacing": rng.choice(("leading", "trailing")), "set_alpha_to_one": rng.random() < 0.5,
+                "clip_sample": rng.random() < 0.5, "clip_sample_range": rng.choice((1.0, 1.5)),
+            }
         if kind in ("ddim", "ddpm"):
             config |= {"clip_sample": rng.choice((True, True, False, None)), "clip_sample_range": rng.choice((1.0, 0.8, 1.5))}
-            config["thresholding"] = rng.random() < 0.2
+            config |= threshold(rng) if rng.random() < 0.3 else {}
             config["beta_schedule"] = rng.choice(("squaredcos_cap_v2", "linear", "scaled_linear"))
             if config["beta_schedule"] == "squaredcos_cap_v2" and not config["clip_sample"]:
-                config["thresholding"] = True
+                config |= threshold(rng)
         if kind == "ddim":
             config["set_alpha_to_one"] = rng.choice((True, False, None))
             options = {"eta": rng.choice((0.0, 0.0, 0.5, 1.0)), "use_clipped_model_output": rng.random() < 0.5}
         if kind == "ddpm":
             config["variance_type"] = rng.choice(("fixed_small", "fixed_small_log", "fixed_large"))
-            config["beta_schedule"] = rng.choice((config["beta_schedule"], "sigmoid"))
+            if config.get("thresholding") or config["clip_sample"]:
+                config["beta_schedule"] = rng.choice((config["beta_schedule"], "sigmoid", "laplace"))
         if kind == "dpm-solver++":
             config |= {
                 "solver_order": rng.choice((1, 2, 3)), "solver_type": rng.choice(("midpoint", "heun")),
-                "algorithm_type": rng.choice(("dpmsolver++", "sde-dpmsolver++")), "thresholding": rng.random() < 0.3,
+                "algorithm_type": rng.choice(("dpmsolver++", "sde-dpmsolver++")),
+                "lower_order_final": rng.random() < 0.7, "euler_at_final": rng.random() < 0.2,
             }
+            config |= threshold(rng) if rng.random() < 0.4 else {}
         if kind == "unipc":
-            config |= {"solver_order": rng.choice((1, 2)), "predict_x0": rng.random() < 0.7, "thresholding": rng.random() < 0.3}
+            config |= {"solver_order": rng.choice((1, 2)), "predict_x0": rng.random() < 0.7}
+            config |= threshold(rng) if rng.random() < 0.4 else {}
             config["solver_type"] = "bh2" if config["predict_x0"] else rng.choice(("bh1", "bh2"))
             if not config["predict_x0"]:
                 config |= {"thresholding": False, "final_sigmas_type": "sigma_min"}
+        if kind in ("ddim", "ddpm", "dpm-solver++", "unipc", "euler") and config.get("predict_x0", True) and rng.random() < 0.2:
+            # Without signal at the highest level: the digits' output stands for a velocity. (UniPC that predicts noise multiplies
+            # a difference by 4,096 there: diffusers in f32 and in f64 are 4e-3 apart.)
+            config |= {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
         if kind in ("dpm-solver++", "unipc", "euler", "heun", "flow-match-euler"):
             levels = rng.choice((None, None, "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"))
+            if kind == "dpm-solver++" and levels is None and rng.random() < 0.2:
+                levels = "use_lu_lambdas"
             if levels and levels != "use_beta_sigmas" or kind != "dpm-solver++" and levels:
                 config[levels] = True
         if kind in ("heun", "lcm"):
             config |= {"clip_sample": rng.random() < 0.5, "clip_sample_range": rng.choice((1.0, 1.5))}
+        if kind == "lcm":
+            config |= threshold(rng) if rng.random() < 0.3 else {}
         if kind == "flow-match-euler":
             config |= {"shift": rng.choice((1.0, 3.0, 0.5)), "stochastic_sampling": rng.random() < 0.3}
         if kind in ("edm-euler", "consistency"):
@@ -175,7 +224,13 @@ def scheduler_config(rng: random.Random, kind: str) -> tuple[str, dict, int, dic
         steps = rng.choice((rng.randint(2, 20), rng.randint(2, 50)))
         if kind == "consistency":
             steps = min(steps, 40)
+        given = None if any(config.get(name) for name in config if name.startswith("use_")) else given_list(rng, kind)
+        if given and kind == "euler":
+            config["timestep_spacing"] = "linspace"
+            config.pop("steps_offset", None)
         scheduler = SCHEDULERS[kind].from_config(config)
+        if given:
+            return kind, config, given, options
         scheduler.set_timesteps(steps)
         found = scheduler.timesteps.tolist()
         calls = 2 * steps - 1 if kind == "heun" else steps
@@ -186,7 +241,7 @@ def scheduler_config(rng: random.Random, kind: str) -> tuple[str, dict, int, dic
 
 @torch.no_grad()
 def check_scheduler(
-    binary: Path, model: UNet2DModel, row: tuple[str, dict, int, dict], seed: int, folder: Path
+    binary: Path, model: UNet2DModel, row: tuple[str, dict, int | dict, dict], seed: int, folder: Path
 ) -> float:
     """The relative error of two pictures; infinite if the timesteps are not the same."""
     kind, config, steps, options = row
@@ -195,21 +250,29 @@ def check_scheduler(
     (checkpoint / "scheduler_config.json").write_text(json.dumps(config))
     generator = torch.Generator().manual_seed(seed)
     scheduler = SCHEDULERS[kind].from_config(config)
-    scheduler.set_timesteps(steps)
+    set_timesteps(scheduler, steps)
     timesteps = scheduler.timesteps
     latents, label = torch.randn((2, 1, 8, 8), generator=generator), seed % 10
     noise = torch.randn((len(timesteps), 2, 1, 8, 8), generator=generator)
     save_file({"latents": latents}, folder / "latents.safetensors")
     save_file({"noise": noise}, folder / "noise.safetensors")
     file, out = folder / "model.waft", folder / "out.safetensors"
+    given = steps if isinstance(steps, dict) else {"steps": [steps]}
+    listed = [word for name, values in given.items() for word in (f"--{name}", ",".join(map(str, values)))]
     extra = []
     if kind == "ddim":
         extra = ["--eta", options["eta"], "--use-clipped-model-output", str(options["use_clipped_model_output"]).lower()]
-    waft(binary, "export-weights", checkpoint, "--out", file, "--precision", "f32", "--steps", steps, *extra)
+    waft(binary, "export-weights", checkpoint, "--out", file, "--precision", "f32", *listed, *extra)
     told = json.loads(waft(binary, "inspect", file, "--json"))["timesteps"][0]
     if len(told) != len(timesteps) or any(abs(a - b) > 0.5001 for a, b in zip(told, timesteps.tolist())):
         return float("inf")
     arguments = ["--class", label, "--latents", folder / "latents.safetensors", "--out", out]
+    if kind == "ddim-inverse":
+        # It starts from a picture.
+        pixels = torch.randint(0, 256, (8, 8), generator=generator)
+        Image.fromarray(pixels.to(torch.uint8).numpy()).save(folder / "init.png")
+        latents = pixels.reshape(1, 1, 8, 8) / 127.5 - 1
+        arguments[2:4] = ["--init", folder / "init.png"]
     try:
         waft(binary, "sample", "--model", file, *arguments, "--noise", folder / "noise.safetensors")
     except RuntimeError as refusal:
@@ -217,9 +280,11 @@ def check_scheduler(
             raise
         waft(binary, "sample", "--model", file, *arguments)
     def predict(_, scaled: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return model(scaled, t, class_labels=torch.full((2,), label)).sample
+        return model(scaled, t, class_labels=torch.full((len(scaled),), label)).sample
 
     sample = run(scheduler, latents, predict, lambda index: noise[index], options)
+    if kind == "ddim-inverse":
+        return relative_error(load_file(out)["latents"], sample)
     # waft writes pictures, from -1 to 1.
     return relative_error(load_file(out)["sample"], sample.clamp(-1, 1))
 

@@ -201,6 +201,20 @@ def random_cases() -> list[dict]:
     return rows
 
 
+def beta_cases() -> list[dict]:
+    """DPM-Solver++ at quantiles of a beta distribution."""
+    rng, rows = random.Random(29), []
+    for steps in (3, 5, 10, 14, 20, 50):
+        config = {
+            "_class_name": SCHEDULERS["dpm-solver++"].__name__, "use_beta_sigmas": True, "solver_order": rng.choice((1, 2, 3)),
+            "beta_schedule": rng.choice(("linear", "scaled_linear")),
+            "prediction_type": rng.choice(("epsilon", "sample", "v_prediction")),
+            "final_sigmas_type": rng.choice(("zero", "sigma_min")),
+        }
+        rows.append(case("dpm-solver++", config, steps))
+    return rows
+
+
 def sigma_cases() -> list[dict]:
     """Solvers that came later, with a generator of their own."""
     rng, rows = random.Random(16), []
@@ -275,6 +289,7 @@ def sigma_cases() -> list[dict]:
             config |= {"clip_denoised": rng.random() < 0.7, "s_noise": rng.choice((1.0, 1.007))}
         config["_class_name"] = SCHEDULERS[solver].__name__
         rows.append(case(solver, config, rng.choice((1, 2, 3, 4, 5, 8, 10, 14, 15, 16, 20))))
+    rows += beta_cases()
     # Absent fields have the defaults of each class; over 50 steps.
     for solver in kinds[:-1]:
         rows.append(case(solver, {"_class_name": SCHEDULERS[solver].__name__}, 20 if solver == "consistency" else 50))
@@ -303,6 +318,29 @@ def inverse_cases() -> list[dict]:
             config["steps_offset"] = rng.choice((0, 1))
         rows.append(case("ddim-inverse", config, rng.choice((1, 2, 3, 5, 10, 16, 20, 50))))
     rows.append(case("ddim-inverse", {"_class_name": "DDIMScheduler"}, 50))
+    return rows
+
+
+def threshold_cases() -> list[dict]:
+    """Dynamic thresholding, its limit below 1, above it, and none."""
+    rng, rows = random.Random(23), []
+    for index in range(60):
+        solver = ("ddim", "ddpm", "dpm-solver++", "unipc", "lcm")[index % 5]
+        config = {
+            "_class_name": SCHEDULERS[solver].__name__,
+            "beta_schedule": rng.choice(("linear", "scaled_linear", "squaredcos_cap_v2")),
+            "prediction_type": rng.choice(("epsilon", "sample", "v_prediction")),
+            "timestep_spacing": rng.choice(("leading", "trailing")),
+            "thresholding": True,
+            "dynamic_thresholding_ratio": rng.choice((0.995, 0.995, 0.8, 0.5, 0.1, 0.0, 1.0)),
+            "sample_max_value": rng.choice((1.5, 4.0, 100.0, 0.7, None)),
+        }
+        options = {}
+        if solver in ("dpm-solver++", "unipc"):
+            config["solver_order"] = rng.choice((1, 2))
+        if solver == "ddim":
+            options = {"eta": rng.choice((0.0, 0.6)), "use_clipped_model_output": rng.random() < 0.5}
+        rows.append(case(solver, config, rng.choice((1, 3, 10, 20)), options))
     return rows
 
 
@@ -351,7 +389,7 @@ def null_cases() -> list[dict]:
 def write() -> None:
     for name, value in (
         ("timesteps", timesteps()),
-        ("steps", {"random": random_cases(), "sigma": sigma_cases(), "lists": list_cases(), "null": null_cases(), "inverse": inverse_cases()}),
+        ("steps", {"random": random_cases(), "sigma": sigma_cases(), "lists": list_cases(), "null": null_cases(), "threshold": threshold_cases(), "inverse": inverse_cases()}),
     ):
         (HERE / f"schedule_{name}.json").write_text(json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n")
 

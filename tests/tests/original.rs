@@ -5,7 +5,8 @@ use waft::format::Precision;
 use waft::{Noise, Original, Request, RequestError, Session};
 use waft_host::checkpoint::{Checkpoint, Options};
 use waft_host::export::{Export, ExportOptions, export};
-use waft_host::sample::{Batch, Source, arena, draw, first_step, leads_to_noise, to_fixed, to_floats};
+use waft_host::fixed::{to_fixed, to_floats};
+use waft_host::sample::{Batch, Source, arena, draw, first_step, leads_to_noise};
 use waft_host::schedule::Solver;
 use waft_tests::{digits, golden, model, psnr, relative_error};
 

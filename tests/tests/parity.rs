@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use waft::format::Precision;
 use waft::{Guidance, Model, Request, Rescale};
-use waft_host::export::{ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
+use waft_host::checkpoint::{Checkpoint, Options};
+use waft_host::export::{Export, ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth, export};
 use waft_host::gpu::host::Host;
 use waft_host::gpu::{self, Device, GpuError, Launch, Program};
 use waft_host::parity::{images, ops, report};
@@ -108,6 +109,36 @@ fn guidance_of_steps_is_the_devices() {
             (request.guidance_interval(0, 3).guidance_rescale(Rescale::from_f32(1.0)), scales),
         ] {
             let batch = Batch { request, guidance, ..plain.clone() };
+            let found = images(&mut Host::default(), &model, &batch, Some(4), &()).expect("draws");
+            assert_eq!((found.images, found.different), (9, 0), "{found:?}");
+        }
+    }
+}
+
+/// The digits with dynamic thresholding.
+fn thresholded(options: &ExportOptions) -> Export {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("scheduler_config.json");
+    let text = std::fs::read_to_string(digits().join("scheduler_config.json")).expect("readable");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    config["thresholding"] = true.into();
+    config["sample_max_value"] = 3.0.into();
+    config["dynamic_thresholding_ratio"] = 0.8.into();
+    std::fs::write(&path, config.to_string()).expect("writes");
+    let opened = Options { scheduler_config: Some(path), ..Default::default() };
+    export(&Checkpoint::open_with(digits(), &opened).expect("opens"), options, &()).expect("exports")
+}
+
+/// Dynamic thresholding needs a quantile over whole pictures, of guided and rescaled outputs too.
+#[test]
+fn thresholds_are_the_devices() {
+    for precision in [Precision::I8, Precision::F16, Precision::F32] {
+        let export = thresholded(&options(precision));
+        let model = model(&export.bytes);
+        let plain = batch(&model, 9);
+        let rescaled = plain.request.guidance(Guidance::from_f32(6.0)).guidance_rescale(Rescale::from_f32(0.8));
+        for request in [plain.request, rescaled] {
+            let batch = Batch { request, ..plain.clone() };
             let found = images(&mut Host::default(), &model, &batch, Some(4), &()).expect("draws");
             assert_eq!((found.images, found.different), (9, 0), "{found:?}");
         }
@@ -232,5 +263,13 @@ fn shipped_ptx_draws_the_devices_pictures() {
         batch.request = request.guidance_interval(1, 3);
         let found = images(&mut Emulator::default(), &model, &batch, None, &()).expect("draws");
         assert_eq!((found.images, found.different), (4, 0), "{found:?}");
+    }
+    for precision in [Precision::I8, Precision::F32] {
+        let export = thresholded(&options(precision));
+        let model = model(&export.bytes);
+        let plain = batch(&model, 3);
+        let request = plain.request.guidance(Guidance::from_f32(2.5)).guidance_interval(1, 3);
+        let found = images(&mut Emulator::default(), &model, &Batch { request, ..plain }, None, &()).expect("draws");
+        assert_eq!((found.images, found.different), (3, 0), "{found:?}");
     }
 }

@@ -61,7 +61,10 @@ fn trajectory(steps: &[Step]) -> Vec<[f64; ELEMENTS]> {
     let mut samples = vec![];
     for (index, step) in steps.iter().enumerate() {
         let given = |which: usize, i: usize| number(ELEMENTS * (1 + 2 * index + which) + i);
-        let clean: [f64; ELEMENTS] = std::array::from_fn(|i| step.clean(x[i], given(0, i)));
+        let mut clean: [f64; ELEMENTS] = std::array::from_fn(|i| step.clean(x[i], given(0, i)));
+        if let Some(thresholding) = step.thresholding {
+            thresholding.apply(&mut clean);
+        }
         x = std::array::from_fn(|i| step.next(x[i], given(0, i), given(1, i), clean[i], past.map(|h| h[i])));
         past = [clean, past[0]];
         samples.push(x);
@@ -192,7 +195,7 @@ fn samplers_in_the_noise_level_step_as_diffusers_does() {
             (Err(error), None) => panic!("{row}: {error}"),
         }
     }
-    assert_eq!(seen.len(), 8, "{seen:?}");
+    assert_eq!(seen.len(), 9, "{seen:?}");
 }
 
 #[test]
@@ -217,6 +220,26 @@ fn ddim_backwards_steps_as_diffusers_does() {
 }
 
 #[test]
+fn thresholds_are_those_of_diffusers() {
+    let goldens = goldens("schedule_steps.json");
+    let mut seen = BTreeSet::new();
+    for row in rows(&goldens, "threshold") {
+        match (steps(row), row.get("refused")) {
+            (Ok(steps), None) => {
+                check(row, &steps, 1e-6);
+                if steps[0].thresholding.is_some() {
+                    seen.insert(solver(row).name());
+                }
+            }
+            (Err(_), Some(_)) => {}
+            (Ok(_), Some(refused)) => panic!("diffusers refuses {row}: {refused}"),
+            (Err(error), None) => panic!("{row}: {error}"),
+        }
+    }
+    assert_eq!(seen.len(), 5, "{seen:?}");
+}
+
+#[test]
 fn lists_that_somebody_wrote_are_stepped_as_diffusers_does() {
     for row in rows(&goldens("schedule_steps.json"), "lists") {
         check(row, &steps(row).unwrap_or_else(|error| panic!("{row}: {error}")), 1e-6);
@@ -226,23 +249,15 @@ fn lists_that_somebody_wrote_are_stepped_as_diffusers_does() {
 #[test]
 fn null_means_what_diffusers_makes_of_it() {
     let goldens = goldens("schedule_steps.json");
-    let mut only_ours = BTreeSet::new();
     for row in rows(&goldens, "null") {
         let field = row["null"].as_str().expect("text");
         match (steps(row), row.get("refused")) {
             (Ok(steps), None) => check(row, &steps, 1e-6),
-            (Err(error), refusal) => {
-                assert!(error.to_string().contains(field) || field == "sample_max_value", "{row}: {error}");
-                if refusal.is_none() {
-                    only_ours.insert(field);
-                }
-            }
+            (Err(error), Some(_)) => assert!(error.to_string().contains(field), "{row}: {error}"),
+            (Err(error), None) => panic!("{row}: {error}"),
             (Ok(_), Some(_)) => panic!("diffusers refuses {row}"),
         }
     }
-    // Thresholding without a largest threshold needs a quantile of the sample.
-    let expected: BTreeSet<&str> = ["sample_max_value"].into();
-    assert_eq!(only_ours, expected);
 }
 
 /// DDIM without noise and clipping is DPM-Solver++ of first order (Lu et al., 2022), whatever the list.
@@ -312,7 +327,8 @@ fn fields_that_change_the_result_are_named_with_their_value() {
         (json!({ "beta_end": 1.5 }), "beta_end = 1.5"),
         (json!({ "clip_sample": 1 }), "clip_sample = 1"),
         (json!({ "clip_sample_range": -1 }), "clip_sample_range = -1"),
-        (json!({ "thresholding": true, "sample_max_value": 1.5 }), "thresholding = true"),
+        (json!({ "thresholding": true, "sample_max_value": 0 }), "sample_max_value = 0"),
+        (json!({ "thresholding": true, "dynamic_thresholding_ratio": 1.1 }), "dynamic_thresholding_ratio = 1.1"),
         (json!({ "steps_offset": -1 }), "steps_offset = -1"),
         (json!({ "num_train_timesteps": 0 }), "num_train_timesteps = 0"),
         (json!({ "num_train_timesteps": 1e9 }), "num_train_timesteps = 1000000000"),

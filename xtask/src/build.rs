@@ -27,6 +27,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     if model.header().history[0] != NONE {
         features.push("history");
     }
+    if (0..model.schedules()).filter_map(|index| model.schedule(index)).any(|schedule| schedule.threshold != 0) {
+        features.push("thresholding");
+    }
     if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
         features.push("attention");
     }

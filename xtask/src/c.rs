@@ -8,7 +8,7 @@ use waft::Model;
 use waft_host::export::precision_name;
 
 use crate::boards::{self, Board, Tool};
-use crate::build;
+use crate::build::{self, Contents};
 use crate::emulate::{Printed, Request};
 use crate::repository::root;
 use crate::setup;
@@ -111,13 +111,16 @@ impl Parts {
         command.arg("-T").arg(&self.link_script);
     }
 
-    /// What the preprocessor is told of a model, whose file is written.
-    fn definitions(&self, model: &[u8]) -> anyhow::Result<[String; 2]> {
-        let file = self.folder.join("model.waft");
-        std::fs::write(&file, model)?;
+    /// What the preprocessor is told of a model and a picture to start from, whose files are written: paths, then numbers.
+    fn definitions(&self, Contents { model, original, .. }: Contents<'_>) -> anyhow::Result<[[String; 2]; 3]> {
+        let [model_file, original_file] = ["model.waft", "original"].map(|name| self.folder.join(name));
+        std::fs::write(&model_file, model)?;
+        std::fs::write(&original_file, original)?;
+        let quoted = |path: PathBuf| format!("\"{}\"", path.display());
         Ok([
-            format!("MODEL_FILE={}", file.display()),
-            format!("ARENA_BYTES={}", Model::from_bytes(model)?.arena_bytes()),
+            ["MODEL_FILE".into(), quoted(model_file)],
+            ["ORIGINAL_FILE".into(), quoted(original_file)],
+            ["ARENA_BYTES".into(), Model::from_bytes(model)?.arena_bytes().to_string()],
         ])
     }
 
@@ -174,25 +177,33 @@ pub(crate) fn draw_by_cmake(
     request: &Request,
 ) -> anyhow::Result<String> {
     let parts = Parts::new(target)?;
-    let definitions = parts.definitions(model)?;
+    let definitions = parts.definitions(Contents::of(model))?;
     let name = if package.is_some() { "package" } else { "sources" };
     let program = parts.build(name, &sources(), |command| {
         command.arg(format!("-DTARGET={}", parts.board.triple));
-        command.args(definitions.map(|definition| format!("-D{definition}")));
+        command.args(definitions.map(|[name, value]| format!("-D{name}={}", value.trim_matches('"'))));
         command.args(package.map(|folder| format!("-DPACKAGE={}", folder.display())));
     })?;
     Printed::by(parts.board, &program, request)?.digest()
 }
 
-/// Draws an image with the C firmware of a target and returns its digest. That it links is the proof that no panic path survives.
-pub(crate) fn draw(target: &str, model: &[u8], profile: Profile, request: &Request) -> anyhow::Result<String> {
+/// Draws an image with the C firmware of a target, from noise or from the contents' picture, and returns its digest. That it links
+/// is the proof that no panic path survives.
+pub(crate) fn draw(
+    target: &str,
+    contents: Contents<'_>,
+    profile: Profile,
+    request: &Request,
+) -> anyhow::Result<String> {
+    let Contents { model, original, .. } = contents;
     let parts = Parts::new(target)?;
-    let definitions = parts.definitions(model)?.map(|definition| match definition.strip_prefix("MODEL_FILE=") {
-        Some(path) => format!("-DMODEL_FILE=\"{path}\""),
-        None => format!("-D{definition}"),
-    });
+    let definitions = parts.definitions(contents)?.map(|[name, value]| format!("-D{name}={value}"));
     let parsed = Model::from_bytes(model)?;
-    let library = library(parts.board, &build::features(&parsed), &parts.folder, profile)?;
+    let mut features = build::features(&parsed);
+    if !original.is_empty() {
+        features.push("original");
+    }
+    let library = library(parts.board, &features, &parts.folder, profile)?;
     let image = parts.folder.join(format!("{target}-{}.elf", precision_name(parsed.precision())));
     eprintln!("compiling the C firmware for {target}");
     let mut command = parts.compiler("gcc");

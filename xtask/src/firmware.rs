@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long)]
     guidance: Option<f32>,
     /// Picture to start from, as `waft sample` takes it.
-    #[arg(long, value_name = "F.png", conflicts_with = "c")]
+    #[arg(long, value_name = "F.png")]
     init: Option<PathBuf>,
     /// First step of the list that is taken, from 0, with --init.
     #[arg(long, value_name = "K", requires = "init", default_value_t = 0)]
@@ -76,8 +76,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (original, start) = original(args, &parsed)?;
     let observation = observation(args, &parsed)?;
     let request = Request { steps: args.steps, seed: args.seed, class: args.class, guidance: args.guidance, start };
+    let contents =
+        Contents { model: bytes.as_slice(), weights: &weights, original: &original, observation: &observation };
     if args.c {
-        return run_c(args, bytes.as_slice(), &request);
+        return run_c(args, contents, &request);
     }
     let boards = boards::find(&args.target)?;
     if !args.json {
@@ -87,8 +89,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     for board in boards {
-        let contents =
-            Contents { model: bytes.as_slice(), weights: &weights, original: &original, observation: &observation };
         let report = Firmware::build(board, contents)?.draw(&request)?;
         if args.json {
             print_json(&serde_json::to_value(&report)?)?;
@@ -132,10 +132,10 @@ fn observation(args: &Args, model: &Model<'_>) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-fn run_c(args: &Args, model: &[u8], request: &Request) -> anyhow::Result<()> {
+fn run_c(args: &Args, contents: Contents<'_>, request: &Request) -> anyhow::Result<()> {
     let targets: Vec<&str> = if args.target == "all" { c::targets().collect() } else { vec![&args.target] };
     for target in targets {
-        let digest = c::draw(target, model, c::Profile::Release, request)?;
+        let digest = c::draw(target, contents, c::Profile::Release, request)?;
         if args.json {
             print_json(&serde_json::json!({ "target": target, "language": "c", "digest": digest }))?;
         } else {

@@ -5,15 +5,16 @@ pub mod i8;
 
 use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
+use waft::fixed::SAMPLE_BITS;
 use waft::format::{
     Activate, Affine, Attention, Bias, Center, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS, LayerNorm, Level,
-    LinearAttention, Observe, Op, OpKind, START_BITS, Shuffle, Tensor, Upsample, WeightLayout,
+    LinearAttention, Observe, Op, OpKind, START_BITS, Shuffle, Tensor, Threshold, Upsample, WEIGHT_BITS, WeightLayout,
 };
 
 use crate::graph::{Graph, Linear, activate};
 use crate::network::{self, Network, OpId, Role, TensorId};
 use crate::plan::Plan;
-use crate::schedule::Step;
+use crate::schedule::{Step, Thresholding};
 use crate::write::{ScheduleEntry, Steps, StoredWeights, optional};
 
 /// One step list of the export, with what its timesteps fix.
@@ -244,9 +245,23 @@ fn schedules(
         let start = list.steps.first().map_or(1.0, |step| step.level.start);
         // As a rule it is 1, for which the device has a shorter way.
         let start = if start == 1.0 { 0 } else { fixed(start, START_BITS) };
-        ScheduleEntry { steps: steps(&list.steps), levels, start, embeddings, biases, bias_bytes }
+        let elements = source.graph.shape(source.graph.input).len();
+        let threshold = list.steps.first().and_then(|step| step.thresholding).map(|of| threshold(of, elements));
+        ScheduleEntry { steps: steps(&list.steps), levels, start, threshold, embeddings, biases, bias_bytes }
     };
     source.lists.iter().enumerate().map(emit).collect()
+}
+
+/// The record of dynamic thresholding over pictures of so many elements. The quantile's place is computed in single precision as
+/// PyTorch does.
+fn threshold(Thresholding { ratio, limit }: Thresholding, elements: usize) -> Threshold {
+    let place = ratio as f32 * (elements.max(1) - 1) as f32;
+    Threshold {
+        rank: place as u32,
+        weight: (place.fract() * (1 << WEIGHT_BITS) as f32) as u32,
+        limit: (limit * f64::from(1 << SAMPLE_BITS)).round() as i32,
+        reserved: [0; 4],
+    }
 }
 
 /// What depends on the timestep alone, of the operations that have such a part: where it starts in a row of per-step biases,

@@ -31,7 +31,8 @@ pub fn state(schedule: &Schedule, step: u32, seed: u64, request: &Request) -> St
         step,
         guidance: request.guidance_at(step).to_bits(),
         rescale: request.asked_rescale().to_bits(),
-        reserved: [0; 3],
+        threshold: schedule.threshold,
+        reserved: [0; 2],
         rows: schedule.rows,
         embeddings: schedule.embeddings,
         biases: schedule.biases,
@@ -179,7 +180,8 @@ pub fn draw(
         device.launch(&program.once(), 1)?;
         for (steps, guidance) in guidance.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0])) {
             device.write(Space::State, offset_of!(State, guidance), &guidance.to_bits().to_le_bytes())?;
-            device.launch(&program.step(guidance != Guidance::NONE, rescales), steps as u32)?;
+            device
+                .launch(&program.step(guidance != Guidance::NONE, rescales, schedule.threshold != 0), steps as u32)?;
         }
         device.launch(&[program.results], 1)?;
         let mut bytes = vec![0; len * count as usize];

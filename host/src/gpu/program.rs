@@ -36,6 +36,7 @@ pub struct Program {
     pub(super) noise: Launch,
     keep: Launch,
     measure: Launch,
+    search: Launch,
     update: Launch,
     pub(super) results: Launch,
     advance: Launch,
@@ -209,6 +210,7 @@ impl Program {
             noise: builder.launch(Kernel::noise(sampler::NoiseKernel(around)))?,
             keep: builder.launch(Kernel::keep(sampler::KeepKernel(around)))?,
             measure: builder.launch(Kernel::measure(sampler::MeasureKernel(around)))?,
+            search: builder.launch(Kernel::search(sampler::SearchKernel(around)))?,
             update: builder.launch(Kernel::update(sampler::UpdateKernel(around)))?,
             results: builder.launch(Kernel::results(sampler::ResultsKernel(around)))?,
             advance: builder.launch(Kernel::advance(sampler::AdvanceKernel { steps: 1 }))?,
@@ -223,7 +225,7 @@ impl Program {
 
     /// Most pictures of a batch: kernels number their threads with 32 bits.
     pub fn most_pictures(&self) -> u32 {
-        let around = [&self.noise, &self.keep, &self.measure, &self.update, &self.results];
+        let around = [&self.noise, &self.keep, &self.measure, &self.search, &self.update, &self.results];
         let launches = self.ops.iter().flatten().chain(around);
         let threads = launches.map(|launch| launch.kernel.warps(1) * LANES as u64).max().unwrap_or(1);
         u32::try_from(u64::from(u32::MAX) / threads.max(1)).unwrap_or(u32::MAX)
@@ -240,7 +242,7 @@ impl Program {
     }
 
     /// Launches of one step of the sampler.
-    pub(super) fn step(&self, guided: bool, rescales: bool) -> Vec<Launch> {
+    pub(super) fn step(&self, guided: bool, rescales: bool, thresholds: bool) -> Vec<Launch> {
         let mut launches = vec![];
         if guided {
             for (own, other) in self.ops.iter().zip(&self.unconditional).skip(self.once) {
@@ -253,6 +255,7 @@ impl Program {
         }
         launches.extend(self.ops.iter().skip(self.once).flatten());
         launches.extend((guided && rescales).then_some(self.measure));
+        launches.extend(thresholds.then_some(self.search));
         launches.extend([self.update, self.advance]);
         launches
     }

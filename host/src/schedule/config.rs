@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::betas::{BetaDefaults, Shape};
 use super::fields::Fields;
-use super::{Betas, ScheduleError};
+use super::{Betas, ScheduleError, Step, Thresholding};
 
 /// What the network predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +42,10 @@ pub struct SchedulerConfig {
     pub rescale_betas_zero_snr: bool,
     /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Dynamic thresholding whose largest threshold is 1, which is clipping to ±1.
-    pub thresholding: bool,
-    /// Bound of the predicted clean sample in DDIM and DDPM: `clip_sample_range` if `clip_sample`. Thresholding goes
-    /// before it, and makes it 1.
+    /// Dynamic thresholding of the predicted clean sample.
+    pub thresholding: Option<Thresholding>,
+    /// Bound of the predicted clean sample in DDIM and DDPM: `clip_sample_range` if `clip_sample`, without
+    /// thresholding.
     pub clip: Option<f64>,
     /// Whether the last step of DDIM ends at ᾱ = 1 rather than at ᾱ of timestep 0.
     pub set_alpha_to_one: bool,
@@ -229,7 +229,7 @@ impl SchedulerConfig {
             rescale_betas_zero_snr: fields.flag("rescale_betas_zero_snr", false)?,
             prediction_type: fields.choice("prediction_type", &predictions)?.unwrap_or(PredictionType::Epsilon),
             thresholding,
-            clip: if thresholding { Some(1.0) } else { clip_sample(&fields, defaults.clip_sample)? },
+            clip: if thresholding.is_some() { None } else { clip_sample(&fields, defaults.clip_sample)? },
             set_alpha_to_one: fields.flag("set_alpha_to_one", true)?,
             timestep_spacing,
             steps_offset: if leads { fields.count("steps_offset", 0, 0..=num_train_timesteps)? } else { 0 },
@@ -258,6 +258,23 @@ impl SchedulerConfig {
         if is_positive { Ok(value) } else { Err(ScheduleError::field(name, value, "a number above 0")) }
     }
 
+    /// A step whose clean sample is bounded by thresholding, if the configuration says so.
+    pub(super) fn thresholded(&self, step: Step) -> Step {
+        match self.thresholding {
+            None => step,
+            // Whatever the quantile, the threshold is the largest one.
+            Some(Thresholding { limit, .. }) if limit <= 1.0 => {
+                Step { x0_x: step.x0_x / limit, x0_m: step.x0_m / limit, clip: Some(1.0), ..step }
+            }
+            thresholding => Step { thresholding, clip: None, ..step },
+        }
+    }
+
+    /// The same, or else by clipping, if the configuration says so.
+    pub(super) fn bounded(&self, step: Step) -> Step {
+        self.thresholded(Step { clip: self.clip, ..step })
+    }
+
     /// The clean sample as factors of `x` and `m`, where √ᾱ is `signal` and √(1−ᾱ) is `sigma`.
     pub(super) fn clean(&self, signal: f64, sigma: f64) -> (f64, f64) {
         match self.prediction_type {
@@ -280,16 +297,19 @@ fn clip_sample(fields: &Fields, default: bool) -> Result<Option<f64>, ScheduleEr
     }
 }
 
-fn thresholding(fields: &Fields) -> Result<bool, ScheduleError> {
+fn thresholding(fields: &Fields) -> Result<Option<Thresholding>, ScheduleError> {
     if !fields.flag("thresholding", false)? {
-        return Ok(false);
+        return Ok(None);
     }
-    if !matches!(fields.number("sample_max_value", 1.0), Ok(1.0)) {
-        return Err(ScheduleError::field("thresholding", true, "only with sample_max_value = 1, where it clips to ±1"));
+    // None is no bound to PyTorch.
+    let is_bounded = fields.get("sample_max_value").is_none_or(|value| !value.is_null());
+    let limit = if is_bounded { fields.number("sample_max_value", 1.0)? } else { f64::INFINITY };
+    if limit.is_nan() || limit <= 0.0 {
+        return Err(ScheduleError::field("sample_max_value", limit, "a number above 0"));
     }
     let ratio = fields.number("dynamic_thresholding_ratio", 0.995)?;
     if (0.0..=1.0).contains(&ratio) {
-        Ok(true)
+        Ok(Some(Thresholding { ratio, limit }))
     } else {
         Err(ScheduleError::field("dynamic_thresholding_ratio", ratio, "between 0 and 1"))
     }

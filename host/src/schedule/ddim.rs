@@ -69,6 +69,6 @@ impl Ddim {
             (next.sqrt(), direction * epsilon_x, direction * epsilon_m)
         };
         let level = Level::new(signal, sigma);
-        Step { level, x0_x, x0_m, clip: config.clip, next_x0, next_x, next_m, noise, ..Step::default() }
+        config.bounded(Step { level, x0_x, x0_m, next_x0, next_x, next_m, noise, ..Step::default() })
     }
 }

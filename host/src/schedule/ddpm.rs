@@ -54,14 +54,13 @@ fn step(config: &SchedulerConfig, variance: Variance, alpha: f64, next: f64) -> 
         Variance::Small => posterior.max(1e-20),
         Variance::Large => beta,
     };
-    Step {
+    config.bounded(Step {
         level,
         x0_x,
         x0_m,
-        clip: config.clip,
         next_x0: next.sqrt() * beta / (1.0 - alpha),
         next_x: (alpha / next).sqrt() * (1.0 - next) / (1.0 - alpha),
         noise: noise.sqrt(),
         ..Step::default()
-    }
+    })
 }

@@ -115,9 +115,8 @@ fn build(
         let sigma = sigmas[i];
         let level = Level::new(signal(sigma), sigma * signal(sigma));
         let (x0_x, x0_m) = config.clean(level.signal, level.noise);
-        let clip = config.thresholding.then_some(1.0);
         let map = update(fields, order, &sigmas[i + 1 - order..i + 2]);
-        let step = Step { timestep, level, x0_x, x0_m, clip, ..map };
+        let step = config.thresholded(Step { timestep, level, x0_x, x0_m, ..map });
         if !step.is_finite() {
             let advice = "two steps have the same noise level; take fewer steps, or final_sigmas_type zero";
             return Err(ScheduleError::NotFinite { timestep, advice });

@@ -35,7 +35,8 @@ pub(super) fn steps_at(config: &SchedulerConfig, timesteps: &[i64]) -> Result<Ve
             Err(_) => (1.0, 0.0),
         };
         let (next_x0, next_x) = (signal * out, signal * skip);
-        let step = Step { timestep, level, x0_x, x0_m, clip: config.clip, next_x0, next_x, noise, ..Step::default() };
+        let step = Step { timestep, level, x0_x, x0_m, next_x0, next_x, noise, ..Step::default() };
+        let step = config.bounded(step);
         let advice = "without signal (alpha 0) use v_prediction, or a schedule without rescale_betas_zero_snr";
         if step.is_finite() { Ok(step) } else { Err(ScheduleError::NotFinite { timestep, advice }) }
     };

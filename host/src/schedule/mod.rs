@@ -32,4 +32,4 @@ pub use config::{PredictionType, SchedulerConfig, TimestepSpacing};
 pub use ddim::Ddim;
 pub use error::ScheduleError;
 pub use solver::{Solver, StepRequest};
-pub use step::{Level, MAX_HISTORY, Step, history};
+pub use step::{Level, MAX_HISTORY, Step, Thresholding, history};

@@ -176,7 +176,9 @@ impl Solver {
         }
         config.check_read(self.name(), self.reads())?;
         let expected = |what: &str| format!("{} does not {what}; use false, or choose another scheduler", self.name());
-        if config.thresholding && matches!(self, Self::DdimInverse | Self::Euler | Self::EulerAncestral | Self::Heun) {
+        if config.thresholding.is_some()
+            && matches!(self, Self::DdimInverse | Self::Euler | Self::EulerAncestral | Self::Heun)
+        {
             return Err(ScheduleError::field("thresholding", true, expected("threshold")));
         }
         if config.rescale_betas_zero_snr && *self == Self::Heun {

@@ -16,6 +16,28 @@ pub struct Level {
     pub start: f64,
 }
 
+/// Dynamic thresholding (Saharia et al., 2022, arXiv:2205.11487, section 2.3), as diffusers' `_threshold_sample`: the clean
+/// sample is clamped to ±s and divided by s, a quantile of its magnitudes, at least 1 and at most a limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholding {
+    /// Which quantile, 0 to 1.
+    pub ratio: f64,
+    /// Largest s, infinity for none.
+    pub limit: f64,
+}
+
+impl Thresholding {
+    /// Bounds the clean sample of one picture.
+    pub fn apply(&self, clean: &mut [f64]) {
+        let mut magnitudes: Vec<f64> = clean.iter().map(|x| x.abs()).collect();
+        magnitudes.sort_by(f64::total_cmp);
+        let place = self.ratio * (magnitudes.len() as f64 - 1.0);
+        let [low, high] = [place.floor(), place.ceil()].map(|rank| magnitudes[rank as usize]);
+        let s = (low + place.fract() * (high - low)).max(1.0).min(self.limit);
+        clean.iter_mut().for_each(|x| *x = x.clamp(-s, s) / s);
+    }
+}
+
 impl Default for Level {
     /// Noise alone.
     fn default() -> Self {
@@ -59,6 +81,8 @@ pub struct Step {
     pub x0_m: f64,
     /// Bound of the clean sample.
     pub clip: Option<f64>,
+    /// How the clean sample is bounded besides, the same in all steps of a list.
+    pub thresholding: Option<Thresholding>,
     /// Factor of the clean sample.
     pub next_x0: f64,
     /// Factor of `x`.

@@ -95,7 +95,9 @@ fn build(
             }
         };
         let mut step = Step { timestep, level: Level::new(here.signal, here.noise), x0_x, x0_m, ..Step::default() };
-        step.clip = (config.thresholding && fields.predicts_clean).then_some(1.0);
+        if fields.predicts_clean {
+            step = config.thresholded(step);
+        }
         // Factors of this step's clean sample and of earlier ones.
         let mut factors = [0.0; MAX_HISTORY + 2];
         let order = fields.order_of(i, n);

@@ -14,7 +14,7 @@ use bytemuck::Zeroable;
 
 use crate::format::{
     ALIGN, Attention, Bias, Conv2d, Element, Embed, FixedStep, FloatStep, Gather, GroupNorm, Header, Linear, MAGIC,
-    NONE, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, VERSION, WeightLayout, chunk_checksum, seal,
+    NONE, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, Threshold, VERSION, WeightLayout, chunk_checksum, seal,
 };
 
 /// Where parameters lie: all of them in the same bytes, which mean small numbers in every type.
@@ -66,6 +66,8 @@ pub(crate) struct Draft {
     pub(crate) schedule: Schedule,
     pub(crate) fixed: Vec<FixedStep>,
     pub(crate) float: Vec<FloatStep>,
+    /// How clean samples are bounded.
+    pub(crate) threshold: Option<Threshold>,
     /// Records of actions; empty: the sample is a picture.
     pub(crate) actions: Vec<u8>,
     /// Checksums of the chunks of streamed weights.
@@ -139,6 +141,7 @@ impl Draft {
             schedule: Schedule { steps: STEPS as u32, bias_bytes: 16, ..Schedule::zeroed() },
             fixed: Vec::new(),
             float: Vec::new(),
+            threshold: None,
             actions: Vec::new(),
             sums: Vec::new(),
         };
@@ -291,6 +294,9 @@ impl Draft {
         };
         assert_eq!(steps.len(), STEPS * STEP_BYTES);
         place(&mut schedule.rows, append(steps));
+        if let Some(threshold) = &self.threshold {
+            place(&mut schedule.threshold, append(bytemuck::bytes_of(threshold)));
+        }
         if !self.actions.is_empty() {
             place(&mut header.actions, append(&self.actions));
         }

@@ -46,7 +46,9 @@ pub use op::{OP_BYTES, Op, OpKind};
 pub use record::Field;
 pub use record::Record;
 pub(crate) use record::{bytes_at, slice_at};
-pub use schedule::{FixedStep, FloatStep, LEVEL_BITS, Level, START_BITS, STEP_BYTES, Schedule, StepScales};
+pub use schedule::{
+    FixedStep, FloatStep, LEVEL_BITS, Level, START_BITS, STEP_BYTES, Schedule, StepScales, Threshold, WEIGHT_BITS,
+};
 pub use tensor::{Element, Tensor};
 pub(crate) use validate::validate;
 pub use weight_layout::{Chunks, WeightLayout};

@@ -20,10 +20,28 @@ record! {
         pub levels: u32,
         /// factor of the noise that the list starts from, with 24 fractional bits; 0 counts as 1
         pub start: i32,
+        /// offset of the [`Threshold`] of the clean samples, 0 if there is none
+        pub threshold: u32,
+    }
+}
+
+record! {
+    /// Dynamic thresholding (Saharia et al., 2022, arXiv:2205.11487, section 2.3): a step's clean sample is clamped to ±s and
+    /// divided by s, a quantile of its magnitudes over the whole picture, at least 1. Whatever the precision.
+    pub struct Threshold {
+        /// number of the largest magnitude, counted from the smallest, 0, that is not above the quantile
+        pub rank: u32,
+        /// how far the quantile lies from there to the next magnitude, with 24 fractional bits, less than 1
+        pub weight: u32,
+        /// largest s, at least 1, with 20 fractional bits; `i32::MAX` for none
+        pub limit: i32,
         /// zeros
         pub reserved: [u8; 4],
     }
 }
+
+/// Fractional bits of [`Threshold::weight`].
+pub const WEIGHT_BITS: u32 = 24;
 
 record! {
     /// What the sample before a step consists of, the forward process in closed form: `signal·x0 + noise·ε` for a clean

@@ -10,6 +10,7 @@ mod progress;
 mod request;
 mod run;
 mod samples;
+mod update;
 mod walk;
 
 pub use image::Image;
@@ -21,7 +22,7 @@ pub use run::Run;
 pub use samples::{Samples, SamplesMut};
 
 use acceleration::Acceleration;
-use run::Start;
+use run::{Start, THRESHOLDS};
 use walk::Walk;
 
 use crate::error::{RequestError, RunError, SessionError};
@@ -76,6 +77,10 @@ impl<'a, W: WeightSource> Session<'a, W> {
         }
         if model.header().history[0] != NONE && !cfg!(feature = "history") {
             return Err(SessionError::OperationDisabled { feature: "history" });
+        }
+        let mut schedules = (0..model.schedules()).filter_map(|index| model.schedule(index));
+        if schedules.any(|schedule| schedule.threshold != 0) && !THRESHOLDS {
+            return Err(SessionError::OperationDisabled { feature: "thresholding" });
         }
         if !model.bytes().as_ptr().addr().is_multiple_of(4) {
             return Err(SessionError::ModelMisaligned);

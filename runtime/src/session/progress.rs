@@ -5,6 +5,7 @@ use super::run::{CHUNK, RESCALES, Run, Stage};
 use crate::error::RequestError;
 use crate::guidance::{Guidance, Rescale};
 use crate::noise::Noise;
+use crate::threshold::PASSES;
 use crate::weights::WeightSource;
 
 /// How far a run is.
@@ -56,7 +57,9 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
                 Next::Back(to) => Next::Step(to),
                 other => other,
             },
-            Stage::Network { .. } | Stage::Measure { .. } | Stage::Update { .. } => self.path.next(self.position),
+            Stage::Network { .. } | Stage::Measure { .. } | Stage::Search { .. } | Stage::Update { .. } => {
+                self.path.next(self.position)
+            }
             Stage::Sampled | Stage::Converted | Stage::Acted => Next::End,
         }
     }
@@ -78,7 +81,9 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
             let is_guided = self.request.guidance_at(at.step) != Guidance::NONE;
             let guided = if is_guided { self.network.saturating_add(measured) } else { 0 };
             steps = steps.saturating_add(1);
+            let searched = if self.thresholds() { chunks.saturating_mul(PASSES) } else { 0 };
             slices = slices.saturating_add(self.network).saturating_add(chunks).saturating_add(guided);
+            slices = slices.saturating_add(searched);
             next = self.path.next(at);
         }
     }

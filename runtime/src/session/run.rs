@@ -4,18 +4,19 @@ use core::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::elements::{Update, level, noised, to_actions, to_bytes};
-use super::path::{Next, Path, Position, back};
+use super::elements::{noised, to_actions, to_bytes};
+use super::path::{Next, Path, Position};
 use super::walk::{Advance, Walk};
 use super::{Image, Original, Progress, Request, Samples, Session};
 use crate::error::{RequestError, RunError};
-use crate::format::{LEVEL_BITS, Level, STEP_BYTES, Schedule, Tensor};
-use crate::guidance::{FACTOR_BITS, Guidance, Spread};
+use crate::format::{Schedule, Tensor};
+use crate::guidance::{Guidance, Spread};
 use crate::log::debug;
 use crate::noise::Noise;
 use crate::ops::{self, Context, view_mut};
 use crate::precision::{Arithmetic, with_precision};
-use crate::sampler::{Sample, Step, Terms};
+use crate::sampler::Sample;
+use crate::threshold::Search;
 use crate::weights::{Resident, WeightSource};
 
 /// Elements of the sample that one slice draws, updates or converts.
@@ -23,6 +24,9 @@ pub(super) const CHUNK: usize = 512;
 
 /// Whether guided outputs can be rescaled in this build.
 pub(super) const RESCALES: bool = cfg!(feature = "guidance-rescale");
+
+/// Whether clean samples can be bounded by dynamic thresholding in this build.
+pub(super) const THRESHOLDS: bool = cfg!(feature = "thresholding");
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,8 @@ pub(super) enum Stage {
     Network { first_of_two: bool, walk: Walk },
     /// Measuring how far guided outputs spread, to rescale them.
     Measure { chunk: usize },
+    /// Looking for the quantile that bounds the clean samples of the step.
+    Search { chunk: usize },
     /// Moving the sample to the next step.
     Update { chunk: usize },
     /// Leading the sample back to an earlier one, by noise.
@@ -50,16 +56,18 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub struct Run<'a, N, W = Resident> {
     pub(super) session: Session<'a, W>,
-    noise: N,
-    schedule: Schedule,
+    pub(super) noise: N,
+    pub(super) schedule: Schedule,
     class: u16,
     pub(super) request: Request,
     /// Of the step that is taken.
-    guidance: Guidance,
+    pub(super) guidance: Guidance,
     /// Of the guided outputs of the step, in a build that rescales them.
-    spread: [Spread; RESCALES as usize],
+    pub(super) spread: [Spread; RESCALES as usize],
+    /// For the quantile of the step's clean samples, in a build that bounds them.
+    pub(super) search: [Search; THRESHOLDS as usize],
     pub(super) sample: Tensor,
-    original: Option<Original<'a>>,
+    pub(super) original: Option<Original<'a>>,
     /// Slices of a network call.
     pub(super) network: u32,
     pub(super) path: Path,
@@ -111,7 +119,8 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         let path = Path::new(&request, schedule.steps, original.as_ref().and_then(|original| original.resampling));
         let position = path.start();
         let progress = Progress { step: position.step, steps: position.step, slice: 0, slices: 0 };
-        let (guidance, spread, stage) = (Guidance::NONE, Default::default(), Stage::Noise { chunk: 0 });
+        let (guidance, stage) = (Guidance::NONE, Stage::Noise { chunk: 0 });
+        let (spread, search) = (Default::default(), Default::default());
         let mut run = Self {
             session,
             noise,
@@ -120,6 +129,7 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
             request,
             guidance,
             spread,
+            search,
             sample,
             original,
             network,
@@ -182,12 +192,20 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                     self.spread = Default::default();
                     Stage::Measure { chunk: 0 }
                 } else {
-                    Stage::Update { chunk: 0 }
+                    self.begin_update()
                 }
             }
             Stage::Measure { chunk } => {
                 self.measure::<P::Sample>(chunk)?;
-                if self.is_last(chunk) { Stage::Update { chunk: 0 } } else { Stage::Measure { chunk: chunk + 1 } }
+                if self.is_last(chunk) { self.begin_update() } else { Stage::Measure { chunk: chunk + 1 } }
+            }
+            Stage::Search { chunk } => {
+                self.count_magnitudes::<P::Sample>(chunk)?;
+                match self.search.first() {
+                    _ if !self.is_last(chunk) => Stage::Search { chunk: chunk + 1 },
+                    Some(search) if !search.is_complete() => Stage::Search { chunk: 0 },
+                    _ => Stage::Update { chunk: 0 },
+                }
             }
             Stage::Update { chunk } => {
                 self.update::<P::Sample>(chunk)?;
@@ -314,11 +332,17 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::at(first) }
     }
 
-    fn is_last(&self, chunk: usize) -> bool {
+    /// What follows the network's output.
+    fn begin_update(&mut self) -> Stage {
+        self.search = Default::default();
+        if self.thresholds() { Stage::Search { chunk: 0 } } else { Stage::Update { chunk: 0 } }
+    }
+
+    pub(super) fn is_last(&self, chunk: usize) -> bool {
         (chunk + 1) * CHUNK >= self.sample.len()
     }
 
-    fn elements(&self, chunk: usize) -> Range<usize> {
+    pub(super) fn elements(&self, chunk: usize) -> Range<usize> {
         chunk * CHUNK..((chunk + 1) * CHUNK).min(self.sample.len())
     }
 
@@ -354,106 +378,6 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
         let [from, to] = self.session.arena.get_disjoint_mut([from.range(), to.range()]).map_err(|_| corrupt)?;
         for (to, &from) in to.iter_mut().zip(&*from) {
             *to = from;
-        }
-        Ok(())
-    }
-
-    /// Takes part of a guided output into account.
-    fn measure<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
-        let elements = self.elements(chunk);
-        let Session { model, arena, .. } = &mut self.session;
-        let corrupt = RunError::Corrupt { op: model.ops() };
-        let spread = self.spread.first_mut().ok_or(corrupt)?;
-        let Update { prediction, unconditional, .. } =
-            Update::<S>::bind(model, arena, elements, true).ok_or(corrupt)?;
-        for (&prediction, &unconditional) in prediction.iter().zip(unconditional) {
-            let guided = S::guide(unconditional, prediction, self.guidance);
-            spread.add(prediction.to_fixed(), guided.to_fixed());
-        }
-        Ok(())
-    }
-
-    /// Leads part of the sample back to what it is before an earlier step, by noise.
-    fn go_back<S: Sample>(&mut self, chunk: usize, to: Position) -> Result<(), RunError> {
-        let elements = self.elements(chunk);
-        let corrupt = RunError::Corrupt { op: self.session.model.ops() };
-        if !cfg!(feature = "original") {
-            return Err(corrupt);
-        }
-        let level = |step: u32| level(self.session.model, &self.schedule, step);
-        let clean = Level { signal: 1 << LEVEL_BITS, noise: 0 };
-        let after = self.position.step.saturating_add(1);
-        let from = if after < self.schedule.steps { level(after) } else { clean };
-        let way = back(from, level(to.step));
-        let draw = u32::MAX.wrapping_sub(to.jumps.saturating_sub(1));
-        let sample = self.session.arena.get_mut(self.sample.range()).and_then(view_mut::<S>);
-        let part = sample.and_then(|sample| sample.get_mut(elements.clone())).ok_or(corrupt)?;
-        for (x, index) in part.iter_mut().zip(elements) {
-            let value = self.noise.sample(draw, index as u32).ok_or(RunError::NoiseExhausted { draw })?;
-            *x = x.noised(S::from_noise(value), way);
-        }
-        Ok(())
-    }
-
-    /// Moves part of the sample to the next step.
-    fn update<S: Sample>(&mut self, chunk: usize) -> Result<(), RunError> {
-        let elements = self.elements(chunk);
-        let model = self.session.model;
-        let at = self.schedule.rows as usize + self.position.step as usize * STEP_BYTES;
-        let step = S::Step::read(model.bytes(), at);
-        let draw = self.progress.step.saturating_add(1);
-        let next_step = self.position.step.saturating_add(1);
-        let kept = self.original.filter(|original| cfg!(feature = "original") && original.mask.is_some());
-        let guided = self.guidance != Guidance::NONE;
-        let factor = match self.spread.first() {
-            Some(spread) if guided && self.rescales() => spread.factor(self.request.asked_rescale()),
-            _ => 1 << FACTOR_BITS,
-        };
-        let Session { model, arena, .. } = &mut self.session;
-        let Update { sample, prediction, unconditional, history } =
-            Update::<S>::bind(model, arena, elements.clone(), guided).ok_or(RunError::Corrupt { op: model.ops() })?;
-        let mut unconditional = unconditional.iter();
-        let is_later_start = cfg!(feature = "original")
-            && self.request.first_step() > 0
-            && self.progress.step == self.request.first_step();
-        let [newer, older] = history;
-        let (mut newer, mut older) = (newer.iter_mut(), older.iter_mut());
-        for ((x, &prediction), index) in sample.iter_mut().zip(prediction).zip(elements) {
-            let m = match unconditional.next() {
-                Some(&unconditional) => {
-                    let guided = S::guide(unconditional, prediction, self.guidance);
-                    if factor == 1 << FACTOR_BITS { guided } else { guided.scaled(factor) }
-                }
-                None => prediction,
-            };
-            let z = if step.has_noise() {
-                self.noise.sample(draw, index as u32).ok_or(RunError::NoiseExhausted { draw })?
-            } else {
-                0
-            };
-            let terms = Terms { x0: step.clean(*x, m), x: *x, m, z: S::from_noise(z) };
-            let (newer, older) = (newer.next(), older.next());
-            let mut history = [&newer, &older].map(|kept| kept.as_ref().map_or(S::zeroed(), |kept| **kept));
-            if is_later_start {
-                history = [terms.x0; 2];
-            }
-            *x = step.next(terms, history);
-            if let Some(original) = &kept
-                && original.keeps(index, self.sample.channels.into())
-            {
-                *x = if next_step < self.schedule.steps {
-                    let z = self.noise.sample(0, index as u32).ok_or(RunError::NoiseExhausted { draw: 0 })?;
-                    noised(model, &self.schedule, next_step, original, index, S::from_noise(z))?
-                } else {
-                    S::from_byte(original.byte(index).ok_or(RunError::Corrupt { op: model.ops() })?)
-                };
-            }
-            if let Some(older) = older {
-                *older = history[0];
-            }
-            if let Some(newer) = newer {
-                *newer = terms.x0;
-            }
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use super::*;
 use crate::draft::chain::Chain;
 use crate::draft::{Draft, convolution};
 use crate::format::Precision;
+#[cfg(feature = "thresholding")]
+use crate::format::Threshold;
 #[cfg(feature = "i4")]
 use crate::format::{Op, WeightLayout};
 use crate::{Guidance, Model};
@@ -71,6 +73,19 @@ fn runs_depend_on_the_request_alone() {
         assert_eq!(draw(&draft, Request::new().seed(5), 0x00), picture, "{precision:?}: the memory shows");
         assert_ne!(draw(&draft, Request::new().seed(6), 0x00), picture, "{precision:?}: the seed does not show");
     });
+}
+
+#[cfg(feature = "thresholding")]
+#[test]
+#[cfg_attr(miri, ignore = "it differs in safe code alone")]
+fn runs_with_thresholds_do_too() {
+    for &precision in Precision::ALL {
+        let mut draft = Draft::new(precision);
+        draft.threshold = Some(Threshold { rank: 2, weight: 1 << 23, limit: i32::MAX, reserved: [0; 4] });
+        draft.fixed.iter_mut().for_each(|step| step.clip = i32::MAX);
+        draft.float.iter_mut().for_each(|step| step.clip = f32::INFINITY);
+        depends_on_the_request_alone(&draft);
+    }
 }
 
 #[cfg(feature = "i4")]

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::format::{
     Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, LayerNorm, Linear, LinearAttention, OP_BYTES, Observe,
-    OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor,
+    OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor, Threshold,
 };
 
 /// Changes one to three fields, or places of tensors, more often one.
@@ -74,6 +74,9 @@ fn record(data: &[u8], header: &Header, random: &mut Pcg32) -> Option<(usize, &'
                 return Some((at, Schedule::FIELDS));
             }
             let schedule = Schedule::read(data, at);
+            if kind == 8 && schedule.threshold != 0 {
+                return Some((schedule.threshold as usize, Threshold::FIELDS));
+            }
             let step = below(random, schedule.steps)?;
             let fields = if header.precision() == Precision::I8 { FixedStep::FIELDS } else { FloatStep::FIELDS };
             (schedule.rows as usize + step * STEP_BYTES, fields)

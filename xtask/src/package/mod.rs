@@ -33,8 +33,18 @@ pub(crate) struct Args {
 }
 
 /// What the libraries are built with: all of the precision that every core has, and streamed weights.
-const FEATURES: [&str; 9] =
-    ["i8", "i4", "step-scales", "attention", "conditioning", "history", "original", "guidance-rescale", "stream"];
+const FEATURES: [&str; 10] = [
+    "i8",
+    "i4",
+    "step-scales",
+    "attention",
+    "conditioning",
+    "history",
+    "original",
+    "guidance-rescale",
+    "thresholding",
+    "stream",
+];
 
 /// The file that `pkg-config` reads; it stands two folders below the package's own.
 const PKG_CONFIG: &str = "prefix=${pcfiledir}/../..

@@ -7,8 +7,9 @@ use waft_host::sample::{Batch, draw};
 use waft_host::schedule::Solver;
 use waft_host::shipped;
 
-use super::firmware::{GUIDED, exported, on_host};
+use super::firmware::{FromPicture, GUIDED, exported, from_pictures, on_host};
 use crate::boards;
+use crate::build::Contents;
 use crate::c::{self, Library, Profile};
 use crate::emulate::{PLAIN, Request};
 use crate::package::{self, EXAMPLE_MODEL, Kit};
@@ -27,20 +28,28 @@ pub(super) fn interface() -> anyhow::Result<()> {
     }
     let expected = on_host(digits, &GUIDED)?;
     for target in c::targets() {
-        let found = c::draw(target, digits, Profile::Release, &GUIDED)?;
+        let found = c::draw(target, Contents::of(digits), Profile::Release, &GUIDED)?;
         ensure!(found == expected, "C on {target}: digest {found} but the host's is {expected}");
         eprintln!("{target}: the C firmware draws the host's image");
     }
     let solver = Some(Solver::DpmSolver);
     let export = exported("digits", &ExportOptions { solver, calibration_images: 4, ..ExportOptions::default() })?;
-    let expected_back = on_host(export.bytes.as_slice(), &GUIDED)?;
+    let looking_back = export.bytes.as_slice();
+    let expected_back = on_host(looking_back, &GUIDED)?;
     for target in c::targets() {
-        let found = c::draw(target, export.bytes.as_slice(), Profile::Release, &GUIDED)?;
+        let found = c::draw(target, Contents::of(looking_back), Profile::Release, &GUIDED)?;
         ensure!(found == expected_back, "DPM-Solver++ in C on {target}: digest {found}, the host's is {expected_back}");
+        for (sampler, model) in [("DDIM", digits), ("DPM-Solver++", looking_back)] {
+            for FromPicture { what, request, original, expected } in from_pictures(model)? {
+                let contents = Contents { original: &original, ..Contents::of(model) };
+                let found = c::draw(target, contents, Profile::Release, &request)?;
+                ensure!(found == expected, "{what} by {sampler} in C on {target}: digest {found}, not {expected}");
+            }
+        }
     }
-    eprintln!("DPM-Solver++: the C firmware draws the host's image on every target");
+    eprintln!("DPM-Solver++, image-to-image, inpainting: the C firmware draws the host's image on every target");
     let target = "thumbv7em-none-eabihf";
-    let found = c::draw(target, digits, Profile::Debug, &GUIDED)?;
+    let found = c::draw(target, Contents::of(digits), Profile::Debug, &GUIDED)?;
     ensure!(found == expected, "the debug profile on {target}: digest {found} but the host's is {expected}");
     let package = package::unpacked(boards::find(target)?[0], &root().join("target").join("libwaft"))?;
     for package in [None, Some(package.as_path())] {
@@ -86,7 +95,7 @@ fn on_this_computer(digits: &[u8]) -> anyhow::Result<()> {
     std::fs::write(&weights, export.weights.unwrap_or_default())?;
 
     let board = boards::find(HOST_TARGET)?[0];
-    let features = ["i8", "attention", "conditioning", "original", "guidance-rescale", "stream"];
+    let features = ["i8", "attention", "conditioning", "original", "guidance-rescale", "thresholding", "stream"];
     let libraries = [Profile::Release, Profile::Debug].map(|profile| c::library(board, &features, &folder, profile));
     let [release, debug] = libraries;
     let (release, debug) = (release?, debug?);

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use rayon::prelude::*;
 use waft::{Model, Precision};
-use waft_host::checkpoint::Checkpoint;
+use waft_host::checkpoint::{self, Checkpoint};
 use waft_host::condition::Conditions;
 use waft_host::cost;
 use waft_host::export::{Export, ExportOptions, Recipe, export};
@@ -17,6 +17,7 @@ use crate::build::{self, Contents};
 use crate::counts;
 use crate::emulate::{PLAIN, Request};
 use crate::measure::{Firmware, Report};
+use crate::repository::root;
 
 /// What every target draws with `digits`; the costs of the first are recorded.
 const REQUESTS: [Request; 4] = [
@@ -55,6 +56,7 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     step_scales()?;
     looking_back()?;
     from_a_picture()?;
+    thresholding()?;
     policy()?;
     no_long_step()?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
@@ -167,31 +169,64 @@ fn looking_back() -> anyhow::Result<()> {
     same_image("DPM-Solver++", export.bytes.as_slice())
 }
 
-/// Image-to-image and inpainting are the host's.
-fn from_a_picture() -> anyhow::Result<()> {
-    let export = exported("digits", &ExportOptions { calibration_images: 4, ..ExportOptions::default() })?;
-    let model = export.bytes.as_slice();
+/// A picture that a firmware starts from.
+pub(super) struct FromPicture {
+    pub(super) what: &'static str,
+    pub(super) request: Request,
+    /// What the firmware links: the picture, then its mask if it has one.
+    pub(super) original: Vec<u8>,
+    /// The digest of what the host draws.
+    pub(super) expected: String,
+}
+
+/// Image-to-image and inpainting with a model.
+pub(super) fn from_pictures(model: &[u8]) -> anyhow::Result<Vec<FromPicture>> {
     let [rows, columns, channels] = Model::from_bytes(model)?.image_shape();
     let image: Vec<u8> = (0..rows * columns * channels).map(|index| (index * 37 % 256) as u8).collect();
     let mask: Vec<u8> = (0..rows * columns).map(|pixel| if pixel % columns < columns / 2 { 0 } else { 255 }).collect();
-    for (what, start, mask) in [("image-to-image", 4, None), ("inpainting", 0, Some(mask))] {
-        let request = Request { seed: 5, class: Some(3), start, ..PLAIN };
-        let original = [image.as_slice(), mask.as_deref().unwrap_or_default()].concat();
-        let source = Source { image: image.clone(), mask, ..Source::default() };
-        let expected = drawn(model, &request, Some(source))?;
-        for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
-            let contents = Contents { original: &original, ..Contents::of(model) };
-            let report = Firmware::build(boards::find(target)?[0], contents)?.draw(&request)?;
-            ensure!(
-                report.digest == expected,
-                "{target}, {what}: digest {} but the host's is {expected}",
-                report.digest
-            );
-            ensure!(report.panic_free, "{target}: a panic path survives with {what}");
+    let cases = [("image-to-image", 4, None), ("inpainting", 0, Some(mask))].into_iter();
+    cases
+        .map(|(what, start, mask)| {
+            let request = Request { seed: 5, class: Some(3), start, ..PLAIN };
+            let original = [image.as_slice(), mask.as_deref().unwrap_or_default()].concat();
+            let source = Source { image: image.clone(), mask, ..Source::default() };
+            Ok(FromPicture { what, request, original, expected: drawn(model, &request, Some(source))? })
+        })
+        .collect()
+}
+
+/// Image-to-image and inpainting are the host's, with DDIM and with DPM-Solver++, which looks back.
+fn from_a_picture() -> anyhow::Result<()> {
+    for solver in [None, Some(Solver::DpmSolver)] {
+        let export = exported("digits", &ExportOptions { solver, calibration_images: 4, ..ExportOptions::default() })?;
+        let model = export.bytes.as_slice();
+        for FromPicture { what, request, original, expected } in from_pictures(model)? {
+            for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
+                let contents = Contents { original: &original, ..Contents::of(model) };
+                let report = Firmware::build(boards::find(target)?[0], contents)?.draw(&request)?;
+                let found = &report.digest;
+                ensure!(*found == expected, "{target}, {what}: digest {found} but the host's is {expected}");
+                ensure!(report.panic_free, "{target}: a panic path survives with {what}");
+            }
+            eprintln!("{what}{}: the same image", if solver.is_some() { " by DPM-Solver++" } else { "" });
         }
-        eprintln!("{what}: the same image");
     }
     Ok(())
+}
+
+/// Dynamic thresholding, whose quantile is over a whole picture, is the host's.
+fn thresholding() -> anyhow::Result<()> {
+    let folder = shipped::models_folder().join("digits").join("checkpoint");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("scheduler_config.json"))?)?;
+    config["thresholding"] = true.into();
+    config["sample_max_value"] = 3.0.into();
+    let path = root().join("target").join("firmware").join("thresholding.json");
+    std::fs::write(&path, config.to_string())?;
+    let options = checkpoint::Options { scheduler_config: Some(path), ..Default::default() };
+    let checkpoint = Checkpoint::open_with(folder, &options)?;
+    let export = export(&checkpoint, &ExportOptions { calibration_images: 4, ..ExportOptions::default() }, &())?;
+    same_image("dynamic thresholding", export.bytes.as_slice())
 }
 
 /// The policy's actions are the host's, bit for bit, and no step of it is long.

@@ -1,16 +1,20 @@
 use super::{Check, File, check, ensure, is_zero, require};
-use crate::format::{ALIGN, FixedStep, FloatStep, Level, NONE, STEP_BYTES};
+use crate::fixed::SAMPLE_BITS;
+use crate::format::{ALIGN, FixedStep, FloatStep, Level, NONE, STEP_BYTES, Threshold, WEIGHT_BITS};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
     let header = file.header;
     let mut i = 0;
     while i < header.schedules {
         let schedule = require!(header.schedule(file.bytes, i), Schedule, i);
-        ensure!(is_zero(schedule.reserved), Schedule, i);
         let steps = schedule.steps as u64;
         ensure!(steps >= 1 && steps <= 10_000, Schedule, i);
         ensure!(file.holds(schedule.rows, steps * STEP_BYTES as u64), Offset, i);
         ensure!(schedule.levels == 0 || file.holds(schedule.levels, steps * size_of::<Level>() as u64), Offset, i);
+        if schedule.threshold != 0 {
+            ensure!(file.holds(schedule.threshold, size_of::<Threshold>() as u64), Offset, i);
+            check!(validate_threshold(file, i, &Threshold::read(file.bytes, schedule.threshold as usize)));
+        }
         let row = header.conditioning as u64 * file.conditioning().bytes() as u64;
         ensure!(row == 0 || file.holds(schedule.embeddings, steps * row), Offset, i);
         ensure!(schedule.bias_bytes.is_multiple_of(ALIGN as u32), Schedule, i);
@@ -35,6 +39,16 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         }
         i += 1;
     }
+    Ok(())
+}
+
+const fn validate_threshold(file: File<'_>, index: u16, threshold: &Threshold) -> Check {
+    let sample = require!(file.tensor(file.header.sample), Schedule, index);
+    ensure!(is_zero(threshold.reserved), Schedule, index);
+    ensure!(threshold.weight < 1 << WEIGHT_BITS && threshold.limit >= 1 << SAMPLE_BITS, Schedule, index);
+    // Two magnitudes are read if the quantile lies between them.
+    let last = threshold.rank as u64 + (threshold.weight > 0) as u64;
+    ensure!(last < sample.len() as u64, Schedule, index);
     Ok(())
 }
 

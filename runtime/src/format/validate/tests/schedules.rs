@@ -4,7 +4,6 @@ use super::*;
 
 #[test]
 fn schedules() {
-    bounds!(I8, Schedule, |d, v| d.schedule.reserved[3] = v, [0], [1]);
     bounds!(I8, Schedule, |d, v| d.schedule.steps = v, [1, 3], [0, 10_001]);
     bounds!(I8, Offset, |d, v| d.schedule.steps = v, [], [10_000]);
     bounds!(I8, Offset, |d, v| d.schedule.levels = v, [0, PARAMETERS], [8, 16, PARAMETERS + 8, 0xFFFF_FFF0]);
@@ -48,6 +47,30 @@ fn schedules() {
                 refused(F32, Field::Schedule, float);
             }
         }
+    }
+}
+
+/// The quantile lies among the magnitudes of a sample of four elements.
+#[test]
+fn thresholds() {
+    let threshold = Threshold { limit: 1 << 20, ..bytemuck::Zeroable::zeroed() };
+    for &precision in ALL {
+        bounds!(precision, Offset, |d, v| d.schedule.threshold = v, [], [8, PARAMETERS + 8, 0xFFFF_FFF0]);
+        let with = |rank, weight, limit| {
+            move |d: &mut Draft| {
+                d.threshold = Some(Threshold { rank, weight, limit, ..threshold });
+            }
+        };
+        for (rank, weight) in [(0, 0), (3, 0), (2, 1), (2, (1 << 24) - 1)] {
+            accepted(precision, with(rank, weight, i32::MAX));
+        }
+        for (rank, weight) in [(4, 0), (u32::MAX, 0), (3, 1), (0, 1 << 24), (0, u32::MAX)] {
+            refused(precision, Field::Schedule, with(rank, weight, i32::MAX));
+        }
+        accepted(precision, with(0, 0, 1 << 20));
+        refused(precision, Field::Schedule, with(0, 0, (1 << 20) - 1));
+        refused(precision, Field::Schedule, with(0, 0, i32::MIN));
+        refused(precision, Field::Schedule, |d| d.threshold = Some(Threshold { reserved: [0, 0, 0, 1], ..threshold }));
     }
 }
 
