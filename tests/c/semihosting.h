@@ -29,7 +29,7 @@ static inline void semihosting_command_line(char *line, size_t len) {
   if (semihosting_call(0x15, (uintptr_t)block) != 0) line[0] = 0;
 }
 
-static inline _Noreturn void semihosting_exit(int failed) {
+__attribute__((noreturn)) static inline void semihosting_exit(int failed) {
   for (;;) semihosting_call(0x18, failed ? 0 : 0x20026);
 }
 

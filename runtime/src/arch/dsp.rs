@@ -4,6 +4,7 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
+mod call;
 mod convolution;
 mod moments;
 #[cfg(dsp)]

@@ -3,7 +3,7 @@
 
 use core::mem::offset_of;
 
-use super::convolution::Call;
+use super::call::Call;
 
 /// Where a field of [`Call`] is from the stack pointer on, behind the registers that are saved.
 macro_rules! field {
@@ -18,7 +18,7 @@ pub(super) const CHANNELS: usize = 3;
 /// Groups that a round of the loop takes.
 pub(super) const ROUND: usize = 2;
 
-/// Computes three channels after three, as [`multiply_and_write`](super::convolution::multiply_and_write) does one after one,
+/// Computes three channels after three, as [`multiply_and_write`](super::call::multiply_and_write) does one after one,
 /// without a residual; shifts have to be in range. Groups are taken in pairs, of which there is a whole number.
 ///
 /// Eight taps of three channels have 24 products and take 29 instructions: 2 loads of activations, and for each channel one
