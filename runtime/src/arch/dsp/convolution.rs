@@ -7,6 +7,7 @@
 
 #[cfg(dsp)]
 use super::call::Call;
+#[cfg(not(dsp))]
 use super::call::MOST_LEFT;
 use crate::arch::PIXELS;
 use crate::arch::patches::{Channels, GROUP, Group, Kept, Place};
