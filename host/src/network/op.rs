@@ -188,6 +188,8 @@ pub struct Conv2d {
     pub patches: Option<TensorId>,
     /// Rows of tiles that are computed at once; 0 without tiles.
     pub tile_rows: usize,
+    /// How far from zero values of the ring are at most, as tiles of two rows ask for; else 0.
+    pub ring_limit: u16,
     /// How the weights are streamed, if they are.
     pub window: Option<Window>,
     /// The result.

@@ -54,6 +54,7 @@ impl Rewriter<'_> {
             ring,
             patches: None,
             tile_rows: 0,
+            ring_limit: 0,
             window: None,
             output,
         };

@@ -8,7 +8,10 @@
 mod winograd;
 
 #[cfg(feature = "tiles")]
-pub(crate) use self::winograd::{winograd_input, winograd_multiply, winograd_weights};
+pub(crate) use self::winograd::{
+    two::{winograd2_input, winograd2_weights},
+    winograd_input, winograd_multiply, winograd_weights,
+};
 use super::patches::{GROUP, Group, rows, unfold};
 use super::{PIXELS, QUAD};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
-use waft::format::{Conv2d, NONE, Op, chunk_checksum};
+use waft::format::{Conv2d, Element, NONE, Op, chunk_checksum};
 use waft::{Model, Request as HostRequest, Session};
 use waft_host::export::{ExportOptions, ResidualWidth, Room, export_graph};
 use waft_host::progress::Progress;
@@ -35,6 +35,9 @@ pub(super) struct Args {
 
 /// Scratch that the first figure of a layer may take.
 const SCRATCH_BYTES: u64 = 20 * 1024;
+
+/// What variants with activations of 16 bits end in: more than the peer's layers have.
+const OF_WORDS: &str = ", i16";
 
 /// CMSIS-NN 7.0: the fewest instructions of twelve configurations of gcc 12.2 and clang 22, by layer and core.
 const PEER: &str = include_str!("cmsis_nn.json");
@@ -113,8 +116,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
-    for patches in [Room::Bytes(u64::MAX), Room::Third, Room::None] {
-        let residual = ResidualWidth::Narrow;
+    let rooms = [Room::Bytes(u64::MAX), Room::Third, Room::None];
+    let narrow = rooms.map(|room| (ResidualWidth::Narrow, room));
+    for (residual, patches) in narrow.into_iter().chain([(ResidualWidth::Wide, Room::Bytes(u64::MAX))]) {
         let options = ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, ..Default::default() };
         let export = export_graph(layer.graph(), &options, &())?;
         let measured = variant(board, export.bytes.as_slice())?;
@@ -123,7 +127,8 @@ fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyho
             variants.push(measured);
         }
     }
-    let best = variants.iter().filter(|variant| variant.scratch_bytes <= SCRATCH_BYTES).min_by_key(|v| v.instructions);
+    let fits = |variant: &&Variant| variant.scratch_bytes <= SCRATCH_BYTES && !variant.variant.ends_with(OF_WORDS);
+    let best = variants.iter().filter(fits).min_by_key(|variant| variant.instructions);
     let best = best.context("no variant with little scratch")?.clone();
     Ok(Measured {
         layer: layer.name,
@@ -148,12 +153,14 @@ fn record(model: &Model<'_>) -> anyhow::Result<Conv2d> {
 fn variant(board: &'static Board, model: &[u8]) -> anyhow::Result<Variant> {
     let parsed = Model::from_bytes(model)?;
     let op = record(&parsed)?;
-    let variant = match (op.patches, op.tile_rows) {
+    let variant: String = match (op.patches, op.tile_rows) {
         (NONE, _) => "ring".into(),
         (_, 0) => "patches".into(),
         (_, 1) => "tiles, a row".into(),
         (_, rows) => format!("tiles, {rows} rows"),
     };
+    let is_wide = parsed.tensor(op.scratch).is_some_and(|ring| ring.element() == Element::I16);
+    let variant = if is_wide { format!("{variant}{OF_WORDS}") } else { variant };
     let request = Request::default();
     let measured = profile(board, model, &request)?;
     let operation = measured.get(&OPERATION).context("the firmware did not count the layer")?;
