@@ -42,7 +42,8 @@ fn run_twice(network: &Network, id: OpId) -> Option<Network> {
         let tensor = &network.tensors[id];
         twice.tensor(format!("{} (again)", tensor.name), tensor.shape, tensor.role)
     };
-    let again = Conv2d { output: copy(conv.output), ring: copy(conv.ring), ..(**conv).clone() };
+    let (output, ring) = (copy(conv.output), copy(conv.ring));
+    let again = Conv2d { output, ring, repeats: Some(id), ..(**conv).clone() };
     for (_, op) in &mut twice.ops.raw[at..] {
         let sources: &mut [TensorId] = match op {
             Op::GroupNorm(op) => &mut op.sources,
@@ -104,6 +105,7 @@ mod tests {
         });
         assert_eq!((&first.sources, &first.conv.weight), (&second.sources, &second.conv.weight));
         assert!(first.output != second.output && first.ring != second.ring);
+        assert_eq!((first.repeats, second.repeats), (None, Some(OpId::from(0))));
         let Op::Conv2d(up) = &after.ops[OpId::from(5)].1 else { panic!("a convolution") };
         assert_eq!(up.residual.map(|(id, _)| id), Some(second.output));
     }

@@ -55,6 +55,7 @@ impl Rewriter<'_> {
             patches: None,
             tile_rows: 0,
             ring_limit: 0,
+            repeats: None,
             window: None,
             output,
         };

@@ -104,7 +104,7 @@ impl Emitter<'_> {
         let floors: Vec<f64> = peaks.iter().map(|peak| peak / 2f64.powi(29) / ring.scale).collect();
         let Recipe { rounding, bias_correction, .. } = self.recipe;
         let wanted = rounding == Rounding::Gptq || bias_correction;
-        let moments = self.seen.moments[id].clone().filter(|_| wanted).map(Moments::finish);
+        let moments = self.seen.moments[conv.repeats.unwrap_or(id)].clone().filter(|_| wanted).map(Moments::finish);
         let Rounded { integers: weights, scales, noise } = match &moments {
             Some((_, covariance)) if rounding == Rounding::Gptq => {
                 rounding::round(&conv.conv.weight, covariance, bits, &floors)
