@@ -10,7 +10,7 @@ use crate::recipe::Shortcuts;
 use crate::widths::{Widths, shares_scale};
 
 /// The share of the arena by which activations of 16 bits may enlarge it without being asked, if it is small and if not.
-const GROWTH: [u64; 2] = [5, 7];
+const GROWTH: [u64; 2] = [16, 7];
 
 /// Arena up to which every stream gets 16 bits without being asked.
 const SMALL_ARENA: u64 = 64 * 1024;

@@ -154,6 +154,7 @@ fn tiles() {
         }
         refused(I8, Field::Op, |d| {
             tiled(d, tiling);
+            d.tensors.pop();
             d.conv(ADD).patches = NONE;
         });
         // The other tiles' ring.
