@@ -251,6 +251,10 @@ fn watch_inputs(
         lists[list][step].observe(image.iter().copied());
     }
 
+    // What is computed once more is not looked at once more, and changes nothing of what others see.
+    if conv.repeats.is_some() {
+        return;
+    }
     let Some(moments) = &mut seen.moments[id] else { return };
     let output = conv.computed(&network.tensors);
     let rows = moments.wanted().div_ceil(calls.max(1)).min(output.pixels());

@@ -2,14 +2,15 @@
 //!
 //! - Patches of four pixels are worth 8 bytes a tap, and cut the instructions of a convolution to a third where the processor
 //!   multiplies two pairs at once: each weight is loaded once for four pixels.
-//! - Tiles of 4×4 outputs (Winograd, see `runtime/src/arch/winograd.rs`) need a quarter of the products of a 3×3 kernel. They
-//!   are worth 144 bytes for each input channel and pair of tiles, as much once more for weights, and more rows of the ring.
+//! - Tiles of 4×4 outputs (Winograd, see `runtime/src/arch/winograd.rs`) need a quarter of the products of a 3×3 kernel over a
+//!   ring of 8 bits, tiles of 2×2 outputs four ninths over one of 16, in which values then have 14 bits at most. They are worth
+//!   4 bytes for each input channel and point of a pair of tiles, as much once more for weights, and more rows of the ring.
 //!
 //! A convolution without either reads its ring as it is. The result is the same bit for bit.
 
 use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
-use waft::format::{self, Element, PATCH_GROUP, PATCH_PIXELS, TILE, WeightLayout};
+use waft::format::{self, Element, PATCH_GROUP, PATCH_PIXELS, Tiling, WeightLayout};
 
 use crate::graph::Shape;
 use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
@@ -18,11 +19,8 @@ use crate::plan::{Plan, live_bytes, plan};
 /// Output columns from which patches are worth it: a row with fewer leaves most of them unused.
 const FEWEST: usize = 3;
 
-/// Input channels from which tiles are worth it: transforms weigh on few.
-const FEWEST_TILED: usize = 8;
-
-/// Tiles for which weights are to be transformed once.
-const TILES: usize = 8;
+/// Outputs for which weights are to be transformed once.
+const OUTPUTS: usize = 256;
 
 /// The share of the arena by which patches and tiles may enlarge it where no budget is given.
 const GROWTH: u64 = 3;
@@ -36,7 +34,7 @@ pub fn default_limit(arena_bytes: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// Some rows of tiles at once.
-    Tiles(usize),
+    Tiles(Tiling, usize),
     Patches,
 }
 
@@ -102,9 +100,10 @@ fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidat
         elements.push(Element::I32);
         if let Op::Conv2d(conv) = &mut network.ops[*id].1 {
             conv.patches = Some(tensor);
-            if let Way::Tiles(rows) = way {
-                conv.tile_rows = rows;
-                network.tensors[ring].shape.h = record(conv, rows).ring_rows();
+            if let Way::Tiles(tiling, rows) = way {
+                let record = record(conv, tiling, rows);
+                (conv.tile_rows, conv.ring_limit) = (rows, record.ring_limit);
+                network.tensors[ring].shape.h = record.ring_rows();
             }
         }
     }
@@ -114,45 +113,84 @@ fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidat
 
 /// What a convolution may unfold its input into, the best last, with the bytes that it takes.
 fn ways(network: &Network, conv: &Conv2d, elements: &TiSlice<TensorId, Element>) -> Vec<(Way, u64)> {
-    let output = network.tensors[conv.output].shape;
+    let output = conv.computed(&network.tensors);
     let bytes = |way| (shape(network, conv, way).len() * Element::I32.bytes()) as u64;
     let mut ways = vec![];
     // The only pixel of a dense layer is taken at once with several channels.
     if output.w >= FEWEST || output.h * output.w == 1 {
         ways.push((Way::Patches, bytes(Way::Patches)));
     }
-    let ring = network.tensors[conv.ring].shape;
-    if elements[conv.ring] == Element::I8 && conv.conv.inputs >= FEWEST_TILED {
-        // One row of tiles, then as many as give weights enough tiles to meet.
-        for rows in 1..=TILES.div_ceil(output.w / TILE + usize::from(output.w < TILE)) {
-            let tiled = record(conv, rows);
-            if tiled.tiles(conv.conv.inputs as u64, [output.h, output.w, output.c]) {
-                let rows_more = (tiled.ring_rows() - ring.h) * ring.w * ring.c;
-                ways.push((Way::Tiles(rows), bytes(Way::Tiles(rows)) + rows_more as u64));
-            }
+    let (ring, element) = (network.tensors[conv.ring].shape, elements[conv.ring]);
+    let tiling = if element == Element::I8 { Tiling::Four } else { Tiling::Two };
+    for rows in 1..=most_rows(output, tiling) {
+        if may_tile(network, conv, tiling, rows) {
+            let way = Way::Tiles(tiling, rows);
+            let rows_more = (record(conv, tiling, rows).ring_rows() - ring.h) * ring.w * ring.c * element.bytes();
+            ways.push((way, bytes(way) + rows_more as u64));
         }
     }
+    // The fastest last; what is not worth its memory is left out.
+    let cost = |&(way, _): &(Way, u64)| estimate(conv, output, way);
+    ways.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
     ways
+}
+
+/// About how many instructions an output takes on a Cortex-M4, without its gather: products, transforms of weights and inputs,
+/// and what an output itself costs.
+fn estimate(conv: &Conv2d, output: Shape, way: Way) -> f64 {
+    let (inputs, outputs) = (conv.conv.inputs as f64, output.c as f64);
+    let (product, weight, input, rest) = match way {
+        Way::Patches => return 0.82 * conv.taps() as f64 + 45.0,
+        Way::Tiles(Tiling::Four, _) => (1.41, 75.0, 20.0, 60.0),
+        Way::Tiles(Tiling::Two, _) => (2.5, 60.0, 20.0, 110.0),
+    };
+    let Way::Tiles(tiling, rows) = way else { return f64::INFINITY };
+    let together = (rows * tiling.side() * output.w) as f64;
+    inputs * (product + weight / together + input / outputs) + rest
+}
+
+/// As many rows of tiles as give weights enough outputs to meet.
+fn most_rows(output: Shape, tiling: Tiling) -> usize {
+    (OUTPUTS / (output.w * tiling.side()).max(1)).max(1)
+}
+
+/// Whether a convolution whose weights have eight bits may be computed by so many rows of tiles, and they are worth their
+/// memory: they take at most three quarters of what patches take.
+fn may_tile(network: &Network, conv: &Conv2d, tiling: Tiling, rows: usize) -> bool {
+    let output = conv.computed(&network.tensors);
+    let shape = [output.h, output.w, output.c];
+    record(conv, tiling, rows).tiles(conv.conv.inputs as u64, shape)
+        && estimate(conv, output, Way::Tiles(tiling, rows)) <= 0.75 * estimate(conv, output, Way::Patches)
+}
+
+/// How far from zero values of a convolution's ring of 16 bits may be so that tiles can take it; `None` if they cannot
+/// anyway. Whether there is room for tiles is seen when everything else is decided.
+pub fn ring_limit(network: &Network, conv: &Conv2d) -> Option<u16> {
+    let output = conv.computed(&network.tensors);
+    let fits = (1..=most_rows(output, Tiling::Two)).any(|rows| may_tile(network, conv, Tiling::Two, rows));
+    fits.then(|| Tiling::Two.ring_limit(conv.conv.inputs as u64))
 }
 
 /// The shape of the tensor of patches or tiles.
 fn shape(network: &Network, conv: &Conv2d, way: Way) -> Shape {
     match way {
         Way::Patches => Shape::new(1, conv.taps().div_ceil(PATCH_GROUP), 2 * PATCH_PIXELS),
-        Way::Tiles(rows) => {
-            let columns = network.tensors[conv.output].shape.w;
-            Shape::new(1, record(conv, rows).tile_columns(columns), conv.conv.inputs)
+        Way::Tiles(tiling, rows) => {
+            let columns = conv.computed(&network.tensors).w;
+            let inputs = conv.conv.inputs;
+            Shape::new(1, record(conv, tiling, rows).tile_columns(columns, inputs as u64), inputs)
         }
     }
 }
 
 /// What tiles depend on, as the file has it.
-fn record(conv: &Conv2d, tile_rows: usize) -> format::Conv2d {
+fn record(conv: &Conv2d, tiling: Tiling, tile_rows: usize) -> format::Conv2d {
     format::Conv2d {
         kernel: conv.conv.kernel.map(|size| size as u8),
         stride: conv.conv.stride as u8,
         layout: WeightLayout::Rows8.code(),
         tile_rows: tile_rows as u8,
+        ring_limit: tiling.ring_limit(conv.conv.inputs as u64),
         ..Zeroable::zeroed()
     }
 }
@@ -213,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn tiles_need_eight_bits_and_whole_pairs() {
-        let mut graph = graph(8, 12);
-        let a = graph.node("a", conv(12, 16), &[graph.input]);
-        graph.output = graph.node("b", conv(16, 12), &[a]);
+    fn tiles_need_room_and_whole_pairs() {
+        let mut graph = graph(8, 60);
+        let a = graph.node("a", conv(60, 64), &[graph.input]);
+        graph.output = graph.node("b", conv(64, 60), &[a]);
         let network = rewrite(&graph, false).expect("folds");
         let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
         let tiles = |element: Element, limit: u64| -> Vec<(usize, usize)> {
@@ -224,13 +262,16 @@ mod tests {
             let (tiled, _) = with_patches(&network, &mut elements, &layouts, limit);
             tiled.convs().map(|(_, conv)| (conv.tile_rows, tiled.tensors[conv.ring].shape.h)).collect()
         };
-        // Two rows of two tiles are all that 8×8 pixels have: 8 rows of output are 10 of the ring.
+        // Two rows of two tiles, or four of four, are all that 8×8 pixels have: 8 rows of output are 10 of the ring.
         assert_eq!(tiles(Element::I8, u64::MAX), [(2, 10), (2, 10)]);
-        assert_eq!(tiles(Element::I16, u64::MAX), [(0, 3), (0, 3)]);
+        assert_eq!(tiles(Element::I16, u64::MAX), [(4, 10), (4, 10)]);
         assert_eq!(tiles(Element::I8, 0), [(0, 3), (0, 3)]);
-        // 16 channels, 4·36 words each for two pairs, weights and products.
+        // 64 channels, 36 words each for two pairs, weights and products; or 16 for eight pairs and the rest. And 8
+        // sums of 64 pixels.
         let conv = network.convs().nth(1).expect("two").1;
-        assert_eq!(shape(&network, conv, Way::Tiles(2)), Shape::new(1, 4 * 36, 16));
+        assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Four, 2)), Shape::new(1, 4 * 36 + 8, 64));
+        assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Two, 4)), Shape::new(1, 10 * 16 + 8, 64));
+        assert_eq!(ring_limit(&network, conv), Some(7281));
     }
 
     #[test]

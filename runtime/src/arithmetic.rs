@@ -14,7 +14,7 @@ pub mod conv2d {
     #[cfg(any(feature = "f16", feature = "f32"))]
     pub use crate::ops::conv2d::float::gathered as gathered_float;
     #[cfg(feature = "i8")]
-    pub use crate::ops::conv2d::i8::{finished, gathered, raw_map, rescaled};
+    pub use crate::ops::conv2d::i8::{finished, gathered, limited, raw_map, rescaled};
 }
 
 /// Group normalization.

@@ -240,7 +240,7 @@ impl<T: std::str::FromStr> std::str::FromStr for List<T> {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Residual {
-    /// 16 bits where they cost no arena, and everywhere if the arena stays small.
+    /// 16 bits where they cost little arena, and everywhere if it stays small.
     Auto,
     /// 8 bits.
     I8,

@@ -47,6 +47,7 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
             let unfolded = match (op.patches, op.tile_rows) {
                 (NONE, _) => "",
                 (_, 0) => " unfolded",
+                // The ring's element tells tiles apart.
                 _ => " tiled",
             };
             let class = format!("conv2d {} {:?}{unfolded}", element(op.scratch), op.layout());

@@ -9,6 +9,9 @@ use crate::progress::Progress;
 use crate::recipe::Shortcuts;
 use crate::widths::{Widths, shares_scale};
 
+/// The share of the arena by which activations of 16 bits may enlarge it without being asked, if it is small and if not.
+const GROWTH: [u64; 2] = [16, 7];
+
 /// Arena up to which every stream gets 16 bits without being asked.
 const SMALL_ARENA: u64 = 64 * 1024;
 
@@ -31,7 +34,11 @@ pub(super) fn choose(
         Some(budget) if budget < needed => Err(ExportError::BudgetRam { budget, needed }),
         Some(budget) => Ok(widen(network, start, budget, shortcuts, progress)),
         None if options.residual == ResidualWidth::Narrow => Ok(start),
-        None => Ok(widen(network, start, needed, shortcuts, progress)),
+        None => {
+            let [small, large] = GROWTH;
+            let growth = needed / if needed <= SMALL_ARENA { small } else { large };
+            Ok(widen(network, start, needed + growth, shortcuts, progress))
+        }
     }
 }
 

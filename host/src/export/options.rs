@@ -22,7 +22,7 @@ const MOST_IMAGES: usize = 100_000;
 /// How wide the residual stream, the skips and the inputs of convolutions are in the `i8` precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResidualWidth {
-    /// 16 bits where they cost no arena, and for all streams if the arena stays small.
+    /// 16 bits where the arena grows by a seventh at most, or by a sixteenth of a small one, and for all streams if it stays small.
     #[default]
     Auto,
     /// 8 bits wherever the arithmetic allows it.

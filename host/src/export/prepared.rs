@@ -11,7 +11,7 @@ use crate::emit::{self, Emitted, Source, StepList};
 use crate::graph::Graph;
 use crate::import::{import, import_for_sampling};
 use crate::network::{Network, OpId};
-use crate::rewrite::rewrite;
+use crate::rewrite::{again, rewrite};
 use crate::schedule::{Ddim, SchedulerConfig, Solver, Step, StepRequest, history};
 use crate::write::{Fields, Writer};
 
@@ -113,7 +113,7 @@ impl Prepared {
                 ));
             }
         }
-        let mut network = rewrite(&graph, guided)?;
+        let mut network = again(rewrite(&graph, guided)?);
         network.keep_history(lists.iter().map(|list| history(&list.steps)).max().unwrap_or(0));
         let folder = || checkpoint.folder().file_name().map(|name| name.to_string_lossy().into_owned());
         let name = options.name.clone().or_else(|| defaults.name.clone()).or_else(folder).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use typed_index_collections::TiSlice;
 
-use super::{Tensor, TensorId};
+use super::{OpId, Tensor, TensorId};
 use crate::graph::{self, Shape};
 
 /// What an operation does to tensors.
@@ -194,6 +194,10 @@ pub struct Conv2d {
     pub patches: Option<TensorId>,
     /// Rows of tiles that are computed at once; 0 without tiles.
     pub tile_rows: usize,
+    /// The convolution that this one does once more, with the same integers.
+    pub repeats: Option<OpId>,
+    /// How far from zero values of the ring are at most, as tiles of two rows ask for; else 0.
+    pub ring_limit: u16,
     /// How the weights are streamed, if they are.
     pub window: Option<Window>,
     /// The result.

@@ -54,6 +54,8 @@ impl Rewriter<'_> {
             ring,
             patches: None,
             tile_rows: 0,
+            ring_limit: 0,
+            repeats: None,
             window: None,
             output,
         };

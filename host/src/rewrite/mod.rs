@@ -12,12 +12,14 @@
 //! - `activate`: an activation that is modulated or added to becomes an operation of its own; projections of the observation
 //!   come first.
 //! - `layer_norm`: normalization over the channels of each pixel becomes an operation with what follows it.
+//! - `again`: what the first convolution gives is computed twice instead of kept, where that takes less memory.
 //! - `shortcuts`: raw convolutions run as soon as the operations that share their inputs are done.
 //!
 //! `conv2d` puts together what folds into one convolution. What cannot be folded is refused with the node's name: no buffer
 //! is added that the caller does not expect.
 
 mod activate;
+mod again;
 mod attention;
 mod conv2d;
 mod gather;
@@ -36,6 +38,7 @@ use std::collections::{HashMap, HashSet};
 use thiserror::Error;
 use typed_index_collections::TiVec;
 
+pub use self::again::again;
 use crate::graph::{self, Graph, Node, Op as GraphOp, Shape};
 use crate::network::{Embed, Network, Op, Role, Tensor, TensorId};
 use crate::schedule::MAX_HISTORY;

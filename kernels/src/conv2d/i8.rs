@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 
 use bytemuck::{Pod, Zeroable};
-use waft::arithmetic::conv2d::{finished, gathered, raw_map, rescaled};
+use waft::arithmetic::conv2d::{finished, gathered, limited, raw_map, rescaled};
 use waft::fixed::{saturate_i8, saturate_i16};
 use waft::format::{Conv2d, NONE, StepScales};
 
@@ -111,7 +111,7 @@ impl GatherKernel {
             if p.wide == 0 {
                 low[i] = saturate_i8(value) as u8;
             } else {
-                [low[i], high[i]] = saturate_i16(value).to_le_bytes();
+                [low[i], high[i]] = saturate_i16(limited(op.ring_limit, value)).to_le_bytes();
             }
         }
         let at = p.strides.scratch(picture) + ((row * p.padded_columns + column) * p.padded_channels + first) as usize;

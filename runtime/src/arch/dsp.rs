@@ -23,7 +23,10 @@ pub(crate) use self::rows::scores_i8;
 pub(crate) use self::silu::{silu_i8_i8, silu_i8_i16, silu_i16_i8, silu_i16_i16};
 pub(crate) use self::unfold::{unfold_i8, unfold_i16};
 #[cfg(feature = "tiles")]
-pub(crate) use self::winograd::{winograd_input, winograd_multiply, winograd_weights};
+pub(crate) use self::winograd::{
+    two::{winograd2_input, winograd2_weights},
+    winograd_input, winograd_multiply, winograd_weights,
+};
 use super::patches::{GROUP, Group, rows};
 use super::{PIXELS, QUAD};
 

@@ -117,6 +117,8 @@ macro_rules! kernels {
             winograd_input (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_weights (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_multiply (all(feature = "tiles", any(dsp, test))): dsp;
+            winograd2_input (all(feature = "tiles", any(dsp, test))): dsp;
+            winograd2_weights (all(feature = "tiles", any(dsp, test))): dsp;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
             weighted4_i8 (all(feature = "i8", feature = "attention")): dsp;

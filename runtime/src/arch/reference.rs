@@ -17,7 +17,10 @@ use crate::float::Float;
 use crate::format::CHANNEL_BLOCK;
 
 #[cfg(all(feature = "tiles", test))]
-pub(crate) use super::winograd::reference::{winograd_input, winograd_multiply, winograd_weights};
+pub(crate) use super::winograd::{
+    reference::{winograd_input, winograd_multiply, winograd_weights},
+    two::reference::{winograd2_input, winograd2_weights},
+};
 
 /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³², for `i8` activations.
 // Out of line: the loop wants the registers for itself.

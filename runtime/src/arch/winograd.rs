@@ -12,16 +12,23 @@
 //!
 //! Two tiles and two output channels are multiplied at a time. Channels stand in groups of four, in the order of a
 //! [patch](super::patches).
+//!
+//! Rings of 16 bits have [tiles of their own](two).
 
 #[cfg(test)]
 use super::patches::GROUP;
-use crate::format::TILE;
+use crate::format::Tiling;
+
+pub(crate) mod two;
+
+/// Rows and columns of outputs of a tile.
+const TILE: usize = Tiling::Four.side();
 
 /// Rows and columns of a transformed tile.
 pub(crate) const SIDE: usize = 6;
 
 /// Elements of a transformed tile.
-pub(crate) const POINTS: usize = SIDE * SIDE;
+pub(crate) const POINTS: usize = Tiling::Four.points();
 
 /// At one point, four channels of two tiles, or four weights of two output channels.
 pub(crate) type Pair = [[i16; 4]; 2];
@@ -130,8 +137,8 @@ pub(super) mod reference {
     }
 
     /// The sums of products at each point over all channels, modulo 2³².
-    pub(crate) fn winograd_multiply(products: &mut [Products; POINTS], tiles: &[Pair], channels: &[Pair]) {
-        let groups = (tiles.len() / POINTS).max(1);
+    pub(crate) fn winograd_multiply(products: &mut [Products], tiles: &[Pair], channels: &[Pair]) {
+        let groups = (tiles.len() / products.len().max(1)).max(1);
         let points = tiles.chunks(groups).zip(channels.chunks(groups));
         for (products, (tiles, channels)) in products.iter_mut().zip(points) {
             *products = [0; 4];
@@ -146,7 +153,7 @@ pub(super) mod reference {
     }
 
     /// Where a group holds a channel.
-    fn place(channel: usize) -> usize {
+    pub(super) fn place(channel: usize) -> usize {
         [0, 2, 1, 3][channel % GROUP]
     }
 }

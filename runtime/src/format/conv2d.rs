@@ -2,7 +2,7 @@
 
 use super::record::{coded_fields, codes, record};
 use super::weight_layout::{Chunks, WeightLayout};
-use super::{Activation, MOST_TILED_INPUTS, NONE, PATCH_GROUP, TILE, Tensor};
+use super::{Activation, CHANNEL_BLOCK, MOST_TILED_INPUTS, MOST_WIDE_TILED_INPUTS, NONE, PATCH_GROUP, Tensor};
 
 codes! {
     /// What a convolution does to an input element on its way into the ring of rows that the kernel reads.
@@ -65,6 +65,53 @@ codes! {
         /// The first half of the channels of column `x` goes to column `2·x` of the output, the second half to `2·x + 1`: a
         /// transposed convolution of stride 2 in its two phases.
         Columns = 1,
+    }
+}
+
+/// What tiles a convolution may be computed by (Lavin and Gray, 2015, arXiv:1509.09308).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tiling {
+    /// Winograd's F(4×4, 3×3), over rings of 8 bits.
+    Four,
+    /// Winograd's F(2×2, 3×3), over rings of 16 bits whose values are limited.
+    Two,
+}
+
+impl Tiling {
+    /// Rows and columns of outputs of a tile.
+    pub const fn side(self) -> usize {
+        match self {
+            Tiling::Four => 4,
+            Tiling::Two => 2,
+        }
+    }
+
+    /// Elements of a transformed tile.
+    pub const fn points(self) -> usize {
+        (self.side() + 2) * (self.side() + 2)
+    }
+
+    /// Input channels, at most.
+    pub const fn most_inputs(self) -> u16 {
+        match self {
+            Tiling::Four => MOST_TILED_INPUTS,
+            Tiling::Two => MOST_WIDE_TILED_INPUTS,
+        }
+    }
+
+    /// How far from zero values of the ring may be, for `inputs` input channels; 0: as far as its type allows.
+    ///
+    /// Tiles of two rows take four times the sum of products from 32 bits, so that this has to fit 30, whatever the weights
+    /// are: 9·128 times as much for each input channel is below 2²⁹. And sums of four values are to fit 16 bits.
+    pub const fn ring_limit(self, inputs: u64) -> u16 {
+        const FOURTH: u64 = i16::MAX as u64 / 4;
+        let taps = if inputs == 0 { 9 } else { 9 * inputs };
+        let limit = ((1 << 29) - 1) / (128 * taps);
+        match self {
+            Tiling::Four => 0,
+            Tiling::Two if limit < FOURTH => limit as u16,
+            Tiling::Two => FOURTH as u16,
+        }
     }
 }
 
@@ -159,12 +206,15 @@ record! {
         /// tensor: patches of [`PATCH_PIXELS`](super::PATCH_PIXELS) output pixels, see [`Conv2d::patch_groups`], or transformed
         /// tiles, see [`Conv2d::tile_columns`], or [`NONE`](super::NONE): the kernel reads the ring as it is
         pub patches: u16,
-        /// rows of tiles that are computed at once by Winograd's F(4×4, 3×3), see [`Conv2d::tiles`]; 0: as it is defined
+        /// rows of tiles that are computed at once, see [`Conv2d::tiles`]; 0: as it is defined
         pub tile_rows: u8,
         /// [`Shuffle`]
         pub shuffle: u8,
+        /// how far from zero values of the ring are at most, those further away being brought there; as
+        /// [`Tiling::ring_limit`] has it at most, or 0 without [`Tiling::Two`]
+        pub ring_limit: u16,
         /// zeros
-        pub reserved_end: [u8; 4],
+        pub reserved_end: [u8; 2],
     }
 }
 
@@ -220,25 +270,41 @@ impl Conv2d {
         self.taps(inputs).div_ceil(PATCH_GROUP as u64)
     }
 
-    /// Whether a convolution may be computed by tiles: 3×3 kernels in steps of one, 8-bit weights and rings, whole tiles in
+    /// What tiles it may be computed by.
+    #[inline]
+    pub const fn tiling(&self) -> Tiling {
+        if self.ring_limit == 0 { Tiling::Four } else { Tiling::Two }
+    }
+
+    /// Whether a convolution may be computed by tiles: 3×3 kernels in steps of one, 8-bit weights, whole tiles in
     /// pairs, channels in groups of four, and few enough of them that sums of products stay exact. Not seen from here: the
     /// ring's element.
     pub const fn tiles(&self, inputs: u64, [rows, columns, outputs]: [usize; 3]) -> bool {
+        let tiling = self.tiling();
         let kernel = self.kernel[0] == 3 && self.kernel[1] == 3 && self.stride == 1;
-        let whole = rows.is_multiple_of(TILE * self.tile_rows as usize) && columns.is_multiple_of(2 * TILE);
-        let channels = inputs.is_multiple_of(4) && inputs <= MOST_TILED_INPUTS as u64 && outputs.is_multiple_of(2);
+        let whole = rows.is_multiple_of(self.band_rows()) && columns.is_multiple_of(2 * tiling.side());
+        let channels = inputs.is_multiple_of(4) && inputs <= tiling.most_inputs() as u64 && outputs.is_multiple_of(2);
         kernel && whole && channels && matches!(self.layout(), WeightLayout::Rows8)
+    }
+
+    /// Output rows that are computed at once: one, or those of some rows of tiles.
+    pub const fn band_rows(&self) -> usize {
+        if self.tile_rows == 0 { 1 } else { self.tiling().side() * self.tile_rows as usize }
     }
 
     /// Rows of the ring: those of the kernel, or those under some rows of tiles.
     pub const fn ring_rows(&self) -> usize {
-        if self.tile_rows == 0 { self.kernel[0] as usize } else { TILE * self.tile_rows as usize + 2 }
+        if self.tile_rows == 0 { self.kernel[0] as usize } else { self.band_rows() + 2 }
     }
 
-    /// Columns of the tensor of transformed tiles, which has a row of `i32` and as many channels as the input: 36 for each
-    /// pair of neighbouring tiles, 36 for the weights of two output channels, and 36 for products.
-    pub const fn tile_columns(&self, columns: usize) -> usize {
-        (columns / (2 * TILE) * self.tile_rows as usize + 2) * 36
+    /// Columns of the tensor of transformed tiles, which has a row of `i32` and as many channels as the input: a tile's
+    /// points for each pair of neighbouring tiles, for the weights of two output channels, and for products; then the sums of
+    /// eight output channels.
+    pub const fn tile_columns(&self, columns: usize, inputs: u64) -> usize {
+        let tiling = self.tiling();
+        let transformed = (columns / (2 * tiling.side()) * self.tile_rows as usize + 2) * tiling.points();
+        let inputs = if inputs == 0 { 1 } else { inputs as usize };
+        transformed + (self.band_rows() * columns * CHANNEL_BLOCK).div_ceil(inputs)
     }
 
     /// How external weights are cut, for `outputs` and `inputs` channels; `None` if they are in the model file.
@@ -258,33 +324,47 @@ mod tests {
 
     #[test]
     fn tiles_are_whole_pairs_of_whole_groups() {
-        let tiled = |tile_rows| Conv2d { kernel: [3, 3], stride: 1, tile_rows, ..Conv2d::zeroed() };
         let fits = |op: Conv2d, inputs: u64, shape: [usize; 3]| op.tiles(inputs, shape);
-        assert!(fits(tiled(1), 4, [4, 8, 2]) && fits(tiled(2), u64::from(MOST_TILED_INPUTS), [16, 24, 6]));
-        for (inputs, shape) in [
-            (4, [2, 8, 2]),
-            (4, [6, 8, 2]),
-            (4, [4, 4, 2]),
-            (4, [4, 12, 2]),
-            (4, [4, 8, 1]),
-            (6, [4, 8, 2]),
-            (u64::from(MOST_TILED_INPUTS) + 4, [4, 8, 2]),
-        ] {
-            assert!(!fits(tiled(1), inputs, shape), "{inputs} inputs, {shape:?}");
-        }
-        assert!(!fits(tiled(2), 4, [4, 8, 2]));
-        let changed: [fn(&mut Conv2d); 4] =
-            [|op| op.kernel = [3, 1], |op| op.kernel = [1, 3], |op| op.stride = 2, |op| op.layout = 1];
-        for change in changed {
-            let mut op = tiled(1);
-            change(&mut op);
-            assert!(!fits(op, 4, [4, 8, 2]), "{op:?}");
+        for (tiling, side, most) in [(Tiling::Four, 4, MOST_TILED_INPUTS), (Tiling::Two, 2, MOST_WIDE_TILED_INPUTS)] {
+            let tiled = |tile_rows| {
+                let ring_limit = tiling.ring_limit(4);
+                Conv2d { kernel: [3, 3], stride: 1, tile_rows, ring_limit, ..Conv2d::zeroed() }
+            };
+            assert!(fits(tiled(1), 4, [side, 2 * side, 2]));
+            assert!(fits(tiled(2), u64::from(most), [4 * side, 6 * side, 6]));
+            for (inputs, shape) in [
+                (4, [side / 2, 2 * side, 2]),
+                (4, [3 * side / 2, 2 * side, 2]),
+                (4, [side, side, 2]),
+                (4, [side, 3 * side, 2]),
+                (4, [side, 2 * side, 1]),
+                (6, [side, 2 * side, 2]),
+                (u64::from(most) + 4, [side, 2 * side, 2]),
+            ] {
+                assert!(!fits(tiled(1), inputs, shape), "{tiling:?}: {inputs} inputs, {shape:?}");
+            }
+            assert!(!fits(tiled(2), 4, [side, 2 * side, 2]));
+            let changed: [fn(&mut Conv2d); 4] =
+                [|op| op.kernel = [3, 1], |op| op.kernel = [1, 3], |op| op.stride = 2, |op| op.layout = 1];
+            for change in changed {
+                let mut op = tiled(1);
+                change(&mut op);
+                assert!(!fits(op, 4, [side, 2 * side, 2]), "{op:?}");
+            }
         }
     }
 
-    /// The most input channels keep sums below what is left of 32 bits by a factor of 64.
+    /// The most input channels keep sums below what is left of 32 bits by a factor of 64, or of four.
     #[test]
     fn sums_of_tiles_are_exact() {
         assert!(9 * 128 * 128 * i64::from(MOST_TILED_INPUTS) < 1 << 25);
+        let mut before = u16::MAX;
+        for inputs in 1..=MOST_WIDE_TILED_INPUTS {
+            let limit = Tiling::Two.ring_limit(inputs.into());
+            assert!(limit > 0 && limit <= before && 4 * i32::from(limit) <= i16::MAX.into());
+            assert!(9 * 128 * i64::from(limit) * i64::from(inputs) < 1 << 29, "{inputs}");
+            before = limit;
+        }
+        assert_eq!([1, 56, 57, 512].map(|inputs| Tiling::Two.ring_limit(inputs)), [8191, 8191, 8176, 910]);
     }
 }

@@ -36,7 +36,7 @@ pub use attention::Attention;
 pub use checksum::{checksum, chunk_checksum, seal};
 pub(crate) use checksum::{checksum_interpreted, crc32};
 pub use conditioning::{Embed, Linear};
-pub use conv2d::{Bias, Conv2d, Gather, Shuffle, Upsample};
+pub use conv2d::{Bias, Conv2d, Gather, Shuffle, Tiling, Upsample};
 pub use group_norm::{Affine, GroupNorm};
 pub use header::{Header, Output, Precision};
 pub use layer_norm::{Center, LayerNorm};
@@ -56,7 +56,7 @@ pub use weight_layout::{Chunks, WeightLayout};
 /// First bytes of every file.
 pub const MAGIC: [u8; 4] = *b"WAFT";
 /// Version of the format that this crate reads and its exporter writes.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 /// Stands for "no tensor" or "no class".
 pub const NONE: u16 = 0xFFFF;
 /// Sections, tensors and the arena itself are aligned to this many bytes.
@@ -69,10 +69,10 @@ pub const CHANNEL_BLOCK: usize = 8;
 pub const PATCH_PIXELS: usize = 4;
 /// Taps that stand together in a patch.
 pub const PATCH_GROUP: usize = 4;
-/// Rows and columns of outputs that a tile has, see [`Conv2d::tiles`].
-pub const TILE: usize = 4;
-/// Input channels of a convolution by tiles, at most: 9·128·128 for each is below 2²⁵ together.
+/// Input channels of a convolution by tiles of four rows, at most: 9·128·128 for each is below 2²⁵ together.
 pub const MOST_TILED_INPUTS: u16 = 224;
+/// Input channels of a convolution by tiles of two rows, at most; each narrows the ring, see [`Tiling::ring_limit`].
+pub const MOST_WIDE_TILED_INPUTS: u16 = 512;
 /// Outputs that one slice of a linear operation computes.
 pub const LINEAR_BLOCK: usize = 32;
 

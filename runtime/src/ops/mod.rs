@@ -287,6 +287,8 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
     match op {
         Op::Conv2d(op) if matches!(op.layout(), WeightLayout::Groups4) && !cfg!(feature = "i4") => Some("i4"),
         Op::Conv2d(op) if op.weight_sums != 0 && !cfg!(feature = "step-scales") => Some("step-scales"),
+        // Other tiles are the convolution as it is defined.
+        Op::Conv2d(op) if op.ring_limit != 0 && !cfg!(feature = "tiles") => Some("tiles"),
         Op::Conv2d(op) if !is_built(op.gather().activation()) => Some("activations"),
         Op::Embed(op) if !is_built(Some(op.activation())) => Some("activations"),
         Op::Activate(op) if !is_built(Some(op.activation())) => Some("activations"),

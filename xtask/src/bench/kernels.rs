@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
-use waft::format::{Conv2d, NONE, Op, chunk_checksum};
+use waft::format::{Conv2d, Element, NONE, Op, chunk_checksum};
 use waft::{Model, Request as HostRequest, Session};
 use waft_host::export::{ExportOptions, ResidualWidth, Room, export_graph};
 use waft_host::progress::Progress;
@@ -44,6 +44,9 @@ pub(super) struct Args {
 
 /// Scratch that the first figure of a layer may take.
 const SCRATCH_BYTES: u64 = 20 * 1024;
+
+/// What variants with activations of 16 bits end in: more than the peer's layers have.
+const OF_WORDS: &str = ", i16";
 
 /// CMSIS-NN 7.0: the fewest instructions of twelve configurations of gcc 12.2 and clang 22, by layer and core.
 const PEER: &str = include_str!("cmsis_nn.json");
@@ -129,8 +132,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
-    for patches in [Room::Bytes(u64::MAX), Room::Third, Room::None] {
-        let measured = variant(board, &exported(layer, patches)?)?;
+    let rooms = [Room::Bytes(u64::MAX), Room::Third, Room::None].map(|room| (ResidualWidth::Narrow, room));
+    for (residual, patches) in rooms.into_iter().chain([(ResidualWidth::Wide, Room::Bytes(u64::MAX))]) {
+        let measured = variant(board, &exported(layer, residual, patches)?)?;
         // Where patches are not worth it, both are the same.
         if variants.iter().all(|variant| variant.variant != measured.variant) {
             variants.push(measured);
@@ -142,8 +146,13 @@ fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyho
 impl Measured {
     /// The fewest instructions with little scratch come first.
     fn best(layer: &'static str, macs: usize, variants: Vec<Variant>, cmsis_nn: Option<u64>) -> anyhow::Result<Self> {
-        let small = variants.iter().filter(|variant| variant.scratch_bytes <= SCRATCH_BYTES);
-        let best = small.min_by_key(|variant| variant.instructions).context("no variant with little scratch")?.clone();
+        let fits = |variant: &&Variant| variant.scratch_bytes <= SCRATCH_BYTES && !variant.variant.ends_with(OF_WORDS);
+        let best = variants
+            .iter()
+            .filter(fits)
+            .min_by_key(|variant| variant.instructions)
+            .context("no variant with little scratch")?
+            .clone();
         Ok(Self {
             layer,
             macs,
@@ -165,7 +174,7 @@ fn measure_parts(board: &'static Board, names: &[&'static str]) -> anyhow::Resul
         scratch_bytes: 0,
         flash_factor: 1.0,
     };
-    let [without, with] = SUM.map(|layer| exported(&layer, Room::Bytes(u64::MAX)));
+    let [without, with] = SUM.map(|layer| exported(&layer, ResidualWidth::Narrow, Room::Bytes(u64::MAX)));
     let (without, with) = (without?, with?);
     let mut measured = vec![];
     if names.contains(&SUM[0].name) {
@@ -190,8 +199,7 @@ fn measure_parts(board: &'static Board, names: &[&'static str]) -> anyhow::Resul
 }
 
 /// The file of a layer's network.
-fn exported(layer: &Layer, patches: Room) -> anyhow::Result<Vec<u8>> {
-    let residual = ResidualWidth::Narrow;
+fn exported(layer: &Layer, residual: ResidualWidth, patches: Room) -> anyhow::Result<Vec<u8>> {
     let options = ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, ..Default::default() };
     Ok(export_graph(layer.graph(), &options, &())?.bytes.as_slice().to_vec())
 }
@@ -208,12 +216,14 @@ fn record(model: &Model<'_>) -> anyhow::Result<Conv2d> {
 fn variant(board: &'static Board, model: &[u8]) -> anyhow::Result<Variant> {
     let parsed = Model::from_bytes(model)?;
     let op = record(&parsed)?;
-    let variant = match (op.patches, op.tile_rows) {
+    let variant: String = match (op.patches, op.tile_rows) {
         (NONE, _) => "ring".into(),
         (_, 0) => "patches".into(),
         (_, 1) => "tiles, a row".into(),
         (_, rows) => format!("tiles, {rows} rows"),
     };
+    let is_wide = parsed.tensor(op.scratch).is_some_and(|ring| ring.element() == Element::I16);
+    let variant = if is_wide { format!("{variant}{OF_WORDS}") } else { variant };
     let request = Request::default();
     let measured = profile(board, model, &request)?;
     let operation = measured.get(&OPERATION).context("the firmware did not count the layer")?;

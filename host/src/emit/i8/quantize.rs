@@ -7,6 +7,7 @@ use waft::format::StepScales;
 use super::{Emitter, Quantization, activation_multiplier};
 use crate::emit::conditioning_peak;
 use crate::network::{Conv2d, Op, OpId};
+use crate::patches;
 use crate::progress::Progress;
 use crate::quantize::{self, Scale};
 use crate::recipe::{Recipe, Rounding};
@@ -103,7 +104,7 @@ impl Emitter<'_> {
         let floors: Vec<f64> = peaks.iter().map(|peak| peak / 2f64.powi(29) / ring.scale).collect();
         let Recipe { rounding, bias_correction, .. } = self.recipe;
         let wanted = rounding == Rounding::Gptq || bias_correction;
-        let moments = self.seen.moments[id].clone().filter(|_| wanted).map(Moments::finish);
+        let moments = self.seen.moments[conv.repeats.unwrap_or(id)].clone().filter(|_| wanted).map(Moments::finish);
         let Rounded { integers: weights, scales, noise } = match &moments {
             Some((_, covariance)) if rounding == Rounding::Gptq => {
                 rounding::round(&conv.conv.weight, covariance, bits, &floors)
@@ -114,8 +115,9 @@ impl Emitter<'_> {
         if self.widths.wide_ring[id] {
             // Half of the accumulator for the products: narrow the activations until no channel can overflow.
             let most = rows().map(|row| row.iter().map(|&w| u64::from(w.unsigned_abs())).sum::<u64>()).max();
-            let limit = ((1u64 << 30) / most.unwrap_or(1).max(1)).min(32_767) as f64;
-            ring.scale *= 32_767.0 / limit;
+            let tiled = patches::ring_limit(network, conv).filter(|_| width == WeightWidth::Eight);
+            let limit = ((1u64 << 30) / most.unwrap_or(1).max(1)).min(tiled.unwrap_or(32_767).into());
+            ring.scale *= 32_767.0 / limit as f64;
         }
         let units: Vec<f64> = scales.iter().map(|scale| scale * ring.scale).collect();
         let mean_errors = rows().zip(conv.conv.weight.chunks_exact(taps)).zip(&scales).map(|((row, reals), scale)| {

@@ -6,13 +6,16 @@ use super::{Activation, Finish, Layer, Transform, block_of, gather, multiply, sp
 use crate::arch::wide::{self, Affine, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
 use crate::fixed::{NORM_BITS, SILU_BITS, activate, affine, saturate_i8, saturate_i16};
 use crate::format::{self, Conv2d, Element, Gather, NONE};
-use crate::ops::conv2d::i8::{raw_map, sum};
+use crate::ops::conv2d::i8::{limited, raw_map, sum};
 use crate::ops::{Source, view, view_mut};
 
 /// An element of the padded input.
 pub(super) trait Ring: Activation<Sum = i32> {
     /// The nearest, as it is stored.
     fn nearest(value: i32) -> Self;
+
+    /// The nearest value that is at most `limit` from zero; bytes have no limit.
+    fn limited(self, limit: u16) -> Self;
 
     /// The first lanes' nearest values, as many as there is room for; those of eight bits where the ring `is_narrow`, though it is
     /// of words here.
@@ -23,6 +26,11 @@ impl Ring for u8 {
     #[inline(always)]
     fn nearest(value: i32) -> Self {
         (i32::from(saturate_i8(value)) + OFFSET) as u8
+    }
+
+    #[inline(always)]
+    fn limited(self, _limit: u16) -> Self {
+        self
     }
 
     #[inline(always)]
@@ -58,6 +66,11 @@ impl Ring for i16 {
     #[inline(always)]
     fn nearest(value: i32) -> Self {
         saturate_i16(value)
+    }
+
+    #[inline(always)]
+    fn limited(self, limit: u16) -> Self {
+        saturate_i16(limited(limit, self.into()))
     }
 
     #[inline(always)]
@@ -113,6 +126,10 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
                 Element::I32 => gather_source::<i32, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
                 Element::F16 | Element::F32 => return None,
             }
+        }
+        let limit = layer.op.ring_limit;
+        if limit != 0 {
+            input.iter_mut().for_each(|value| *value = value.limited(limit));
         }
         layer.geometry.starts(starts);
         let place = |tensor: Option<format::Tensor>| tensor.map_or(0..0, |tensor| tensor.range());

@@ -1,6 +1,8 @@
 //! Winograd's F(4×4, 3×3) with the DSP extension: `sadd16` and `ssub16` transform two channels at a time.
 
 use super::super::patches::GROUP;
+pub(super) mod two;
+
 use super::super::winograd::{POINTS, Pair, Products, SIDE, transform_input, transform_weights};
 use super::even_bytes;
 
@@ -106,18 +108,19 @@ unsafe fn store(mut at: *mut u32, next: usize, words: [u32; SIDE]) -> *mut u32 {
 
 /// See [`reference::winograd_multiply`](super::super::reference::winograd_multiply).
 #[inline(always)]
-pub(crate) fn winograd_multiply(products: &mut [Products; POINTS], tiles: &[Pair], channels: &[Pair]) {
-    let groups = tiles.len() / POINTS;
-    if groups == 0 || channels.len() < groups * POINTS {
-        *products = [[0; 4]; POINTS];
+pub(crate) fn winograd_multiply(products: &mut [Products], tiles: &[Pair], channels: &[Pair]) {
+    let groups = tiles.len().checked_div(products.len()).unwrap_or(0);
+    if groups == 0 || channels.len() < groups * products.len() {
+        products.fill([0; 4]);
         return;
     }
     #[cfg(dsp)]
-    // SAFETY: there are 36 points of `groups` pairs in both, and as many products; pairs are 16 bytes and, as their type
+    // SAFETY: there are as many points as products, each of `groups` pairs in both; pairs are 16 bytes and, as their type
     // does not say, where the plan and the compiler put words.
     unsafe {
         let bytes = groups * size_of::<Pair>();
-        multiply_points(tiles.as_ptr(), channels.as_ptr(), products.as_mut_ptr(), bytes, bytes - bytes % 64);
+        let ends = products.as_mut_ptr_range();
+        multiply_points(tiles.as_ptr(), channels.as_ptr(), ends.start, bytes, bytes - bytes % 64, ends.end);
     }
     // The same over the modelled instructions.
     #[cfg(not(dsp))]
@@ -133,7 +136,7 @@ pub(crate) fn winograd_multiply(products: &mut [Products; POINTS], tiles: &[Pair
     }
 }
 
-/// Writes the sums of 36 points with `bytes` of pairs each, those up to `unrolled` by four.
+/// Writes the sums of points with `bytes` of pairs each, those up to `unrolled` by four, until `end`.
 ///
 /// A pair has 16 products and takes 10 instructions: two loads of four words, and 8 `smlad` that add two products each.
 #[cfg(dsp)]
@@ -144,6 +147,7 @@ unsafe extern "C" fn multiply_points(
     products: *mut Products,
     bytes: usize,
     unrolled: usize,
+    end: *mut Products,
 ) {
     core::arch::naked_asm!(
         ".cpu cortex-m4",
@@ -159,15 +163,13 @@ unsafe extern "C" fn multiply_points(
         "smlad r5, r8, r12, r5",
         "smlad r5, r9, lr, r5",
         ".endm",
-        // On the stack: products and bytes of a point; behind what is saved: unrolled.
+        // On the stack: products and bytes of a point; behind what is saved: unrolled and end.
         "push {{r2-r11, lr}}",
-        "sub sp, #12",
-        // Below: where the point's unrolled pairs end, where all of them end, where the products end.
-        "add r4, r2, #576",
-        "str r4, [sp, #8]",
+        "sub sp, #8",
+        // Below: where the point's unrolled pairs end, where all of them end.
         "0:",
-        "ldr r2, [sp, #56]",
-        "ldr r3, [sp, #16]",
+        "ldr r2, [sp, #52]",
+        "ldr r3, [sp, #12]",
         "add r2, r0",
         "add r3, r0",
         "strd r2, r3, [sp]",
@@ -192,13 +194,13 @@ unsafe extern "C" fn multiply_points(
         "ldr r6, [sp, #4]",
         "cmp r0, r6",
         "bne 3b",
-        "ldr r6, [sp, #12]",
-        "ldr r7, [sp, #8]",
+        "ldr r6, [sp, #8]",
+        "ldr r7, [sp, #56]",
         "stmia r6!, {{r2-r5}}",
-        "str r6, [sp, #12]",
+        "str r6, [sp, #8]",
         "cmp r6, r7",
         "bne 0b",
-        "add sp, #20",
+        "add sp, #16",
         "pop {{r4-r11, pc}}",
         ".purgem waft_pair",
     )

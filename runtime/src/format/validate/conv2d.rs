@@ -1,6 +1,6 @@
 use super::{Check, File, check, ensure, in_every_step, is_zero, joined, readable, require};
 use crate::format::{
-    ALIGN, Bias, Conv2d, Element, Gather, NONE, PATCH_PIXELS, Precision, StepScales, Tensor, WeightLayout,
+    ALIGN, Bias, Conv2d, Element, Gather, NONE, PATCH_PIXELS, Precision, StepScales, Tensor, Tiling, WeightLayout,
 };
 
 pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
@@ -42,13 +42,24 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
             ensure!(patches.columns as u64 == op.patch_groups(channels as u64), Operand, index);
             ensure!(patches.channels as usize == 2 * PATCH_PIXELS, Operand, index);
         } else {
-            ensure!(patches.columns as usize == op.tile_columns(output.columns as usize), Operand, index);
+            ensure!(
+                patches.columns as usize == op.tile_columns(output.columns as usize, channels as u64),
+                Operand,
+                index
+            );
             ensure!(patches.channels as usize == channels, Operand, index);
         }
     }
+    // Only tiles of two rows ask for limits, the tighter the more input channels there are.
+    let limit = if op.tile_rows == 0 { 0 } else { op.tiling().ring_limit(channels as u64) };
+    ensure!(op.ring_limit <= limit, Op, index);
     if op.tile_rows != 0 {
         let shape = [output.rows as usize, output.columns as usize, output.channels as usize];
-        ensure!(op.patches != NONE && matches!(ring.element(), Element::I8), Op, index);
+        let ring_fits = match op.tiling() {
+            Tiling::Four => matches!(ring.element(), Element::I8),
+            Tiling::Two => matches!(ring.element(), Element::I16),
+        };
+        ensure!(op.patches != NONE && ring_fits, Op, index);
         ensure!(op.tiles(channels as u64, shape), Op, index);
     }
 

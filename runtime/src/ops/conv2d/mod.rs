@@ -14,7 +14,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::{Context, Source, view};
-use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, PATCH_GROUP, TILE, Tensor};
+use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, PATCH_GROUP, Tensor};
 use crate::model::Model;
 
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -53,7 +53,7 @@ struct Geometry {
 /// Multiply-accumulates of a slice that computes more than one block of channels of one row, at most.
 const SLICE_MACS: usize = 1 << 18;
 
-/// The same with tiles, which take a quarter of the products where a kernel has them.
+/// The same with tiles, which take a quarter of the products, or less than half, where a kernel has them.
 const TILED_SLICE_MACS: usize = 1 << 20;
 
 /// What one slice computes.
@@ -122,7 +122,7 @@ impl Geometry {
             slice_blocks: 1,
             slice_rows: 1,
             ring_rows: op.ring_rows(),
-            band: (TILE * usize::from(op.tile_rows)).max(1),
+            band: op.band_rows(),
         };
         if !matches!(ring.element(), Element::F32) {
             let block = geometry.output_columns * geometry.band * geometry.taps() * CHANNEL_BLOCK;

@@ -112,7 +112,75 @@ fn patches() {
         patched(d, [1, 1, 8], Element::I32);
         d.conv(ADD).layout = WeightLayout::Groups4.code();
     });
-    bounds!(I8, Op, |d, v| d.conv(ADD).reserved_end[3] = v, [0], [1]);
+    bounds!(I8, Op, |d, v| d.conv(ADD).reserved_end[1] = v, [0], [1]);
+}
+
+/// The draft over maps of 4×8, whose sum is a 3×3 convolution by a row of tiles.
+fn tiled(d: &mut Draft, tiling: Tiling) {
+    let element = if tiling == Tiling::Four { Element::I8 } else { Element::I16 };
+    for id in [SAMPLE, PREDICTION, UNCONDITIONAL, NEWER, OLDER] {
+        d.resize(id, [4, 8, 1], Element::I32);
+    }
+    for id in [MAP, QUERY, CONTEXT, SUM] {
+        d.resize(id, [4, 8, 4], Element::I8);
+    }
+    d.resize(KEY_VALUE, [4, 8, 8], Element::I8);
+    d.resize(SCORES, [1, 1, 32], Element::I32);
+    d.tensor(CONTEXT).offset = d.tensor(QUERY).offset;
+    d.resize(RINGS, [3, 10, 1], Element::I16);
+    for id in [RINGS + 1, RINGS + 2] {
+        d.resize(id, [1, 8, 4], Element::I8);
+    }
+    d.resize(RINGS + 4, [3, 10, 8], Element::I8);
+    let conv = d.conv(ADD);
+    (conv.kernel, conv.padding, conv.tile_rows) = ([3, 3], [1, 1], 1);
+    conv.ring_limit = tiling.ring_limit(4);
+    let (rows, columns) = (conv.ring_rows() as u16, conv.tile_columns(8, 4) as u16);
+    d.resize(RINGS + 3, [rows, 10, 4], element);
+    d.conv(ADD).patches = d.add([1, columns, 4], Element::I32, [7, 7]);
+}
+
+#[test]
+fn tiles() {
+    for tiling in [Tiling::Four, Tiling::Two] {
+        accepted(I8, |d| tiled(d, tiling));
+        let tiles = OLDER + 1;
+        for (row, column, channel) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
+            refused(I8, Field::Operand, |d| {
+                tiled(d, tiling);
+                let Tensor { columns, channels, .. } = *d.tensor(tiles);
+                d.resize(tiles, [1 + row, columns + column, channels + channel], Element::I32);
+            });
+        }
+        refused(I8, Field::Op, |d| {
+            tiled(d, tiling);
+            d.tensors.pop();
+            d.conv(ADD).patches = NONE;
+        });
+        // The other tiles' ring.
+        refused(I8, Field::Op, |d| {
+            tiled(d, tiling);
+            let Tensor { rows, columns, channels, .. } = *d.tensor(RINGS + 3);
+            let other = if tiling == Tiling::Four { Element::I16 } else { Element::I8 };
+            d.resize(RINGS + 3, [rows, columns, channels], other);
+        });
+        refused(I8, Field::Op, |d| {
+            tiled(d, tiling);
+            d.conv(ADD).layout = WeightLayout::Groups4.code();
+        });
+    }
+    // Limits are for tiles of two rows, and keep their sums exact.
+    bounds!(
+        I8,
+        Op,
+        |d, v| {
+            tiled(d, Tiling::Two);
+            d.conv(ADD).ring_limit = v;
+        },
+        [1, 8191],
+        [8192, u16::MAX]
+    );
+    bounds!(I8, Op, |d, v| d.conv(ADD).ring_limit = v, [0], [1, 8191]);
 }
 
 #[test]

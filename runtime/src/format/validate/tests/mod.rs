@@ -7,7 +7,9 @@ use std::vec::Vec;
 use super::*;
 use crate::draft::*;
 use crate::error::Field;
-use crate::format::{Affine, Bias, Conv2d, Gather, Level, Op, OpKind, STEP_BYTES, Threshold, WeightLayout, checksum};
+use crate::format::{
+    Affine, Bias, Conv2d, Gather, Level, Op, OpKind, STEP_BYTES, Tensor, Threshold, Tiling, WeightLayout, checksum,
+};
 
 fn check(draft: &Draft) -> Result<(), ModelError> {
     let file = draft.file();

@@ -19,8 +19,9 @@ pub(super) fn gather_row<R: Activation>(
     ring_row: usize,
     arena: &mut [u8],
 ) -> Option<()> {
+    let limit = if cfg!(feature = "tiles") { layer.op.ring_limit } else { 0 };
     let slot: &mut [R] = view_mut(arena.get_mut(layer.slot(ring_row))?)?;
-    let zero = R::saturate(layer.op.ring_zero);
+    let zero = R::saturate(limited(limit, layer.op.ring_zero));
     let Some(row) = layer.geometry.source_row(ring_row) else {
         slot.fill(zero);
         return Some(());
@@ -42,6 +43,10 @@ pub(super) fn gather_row<R: Activation>(
         let input = Values::new(source.tensor.element(), input)?;
         gather_pixels::<R>(layer, source, &input, view(norm)?, view_mut(slot)?);
     }
+    if limit != 0 {
+        let slot: &mut [R] = view_mut(arena.get_mut(layer.slot(ring_row))?)?;
+        slot.iter_mut().for_each(|value| *value = R::saturate(limited(limit, (*value).into())));
+    }
     Some(())
 }
 
@@ -51,6 +56,12 @@ fn is_copied(layer: &Layer<'_>, source: &Source) -> bool {
     let [_, multiplier, _] = raw_map(op, source.index());
     let all = usize::from(source.tensor.channels) == geometry.channels && geometry.doubling == 0;
     all && source.tensor.element() == ring.element() && matches!((op.gather(), multiplier), (Gather::Raw, 0))
+}
+
+/// The nearest value that is at most `limit` from zero; as it is if that is zero.
+#[inline(always)]
+pub fn limited(limit: u16, value: i32) -> i32 {
+    if limit == 0 { value } else { value.clamp(-i32::from(limit), limit.into()) }
 }
 
 /// Zero point, multiplier and shift of a raw input, by its place among the sources.

@@ -9,7 +9,7 @@ mod weights;
 #[cfg(all(feature = "tiles", any(dsp, test)))]
 mod winograd;
 
-pub use self::gather::{gathered, raw_map};
+pub use self::gather::{gathered, limited, raw_map};
 #[cfg(feature = "std")]
 pub(crate) use self::output::sum;
 pub use self::output::{finished, rescaled};
@@ -54,7 +54,7 @@ fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile,
         }
         #[cfg(all(feature = "tiles", any(dsp, test)))]
         if layer.op.tile_rows > 0 {
-            winograd::compute(layer, scales, &band, Operands::<i8>::bind(layer, &band, arena)?);
+            winograd::compute(layer, scales, &band, Operands::<R>::bind(layer, &band, arena)?);
             continue;
         }
         for row in band.parts(1) {

@@ -12,8 +12,16 @@ use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::CHANNEL_BLOCK;
 use crate::ops::tail;
 
+/// What tiles the elements of a ring are computed by, on cores that have kernels for them.
+#[cfg(all(feature = "tiles", any(dsp, test)))]
+pub(super) use super::winograd::Tiles;
+#[cfg(not(all(feature = "tiles", any(dsp, test))))]
+pub(super) trait Tiles {}
+#[cfg(not(all(feature = "tiles", any(dsp, test))))]
+impl<T> Tiles for T {}
+
 /// An element of the ring.
-pub(super) trait Activation: Pod + Into<i32> {
+pub(super) trait Activation: Pod + Into<i32> + Tiles {
     /// The nearest.
     fn saturate(value: i32) -> Self;
 
