@@ -26,6 +26,11 @@ fn options(precision: Precision) -> ExportOptions {
     ExportOptions { precision, steps: vec![5], calibration_images: 8, ..ExportOptions::default() }
 }
 
+/// (channel, pixel) as (pixel, channel).
+fn turned(values: &[f32], [channels, pixels]: [usize; 2]) -> Vec<f32> {
+    (0..pixels).flat_map(|pixel| (0..channels).map(move |c| values[c * pixels + pixel])).collect()
+}
+
 #[test]
 fn calls_are_those_of_its_own_network() {
     let input = reference();
@@ -34,9 +39,7 @@ fn calls_are_those_of_its_own_network() {
     let model = model(&bytes);
     let (shape, samples) = input.f32("sample").expect("floats");
     let (channels, pixels) = (shape[1], shape[2] * shape[3]);
-    let turned = |values: &[f32]| -> Vec<f32> {
-        (0..pixels).flat_map(|pixel| (0..channels).map(move |c| values[c * pixels + pixel])).collect()
-    };
+    let turned = |values: &[f32]| turned(values, [channels, pixels]);
     let expected = input.f32("out").expect("floats").1;
     let mut memory = arena(&model);
     for (call, sample) in samples.chunks_exact(channels * pixels).enumerate() {
@@ -56,6 +59,10 @@ fn pictures_are_those_of_its_own_sampler() {
     let tensors = reference();
     let (shape, latents) = tensors.f32("latents").expect("floats");
     let expected = tensors.f32("pictures").expect("floats").1;
+    let one = [shape[1], shape[2] * shape[3]];
+    let [latents, expected] = [latents, expected].map(|values| -> Vec<f32> {
+        values.chunks_exact(one[0] * one[1]).flat_map(|values| turned(values, one)).collect()
+    });
     for (precision, bound) in [(Precision::F32, 1e-4), (Precision::F16, 1e-2), (Precision::I8, 6e-2)] {
         let export = exported(&checkpoint(), &options(precision));
         let batch =
