@@ -1,7 +1,7 @@
 //! Normalizations over the channels of each pixel.
 
 use super::*;
-use crate::draft::pixels::{MAP, PREDICTION, SAMPLE, SHORTCUT, SUM};
+use crate::draft::pixels::{CONTEXTS, MAP, PREDICTION, SAMPLE, SHORTCUT, SUM};
 use crate::format::Center;
 
 fn pixels(precision: Precision) -> Draft {
@@ -59,4 +59,22 @@ fn what_normalizations_of_pixels_read_and_write() {
         d.conv(1).stride = 1;
     });
     refused(pixels(I8), Field::Operand, |d| d.resize(SUM, [2, 2, 4], Element::I32));
+}
+
+#[test]
+fn linear_attentions() {
+    bounds!(pixels(I8), Op, |d, v| d.linear_attention().reserved[2] = v, [0], [1]);
+    bounds!(pixels(I8), Op, |d, v| d.linear_attention().reserved_end[63] = v, [0], [1]);
+    bounds!(pixels(I8), Op, |d, v| d.linear_attention().heads = v, [2], [0, 3]);
+    bounds!(pixels(I8), Op, |d, v| d.linear_attention().key_bits = v, [1, 15], [0, 16]);
+    bounds!(pixels(I8), Op, |d, v| d.linear_attention().query_bits = v, [1, 14], [0, 15]);
+    bounds!(pixels(I8), Op, |d, v| d.linear_attention().key_multiplier = v, [0], [-1]);
+    bounds!(pixels(I8), Op, |d, v| d.linear_attention().query_multiplier = v, [0], [-1]);
+    bounds!(pixels(I8), Op, |d, v| d.linear_attention().value_multiplier = v, [0], [-1]);
+    bounds!(pixels(I8), Offset, |d, v| d.linear_attention().memory_at = v, [PARAMETERS], [0, PARAMETERS + 8]);
+    accepted(pixels(F32), |d| (d.linear_attention().key_bits, d.linear_attention().query_bits) = (0, 0));
+    for shape in [[1, 4, 2], [1, 3, 3], [1, 4, 4]] {
+        refused(pixels(I8), Field::Operand, |d| d.resize(CONTEXTS, shape, Element::I16));
+    }
+    refused(pixels(I8), Field::Operand, |d| d.resize(CONTEXTS, [1, 4, 3], Element::I32));
 }
