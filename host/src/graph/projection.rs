@@ -1,0 +1,100 @@
+//! From a timestep to the input of its perceptron.
+
+/// How a timestep becomes a vector.
+#[derive(Clone, Debug)]
+pub enum Projection {
+    /// Sines and cosines of frequencies from 1 down to 1/10,000 (Ho et al., 2020, arXiv:2006.11239, appendix B; diffusers'
+    /// `Timesteps`).
+    Sinusoid {
+        /// Length of the vector; the last element of an odd one is 0.
+        channels: usize,
+        /// Cosines before sines.
+        flip_sin_to_cos: bool,
+        /// Subtracted from the number of frequencies in the exponent's divisor.
+        freq_shift: f64,
+        /// The ratio of the highest to the lowest frequency, 10,000 as a rule.
+        theta: f64,
+    },
+    /// The timestep itself, then sines and cosines of 2π·w·t for each frequency w.
+    Frequencies {
+        /// The frequencies.
+        frequencies: Vec<f32>,
+    },
+    /// Sines, then cosines, of 2π·w·ln t for each frequency w (Song et al., 2021, arXiv:2011.13456, appendix H.2.1;
+    /// diffusers' `GaussianFourierProjection`).
+    Fourier {
+        /// The frequencies.
+        frequencies: Vec<f32>,
+    },
+    /// A row of a table.
+    Learned {
+        /// Row-major (timesteps, length).
+        table: Vec<f32>,
+        /// Length of a row.
+        channels: usize,
+    },
+}
+
+impl Projection {
+    /// Length of the vector.
+    pub fn channels(&self) -> usize {
+        match self {
+            Projection::Sinusoid { channels, .. } | Projection::Learned { channels, .. } => *channels,
+            Projection::Fourier { frequencies } => 2 * frequencies.len(),
+            Projection::Frequencies { frequencies } => 1 + 2 * frequencies.len(),
+        }
+    }
+
+    /// Why there is no vector of timestep `t`, if there is none.
+    pub fn missing(&self, t: f64) -> Option<String> {
+        match self {
+            Projection::Sinusoid { .. } | Projection::Frequencies { .. } => None,
+            Projection::Fourier { .. } if t > 0.0 => None,
+            Projection::Fourier { .. } => {
+                Some("Fourier features of a timestep need its logarithm: it must be above 0".into())
+            }
+            Projection::Learned { table, channels } => {
+                let rows = table.len() / channels;
+                let has_row = t.fract() == 0.0 && (0.0..rows as f64).contains(&t);
+                (!has_row).then(|| format!("the network has learned timesteps 0 to {} only", rows - 1))
+            }
+        }
+    }
+
+    /// The vector of timestep `t`.
+    ///
+    /// # Panics
+    /// If there is [none](Self::missing).
+    pub fn of(&self, t: f64) -> Vec<f64> {
+        match self {
+            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta } => {
+                let half = channels / 2;
+                let mut vector = vec![0.0; *channels];
+                for i in 0..half {
+                    // `libm`, not the platform's functions: an export is the same on every host.
+                    let frequency = libm::exp(-libm::log(*theta) * i as f64 / (half as f64 - freq_shift));
+                    let (sin, cos) = libm::sincos(t * frequency);
+                    let (first, second) = if *flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
+                    vector[i] = first;
+                    vector[half + i] = second;
+                }
+                vector
+            }
+            Projection::Frequencies { frequencies } => {
+                let angle = |w: &f32| libm::sincos(f64::from(t as f32 * w * 2.0 * std::f32::consts::PI));
+                let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
+                [vec![t], sines, cosines].concat()
+            }
+            Projection::Fourier { frequencies } => {
+                // Angles of hundreds of turns: PyTorch's roundings to single precision are part of what was trained.
+                let log = libm::log(f64::from(t as f32)) as f32;
+                let angle = |w: &f32| libm::sincos(f64::from(log * w * 2.0 * std::f32::consts::PI));
+                let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
+                [sines, cosines].concat()
+            }
+            Projection::Learned { table, channels } => {
+                table[t as usize * channels..][..*channels].iter().map(|&x| f64::from(x)).collect()
+            }
+        }
+    }
+}
