@@ -301,6 +301,7 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
         Op::Activate(_) | Op::Observe(_) if !cfg!(feature = "unet1d") => Some("unet1d"),
         Op::LayerNorm(_) if !cfg!(feature = "layer-norm") => Some("layer-norm"),
         Op::LinearAttention(_) if !cfg!(feature = "linear-attention") => Some("linear-attention"),
+        Op::Attention(op) if op.memory > 0 && !cfg!(feature = "linear-attention") => Some("linear-attention"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),
         _ => None,

@@ -37,8 +37,10 @@ impl<'a, E: Pod, S: Pod> Operands<'a, E, S> {
         let [rows, key_value, scores] =
             arena.get_disjoint_mut([query.range(), key_value.range(), scratch.range()]).ok()?;
         let start = place as usize * channels;
-        let memory = context.data(op.memory_at, usize::from(op.memory) * 2 * channels)?;
-        let (memory_scores, scores) = view_mut(scores)?.split_at_mut_checked(op.memory.into())?;
+        // Networks with learned keys have linear attention too.
+        let learned = if cfg!(feature = "linear-attention") { op.memory.into() } else { 0 };
+        let memory = context.data(op.memory_at, learned * 2 * channels)?;
+        let (memory_scores, scores) = view_mut(scores)?.split_at_mut_checked(learned)?;
         Some(Self {
             query: view_mut(rows)?.get_mut(start..start + channels)?,
             key_value: KeyValue { values: view(key_value)?, channels },

@@ -1,0 +1,259 @@
+//! Patches, convolutions over them, and what brings values into the ring.
+
+use super::*;
+
+/// Runs of every length come in one, two or three rows, as those of a kernel do, which lie apart and not in order. The last
+/// pixel may be the one before.
+fn patches<T: Copy + Into<i64>>(
+    activations: impl Fn(usize, usize, u32) -> Vec<T>,
+    unfold: impl Fn(&mut [patches::Group], &patches::Window<'_, T>),
+) {
+    for (run, rows) in (1..40).flat_map(|run| [1, 2, 3].map(|rows| (run, rows))) {
+        for fill in 0..FILLS {
+            let taps = run * rows;
+            let advance = if fill % 2 == 0 { run } else { 1 + fill };
+            let pixels = [0, advance, 2 * advance, (2 + fill % 2) * advance];
+            // The last row ends where the ring does.
+            let ring = activations(rows * (pixels[3] + run), fill, 0);
+            let starts: Vec<usize> = (0..rows).rev().map(|row| row * (pixels[3] + run)).collect();
+            let mut unfolded = std::vec![[[99; patches::GROUP]; PIXELS]; taps.div_ceil(patches::GROUP)];
+            unfold(&mut unfolded, &patches::Window { ring: &ring, rows: &starts, pixels, run });
+            for (p, pixel) in pixels.into_iter().enumerate() {
+                for tap in 0..unfolded.len() * patches::GROUP {
+                    let expected = starts.get(tap / run).map_or(0, |start| ring[start + pixel + tap % run].into());
+                    let found = unfolded[tap / 4][p][PLACE[tap % 4]];
+                    assert_eq!(i64::from(found), expected, "{rows} rows of {run}, fill {fill}, pixel {p}, tap {tap}");
+                }
+            }
+        }
+    }
+}
+
+/// The patches of four pixels of their own.
+fn unfolded(pixels: &[Vec<i16>; PIXELS]) -> Vec<patches::Group> {
+    let taps = pixels[0].len();
+    let mut unfolded = std::vec![[[0; patches::GROUP]; PIXELS]; taps.div_ceil(patches::GROUP)];
+    let window =
+        patches::Window { ring: &pixels.concat(), rows: &[0], pixels: [0, 1, 2, 3].map(|p| p * taps), run: taps };
+    super::super::reference::unfold_i16(&mut unfolded, &window);
+    unfolded
+}
+
+pub(super) fn unfold_i8(kernel: impl Fn(&mut [patches::Group], &patches::Window<'_, i8>)) {
+    patches(i8s, kernel);
+}
+
+pub(super) fn unfold_i16(kernel: impl Fn(&mut [patches::Group], &patches::Window<'_, i16>)) {
+    patches(i16s, kernel);
+}
+
+/// Shifts from far below to far above what one word decides, multipliers of all sizes, sums that saturate and wrap, residuals
+/// in place and elsewhere, zero points at the ends of their range. A kernel may leave channels from one on.
+fn convolve<T: Copy + Into<i32> + PartialEq + core::fmt::Debug>(
+    elements: impl Fn(usize, usize, u32) -> Vec<T>,
+    nearest: impl Fn(i128) -> T,
+    kernel: impl Fn(
+        &patches::Channels<'_>,
+        &[patches::Group],
+        patches::Place,
+        Option<(patches::Kept, Option<&[T]>)>,
+        &mut [T],
+    ) -> usize,
+    [low, high]: [i32; 2],
+) {
+    let rounded = |value: i128, shift: i32| (value + (1 << (30 - shift))) >> (31 - shift);
+    let mut computed = 0;
+    for (taps, shift) in (1..if cfg!(miri) { 10 } else { 45 }).flat_map(|taps| (-20..12i32).map(move |s| (taps, s))) {
+        let fill = (taps + shift.unsigned_abs() as usize) % FILLS;
+        let case = philox([taps as u32, shift as u32], [0; 4]);
+        let stride = taps + [0, 4, 3][case[0] as usize % 3];
+        let outputs = 5;
+        // The last pixel may be the one before.
+        let there = 4 - (case[3] % 2) as usize;
+        let pixels: [Vec<i16>; PIXELS] = core::array::from_fn(|p| i16s(taps, fill, p.min(there - 1) as u32));
+        let unfolded = unfolded(&pixels);
+        // With what a whole group reads behind the last row, or without.
+        let weights = i8s(outputs * stride + (case[0] >> 8) as usize % 4, fill, 9);
+        let bias: Vec<i32> = (0..outputs).map(|c| [0, i32::MAX, i32::MIN, 99, -7][c] >> (case[1] % 20)).collect();
+        let requant: Vec<[i32; 2]> = (0..outputs)
+            .map(|c| [[1 << 30, i32::MAX, 1_500_000_000, 3 << 29, 5 << 20][c], shift + [0, 1, -9, 0, 2][c]])
+            .collect();
+        let zero = [0, low, high, -3, 1 << 21][case[2] as usize % 5];
+        let channels =
+            patches::Channels { weights: &weights, taps, stride, narrow: false, bias: &bias, requant: &requant, zero };
+        let place = patches::Place { at: 3, offsets: core::array::from_fn(|p| 7 * p.min(there - 1)) };
+        let map =
+            [[1 << 30, i32::MAX, 1_200_000_000][case[0] as usize % 3], [-3, 5, 8, 9, 10, 14][case[1] as usize % 6]];
+        let kept = patches::Kept { zero: [0, low, high][case[3] as usize % 3], map };
+        let before = elements(40, 4, 17);
+        let values = elements(40, 5, 18);
+        for residual in [None, Some((kept, None)), Some((kept, Some(&values[..])))] {
+            let mut output = before.clone();
+            let done = kernel(&channels, &unfolded, place, residual, &mut output);
+            computed += done;
+            let mut expected = before.clone();
+            for c in 0..done {
+                for p in 0..there {
+                    let at = place.at + place.offsets[p] + c;
+                    let sum = wrapped(bias[c], &pixels[p], &weights[c * stride..][..taps]);
+                    let [multiplier, shift] = requant[c];
+                    let product = i128::from(sum) * i128::from(multiplier);
+                    let limit = |value: i128| value.clamp(i32::MIN.into(), i32::MAX.into());
+                    let value = match residual {
+                        None => limit(rounded(product, shift)),
+                        Some((kept, values)) => {
+                            let held: i32 = values.map_or(before[at], |values| values[at]).into();
+                            let held = i128::from(held - kept.zero) * i128::from(kept.map[0]);
+                            (limit(rounded(product, shift + 8)) + limit(rounded(held, kept.map[1])) + 128) >> 8
+                        }
+                    };
+                    expected[at] = nearest(value + i128::from(zero));
+                }
+            }
+            assert_eq!(output, expected, "{taps} taps, shift {shift}, {residual:?}, {done} done");
+        }
+    }
+    assert!(computed > 4_000 || cfg!(miri), "{computed} channels");
+}
+
+pub(super) fn convolve_i8(
+    kernel: impl Fn(
+        &patches::Channels<'_>,
+        &[patches::Group],
+        patches::Place,
+        Option<(patches::Kept, Option<&[i8]>)>,
+        &mut [i8],
+    ) -> usize,
+) {
+    convolve(i8s, |value| value.clamp(-128, 127) as i8, kernel, [-128, 127]);
+}
+
+pub(super) fn convolve_i16(
+    kernel: impl Fn(
+        &patches::Channels<'_>,
+        &[patches::Group],
+        patches::Place,
+        Option<(patches::Kept, Option<&[i16]>)>,
+        &mut [i16],
+    ) -> usize,
+) {
+    convolve(i16s, |value| value.clamp(-32_768, 32_767) as i16, kernel, [-32_768, 32_767]);
+}
+
+/// Every shift of the affine map that a word decides, results over the whole table and beyond both of its ends, saturated
+/// sums and rings.
+fn silu<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
+    values: impl Fn(usize, usize, u32) -> Vec<S>,
+    nearest: impl Fn(i32) -> R,
+    zeros: [i32; 2],
+    kernel: impl Fn(Silu, &[S], &[[i32; 2]], &mut [R]),
+) {
+    use crate::fixed::{affine, requantize, silu};
+    for (affine_shift, fill) in (16..32).flat_map(|shift| (0..FILLS).map(move |fill| (shift, fill))) {
+        for (shift, zero) in (-20..0).flat_map(|shift| [0, zeros[0], zeros[1]].map(|zero| (shift, zero))) {
+            let map = Silu::new(affine_shift, [1_500_000_000, shift], zero);
+            assert_eq!(map.is_some(), (17..31).contains(&affine_shift) && shift < -1, "{affine_shift}, {shift}");
+            let Some(map) = map else { continue };
+            for len in [0, 1, 2, 7, 32] {
+                let values = values(len, fill, 0);
+                // Most maps give what the table has, some far more.
+                let maps: Vec<[i32; 2]> = (0..len as u32)
+                    .map(|i| {
+                        let [a, b, c, _] = philox([affine_shift, fill as u32], [i, len as u32, 0, 0]);
+                        [a as i32 >> (c % 20), b as i32 >> (c / 32 % 24)]
+                    })
+                    .collect();
+                let mut targets = std::vec![nearest(99); len];
+                kernel(map, &values, &maps, &mut targets);
+                for ((value, &[a, b]), target) in values.iter().zip(&maps).zip(targets) {
+                    let activated = silu(affine((*value).into(), a, affine_shift, b));
+                    let expected = nearest(requantize(activated, 1_500_000_000, shift).saturating_add(zero));
+                    assert_eq!(target, expected, "{:?}, {a}, {b}, {map:?}", (*value).into());
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn silu_i8_i8(kernel: impl Fn(Silu, &[i8], &[[i32; 2]], &mut [i8])) {
+    silu(i8s, crate::fixed::saturate_i8, [-128, 127], kernel);
+}
+
+pub(super) fn silu_i16_i8(kernel: impl Fn(Silu, &[i16], &[[i32; 2]], &mut [i8])) {
+    silu(i16s, crate::fixed::saturate_i8, [-128, 127], kernel);
+}
+
+pub(super) fn silu_i8_i16(kernel: impl Fn(Silu, &[i8], &[[i32; 2]], &mut [i16])) {
+    silu(i8s, crate::fixed::saturate_i16, [-300, 300], kernel);
+}
+
+pub(super) fn silu_i16_i16(kernel: impl Fn(Silu, &[i16], &[[i32; 2]], &mut [i16])) {
+    silu(i16s, crate::fixed::saturate_i16, [-300, 300], kernel);
+}
+
+pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize, usize)) {
+    // Weights between those of two channels, as where a row of the kernel lies in the padding.
+    let all = [0, 1, patches::GROUP, 3 * patches::GROUP];
+    let behind = if cfg!(miri) { &all[..2] } else { &all };
+    for (taps, &behind) in LENGTHS.flat_map(|taps| behind.iter().map(move |behind| (taps, behind))) {
+        let stride = taps + behind;
+        for fill in 0..FILLS {
+            let pixels: [Vec<i16>; PIXELS] = core::array::from_fn(|p| i16s(taps, fill, p as u32));
+            let unfolded = unfolded(&pixels);
+            // Rows of odd lengths lie at odd addresses.
+            for channels in (1..9).step_by(if cfg!(miri) { 3 } else { 1 }) {
+                // Behind the last channel's there need not be any.
+                let weights = i8s(channels * stride - behind, fill, 9);
+                let row = |c: usize| &weights[c * stride..][..taps];
+                let expected: Vec<[i32; PIXELS]> =
+                    (0..channels).map(|c| core::array::from_fn(|p| wrapped(0, &pixels[p], row(c)))).collect();
+                // There may be sums of channels that do not exist.
+                for room in [channels, 9] {
+                    let mut sums = std::vec![[77; PIXELS]; room];
+                    kernel(&mut sums, &unfolded, &weights, taps, stride);
+                    let what = std::format!("{channels} channels of {taps} taps, {behind} behind, fill {fill}");
+                    assert!(taps == 0 || sums[..channels] == expected, "{what}: {room} sums are {sums:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Patches of every run, in one to three rows, in a room that is larger than what is used or not, meet rows of weights of
+/// one to nine channels; the extremes of both are among them.
+fn made_and_multiplied<T: Copy + Into<i64>>(
+    activations: impl Fn(usize, usize, u32) -> Vec<T>,
+    kernel: impl Fn() -> patches::Patches<T>,
+) {
+    let patches::Patches { unfold, multiply } = kernel();
+    for (run, rows) in (1..if cfg!(miri) { 10 } else { 40 }).flat_map(|run| [1, 2, 3].map(|rows| (run, rows))) {
+        for case in 0..FILLS {
+            let (taps, channels, behind) = (run * rows, 1 + (run + case) % 9, [0, 4, 3][rows - 1]);
+            let pixels: [Vec<T>; PIXELS] = core::array::from_fn(|p| activations(taps, case, p as u32));
+            let mut room =
+                std::vec![[[99; patches::GROUP]; PIXELS]; (taps + run * (case % 2)).div_ceil(patches::GROUP)];
+            let starts: Vec<usize> = (0..rows).map(|row| row * run).collect();
+            let places = [0, 1, 2, 3].map(|pixel| pixel * taps);
+            unfold(&mut room, &patches::Window { ring: &pixels.concat(), rows: &starts, pixels: places, run });
+            let stride = taps + behind;
+            let weights = i8s(channels * stride - behind, case, 9);
+            let mut sums = std::vec![[77; PIXELS]; channels + case % 2];
+            multiply(&mut sums, &room, &weights, taps, stride);
+            for (channel, sums) in sums.iter().take(channels).enumerate() {
+                let expected = core::array::from_fn(|p| wrapped(0, &pixels[p], &weights[channel * stride..][..taps]));
+                assert_eq!(
+                    *sums, expected,
+                    "{rows} rows of {run}, {channels} channels, fill {case}, channel {channel}"
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn patches_i8(kernel: impl Fn() -> patches::Patches<i8>) {
+    made_and_multiplied(i8s, kernel);
+}
+
+pub(super) fn patches_i16(kernel: impl Fn() -> patches::Patches<i16>) {
+    made_and_multiplied(i16s, kernel);
+}

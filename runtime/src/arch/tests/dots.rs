@@ -1,0 +1,184 @@
+//! Sums of products, of integers and of floats, and moments.
+
+use super::*;
+
+/// Every length, every fill, every distance of a row from a word's boundary. Channels of one to seven come in as rows of
+/// that many times the kernel's columns, which these lengths contain.
+fn dot4<T: Copy + Into<i64>>(
+    activations: impl Fn(usize, usize, u32) -> Vec<T>,
+    kernel: impl Fn([i32; QUAD], &[T], [&[i8]; QUAD]) -> [i32; QUAD],
+) {
+    for len in LENGTHS {
+        for fill in 0..FILLS {
+            let offset = (len + fill) % 4;
+            let x = activations(offset + len, fill, 0);
+            let x = &x[offset..];
+            let longer = i8s(len + 5, fill, 9);
+            let rows: [Vec<i8>; QUAD] = core::array::from_fn(|c| i8s(c + len, fill, 1 + c as u32));
+            // Rows of odd lengths lie at odd addresses.
+            let mut rows: [&[i8]; QUAD] = core::array::from_fn(|c| &rows[c][c..]);
+            // A row goes on behind what the activations meet.
+            if fill == FILLS - 1 {
+                rows[1] = &longer;
+            }
+            let expected = core::array::from_fn(|c| wrapped(SUMS[c], x, rows[c]));
+            assert_eq!(kernel(SUMS, x, rows), expected, "length {len}, fill {fill}");
+        }
+    }
+}
+
+#[cfg(feature = "i8")]
+pub(super) fn dot4_i8(kernel: impl Fn([i32; QUAD], &[i8], [&[i8]; QUAD]) -> [i32; QUAD]) {
+    dot4(i8s, kernel);
+}
+
+#[cfg(feature = "i8")]
+pub(super) fn dot4_i16(kernel: impl Fn([i32; QUAD], &[i16], [&[i8]; QUAD]) -> [i32; QUAD]) {
+    dot4(i16s, kernel);
+}
+
+fn dot4_packed<T: Copy + Into<i64>>(
+    activations: impl Fn(usize, usize, u32) -> Vec<T>,
+    kernel: impl Fn([i32; QUAD], &[T], &[u16]) -> [i32; QUAD],
+) {
+    for len in LENGTHS {
+        for fill in 0..FILLS {
+            let x = activations(len, fill, 0);
+            let rows: [Vec<i64>; QUAD] = core::array::from_fn(|c| numbers(len, fill, 1 + c as u32, [-8, 7]));
+            let pack = |k: usize| (0..QUAD).fold(0, |word, c| word | (rows[c][k] as u16 & 15) << (4 * c));
+            let packed: Vec<u16> = (0..len).map(pack).collect();
+            let expected = core::array::from_fn(|c| wrapped(SUMS[c], &x, &rows[c]));
+            assert_eq!(kernel(SUMS, &x, &packed), expected, "length {len}, fill {fill}");
+        }
+    }
+}
+
+#[cfg(feature = "i4")]
+pub(super) fn dot4_packed_i8(kernel: impl Fn([i32; QUAD], &[i8], &[u16]) -> [i32; QUAD]) {
+    dot4_packed(i8s, kernel);
+}
+
+#[cfg(feature = "i4")]
+pub(super) fn dot4_packed_i16(kernel: impl Fn([i32; QUAD], &[i16], &[u16]) -> [i32; QUAD]) {
+    dot4_packed(i16s, kernel);
+}
+
+fn moments<T: Copy + Into<i64>>(
+    values: impl Fn(usize, usize, u32) -> Vec<T>,
+    kernel: impl Fn(&[T], usize, usize, i32) -> (i64, u64),
+) {
+    for (pixels, run) in [1, 2, 3, 17].into_iter().flat_map(|pixels| (1..12).map(move |run| (pixels, run))) {
+        for (fill, behind) in (0..FILLS).flat_map(|fill| [0, 1, 2, 5].map(|behind| (fill, behind))) {
+            for zero in [0, 5, -65_535, 65_535, i32::MAX / 2] {
+                let stride = run + behind;
+                let values = values((pixels - 1) * stride + run + behind / 2, fill, 0);
+                let (mut sum, mut squares) = (0, 0);
+                for pixel in 0..pixels {
+                    for &value in &values[pixel * stride..][..run] {
+                        let centered = i128::from(value.into()) - i128::from(zero);
+                        sum += centered;
+                        squares += centered * centered;
+                    }
+                }
+                let found = kernel(&values, stride, run, zero);
+                assert_eq!(found, (sum as i64, squares as u64), "{pixels} pixels of {run} and {behind}, zero {zero}");
+            }
+        }
+    }
+}
+
+pub(super) fn moments_i8(kernel: impl Fn(&[i8], usize, usize, i32) -> (i64, u64)) {
+    moments(i8s, kernel);
+}
+
+pub(super) fn moments_i16(kernel: impl Fn(&[i16], usize, usize, i32) -> (i64, u64)) {
+    moments(i16s, kernel);
+}
+
+pub(super) fn scores_i8(kernel: impl Fn(&mut [i32], &[i8], &[i8], usize)) {
+    for (len, count) in LENGTHS.flat_map(|len| [1, 2, 3, 4, 9, 11].map(|count| (len, count))) {
+        for (fill, behind) in (0..FILLS).flat_map(|fill| [0, 3, 4, 8].map(|behind| (fill, behind))) {
+            let stride = (len + behind).max(1);
+            let query = i8s(len, fill, 0);
+            // Behind the last key there need not be any.
+            let keys = i8s((count - 1) * stride + len, fill, 1);
+            let mut scores = std::vec![77; count];
+            kernel(&mut scores, &query, &keys, stride);
+            let expected: Vec<i32> =
+                (0..count).map(|key| wrapped(0, &query, keys.get(key * stride..).unwrap_or_default())).collect();
+            assert_eq!(scores, expected, "length {len}, fill {fill}, stride {stride}");
+        }
+    }
+}
+
+pub(super) fn weighted4_i8(kernel: impl Fn(&[i32], &[i8], usize) -> [i32; QUAD]) {
+    for len in LENGTHS {
+        // A stride below four leaves fewer neighbours.
+        for (fill, stride) in (0..FILLS).flat_map(|fill| [1, 3, 4, 5, 8].map(|stride| (fill, stride))) {
+            let weights = numbers(len, fill, 0, [0, i32::MAX.into()]);
+            let narrow: Vec<i32> = weights.iter().map(|&w| w as i32).collect();
+            let values = i8s(len * stride, fill, 1);
+            let expected: [i32; QUAD] = core::array::from_fn(|c| {
+                let rows = values.chunks(stride.max(1));
+                let column: Vec<i8> = rows.map(|row| row.get(c).copied().unwrap_or_default()).collect();
+                wrapped(0, &weights, &column)
+            });
+            assert_eq!(kernel(&narrow, &values, stride), expected, "length {len}, fill {fill}, stride {stride}");
+        }
+    }
+}
+
+pub(super) fn dot_i16(kernel: impl Fn(&[i16], &[i16]) -> i64) {
+    for len in LENGTHS {
+        for fill in 0..FILLS {
+            let (a, b) = (i16s(len, fill, 0), i16s(len, fill, 1));
+            let expected: i128 = a.iter().zip(&b).map(|(&a, &b)| i128::from(a) * i128::from(b)).sum();
+            assert_eq!(i128::from(kernel(&a, &b)), expected, "length {len}, fill {fill}");
+        }
+    }
+}
+
+/// `Σ a·b` in double precision, where these are exact.
+fn exact(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+pub(super) fn dot_pixels(
+    kernel: impl Fn(&mut [[f32; CHANNEL_BLOCK]; PIXELS], [&[f32]; PIXELS], &[[f32; CHANNEL_BLOCK]]),
+) {
+    for len in LENGTHS {
+        for fill in 0..FILLS {
+            let pixels: [Vec<f32>; PIXELS] = core::array::from_fn(|p| floats(len, fill, p as u32));
+            let rows: [Vec<f32>; CHANNEL_BLOCK] = core::array::from_fn(|c| floats(len, fill, 16 + c as u32));
+            let weights: Vec<[f32; CHANNEL_BLOCK]> = (0..len).map(|k| core::array::from_fn(|c| rows[c][k])).collect();
+            let mut sums = [[0.25; CHANNEL_BLOCK]; PIXELS];
+            kernel(&mut sums, core::array::from_fn(|p| pixels[p].as_slice()), &weights);
+            for (p, sums) in sums.iter().enumerate() {
+                for (c, &sum) in sums.iter().enumerate() {
+                    let expected = 0.25 + exact(&pixels[p], &rows[c]);
+                    assert_eq!(f64::from(sum), expected, "length {len}, fill {fill}, pixel {p}, channel {c}");
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn dot_float(kernel: impl Fn(&[f32], &[f32]) -> f32) {
+    for len in LENGTHS {
+        for fill in 0..FILLS {
+            let (a, b) = (floats(len, fill, 0), floats(len, fill, 1));
+            assert_eq!(f64::from(kernel(&a, &b)), exact(&a, &b), "length {len}, fill {fill}");
+        }
+    }
+}
+
+pub(super) fn weighted_float(kernel: impl Fn(&[f32], &[f32], usize) -> f32) {
+    for len in LENGTHS {
+        for (fill, stride) in (0..FILLS).flat_map(|fill| [1, 3, 5, 7].map(|stride| (fill, stride))) {
+            let (weights, values) = (floats(len, fill, 0), floats(len * stride, fill, 1));
+            let strided: Vec<f32> = values.iter().copied().step_by(stride).collect();
+            let expected = exact(&weights, &strided);
+            assert_eq!(f64::from(kernel(&weights, &values, stride)), expected, "length {len}, stride {stride}");
+        }
+    }
+}
