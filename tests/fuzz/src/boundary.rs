@@ -4,8 +4,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::format::{
-    Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, LayerNorm, Linear, LinearAttention, OP_BYTES, Observe,
-    OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor, Threshold,
+    Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, LayerNorm, Linear,
+    LinearAttention, OP_BYTES, Observe, OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor, Threshold,
 };
 
 /// Changes one to three fields, or places of tensors, more often one.

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use waft::format::{Conv2d, Element, Gather, Op, Precision, Upsample, WeightLayout};
+use waft::format::{Conv2d, Element, Gather, Op, Precision, Threshold, Upsample, WeightLayout};
 
 use crate::draft::chain::Chain;
 use crate::draft::{Draft, FIRST, MAP, NEWER, OLDER, PARAMETERS, SAMPLE, SUM, TO_QUERY, UNCONDITIONAL, convolution};
@@ -25,6 +25,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         add(format!("{name}-guided"), with(picture(), |draft| draft.keep_before(NEWER)));
         add(format!("{name}-policy"), Draft::policy(precision));
         add(format!("{name}-condition"), with(plain(precision), condition));
+        add(format!("{name}-threshold"), with(plain(precision), threshold));
         add(format!("{name}-original"), with(plain(precision), |draft| draft.schedule.levels = PARAMETERS));
         let chunked = || chunked(precision, convolution(precision).layout());
         stream(&format!("{name}-streamed"), chunked(), 1);
@@ -59,6 +60,11 @@ fn plain(precision: Precision) -> Draft {
         draft.keep_before(UNCONDITIONAL);
         draft.schedule.steps = 1;
     })
+}
+
+/// The clean sample is bounded by a quantile of its four magnitudes.
+fn threshold(draft: &mut Draft) {
+    draft.threshold = Some(Threshold { rank: 2, weight: 1 << 23, limit: i32::MAX, reserved: [0; 4] });
 }
 
 /// The first convolution reads a condition beside the sample.
