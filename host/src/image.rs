@@ -7,7 +7,7 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use crate::checkpoint::LARGE_FILE_POINTER;
+use crate::pointer::is_pointer;
 
 /// Why an image was not written.
 #[derive(Debug, Error)]
@@ -143,7 +143,7 @@ pub fn encode_gif(to: impl Write, frames: &[Canvas]) -> Result<(), ImageError> {
 /// If the file cannot be read or is a picture of another shape.
 pub fn read_png(path: &Path, [rows, columns, channels]: [usize; 3]) -> Result<Vec<u8>, ImageError> {
     let bytes = fs::read(path)?;
-    if bytes.starts_with(LARGE_FILE_POINTER) {
+    if is_pointer(&bytes) {
         return Err(ImageError::LargeFilePointer);
     }
     let mut decoder = png::Decoder::new(Cursor::new(bytes));

@@ -28,6 +28,7 @@ pub mod network;
 pub mod parity;
 pub mod patches;
 pub mod plan;
+mod pointer;
 pub mod progress;
 pub mod quality;
 pub mod quantize;

@@ -7,8 +7,9 @@ use thiserror::Error;
 use waft::format::Precision;
 use waft::{Model, ModelError};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, LARGE_FILE_POINTER};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::{ExportError, ExportOptions, export, precision_name};
+use crate::pointer::is_pointer;
 use crate::progress::Progress;
 use crate::sample::AlignedBytes;
 
@@ -184,7 +185,7 @@ pub fn read(path: &Path) -> Result<AlignedBytes, FindError> {
 
 fn read_whole(path: &Path) -> Result<Vec<u8>, FindError> {
     let bytes = fs::read(path).map_err(|error| FindError::Io { path: path.into(), error })?;
-    if bytes.starts_with(LARGE_FILE_POINTER) {
+    if is_pointer(&bytes) {
         return Err(FindError::LargeFilePointer { path: path.into() });
     }
     Ok(bytes)

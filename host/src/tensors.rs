@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use thiserror::Error;
 
-use crate::checkpoint::LARGE_FILE_POINTER;
+use crate::pointer::is_pointer;
 
 /// Why a tensor file is refused.
 #[derive(Debug, Error)]
@@ -95,7 +95,7 @@ pub struct Tensors {
 /// If it cannot be read or parsed.
 pub fn read(path: &Path) -> Result<Tensors, TensorsError> {
     let bytes = std::fs::read(path).map_err(|error| TensorsError::Io { path: path.into(), error })?;
-    if bytes.starts_with(LARGE_FILE_POINTER) {
+    if is_pointer(&bytes) {
         return Err(TensorsError::LargeFilePointer { path: path.into() });
     }
     SafeTensors::deserialize(&bytes).map_err(|error| TensorsError::Parse { path: path.into(), error })?;

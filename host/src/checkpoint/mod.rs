@@ -26,6 +26,7 @@ pub use error::CheckpointError;
 pub use note::Note;
 pub use pickle::PickleError;
 
+use crate::pointer::is_pointer;
 use crate::schedule::SchedulerConfig;
 use pipeline::Scheduler;
 use weights::Weights;
@@ -105,8 +106,6 @@ pub struct Checkpoint {
 
 /// Most classes that a file numbers.
 pub(crate) const MOST_CLASSES: usize = 65_534;
-/// How a file begins that Git LFS left in the place of the real one.
-pub(crate) const LARGE_FILE_POINTER: &[u8] = b"version https://git-lfs";
 /// What diffusers' `EMAModel` adds to a model's configuration, and diffusers ignores when it reads it.
 const AVERAGE: [&str; 7] =
     ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
@@ -117,7 +116,7 @@ fn read(path: &Path) -> Result<String, CheckpointError> {
     if text.starts_with('\u{FEFF}') {
         text.remove(0);
     }
-    if text.as_bytes().starts_with(LARGE_FILE_POINTER) {
+    if is_pointer(text.as_bytes()) {
         return Err(CheckpointError::LargeFilePointer { path: path.into() });
     }
     Ok(text)

@@ -12,6 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::entry::Entry;
 use super::torch::{self, TorchError};
 use super::{CheckpointError, NamedTensor, Note};
+use crate::pointer::is_pointer;
 
 enum Bytes {
     Mapped(Mmap),
@@ -181,7 +182,7 @@ impl Weights {
 /// The tensors of one file, by what its first bytes say it is.
 fn parse(bytes: &[u8], path: &Path, notes: &mut Vec<Note>) -> Result<Vec<(String, Entry)>, CheckpointError> {
     let refuse = |what: String| CheckpointError::Weights { path: path.into(), what };
-    if bytes.starts_with(super::LARGE_FILE_POINTER) {
+    if is_pointer(bytes) {
         return Err(CheckpointError::LargeFilePointer { path: path.into() });
     }
     // The text of a safetensors header follows its length, whose own bytes may look like the beginning of anything.

@@ -49,14 +49,21 @@ fn run_twice(network: &Network, id: OpId) -> Option<Network> {
             Op::GroupNorm(op) => &mut op.sources,
             Op::Conv2d(op) => &mut op.sources,
             Op::Activate(op) => std::slice::from_mut(&mut op.source),
+            Op::LayerNorm(op) => std::slice::from_mut(&mut op.source),
             // They read no activations of convolutions, or those of their own kind.
-            Op::Embed(_) | Op::Linear(_) | Op::Attention(_) | Op::Observe(_) => &mut [],
+            Op::Embed(_) | Op::Linear(_) | Op::Attention(_) | Op::LinearAttention(_) | Op::Observe(_) => &mut [],
         };
         sources.iter_mut().filter(|source| **source == conv.output).for_each(|source| *source = again.output);
         let residual = match op {
             Op::Conv2d(op) => op.residual.as_mut().map(|(id, _)| id),
             Op::Activate(op) => op.residual.as_mut(),
-            Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) | Op::Attention(_) | Op::Observe(_) => None,
+            Op::LayerNorm(op) => op.residual.as_mut(),
+            Op::GroupNorm(_)
+            | Op::Embed(_)
+            | Op::Linear(_)
+            | Op::Attention(_)
+            | Op::LinearAttention(_)
+            | Op::Observe(_) => None,
         };
         residual.into_iter().filter(|id| **id == conv.output).for_each(|id| *id = again.output);
     }

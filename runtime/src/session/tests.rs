@@ -8,9 +8,9 @@ use std::vec::Vec;
 use super::*;
 use crate::draft::chain::Chain;
 use crate::draft::{Draft, convolution};
-use crate::format::Precision;
 #[cfg(feature = "thresholding")]
 use crate::format::Threshold;
+use crate::format::{Film, Precision};
 #[cfg(feature = "i4")]
 use crate::format::{Op, WeightLayout};
 use crate::{Guidance, Model};
@@ -138,5 +138,16 @@ fn runs_with_streamed_weights_draw_the_same() {
                 }
             }
         }
+    }
+}
+
+/// Validation does not look at the offset of biases that a step has none of; nor does a run.
+#[test]
+fn offsets_of_nothing_do_not_matter() {
+    for &precision in if cfg!(miri) { &[Precision::I8] } else { Precision::ALL } {
+        let mut draft = Draft::policy(precision);
+        (draft.activate().film, draft.activate().observed) = (Film::None.code(), NONE);
+        (draft.schedule.bias_bytes, draft.schedule.biases) = (0, u32::MAX);
+        draw(&draft, Request::new(), 0x00);
     }
 }
