@@ -77,6 +77,7 @@ pub(crate) struct Window<'a, T> {
 
 impl<'a, T> Window<'a, T> {
     /// What a row of the kernel covers at each pixel.
+    #[cfg(any(mve, test))]
     #[inline(always)]
     pub(super) fn runs(&self, row: usize) -> [&'a [T]; PIXELS] {
         let Self { ring, pixels, run, .. } = *self;
@@ -94,11 +95,14 @@ pub(super) fn unfold<T: Copy + Into<i16>>(
     if !window.run.is_multiple_of(GROUP) {
         return unfold_taps(patches, window);
     }
-    let mut groups = patches.iter_mut();
-    for &row in window.rows {
-        let [a, b, c, d] = window.runs(row).map(|run| run.as_chunks::<GROUP>().0);
-        for ((((&a, &b), &c), &d), group) in a.iter().zip(b).zip(c).zip(d).zip(&mut groups) {
-            *group = [pairs(a), pairs(b), pairs(c), pairs(d)];
+    let Window { ring, rows, pixels, run } = *window;
+    // Pixel by pixel: four at once would want more registers than there are.
+    for (&row, groups) in rows.iter().zip(patches.chunks_mut((run / GROUP).max(1))) {
+        for (pixel, offset) in pixels.into_iter().enumerate() {
+            let (run, _) = ring.get(row + offset..row + offset + run).unwrap_or_default().as_chunks();
+            for (group, &four) in groups.iter_mut().zip(run) {
+                group.get_mut(pixel).into_iter().for_each(|places| *places = pairs(four));
+            }
         }
     }
 }
