@@ -232,6 +232,7 @@ pub const fn round_shift(value: i64, shift: u32) -> i64 {
 }
 
 /// `value·2^(−by)`, rounded half toward +∞, saturated.
+#[cfg(feature = "i8")]
 pub(crate) fn scale_by_power(value: i64, by: i32) -> i64 {
     if by >= 0 { round_shift(value, by.unsigned_abs()) } else { value.saturating_mul(1 << (-by).clamp(0, 62)) }
 }

@@ -9,8 +9,9 @@ use waft::format::{Affine, Op, Precision};
 use waft::{Request, Session};
 use waft_host::checkpoint::Checkpoint;
 use waft_host::export::{ExportOptions, ResidualWidth, export, predictor};
+use waft_host::fixed::to_floats;
 use waft_host::import::import;
-use waft_host::sample::{Batch, arena, draw, set_input, to_floats};
+use waft_host::sample::{Batch, arena, draw, set_input};
 use waft_host::tensors::{self, Tensors};
 use waft_tests::{exported, golden, model, oracle, relative_error};
 

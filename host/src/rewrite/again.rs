@@ -92,7 +92,7 @@ mod tests {
         let first = graph.node("in", conv(3, 8), &[graph.input]);
         let mut x = graph.node("down", conv(8, 16), &[first]);
         for i in 0..between {
-            x = graph.node(&format!("between {i}"), conv(16, 16), &[x]);
+            x = graph.node(format!("between {i}"), conv(16, 16), &[x]);
         }
         x = graph.node("up", conv(16, 8), &[x]);
         let sum = graph.node("sum", GraphOp::Add, &[x, first]);
@@ -112,8 +112,8 @@ mod tests {
         });
         assert_eq!((&first.sources, &first.conv.weight), (&second.sources, &second.conv.weight));
         assert!(first.output != second.output && first.ring != second.ring);
-        assert_eq!((first.repeats, second.repeats), (None, Some(OpId::from(0))));
-        let Op::Conv2d(up) = &after.ops[OpId::from(5)].1 else { panic!("a convolution") };
+        assert_eq!((first.repeats, second.repeats), (None, Some(OpId::from(0_usize))));
+        let Op::Conv2d(up) = &after.ops[OpId::from(5_usize)].1 else { panic!("a convolution") };
         assert_eq!(up.residual.map(|(id, _)| id), Some(second.output));
     }
 

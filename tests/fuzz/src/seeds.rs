@@ -141,7 +141,7 @@ fn tiles() -> Draft {
     let conv = Conv2d { kernel: [3, 3], padding: [1, 1], ..convolution(Precision::I8) };
     chain.push([4, 8, 4], conv);
     let tiled = *chain.push([4, 8, 4], Conv2d { tile_rows: 1, ..conv });
-    let columns = tiled.tile_columns(8) as u16;
+    let columns = tiled.tile_columns(8, 4) as u16;
     let patches = chain.draft.add([1, columns, 4], Element::I32, [1; 2]);
     chain.draft.conv(1).patches = patches;
     chain.push([4, 8, 1], conv);

@@ -83,7 +83,8 @@ fn is_orphan(file: &Path) -> bool {
     let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(mut folder) = file.parent() else { return false };
     let mut module = stem(file);
-    let is_root = module == "lib" || module == "main";
+    // Cargo finds programs by their folder.
+    let is_root = module == "lib" || module == "main" || folder.ends_with("src/bin");
     if is_root || file.extension().is_none_or(|end| end != "rs") || !file.iter().any(|part| part == "src") {
         return false;
     }

@@ -93,9 +93,9 @@ fn convolve<T: Copy + Into<i32> + PartialEq + core::fmt::Debug>(
             computed += done;
             let mut expected = before.clone();
             for c in 0..done {
-                for p in 0..there {
-                    let at = place.at + place.offsets[p] + c;
-                    let sum = wrapped(bias[c], &pixels[p], &weights[c * stride..][..taps]);
+                for (offset, pixel) in place.offsets.iter().zip(&pixels).take(there) {
+                    let at = place.at + offset + c;
+                    let sum = wrapped(bias[c], pixel, &weights[c * stride..][..taps]);
                     let [multiplier, shift] = requant[c];
                     let product = i128::from(sum) * i128::from(multiplier);
                     let limit = |value: i128| value.clamp(i32::MIN.into(), i32::MAX.into());

@@ -171,8 +171,8 @@ fn tiles_of_two_are_convolutions() {
         let weights: [Vec<i8>; 2] = core::array::from_fn(|c| i8s(9 * inputs, fill, 20 + c as u32));
         let mut products = [[0; 4]; POINTS];
         dsp::winograd2_input(&mut tiles, core::array::from_fn(|y| rows[y].as_slice()));
-        for side in 0..2 {
-            dsp::winograd2_weights(&mut channels, side, &weights[side]);
+        for (side, weights) in weights.iter().enumerate() {
+            dsp::winograd2_weights(&mut channels, side, weights);
         }
         dsp::winograd_multiply(&mut products, &tiles, &channels);
         for (channel, weights) in weights.iter().enumerate() {
