@@ -293,8 +293,11 @@ mod tests {
         assert_eq!(lists(&[3], counts(&[4])), [StepRequest::Count(3)]);
         assert_eq!(lists(&[], counts(&[4, 5])), [StepRequest::Count(4), StepRequest::Count(5)]);
         assert_eq!(lists(&[], ExportDefaults::default()), [StepRequest::Count(10)]);
-        let timesteps = ExportDefaults { timesteps: Some(vec![vec![750, 250]]), ..counts(&[4]) };
+        let timesteps = ExportDefaults { timesteps: Some(vec![vec![750, 250]]), ..Default::default() };
         assert_eq!(lists(&[], timesteps.clone()), [StepRequest::Timesteps(vec![750, 250])]);
-        assert_eq!(lists(&[3], timesteps), [StepRequest::Count(3)]);
+        assert_eq!(lists(&[3], timesteps.clone()), [StepRequest::Count(3)]);
+        let both = ExportDefaults { timesteps: timesteps.timesteps, ..counts(&[4]) };
+        let refused = ExportOptions::default().lists(&both).expect_err("two lists").to_string();
+        assert!(refused.contains("steps, timesteps") && refused.contains("name one of the two"), "{refused}");
     }
 }

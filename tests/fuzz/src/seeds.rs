@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use waft::format::{Conv2d, Element, Gather, Op, Precision, Threshold, Upsample, WeightLayout};
+use waft::format::{Conv2d, Element, Gather, Op, Precision, Threshold, Tiling, Upsample, WeightLayout};
 
 use crate::draft::chain::Chain;
 use crate::draft::{Draft, FIRST, MAP, NEWER, OLDER, PARAMETERS, SAMPLE, SUM, TO_QUERY, UNCONDITIONAL, convolution};
@@ -24,9 +24,11 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         add(format!("{name}-newer"), with(picture(), |draft| draft.keep_before(OLDER)));
         add(format!("{name}-guided"), with(picture(), |draft| draft.keep_before(NEWER)));
         add(format!("{name}-policy"), Draft::policy(precision));
+        add(format!("{name}-pixels"), Draft::pixels(precision));
+        add(format!("{name}-learned-keys"), with(plain(precision), learned_keys));
         add(format!("{name}-condition"), with(plain(precision), condition));
         add(format!("{name}-threshold"), with(plain(precision), threshold));
-        add(format!("{name}-original"), with(plain(precision), |draft| draft.schedule.levels = PARAMETERS));
+        add(format!("{name}-original"), with(plain(precision), original));
         let chunked = || chunked(precision, convolution(precision).layout());
         stream(&format!("{name}-streamed"), chunked(), 1);
         stream(&format!("{name}-read-ahead"), chunked(), 2);
@@ -45,7 +47,8 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     add("i8-patches".into(), with(plain(), patches));
     add("i8-step-scales".into(), with(plain(), step_scales));
     add("i8-wide".into(), with(plain(), wide));
-    add("i8-tiles".into(), tiles());
+    add("i8-tiles".into(), tiles(Tiling::Four));
+    add("i8-tiles-of-two".into(), tiles(Tiling::Two));
     seeds.into_inner()
 }
 
@@ -65,6 +68,19 @@ fn plain(precision: Precision) -> Draft {
 /// The clean sample is bounded by a quantile of its four magnitudes.
 fn threshold(draft: &mut Draft) {
     draft.threshold = Some(Threshold { rank: 2, weight: 1 << 23, limit: i32::MAX, reserved: [0; 4] });
+}
+
+/// A picture to start from, at the first step or the second.
+fn original(draft: &mut Draft) {
+    (draft.schedule.levels, draft.schedule.steps) = (PARAMETERS, 2);
+}
+
+/// A key and a value besides those of the pixels.
+fn learned_keys(draft: &mut Draft) {
+    let scores = draft.attention().scratch;
+    let tensor = *draft.tensor(scores);
+    draft.resize(scores, [tensor.rows, tensor.columns, tensor.channels + 1], tensor.element());
+    (draft.attention().memory, draft.attention().memory_at) = (1, PARAMETERS);
 }
 
 /// The first convolution reads a condition beside the sample.
@@ -135,12 +151,14 @@ fn chunked(precision: Precision, layout: WeightLayout) -> Draft {
     chain.draft
 }
 
-/// A convolution by tiles.
-fn tiles() -> Draft {
+/// A convolution by tiles, over a ring of their width.
+fn tiles(tiling: Tiling) -> Draft {
     let mut chain = Chain::new(Precision::I8, [4, 8, 1], 3);
     let conv = Conv2d { kernel: [3, 3], padding: [1, 1], ..convolution(Precision::I8) };
     chain.push([4, 8, 4], conv);
-    let tiled = *chain.push([4, 8, 4], Conv2d { tile_rows: 1, ..conv });
+    let tiled = *chain.push([4, 8, 4], Conv2d { tile_rows: 1, ring_limit: tiling.ring_limit(4), ..conv });
+    let element = if tiled.ring_limit > 0 { Element::I16 } else { Element::I8 };
+    chain.draft.resize(tiled.scratch, [tiled.ring_rows() as u16, 10, 4], element);
     let columns = tiled.tile_columns(8, 4) as u16;
     let patches = chain.draft.add([1, columns, 4], Element::I32, [1; 2]);
     chain.draft.conv(1).patches = patches;
