@@ -254,14 +254,18 @@ const INTEGER: [Option<&str>; 8] = [
 
 #[test]
 fn integer_convolutions_are_exact_in_every_width() {
-    for checkpoint in INTEGER.map(|name| name.map_or_else(digits, golden)) {
+    for name in INTEGER {
+        let checkpoint = name.map_or_else(digits, golden);
+        // Its normalizations over the channels of pixels are operations of their own, not in front of a ring.
+        let with_scales = if name == Some("denoising_diffusion") { 0..1 } else { 3..usize::MAX };
         for residual in [ResidualWidth::Auto, ResidualWidth::Narrow, ResidualWidth::Wide] {
             integer_suite(&exported(&checkpoint, &options(Precision::I8, residual)));
         }
         let four = ExportOptions { weights: WeightWidth::Four, ..options(Precision::I8, ResidualWidth::Auto) };
         assert_eq!(integer_suite(&exported(&checkpoint, &four)), 0, "it is an option");
         for weights in [WeightWidth::Eight, WeightWidth::Four] {
-            assert!(integer_suite(&exported(&checkpoint, &stepwise(weights, Shortcuts::Joint))) >= 3);
+            let found = integer_suite(&exported(&checkpoint, &stepwise(weights, Shortcuts::Joint)));
+            assert!(with_scales.contains(&found), "{name:?}: {found} convolutions have scales of each step");
         }
     }
 }
