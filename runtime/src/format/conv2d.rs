@@ -303,8 +303,12 @@ impl Conv2d {
     pub const fn tile_columns(&self, columns: usize, inputs: u64) -> usize {
         let tiling = self.tiling();
         let transformed = (columns / (2 * tiling.side()) * self.tile_rows as usize + 2) * tiling.points();
-        let inputs = if inputs == 0 { 1 } else { inputs as usize };
-        transformed + (self.band_rows() * columns * CHANNEL_BLOCK).div_ceil(inputs)
+        let sums = self.band_rows() * columns * CHANNEL_BLOCK;
+        // A width of addresses may have no room for such a number.
+        match inputs as usize {
+            0 => transformed + sums,
+            inputs => transformed + sums.div_ceil(inputs),
+        }
     }
 
     /// How external weights are cut, for `outputs` and `inputs` channels; `None` if they are in the model file.
