@@ -131,6 +131,11 @@ impl Board {
         !matches!(self.machine, Machine::Native) || cfg!(all(target_arch = "x86_64", target_os = "linux"))
     }
 
+    /// The largest model that its emulated machine has room for beside the code: that of Cortex-M55 starts in 512 KiB.
+    pub(crate) fn layout_bytes(&self) -> usize {
+        if self.layout == "mps3-an547" { 448 * 1024 } else { usize::MAX }
+    }
+
     /// Whether its core has the vector extension of Armv8.1-M.
     pub(crate) fn has_mve(&self) -> bool {
         self.core == "Cortex-M55"

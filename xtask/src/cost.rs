@@ -38,8 +38,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         if !matches!(board.machine, Machine::Qemu { .. }) {
             continue;
         }
-        // Boards of one triple run the same code: the first is measured.
-        let first = BOARDS.iter().find(|other| other.triple == board.triple).unwrap_or(board);
+        // Boards of one triple with the same instructions run the same code: the first is measured.
+        let same = |other: &&Board| other.triple == board.triple && other.has_mve() == board.has_mve();
+        let first = BOARDS.iter().find(same).unwrap_or(board);
         let core = match cores.get(first.name) {
             Some(measured) if first.name != board.name => measured.clone(),
             _ => measure(first)?,
@@ -57,11 +58,17 @@ fn measure(board: &'static Board) -> anyhow::Result<Core> {
     for file in FILES {
         let name = file.split('-').next().unwrap_or(file);
         let bytes = shipped::read(&shipped::models_folder().join(name).join(format!("{file}.waft")))?;
+        if bytes.as_slice().len() > board.layout_bytes() {
+            eprintln!("{file} is too large for {}", board.layout);
+            continue;
+        }
         measured.insert(file.to_string(), profile(board, bytes.as_slice(), &mut rows)?);
     }
     // No file of the single precision is shipped; its work is measured all the same.
     let single = shipped::find("digits", Some(Precision::F32), None, &())?;
-    profile(board, single.as_slice(), &mut rows)?;
+    if single.as_slice().len() <= board.layout_bytes() {
+        profile(board, single.as_slice(), &mut rows)?;
+    }
     let core = Core { compiler: setup::toolchain(board.triple)?.version().into(), coefficients: fit(&rows), measured };
     for (work, counted) in &rows {
         ensure!(cost::instructions(&core, work).is_some(), "{}: work without a coefficient of {counted}", board.name);
