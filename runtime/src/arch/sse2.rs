@@ -5,25 +5,16 @@ use core::arch::x86_64::{
     _mm_srai_epi16, _mm_unpacklo_epi8, _mm_unpacklo_epi64,
 };
 
-use super::patches::{GROUP, Group, rows};
-use super::{PIXELS, QUAD, reference};
+use super::patches::{GROUP, Group, dot_in_quads};
+use super::{PIXELS, QUAD};
 
 /// See [`reference::dot_patches`].
 #[inline]
 pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
-    let mut blocks = weights.chunks((QUAD * stride).max(1));
-    for sums in sums.chunks_mut(QUAD) {
-        let weights = blocks.next().unwrap_or_default();
-        let mut rows = rows(weights, taps, stride);
-        let quad = [(); QUAD].map(|()| rows.next().unwrap_or_default().as_chunks().0);
-        match sums.as_chunks_mut().0.first_mut() {
-            Some(sums) if taps.is_multiple_of(GROUP) && weights.len() >= (QUAD - 1) * stride + taps => {
-                // SAFETY: the target has the instructions, or `build.rs` would not have chosen this file.
-                unsafe { dot_quad(sums, patches, quad) };
-            }
-            _ => reference::dot_patches(sums, patches, weights, taps, stride),
-        }
-    }
+    dot_in_quads(sums, patches, weights, [taps, stride], |sums, patches, quad| {
+        // SAFETY: the target has the instructions, or `build.rs` would not have chosen this file.
+        unsafe { dot_quad(sums, patches, quad) };
+    });
 }
 
 /// The sums of four channels whose taps are a whole number of groups.
