@@ -7,8 +7,7 @@ use waft::format::{Activate, Film, NONE, Observe, Op, Precision};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
-use crate::warp::{LANES, Warp};
-use crate::{Body, State, Strides};
+use crate::{State, Strides, Threads};
 
 /// What both kernels of an activation know.
 #[repr(C)]
@@ -38,10 +37,6 @@ impl Parameters {
         })
     }
 
-    fn warps(&self, batch: u32) -> u64 {
-        (u64::from(self.output.len()) * u64::from(batch)).div_ceil(LANES as u64)
-    }
-
     /// The map of a channel.
     #[inline(always)]
     fn map<T: Pod, M: Memory>(&self, memory: M, arena: usize, channel: u32) -> [T; 2] {
@@ -66,12 +61,6 @@ impl Parameters {
             Film::ScaleShift => [part(channel), part(self.source.channels + channel)],
         }
     }
-
-    /// Picture and element of a thread.
-    #[inline(always)]
-    fn place(&self, thread: u32) -> (u32, u32) {
-        (thread / self.output.len(), thread % self.output.len())
-    }
 }
 
 /// An activation in the `i8` precision.
@@ -86,27 +75,22 @@ impl IntegerKernel {
     }
 }
 
-impl Body for IntegerKernel {
-    fn warps(&self, batch: u32) -> u64 {
-        self.0.warps(batch)
+impl Threads for IntegerKernel {
+    #[inline(always)]
+    fn items(&self) -> u32 {
+        self.0.output.len()
     }
 
     #[inline(always)]
-    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
-        warp.threads(index, |thread| {
-            let (picture, element) = p.place(thread);
-            if picture >= batch {
-                return;
-            }
-            let (op, arena, channel) = (p.op, p.strides.arena(picture), element % p.source.channels);
-            let [scale, shift]: [[i32; 2]; 2] = p.film(memory, arena, channel);
-            let film = [scale[0].saturating_add(scale[1]), shift[0].saturating_add(shift[1])];
-            let kept = if op.residual == NONE { None } else { Some(p.residual.integer(memory, arena, element)) };
-            let value = p.source.integer(memory, arena, element);
-            let value = activated(&op, value, p.map(memory, arena, channel), film, kept);
-            p.output.set_integer(memory, arena, element, value);
-        });
+        let (op, arena, channel) = (p.op, p.strides.arena(picture), element % p.source.channels);
+        let [scale, shift]: [[i32; 2]; 2] = p.film(memory, arena, channel);
+        let film = [scale[0].saturating_add(scale[1]), shift[0].saturating_add(shift[1])];
+        let kept = if op.residual == NONE { None } else { Some(p.residual.integer(memory, arena, element)) };
+        let value = p.source.integer(memory, arena, element);
+        let value = activated(&op, value, p.map(memory, arena, channel), film, kept);
+        p.output.set_integer(memory, arena, element, value);
     }
 }
 
@@ -122,27 +106,22 @@ impl FloatKernel {
     }
 }
 
-impl Body for FloatKernel {
-    fn warps(&self, batch: u32) -> u64 {
-        self.0.warps(batch)
+impl Threads for FloatKernel {
+    #[inline(always)]
+    fn items(&self) -> u32 {
+        self.0.output.len()
     }
 
     #[inline(always)]
-    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
-        warp.threads(index, |thread| {
-            let (picture, element) = p.place(thread);
-            if picture >= batch {
-                return;
-            }
-            let (op, arena, channel) = (p.op, p.strides.arena(picture), element % p.source.channels);
-            let [scale, shift]: [[f32; 2]; 2] = p.film(memory, arena, channel);
-            let film = [scale[0] + scale[1], shift[0] + shift[1]];
-            let kept = if op.residual == NONE { 0.0 } else { p.residual.float(memory, arena, element) };
-            let value = p.source.float(memory, arena, element);
-            let value = activated_float(&op, value, p.map(memory, arena, channel), film);
-            p.output.set_float(memory, arena, element, value + kept);
-        });
+        let (op, arena, channel) = (p.op, p.strides.arena(picture), element % p.source.channels);
+        let [scale, shift]: [[f32; 2]; 2] = p.film(memory, arena, channel);
+        let film = [scale[0] + scale[1], shift[0] + shift[1]];
+        let kept = if op.residual == NONE { 0.0 } else { p.residual.float(memory, arena, element) };
+        let value = p.source.float(memory, arena, element);
+        let value = activated_float(&op, value, p.map(memory, arena, channel), film);
+        p.output.set_float(memory, arena, element, value + kept);
     }
 }
 
@@ -172,31 +151,26 @@ impl ObserveKernel {
     }
 }
 
-impl Body for ObserveKernel {
-    fn warps(&self, batch: u32) -> u64 {
-        (u64::from(self.output.len()) * u64::from(batch)).div_ceil(LANES as u64)
+impl Threads for ObserveKernel {
+    #[inline(always)]
+    fn items(&self) -> u32 {
+        self.output.len()
     }
 
     #[inline(always)]
-    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        warp.threads(index, |thread| {
-            let (picture, element) = (thread / self.output.len(), thread % self.output.len());
-            if picture >= batch {
-                return;
-            }
-            let (op, arena) = (self.op, self.strides.arena(picture));
-            let center = op.centers as usize + 4 * element as usize;
-            if self.integer != 0 {
-                let x = self.source.integer(memory, arena, element);
-                let gain: [i32; 2] = memory.load(Space::Constants, op.gains as usize + 8 * element as usize);
-                let value = observed(&op, x, memory.load(Space::Constants, center), gain);
-                self.output.set_integer(memory, arena, element, value.into());
-            } else {
-                let x = self.source.float(memory, arena, element);
-                let gain: f32 = memory.load(Space::Constants, op.gains as usize + 4 * element as usize);
-                let value = observed_float(&op, x, memory.load(Space::Constants, center), gain);
-                self.output.set_float(memory, arena, element, value);
-            }
-        });
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
+        let (op, arena) = (self.op, self.strides.arena(picture));
+        let center = op.centers as usize + 4 * element as usize;
+        if self.integer != 0 {
+            let x = self.source.integer(memory, arena, element);
+            let gain: [i32; 2] = memory.load(Space::Constants, op.gains as usize + 8 * element as usize);
+            let value = observed(&op, x, memory.load(Space::Constants, center), gain);
+            self.output.set_integer(memory, arena, element, value.into());
+        } else {
+            let x = self.source.float(memory, arena, element);
+            let gain: f32 = memory.load(Space::Constants, op.gains as usize + 4 * element as usize);
+            let value = observed_float(&op, x, memory.load(Space::Constants, center), gain);
+            self.output.set_float(memory, arena, element, value);
+        }
     }
 }

@@ -8,12 +8,12 @@ use waft::Model;
 use waft::arithmetic::attention::{normalizer, weight};
 use waft::arithmetic::exp;
 use waft::fixed::{requantize, saturate_i8};
-use waft::format::{Attention, Element, Op};
+use waft::format::{Attention, Op};
 
-use crate::element::{Place, float};
+use crate::element::Place;
+use crate::keys::Keys;
 use crate::memory::{Memory, Space};
-use crate::warp::{LANES, Warp};
-use crate::{Body, Strides};
+use crate::{Strides, Threads};
 
 /// What the kernels know.
 #[repr(C)]
@@ -22,7 +22,7 @@ pub struct Parameters {
     strides: Strides,
     op: Attention,
     query: Place,
-    key_value: Place,
+    keys: Keys,
     pixels: u32,
     /// Channels of a head.
     head: u32,
@@ -34,21 +34,15 @@ impl Parameters {
         let Op::Attention(op) = model.op(index)? else { return None };
         let query = Place::of(Some(model.tensor(op.query)?));
         let pixels = query.rows.checked_mul(query.columns)?;
-        let keys = pixels.checked_add(op.memory.into())?;
-        keys.checked_mul(4)?.checked_add(8)?.checked_mul(pixels)?.checked_mul(op.heads.into())?;
-        Some(Self {
-            strides,
-            op,
-            query,
-            key_value: Place::of(Some(model.tensor(op.key_value)?)),
-            pixels,
-            head: query.channels / u32::from(op.heads),
-        })
+        let key_value = Place::of(Some(model.tensor(op.key_value)?));
+        let keys = Keys { pixels: key_value, learned: op.memory.into(), learned_at: op.memory_at };
+        keys.checked_len()?.checked_mul(4)?.checked_add(8)?.checked_mul(pixels)?.checked_mul(op.heads.into())?;
+        Some(Self { strides, op, query, keys, pixels, head: query.channels / u32::from(op.heads) })
     }
 
     /// Bytes of scratch that one picture needs.
     pub fn scratch_bytes(&self) -> u32 {
-        self.heads() * self.pixels * (4 * self.keys() + 8)
+        self.heads() * self.pixels * (4 * self.keys.len() + 8)
     }
 
     #[inline(always)]
@@ -56,59 +50,17 @@ impl Parameters {
         self.query.channels / self.head
     }
 
-    /// Learned keys, then pixels.
-    #[inline(always)]
-    fn keys(&self) -> u32 {
-        u32::from(self.op.memory) + self.pixels
-    }
-
-    /// A channel of a key, or of its value if `channel` is beyond the query's.
-    #[inline(always)]
-    fn key_integer<M: Memory>(&self, memory: M, arena: usize, key: u32, channel: u32) -> i32 {
-        let learned = u32::from(self.op.memory);
-        if key < learned {
-            let at = self.op.memory_at + key * self.key_value.channels + channel;
-            return memory.load::<i8>(Space::Constants, at as usize).into();
-        }
-        self.key_value.integer(memory, arena, (key - learned) * self.key_value.channels + channel)
-    }
-
-    /// The same in single precision.
-    #[inline(always)]
-    fn key_float<M: Memory>(&self, memory: M, arena: usize, key: u32, channel: u32) -> f32 {
-        let learned = u32::from(self.op.memory);
-        if key < learned {
-            let half = self.key_value.element == Element::F16 as u32;
-            let index = key * self.key_value.channels + channel;
-            return float(memory, Space::Constants, self.op.memory_at as usize, half, index);
-        }
-        self.key_value.float(memory, arena, (key - learned) * self.key_value.channels + channel)
-    }
-
-    fn score_warps(&self, batch: u32) -> u64 {
-        (u64::from(self.heads() * self.pixels) * u64::from(batch)).div_ceil(LANES as u64)
-    }
-
-    fn context_warps(&self, batch: u32) -> u64 {
-        (u64::from(self.pixels * self.query.channels) * u64::from(batch)).div_ceil(LANES as u64)
-    }
-
     /// Where a thread that computes weights works: at the first channel of a head.
     #[inline(always)]
-    fn score_place(&self, thread: u32, batch: u32) -> Option<At> {
-        let rows = self.heads() * self.pixels;
-        let (picture, row) = (thread / rows, thread % rows);
-        (picture < batch).then(|| self.at(picture, row, row % self.pixels, row / self.pixels * self.head))
+    fn score_place(&self, picture: u32, row: u32) -> At {
+        self.at(picture, row, row % self.pixels, row / self.pixels * self.head)
     }
 
     /// Where a thread that computes a context works.
     #[inline(always)]
-    fn context_place(&self, thread: u32, batch: u32) -> Option<At> {
-        let elements = self.pixels * self.query.channels;
-        let (picture, element) = (thread / elements, thread % elements);
+    fn context_place(&self, picture: u32, element: u32) -> At {
         let (query, channel) = (element / self.query.channels, element % self.query.channels);
-        let row = channel / self.head * self.pixels + query;
-        (picture < batch).then(|| self.at(picture, row, query, channel))
+        self.at(picture, channel / self.head * self.pixels + query, query, channel)
     }
 
     #[inline(always)]
@@ -117,8 +69,8 @@ impl Parameters {
         let rows = self.heads() * self.pixels;
         At {
             arena: self.strides.arena(picture),
-            weights: scratch + (4 * row * self.keys()) as usize,
-            normalizer: scratch + (4 * rows * self.keys() + 8 * row) as usize,
+            weights: scratch + (4 * row * self.keys.len()) as usize,
+            normalizer: scratch + (4 * rows * self.keys.len() + 8 * row) as usize,
             query,
             channel,
         }
@@ -137,52 +89,35 @@ struct At {
     channel: u32,
 }
 
-/// Runs a thread for each lane.
-macro_rules! threads {
-    ($kernel:ident, $warps:ident) => {
-        impl Body for $kernel {
-            fn warps(&self, batch: u32) -> u64 {
-                self.0.$warps(batch)
-            }
-
-            #[inline(always)]
-            fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-                warp.threads(index, |thread| self.thread(memory, thread, batch));
-            }
-        }
-    };
-}
-
 /// Weights in the `i8` precision: a thread one query of one head.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct IntegerScoresKernel(pub Parameters);
 
-threads!(IntegerScoresKernel, score_warps);
-
-impl IntegerScoresKernel {
+impl Threads for IntegerScoresKernel {
     #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.heads() * self.0.pixels
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
-        let Some(At { arena, weights, normalizer: normalizer_at, query, channel: first }) =
-            p.score_place(thread, batch)
-        else {
-            return;
-        };
+        let At { arena, weights, normalizer: normalizer_at, query, channel: first } = p.score_place(picture, item);
         let op = p.op;
         let mut largest = i32::MIN;
-        for key in 0..p.keys() {
+        for key in 0..p.keys.len() {
             let mut score = 0i32;
             for channel in first..first + p.head {
                 let q = p.query.integer(memory, arena, query * p.query.channels + channel);
-                let k = p.key_integer(memory, arena, key, channel);
+                let k = p.keys.integer(memory, arena, key, channel);
                 score = score.wrapping_add(q * k);
             }
             memory.store(Space::Scratch, weights + 4 * key as usize, score);
             largest = largest.max(score);
         }
         let mut total = 0u32;
-        for key in 0..p.keys() {
+        for key in 0..p.keys.len() {
             let at = weights + 4 * key as usize;
             let weight = weight(&op, largest, memory.load(Space::Scratch, at));
             memory.store(Space::Scratch, at, weight);
@@ -197,20 +132,20 @@ impl IntegerScoresKernel {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct IntegerContextKernel(pub Parameters);
 
-threads!(IntegerContextKernel, context_warps);
-
-impl IntegerContextKernel {
+impl Threads for IntegerContextKernel {
     #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.pixels * self.0.query.channels
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
-        let Some(At { arena, weights, normalizer: normalizer_at, query, channel }) = p.context_place(thread, batch)
-        else {
-            return;
-        };
+        let At { arena, weights, normalizer: normalizer_at, query, channel } = p.context_place(picture, item);
         let mut sum = 0i32;
-        for key in 0..p.keys() {
+        for key in 0..p.keys.len() {
             let weight: i32 = memory.load(Space::Scratch, weights + 4 * key as usize);
-            let value = p.key_integer(memory, arena, key, p.query.channels + channel);
+            let value = p.keys.integer(memory, arena, key, p.query.channels + channel);
             sum = sum.wrapping_add(weight.wrapping_mul(value));
         }
         let [multiplier, shift]: [i32; 2] = memory.load(Space::Scratch, normalizer_at);
@@ -224,23 +159,23 @@ impl IntegerContextKernel {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct FloatScoresKernel(pub Parameters);
 
-threads!(FloatScoresKernel, score_warps);
-
-impl FloatScoresKernel {
+impl Threads for FloatScoresKernel {
     #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.heads() * self.0.pixels
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
-        let Some(At { arena, weights, normalizer: total_at, query, channel: first }) = p.score_place(thread, batch)
-        else {
-            return;
-        };
+        let At { arena, weights, normalizer: total_at, query, channel: first } = p.score_place(picture, item);
         let op = p.op;
         let mut largest = f32::NEG_INFINITY;
-        for key in 0..p.keys() {
+        for key in 0..p.keys.len() {
             let mut score = 0f32;
             for channel in first..first + p.head {
                 let q = p.query.float(memory, arena, query * p.query.channels + channel);
-                let k = p.key_float(memory, arena, key, channel);
+                let k = p.keys.float(memory, arena, key, channel);
                 score += q * k;
             }
             score *= op.scale;
@@ -248,7 +183,7 @@ impl FloatScoresKernel {
             largest = largest.max(score);
         }
         let mut total = 0f32;
-        for key in 0..p.keys() {
+        for key in 0..p.keys.len() {
             let at = weights + 4 * key as usize;
             let weight = exp(memory.load::<f32>(Space::Scratch, at) - largest);
             memory.store(Space::Scratch, at, weight);
@@ -263,26 +198,27 @@ impl FloatScoresKernel {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct FloatContextKernel(pub Parameters);
 
-threads!(FloatContextKernel, context_warps);
-
-impl FloatContextKernel {
+impl Threads for FloatContextKernel {
     #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.pixels * self.0.query.channels
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
-        let Some(At { arena, weights, normalizer: total_at, query, channel }) = p.context_place(thread, batch) else {
-            return;
-        };
+        let At { arena, weights, normalizer: total_at, query, channel } = p.context_place(picture, item);
         // The learned ones' sum and the pixels', as the device has them.
         let sum = |first: u32, end: u32| {
             let mut sum = 0f32;
             for key in first..end {
                 let weight: f32 = memory.load(Space::Scratch, weights + 4 * key as usize);
-                sum += weight * p.key_float(memory, arena, key, p.query.channels + channel);
+                sum += weight * p.keys.float(memory, arena, key, p.query.channels + channel);
             }
             sum
         };
         let learned = u32::from(p.op.memory);
-        let sum = sum(0, learned) + sum(learned, p.keys());
+        let sum = sum(0, learned) + sum(learned, p.keys.len());
         let total: f32 = memory.load(Space::Scratch, total_at);
         p.query.set_float(memory, arena, query * p.query.channels + channel, sum / total);
     }

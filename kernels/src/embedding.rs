@@ -8,8 +8,7 @@ use waft::format::{Embed, Linear, Op, Precision};
 
 use crate::element::{Place, float};
 use crate::memory::{Memory, Space};
-use crate::warp::{LANES, Warp};
-use crate::{Body, STATE_BYTES, State, Strides};
+use crate::{STATE_BYTES, State, Strides, Threads};
 
 /// The conditioning vector of each picture's class and the current step.
 #[repr(C)]
@@ -42,41 +41,36 @@ impl EmbedKernel {
     }
 }
 
-impl Body for EmbedKernel {
-    fn warps(&self, batch: u32) -> u64 {
-        (u64::from(self.output.len()) * u64::from(batch)).div_ceil(LANES as u64)
+impl Threads for EmbedKernel {
+    #[inline(always)]
+    fn items(&self) -> u32 {
+        self.output.len()
     }
 
     #[inline(always)]
-    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        warp.threads(index, |thread| {
-            let len = self.output.len();
-            let (picture, element) = (thread / len, thread % len);
-            if picture >= batch {
-                return;
-            }
-            let op = self.op;
-            let state: State = memory.load(Space::State, 0);
-            let class = if self.class == u32::MAX {
-                memory.load(Space::State, STATE_BYTES + 4 * picture as usize)
-            } else {
-                self.class
-            };
-            let time = (state.step * len + element) as usize;
-            let class = (class * len + element) as usize;
-            let arena = self.strides.arena(picture);
-            if self.integer != 0 {
-                let time = memory.load(Space::Constants, state.embeddings as usize + 2 * time);
-                let class =
-                    if self.classes == 0 { 0 } else { memory.load(Space::Constants, op.table as usize + 2 * class) };
-                self.output.set_integer(memory, arena, element, activated(&op, time, class).into());
-            } else {
-                let time: f32 = memory.load(Space::Constants, state.embeddings as usize + 4 * time);
-                let class =
-                    if self.classes == 0 { 0.0 } else { memory.load(Space::Constants, op.table as usize + 4 * class) };
-                self.output.set_float(memory, arena, element, activate(op.activation(), time + class));
-            }
-        });
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
+        let len = self.output.len();
+        let op = self.op;
+        let state: State = memory.load(Space::State, 0);
+        let class = if self.class == u32::MAX {
+            memory.load(Space::State, STATE_BYTES + 4 * picture as usize)
+        } else {
+            self.class
+        };
+        let time = (state.step * len + element) as usize;
+        let class = (class * len + element) as usize;
+        let arena = self.strides.arena(picture);
+        if self.integer != 0 {
+            let time = memory.load(Space::Constants, state.embeddings as usize + 2 * time);
+            let class =
+                if self.classes == 0 { 0 } else { memory.load(Space::Constants, op.table as usize + 2 * class) };
+            self.output.set_integer(memory, arena, element, activated(&op, time, class).into());
+        } else {
+            let time: f32 = memory.load(Space::Constants, state.embeddings as usize + 4 * time);
+            let class =
+                if self.classes == 0 { 0.0 } else { memory.load(Space::Constants, op.table as usize + 4 * class) };
+            self.output.set_float(memory, arena, element, activate(op.activation(), time + class));
+        }
     }
 }
 
@@ -109,41 +103,36 @@ impl LinearKernel {
     }
 }
 
-impl Body for LinearKernel {
-    fn warps(&self, batch: u32) -> u64 {
-        (u64::from(self.output.len()) * u64::from(batch)).div_ceil(LANES as u64)
+impl Threads for LinearKernel {
+    #[inline(always)]
+    fn items(&self) -> u32 {
+        self.output.len()
     }
 
     #[inline(always)]
-    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        warp.threads(index, |thread| {
-            let (picture, output) = (thread / self.output.len(), thread % self.output.len());
-            if picture >= batch {
-                return;
+    fn compute<M: Memory>(&self, memory: M, picture: u32, output: u32, _batch: u32) {
+        let op = self.op;
+        let arena = self.strides.arena(picture);
+        let inputs = self.source.len();
+        if self.integer != 0 {
+            let mut sum = 0i64;
+            for input in 0..inputs {
+                let at = op.weights as usize + 2 * (output * inputs + input) as usize;
+                let weight = i32::from(memory.load::<i16>(Space::Constants, at));
+                sum += i64::from(weight * self.source.integer(memory, arena, input));
             }
-            let op = self.op;
-            let arena = self.strides.arena(picture);
-            let inputs = self.source.len();
-            if self.integer != 0 {
-                let mut sum = 0i64;
-                for input in 0..inputs {
-                    let at = op.weights as usize + 2 * (output * inputs + input) as usize;
-                    let weight = i32::from(memory.load::<i16>(Space::Constants, at));
-                    sum += i64::from(weight * self.source.integer(memory, arena, input));
-                }
-                let requant = memory.load(Space::Constants, op.requant as usize + 8 * output as usize);
-                let bias = memory.load(Space::Constants, op.bias as usize + 4 * output as usize);
-                self.output.set_integer(memory, arena, output, projected(sum, requant, bias));
-            } else {
-                let mut sum = 0f32;
-                for input in 0..inputs {
-                    let index = output * inputs + input;
-                    let weight = float(memory, Space::Constants, op.weights as usize, self.half != 0, index);
-                    sum += weight * self.source.float(memory, arena, input);
-                }
-                let bias: f32 = memory.load(Space::Constants, op.bias as usize + 4 * output as usize);
-                self.output.set_float(memory, arena, output, bias + sum);
+            let requant = memory.load(Space::Constants, op.requant as usize + 8 * output as usize);
+            let bias = memory.load(Space::Constants, op.bias as usize + 4 * output as usize);
+            self.output.set_integer(memory, arena, output, projected(sum, requant, bias));
+        } else {
+            let mut sum = 0f32;
+            for input in 0..inputs {
+                let index = output * inputs + input;
+                let weight = float(memory, Space::Constants, op.weights as usize, self.half != 0, index);
+                sum += weight * self.source.float(memory, arena, input);
             }
-        });
+            let bias: f32 = memory.load(Space::Constants, op.bias as usize + 4 * output as usize);
+            self.output.set_float(memory, arena, output, bias + sum);
+        }
     }
 }

@@ -7,8 +7,7 @@ use waft::format::{Affine, LayerNorm, NONE, Op};
 
 use crate::element::Place;
 use crate::memory::{Memory, Space};
-use crate::warp::{LANES, Warp};
-use crate::{Body, State, Strides};
+use crate::{State, Strides, Threads};
 
 /// What both kernels know.
 #[repr(C)]
@@ -34,10 +33,6 @@ impl Parameters {
             output,
             pixels: output.rows * output.columns,
         })
-    }
-
-    fn warps(&self, batch: u32) -> u64 {
-        (u64::from(self.pixels) * u64::from(batch)).div_ceil(LANES as u64)
     }
 
     /// Where the constants of a step or of all of them start.
@@ -75,20 +70,15 @@ macro_rules! kernel {
             }
         }
 
-        impl Body for $name {
-            fn warps(&self, batch: u32) -> u64 {
-                self.0.warps(batch)
+        impl Threads for $name {
+            #[inline(always)]
+            fn items(&self) -> u32 {
+                self.0.pixels
             }
 
             #[inline(always)]
-            fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-                let pixels = self.0.pixels;
-                warp.threads(index, |thread| {
-                    if thread / pixels < batch {
-                        let arena = self.0.strides.arena(thread / pixels);
-                        self.pixel(memory, arena, thread % pixels * self.0.source.channels);
-                    }
-                });
+            fn compute<M: Memory>(&self, memory: M, picture: u32, pixel: u32, _batch: u32) {
+                self.pixel(memory, self.0.strides.arena(picture), pixel * self.0.source.channels);
             }
         }
     };

@@ -20,6 +20,7 @@ pub mod conv2d;
 mod element;
 pub mod embedding;
 pub mod group_norm;
+mod keys;
 pub mod layer_norm;
 pub mod linear_attention;
 mod memory;
@@ -108,6 +109,31 @@ pub trait Body: Pod {
 
     /// What warp `index` does. Warps may run in any order or at once.
     fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32);
+}
+
+/// A kernel whose threads compute one item of a picture each: an element, a pixel, a block of channels.
+trait Threads: Pod {
+    /// Items of a picture.
+    fn items(&self) -> u32;
+
+    /// Computes one item of a picture of a batch.
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, batch: u32);
+}
+
+impl<K: Threads> Body for K {
+    fn warps(&self, batch: u32) -> u64 {
+        (u64::from(self.items()) * u64::from(batch)).div_ceil(LANES as u64)
+    }
+
+    #[inline(always)]
+    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
+        warp.threads(index, |thread| {
+            let (picture, item) = (thread / self.items(), thread % self.items());
+            if picture < batch {
+                self.compute(memory, picture, item, batch);
+            }
+        });
+    }
 }
 
 /// Gives a macro the list of kernels: the name of each in PTX, and its body.

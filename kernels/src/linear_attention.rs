@@ -9,12 +9,12 @@ use waft::arithmetic::attention::normalizer;
 use waft::arithmetic::exp;
 use waft::arithmetic::linear_attention::{context_of, key_weight, query_weight};
 use waft::fixed::{requantize, saturate_i8};
-use waft::format::{Element, LinearAttention, Op};
+use waft::format::{LinearAttention, Op};
 
-use crate::element::{Place, float};
+use crate::element::Place;
+use crate::keys::Keys;
 use crate::memory::{Memory, Space};
-use crate::warp::{LANES, Warp};
-use crate::{Body, Strides};
+use crate::{Strides, Threads};
 
 /// What the kernels know.
 #[repr(C)]
@@ -23,7 +23,7 @@ pub struct Parameters {
     strides: Strides,
     op: LinearAttention,
     query: Place,
-    key_value: Place,
+    keys: Keys,
     contexts: Place,
     pixels: u32,
     /// Channels of a head.
@@ -37,11 +37,12 @@ impl Parameters {
         let query = Place::of(Some(model.tensor(op.query)?));
         let pixels = query.rows.checked_mul(query.columns)?;
         pixels.checked_mul(query.channels)?.checked_mul(12)?;
+        let key_value = Place::of(Some(model.tensor(op.key_value)?));
         Some(Self {
             strides,
             op,
             query,
-            key_value: Place::of(Some(model.tensor(op.key_value)?)),
+            keys: Keys { pixels: key_value, learned: op.memory.into(), learned_at: op.memory_at },
             contexts: Place::of(Some(model.tensor(op.scratch)?)),
             pixels,
             head: query.channels / u32::from(op.heads),
@@ -59,57 +60,23 @@ impl Parameters {
         self.pixels * (self.query.channels / self.head)
     }
 
-    fn weight_warps(&self, batch: u32) -> u64 {
-        let threads = self.query_heads() + self.query.channels * self.head;
-        (u64::from(threads) * u64::from(batch)).div_ceil(LANES as u64)
-    }
-
-    fn result_warps(&self, batch: u32) -> u64 {
-        (u64::from(self.pixels * self.query.channels) * u64::from(batch)).div_ceil(LANES as u64)
-    }
-
-    /// Learned keys, then pixels.
+    /// Items of the first kernel.
     #[inline(always)]
-    fn keys(&self) -> u32 {
-        u32::from(self.op.memory) + self.pixels
-    }
-
-    /// A channel of a key, or of its value if `channel` is beyond the query's.
-    #[inline(always)]
-    fn key_integer<M: Memory>(&self, memory: M, arena: usize, key: u32, channel: u32) -> i32 {
-        let learned = u32::from(self.op.memory);
-        if key < learned {
-            let at = self.op.memory_at + key * self.key_value.channels + channel;
-            return memory.load::<i8>(Space::Constants, at as usize).into();
-        }
-        self.key_value.integer(memory, arena, (key - learned) * self.key_value.channels + channel)
-    }
-
-    /// The same in single precision.
-    #[inline(always)]
-    fn key_float<M: Memory>(&self, memory: M, arena: usize, key: u32, channel: u32) -> f32 {
-        let learned = u32::from(self.op.memory);
-        if key < learned {
-            let half = self.key_value.element == Element::F16 as u32;
-            let index = key * self.key_value.channels + channel;
-            return float(memory, Space::Constants, self.op.memory_at as usize, half, index);
-        }
-        self.key_value.float(memory, arena, (key - learned) * self.key_value.channels + channel)
+    fn tasks(&self) -> u32 {
+        self.query_heads() + self.query.channels * self.head
     }
 
     /// What a thread of the first kernel does.
     #[inline(always)]
-    fn weight_place(&self, thread: u32, batch: u32) -> Option<(At, Task)> {
-        let (heads, contexts) = (self.query_heads(), self.query.channels * self.head);
-        let (picture, task) = (thread / (heads + contexts), thread % (heads + contexts));
-        let task = if task < heads {
+    fn task(&self, item: u32) -> Task {
+        let heads = self.query_heads();
+        if item < heads {
             // The first element of a head of a query.
-            Task::Weigh { first: task * self.head }
-        } else {
-            let (key, channel) = ((task - heads) / self.head, (task - heads) % self.head);
-            Task::Context { key, value: key - key % self.head + channel, element: task - heads }
-        };
-        (picture < batch).then(|| (self.at(picture), task))
+            return Task::Weigh { first: item * self.head };
+        }
+        let element = item - heads;
+        let (key, channel) = (element / self.head, element % self.head);
+        Task::Context { key, value: key - key % self.head + channel, element }
     }
 
     #[inline(always)]
@@ -139,54 +106,22 @@ enum Task {
     Context { key: u32, value: u32, element: u32 },
 }
 
-/// Runs a thread for each lane.
-macro_rules! threads {
-    ($(#[$attribute:meta])* $kernel:ident, $warps:ident) => {
-        $(#[$attribute])*
-        #[repr(transparent)]
-        #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-        pub struct $kernel(pub Parameters);
+/// Weights and contexts in the `i8` precision.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct IntegerContextKernel(pub Parameters);
 
-        impl Body for $kernel {
-            fn warps(&self, batch: u32) -> u64 {
-                self.0.$warps(batch)
-            }
-
-            #[inline(always)]
-            fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-                warp.threads(index, |thread| self.thread(memory, thread, batch));
-            }
-        }
-    };
-}
-
-threads!(
-    /// Weights and contexts in the `i8` precision.
-    IntegerContextKernel,
-    weight_warps
-);
-threads!(
-    /// Results in the `i8` precision: a thread one channel of one query.
-    IntegerResultKernel,
-    result_warps
-);
-threads!(
-    /// Weights and contexts in the float precisions.
-    FloatContextKernel,
-    weight_warps
-);
-threads!(
-    /// Results in the float precisions.
-    FloatResultKernel,
-    result_warps
-);
-
-impl IntegerContextKernel {
+impl Threads for IntegerContextKernel {
     #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.tasks()
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let (p, op) = (&self.0, self.0.op);
-        let Some((At { arena, weights, normalizers }, task)) = p.weight_place(thread, batch) else { return };
-        match task {
+        let At { arena, weights, normalizers } = p.at(picture);
+        match p.task(item) {
             Task::Weigh { first } => {
                 let mut largest = i32::MIN;
                 for element in first..first + p.head {
@@ -203,14 +138,14 @@ impl IntegerContextKernel {
             }
             Task::Context { key, value, element } => {
                 let mut largest = i32::MIN;
-                for row in 0..p.keys() {
-                    largest = largest.max(p.key_integer(memory, arena, row, key));
+                for row in 0..p.keys.len() {
+                    largest = largest.max(p.keys.integer(memory, arena, row, key));
                 }
                 let (mut sum, mut total) = (0i32, 0u32);
-                for row in 0..p.keys() {
-                    let weight = key_weight(&op, largest, p.key_integer(memory, arena, row, key));
+                for row in 0..p.keys.len() {
+                    let weight = key_weight(&op, largest, p.keys.integer(memory, arena, row, key));
                     total = total.wrapping_add(weight.unsigned_abs());
-                    let value = p.key_integer(memory, arena, row, p.query.channels + value);
+                    let value = p.keys.integer(memory, arena, row, p.query.channels + value);
                     sum = sum.wrapping_add(weight.wrapping_mul(value));
                 }
                 p.contexts.set_integer(memory, arena, element, context_of(sum, total).into());
@@ -219,17 +154,22 @@ impl IntegerContextKernel {
     }
 }
 
-impl IntegerResultKernel {
+/// Results in the `i8` precision: a thread one channel of one query.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct IntegerResultKernel(pub Parameters);
+
+impl Threads for IntegerResultKernel {
     #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.pixels * self.0.query.channels
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
-        let elements = p.pixels * p.query.channels;
-        if thread / elements >= batch {
-            return;
-        }
-        let At { arena, weights, normalizers } = p.at(thread / elements);
-        let element = thread % elements;
-        let (first, channel) = (element - element % p.head, element % p.head);
+        let At { arena, weights, normalizers } = p.at(picture);
+        let (first, channel) = (item - item % p.head, item % p.head);
         let row = first % p.query.channels;
         let mut sum = 0i32;
         for of in 0..p.head {
@@ -239,16 +179,26 @@ impl IntegerResultKernel {
         }
         let at = normalizers + 8 * (first / p.head) as usize;
         let [multiplier, shift]: [i32; 2] = memory.load(Space::Scratch, at);
-        p.query.set_integer(memory, arena, element, saturate_i8(requantize(sum, multiplier, shift)).into());
+        p.query.set_integer(memory, arena, item, saturate_i8(requantize(sum, multiplier, shift)).into());
     }
 }
 
-impl FloatContextKernel {
+/// Weights and contexts in the float precisions.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct FloatContextKernel(pub Parameters);
+
+impl Threads for FloatContextKernel {
     #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.tasks()
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
-        let Some((At { arena, weights, normalizers }, task)) = p.weight_place(thread, batch) else { return };
-        match task {
+        let At { arena, weights, normalizers } = p.at(picture);
+        match p.task(item) {
             Task::Weigh { first } => {
                 let mut largest = f32::NEG_INFINITY;
                 for element in first..first + p.head {
@@ -264,14 +214,14 @@ impl FloatContextKernel {
             }
             Task::Context { key, value, element } => {
                 let mut largest = f32::NEG_INFINITY;
-                for row in 0..p.keys() {
-                    largest = largest.max(p.key_float(memory, arena, row, key));
+                for row in 0..p.keys.len() {
+                    largest = largest.max(p.keys.float(memory, arena, row, key));
                 }
                 let (mut sum, mut total) = (0f32, 0f32);
-                for row in 0..p.keys() {
-                    let weight = exp(p.key_float(memory, arena, row, key) - largest);
+                for row in 0..p.keys.len() {
+                    let weight = exp(p.keys.float(memory, arena, row, key) - largest);
                     total += weight;
-                    sum += weight * p.key_float(memory, arena, row, p.query.channels + value);
+                    sum += weight * p.keys.float(memory, arena, row, p.query.channels + value);
                 }
                 p.contexts.set_float(memory, arena, element, sum / total);
             }
@@ -279,17 +229,22 @@ impl FloatContextKernel {
     }
 }
 
-impl FloatResultKernel {
+/// Results in the float precisions.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct FloatResultKernel(pub Parameters);
+
+impl Threads for FloatResultKernel {
     #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.pixels * self.0.query.channels
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
-        let elements = p.pixels * p.query.channels;
-        if thread / elements >= batch {
-            return;
-        }
-        let At { arena, weights, normalizers } = p.at(thread / elements);
-        let element = thread % elements;
-        let (first, channel) = (element - element % p.head, element % p.head);
+        let At { arena, weights, normalizers } = p.at(picture);
+        let (first, channel) = (item - item % p.head, item % p.head);
         let row = first % p.query.channels;
         let mut sum = 0f32;
         for of in 0..p.head {
@@ -297,6 +252,6 @@ impl FloatResultKernel {
             sum += weight * p.contexts.float(memory, arena, (row + of) * p.head + channel);
         }
         let total: f32 = memory.load(Space::Scratch, normalizers + 8 * (first / p.head) as usize);
-        p.query.set_float(memory, arena, element, sum / total * p.op.gain);
+        p.query.set_float(memory, arena, item, sum / total * p.op.gain);
     }
 }

@@ -10,7 +10,7 @@ use waft::{Guidance, Model, Rescale};
 
 use crate::memory::{Memory, Space};
 use crate::warp::{LANES, Warp};
-use crate::{Body, State, Strides, pictures_at, samples_at};
+use crate::{Body, State, Strides, Threads, pictures_at, samples_at};
 
 /// What the kernels know.
 #[repr(C)]
@@ -45,10 +45,6 @@ impl Parameters {
         })
     }
 
-    fn warps(&self, batch: u32) -> u64 {
-        (u64::from(self.len) * u64::from(batch)).div_ceil(LANES as u64)
-    }
-
     /// Element `element` of draw `draw` for a picture, see [`waft::noise`].
     #[inline(always)]
     fn noise(&self, state: &State, picture: u32, draw: u32, element: u32) -> i32 {
@@ -59,40 +55,19 @@ impl Parameters {
     }
 }
 
-/// Runs a function of picture and element for each lane.
-macro_rules! elements {
-    ($(#[$doc:meta])* $kernel:ident) => {
-        $(#[$doc])*
-        #[repr(transparent)]
-        #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-        pub struct $kernel(pub Parameters);
+/// The initial sample.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct NoiseKernel(pub Parameters);
 
-        impl Body for $kernel {
-            fn warps(&self, batch: u32) -> u64 {
-                self.0.warps(batch)
-            }
-
-            #[inline(always)]
-            fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-                warp.threads(index, |thread| {
-                    let (picture, element) = (thread / self.0.len, thread % self.0.len);
-                    if picture < batch {
-                        self.element(memory, picture, element, batch);
-                    }
-                });
-            }
-        }
-    };
-}
-
-elements! {
-    /// The initial sample.
-    NoiseKernel
-}
-
-impl NoiseKernel {
+impl Threads for NoiseKernel {
     #[inline(always)]
-    fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.len
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
         let state: State = memory.load(Space::State, 0);
         let at = p.strides.arena(picture) + (p.sample_at + 4 * element) as usize;
@@ -105,14 +80,19 @@ impl NoiseKernel {
     }
 }
 
-elements! {
-    /// Keeps the unconditional output while the conditional one is computed.
-    KeepKernel
-}
+/// Keeps the unconditional output while the conditional one is computed.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct KeepKernel(pub Parameters);
 
-impl KeepKernel {
+impl Threads for KeepKernel {
     #[inline(always)]
-    fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.len
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
         let arena = p.strides.arena(picture) + 4 * element as usize;
         let word: u32 = memory.load(Space::Arenas, arena + p.prediction_at as usize);
@@ -211,14 +191,19 @@ impl Body for SearchKernel {
     }
 }
 
-elements! {
-    /// Moves the sample to the next step.
-    UpdateKernel
-}
+/// Moves the sample to the next step.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct UpdateKernel(pub Parameters);
 
-impl UpdateKernel {
+impl Threads for UpdateKernel {
     #[inline(always)]
-    fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.len
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
         let state: State = memory.load(Space::State, 0);
         let noise = || p.noise(&state, picture, state.step + 1, element);
@@ -325,14 +310,19 @@ impl Parameters {
     }
 }
 
-elements! {
-    /// Writes the pictures' bytes and samples behind the state, where one copy brings them all.
-    ResultsKernel
-}
+/// Writes the pictures' bytes and samples behind the state, where one copy brings them all.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ResultsKernel(pub Parameters);
 
-impl ResultsKernel {
+impl Threads for ResultsKernel {
     #[inline(always)]
-    fn element<M: Memory>(&self, memory: M, picture: u32, element: u32, batch: u32) {
+    fn items(&self) -> u32 {
+        self.0.len
+    }
+
+    #[inline(always)]
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, batch: u32) {
         let p = &self.0;
         let at = p.strides.arena(picture) + (p.sample_at + 4 * element) as usize;
         let word: u32 = memory.load(Space::Arenas, at);

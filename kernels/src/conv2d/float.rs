@@ -10,8 +10,7 @@ use waft::format::{CHANNEL_BLOCK, NONE};
 use super::Parameters;
 use crate::element::float;
 use crate::memory::{Memory, Space};
-use crate::warp::{LANES, Warp};
-use crate::{Body, State};
+use crate::{State, Threads};
 
 /// The weights of operation `index`, from `file`: the model's own bytes, or those of its weights' file; by block of eight
 /// output channels, tap, channel. `None` if it is no convolution of a float precision.
@@ -43,26 +42,16 @@ pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>>
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct GatherKernel(pub Parameters);
 
-impl Body for GatherKernel {
-    fn warps(&self, batch: u32) -> u64 {
-        let elements = u64::from(self.0.padded_rows * self.0.padded_columns * self.0.channels);
-        (elements * u64::from(batch)).div_ceil(LANES as u64)
+impl Threads for GatherKernel {
+    #[inline(always)]
+    fn items(&self) -> u32 {
+        self.0.padded_rows * self.0.padded_columns * self.0.channels
     }
 
     #[inline(always)]
-    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        warp.threads(index, |thread| self.thread(memory, thread, batch));
-    }
-}
-
-impl GatherKernel {
-    #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
-        let [picture, row, column, channel] = p.gather_place(thread, p.channels);
-        if picture >= batch {
-            return;
-        }
+        let [row, column, channel] = p.gather_place(element, p.channels);
         let op = p.op;
         let arena = p.strides.arena(picture);
         let value = match p.source_pixel(&op, row, column) {
@@ -73,7 +62,6 @@ impl GatherKernel {
                 gathered_float(&op, value, p.map(&op, memory, arena, channel))
             }
         };
-        let element = (row * p.padded_columns + column) * p.channels + channel;
         memory.store(Space::Scratch, p.strides.scratch(picture) + 4 * element as usize, value);
     }
 }
@@ -83,32 +71,20 @@ impl GatherKernel {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct MultiplyKernel(pub Parameters);
 
-impl Body for MultiplyKernel {
-    fn warps(&self, batch: u32) -> u64 {
+impl Threads for MultiplyKernel {
+    #[inline(always)]
+    fn items(&self) -> u32 {
         let output = &self.0.output;
-        let blocks = output.rows * output.columns * output.channels.div_ceil(CHANNEL_BLOCK as u32);
-        (u64::from(blocks) * u64::from(batch)).div_ceil(LANES as u64)
+        output.rows * output.columns * output.channels.div_ceil(CHANNEL_BLOCK as u32)
     }
 
     #[inline(always)]
-    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        warp.threads(index, |thread| self.thread(memory, thread, batch));
-    }
-}
-
-impl MultiplyKernel {
-    #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
         let op = p.op;
         // Neighbouring threads take neighbouring pixels and share their weights.
         let pixels = p.output.rows * p.output.columns;
-        let blocks = p.output.channels.div_ceil(CHANNEL_BLOCK as u32);
-        let (rest, pixel) = (thread / pixels, thread % pixels);
-        let (picture, block) = (rest / blocks, rest % blocks);
-        if picture >= batch {
-            return;
-        }
+        let (block, pixel) = (item / pixels, item % pixels);
         let (y, x) = (pixel / p.output.columns, pixel % p.output.columns);
         let stride = u32::from(op.stride);
         let [kernel_rows, kernel_columns] = op.kernel.map(u32::from);

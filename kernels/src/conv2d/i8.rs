@@ -12,7 +12,7 @@ use waft::format::{Conv2d, NONE, StepScales};
 use super::Parameters;
 use crate::memory::{Memory, Space};
 use crate::warp::{LANES, TILE_CHANNELS, TILE_DEPTH, TILE_PIXELS, Tile, Warp, tile_place};
-use crate::{Body, State};
+use crate::{Body, State, Threads};
 
 /// Activations under one row of the kernel, in whole fragments.
 #[inline(always)]
@@ -64,27 +64,17 @@ pub fn pack(model: &waft::Model<'_>, index: u16, file: &[u8]) -> Option<Vec<u8>>
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct GatherKernel(pub Parameters);
 
-impl Body for GatherKernel {
-    fn warps(&self, batch: u32) -> u64 {
-        let threads = u64::from(self.0.padded_rows * self.0.padded_columns * (self.0.padded_channels / 4));
-        (threads * u64::from(batch)).div_ceil(LANES as u64)
+impl Threads for GatherKernel {
+    #[inline(always)]
+    fn items(&self) -> u32 {
+        self.0.padded_rows * self.0.padded_columns * (self.0.padded_channels / 4)
     }
 
     #[inline(always)]
-    fn run<M: Memory, W: Warp>(&self, memory: M, warp: W, index: u32, batch: u32) {
-        warp.threads(index, |thread| self.thread(memory, thread, batch));
-    }
-}
-
-impl GatherKernel {
-    #[inline(always)]
-    fn thread<M: Memory>(&self, memory: M, thread: u32, batch: u32) {
+    fn compute<M: Memory>(&self, memory: M, picture: u32, item: u32, _batch: u32) {
         let p = &self.0;
-        let [picture, row, column, quad] = p.gather_place(thread, p.padded_channels / 4);
+        let [row, column, quad] = p.gather_place(item, p.padded_channels / 4);
         let first = quad * 4;
-        if picture >= batch {
-            return;
-        }
         let mut op = p.op;
         if let Some(scales) = p.step_scales(&op, memory, &memory.load(Space::State, 0)) {
             op = op.during(&scales);

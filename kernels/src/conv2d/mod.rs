@@ -86,12 +86,11 @@ impl Parameters {
         self.plane_bytes * (1 + self.wide)
     }
 
-    /// Picture, row and column of the padded input, and part of the pixel, of a thread; each pixel has `parts`.
+    /// Row and column of the padded input, and part of the pixel, of an item; each pixel has `parts`.
     #[inline(always)]
-    fn gather_place(&self, thread: u32, parts: u32) -> [u32; 4] {
-        let (pixel, part) = (thread / parts, thread % parts);
-        let (row, column) = (pixel / self.padded_columns, pixel % self.padded_columns);
-        [row / self.padded_rows, row % self.padded_rows, column, part]
+    fn gather_place(&self, item: u32, parts: u32) -> [u32; 3] {
+        let (pixel, part) = (item / parts, item % parts);
+        [pixel / self.padded_columns, pixel % self.padded_columns, part]
     }
 
     /// The map of a channel of the joined input; zeros where the input is gathered raw.
