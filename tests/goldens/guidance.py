@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.4", "diffusers>=0.36"]
 # ///
-"""Writes guidance.json with diffusers, for tests/tests/guidance.rs: digits drawn with diffusers' own ClassifierFreeGuidance, in an
+"""Writes guidance.json with diffusers, for tests/tests/suite/guidance.rs: digits drawn with diffusers' own ClassifierFreeGuidance, in an
 interval of the steps, rescaled, and with a scale for each step.
 
     python tests/goldens/guidance.py

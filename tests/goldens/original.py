@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.4", "diffusers>=0.36", "numpy"]
 # ///
-"""Writes original.json and resample.json with diffusers, for tests/tests/original.rs: image-to-image, inpainting and RePaint's
+"""Writes original.json and resample.json with diffusers, for tests/tests/suite/original.rs: image-to-image, inpainting and RePaint's
 resampling with the digits.
 
     python tests/goldens/original.py

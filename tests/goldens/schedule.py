@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.4", "diffusers>=0.36", "numpy"]
 # ///
-"""Writes schedule_timesteps.json and schedule_steps.json with diffusers' schedulers, for tests/tests/schedule.rs.
+"""Writes schedule_timesteps.json and schedule_steps.json with diffusers' schedulers, for tests/tests/suite/schedule.rs.
 
     python tests/goldens/schedule.py
 

@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.4", "diffusers>=0.36"]
 # ///
-"""Writes thresholding.json with diffusers, for tests/tests/thresholding.rs: digits drawn with dynamic thresholding.
+"""Writes thresholding.json with diffusers, for tests/tests/suite/thresholding.rs: digits drawn with dynamic thresholding.
 
     python tests/goldens/thresholding.py
 """

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::repository::{cargo, root, run};
+use crate::repository::{root, run};
 use crate::setup;
 
 /// Board examples in runtime/boards, and what they are built for.
@@ -25,9 +25,16 @@ const MODELS_BYTES: u64 = 2_000_000;
 /// What turns overflow checks on in the core without a second build of everything else.
 pub(super) const OVERFLOW_CHECKS: [&str; 2] = ["--config", "profile.release.package.waft.overflow-checks=true"];
 
+/// `cargo test` of the workspace with the tests of a GPU: whichever of them are run, one build serves all.
+pub(super) fn test() -> Command {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--workspace", "--release", "--features", "waft-tests/cuda"]).args(OVERFLOW_CHECKS);
+    command
+}
+
 /// The tests of all crates.
 pub(super) fn tests() -> anyhow::Result<()> {
-    cargo(&[&["test", "--workspace", "--release"][..], &OVERFLOW_CHECKS].concat())
+    run(&mut test())
 }
 
 /// The oldest supported compiler builds what is published.

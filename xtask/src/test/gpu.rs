@@ -2,22 +2,14 @@
 
 use std::process::Command;
 
-use super::build::OVERFLOW_CHECKS;
+use super::build::test;
 use crate::args::Backend;
 use crate::kernels::{self, Comparison};
 use crate::repository::{root, run};
 
-/// The tests of the GPU backend, as arguments of cargo.
-fn test() -> Command {
-    let mut command = Command::new("cargo");
-    command.args(["test", "--release", "-p", "waft-tests", "--features", "cuda", "--test", "cuda"]);
-    command.args(OVERFLOW_CHECKS);
-    command
-}
-
 /// On a GPU. Without one they are ignored, not passed.
 pub(super) fn cuda(missing: &mut Vec<String>) -> anyhow::Result<()> {
-    run(&mut test())?;
+    run(test().args(["--test", "cuda"]))?;
     if let Err(error) = Backend::Cuda.open() {
         missing.push(format!("parity on a GPU: {error}; `cargo xtask parity --backend cuda` on a machine with one"));
     }
@@ -31,7 +23,7 @@ pub(super) fn driver() -> anyhow::Result<()> {
     build.args(["build", "--release", "--quiet", "--manifest-path", "tests/driver/Cargo.toml"]);
     run(build.env("CARGO_TARGET_DIR", &folder))?;
     let path = if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
-    run(test().args(["--", "--test-threads=1"]).env(path, folder.join("release")))
+    run(test().args(["--test", "cuda", "--", "--test-threads=1"]).env(path, folder.join("release")))
 }
 
 /// The committed kernels are what the sources give, if the compiler that made them is here.

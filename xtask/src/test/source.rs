@@ -78,14 +78,16 @@ fn written_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether a file under a `src` is Rust that the module above it does not name: the compiler passes over such a file.
+/// Whether a file under a `src`, or beside a program's `main.rs`, is Rust that the module above it does not name: the compiler
+/// passes over such a file.
 fn is_orphan(file: &Path) -> bool {
     let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(mut folder) = file.parent() else { return false };
     let mut module = stem(file);
     // Cargo finds programs by their folder.
     let is_root = module == "lib" || module == "main" || folder.ends_with("src/bin");
-    if is_root || file.extension().is_none_or(|end| end != "rs") || !file.iter().any(|part| part == "src") {
+    let is_of_crate = file.iter().any(|part| part == "src") || folder.join("main.rs").exists();
+    if is_root || file.extension().is_none_or(|end| end != "rs") || !is_of_crate {
         return false;
     }
     if module == "mod" {
@@ -172,7 +174,7 @@ mod tests {
     fn files_that_no_module_names_are_found() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
-        for name in ["src/inner", "target", ".hidden"] {
+        for name in ["src/inner", "target", "tests/suite", ".hidden"] {
             std::fs::create_dir_all(at(name)).expect("a folder");
         }
         let files = [
@@ -182,6 +184,9 @@ mod tests {
             ("src/inner/mod.rs", "mod below;\n"),
             ("src/inner/below.rs", ""),
             ("src/inner/below_left_out.rs", ""),
+            ("tests/suite/main.rs", "mod named;\n"),
+            ("tests/suite/named.rs", ""),
+            ("tests/suite/left_out.rs", ""),
             ("build.rs", ""),
             ("script.py", ""),
             ("notes.txt", ""),
@@ -190,9 +195,10 @@ mod tests {
         ];
         files.iter().for_each(|(name, text)| std::fs::write(at(name), text).expect("a file"));
         let found = written_files(folder.path()).expect("readable");
-        assert_eq!(found.len(), 8);
+        assert_eq!(found.len(), 11);
         let mut orphans: Vec<_> = found.into_iter().filter(|file| is_orphan(file)).collect();
         orphans.sort();
-        assert_eq!(orphans, [at("src/inner/below_left_out.rs"), at("src/left_out.rs")]);
+        let left_out = ["src/inner/below_left_out.rs", "src/left_out.rs", "tests/suite/left_out.rs"];
+        assert_eq!(orphans, left_out.map(at));
     }
 }

@@ -3,7 +3,7 @@
 use waft::{Arena, Model, Request, Session};
 use waft_models::digits;
 
-waft::include_model!(HALF, "../../models/digits/digits-f16.waft");
+waft::include_model!(HALF, "../../../models/digits/digits-f16.waft");
 
 const fn larger(a: usize, b: usize) -> usize {
     if a > b { a } else { b }

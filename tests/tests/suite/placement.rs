@@ -1,15 +1,14 @@
 //! Where a linked model lies: the linker says where the section that was asked for begins and ends.
-#![cfg(target_os = "linux")]
 
 use std::hint::black_box;
 
 waft::include_model! {
     /// In a section of its own.
     #[unsafe(link_section = "waft_placed")]
-    PLACED, "../../models/digits/digits-i4.waft"
+    PLACED, "../../../models/digits/digits-i4.waft"
 }
 
-waft::include_model!(ELSEWHERE, "../../models/digits/digits-i4.waft");
+waft::include_model!(ELSEWHERE, "../../../models/digits/digits-i4.waft");
 
 unsafe extern "C" {
     // The linker defines these for every section whose name is an identifier.
