@@ -9,6 +9,10 @@ use waft_host::parity::{images, ops};
 use waft_host::sample::Batch;
 use waft_tests::{digits, exported, golden, model};
 
+/// Pictures that each model draws: a last block that is not full.
+const PICTURES: u16 = 33;
+const COUNT: usize = PICTURES as usize;
+
 fn main() {
     let arguments = Arguments::from_args();
     let missing = Cuda::open(0).err();
@@ -42,9 +46,9 @@ fn check(model: &Model<'_>) -> Result<(), Failed> {
             return Err(format!("{}: {} mismatches, the first: {first:?}", op.op, op.mismatches).into());
         }
     }
-    let classes = (0..100).map(|i| i % model.classes().max(1)).take(if model.classes() > 0 { 100 } else { 0 });
+    let classes = (0..PICTURES).map(|i| i % model.classes().max(1)).take(if model.classes() > 0 { COUNT } else { 0 });
     let mut batch =
-        Batch { request: Request::new(), seed: 3, classes: classes.collect(), count: 100, ..Batch::default() };
+        Batch { request: Request::new(), seed: 3, classes: classes.collect(), count: COUNT, ..Batch::default() };
     let guided = model.has_guidance().then(|| Guidance::from_f32(2.0));
     for guidance in [Some(Guidance::NONE), guided].into_iter().flatten() {
         batch.request = batch.request.guidance(guidance);
