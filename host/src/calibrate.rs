@@ -1,6 +1,8 @@
 //! Calibration without data: the `f32` precision samples from its own noise over the exact step lists of the export, and
 //! every tensor that will be quantized is watched.
 
+use std::sync::mpsc::sync_channel;
+
 use typed_index_collections::{TiVec, ti_vec};
 use waft::{Accelerator, Guidance, Model, Request, Session};
 
@@ -28,8 +30,65 @@ pub struct Observations {
     pub factors: TiVec<TensorId, [f64; 2]>,
     /// Unfolded inputs of each convolution, by operation.
     pub moments: TiVec<OpId, Option<Moments>>,
-    /// State of the generator that picks among them.
-    picks: u64,
+}
+
+impl Observations {
+    /// Nothing seen.
+    fn new(network: &Network, how: &Calibration) -> Self {
+        let mut gathered_by_step = ti_vec![];
+        if how.by_step {
+            let lists: Vec<_> = how.steps.iter().map(|&steps| vec![Observer::keeping(KEPT_OF_STEP); steps]).collect();
+            gathered_by_step = ti_vec![lists; network.ops.len()];
+        }
+        Self {
+            tensors: ti_vec![Observer::default(); network.tensors.len()],
+            key_value: ti_vec![[Observer::default(), Observer::default()]; network.tensors.len()],
+            gathered: ti_vec![Observer::default(); network.ops.len()],
+            gathered_by_step,
+            factors: ti_vec![[0.0; 2]; network.tensors.len()],
+            moments: network.ops.iter().map(|(_, op)| moments(op)).collect(),
+        }
+    }
+
+    /// Takes what was seen of other operations and tensors: number `index` of both is seen by the watcher `index % count`.
+    fn join(&mut self, watchers: Vec<Self>) {
+        let count = watchers.len();
+        for (number, other) in watchers.into_iter().enumerate() {
+            take_each(&mut self.tensors.raw, other.tensors.raw, number, count);
+            take_each(&mut self.key_value.raw, other.key_value.raw, number, count);
+            take_each(&mut self.gathered.raw, other.gathered.raw, number, count);
+            take_each(&mut self.gathered_by_step.raw, other.gathered_by_step.raw, number, count);
+            take_each(&mut self.moments.raw, other.moments.raw, number, count);
+            for (factors, others) in self.factors.iter_mut().zip(other.factors) {
+                *factors = [factors[0].max(others[0]), factors[1].max(others[1])];
+            }
+        }
+    }
+}
+
+/// Takes each `count`th of `from`, from `first` on.
+fn take_each<T>(to: &mut [T], from: Vec<T>, first: usize, count: usize) {
+    to.iter_mut().zip(from).skip(first).step_by(count).for_each(|(to, from)| *to = from);
+}
+
+/// What is looked at while the network runs on: copies of tensors.
+enum Sight {
+    /// The inputs of a convolution, its map, the list and step, and the output pixels whose inputs are noted.
+    Inputs { op: OpId, sources: Vec<Vec<f32>>, map: Option<Vec<f32>>, at: [usize; 2], pixels: Vec<usize> },
+    /// The map of an activation.
+    Map { norm: TensorId, map: Vec<f32> },
+    /// The result of an operation.
+    Output { output: TensorId, values: Vec<f32> },
+}
+
+impl Sight {
+    /// What tells its watcher.
+    fn index(&self) -> usize {
+        match self {
+            Self::Inputs { op, .. } => usize::from(*op),
+            Self::Map { norm: tensor, .. } | Self::Output { output: tensor, .. } => usize::from(*tensor),
+        }
+    }
 }
 
 /// How to sample.
@@ -49,6 +108,9 @@ pub struct Calibration {
     pub conditions: Conditions,
 }
 
+/// What waits for a watcher at most.
+const WAITING: usize = 16;
+
 /// Values that are kept of a convolution's inputs during one step.
 const KEPT_OF_STEP: usize = 1 << 12;
 
@@ -60,20 +122,44 @@ const FIRST_SEED: u64 = 0xCA11_B8A7_0000_0000;
 /// # Panics
 /// If `model` is not the `f32` model of `network`: a defect of the exporter.
 pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progress: &dyn Progress) -> Observations {
-    let mut seen = Observations {
-        tensors: ti_vec![Observer::default(); network.tensors.len()],
-        key_value: ti_vec![[Observer::default(), Observer::default()]; network.tensors.len()],
-        gathered: ti_vec![Observer::default(); network.ops.len()],
-        gathered_by_step: ti_vec![],
-        factors: ti_vec![[0.0; 2]; network.tensors.len()],
-        moments: network.ops.iter().map(|(_, op)| moments(op)).collect(),
-        picks: 0x9E37_79B9_7F4A_7C15,
-    };
-    if how.by_step {
-        let lists: Vec<_> = how.steps.iter().map(|&steps| vec![Observer::keeping(KEPT_OF_STEP); steps]).collect();
-        seen.gathered_by_step = ti_vec![lists; network.ops.len()];
+    let mut seen = Observations::new(network, how);
+    let watchers = rayon::current_num_threads();
+    std::thread::scope(|scope| {
+        let watchers = (0..watchers).map(|_| {
+            let (sender, receiver) = sync_channel(WAITING);
+            let mut seen = Observations::new(network, how);
+            let watcher = scope.spawn(move || {
+                receiver.into_iter().for_each(|sight| watch(network, sight, &mut seen));
+                seen
+            });
+            (sender, watcher)
+        });
+        let (senders, watchers): (Vec<_>, Vec<_>) = watchers.unzip();
+        draw(network, model, how, progress, &|sight| {
+            // A watcher that has ended has panicked, which is told where it is joined.
+            let _ = senders[sight.index() % senders.len()].send(sight);
+        });
+        drop(senders);
+        seen.join(watchers.into_iter().map(|watcher| watcher.join().expect("a watcher does not panic")).collect());
+    });
+    // What is learned shares the scales of what was seen.
+    for (_, op) in &network.ops {
+        let (memory, query, key_value) = match op {
+            Op::Attention(op) => (&op.memory, op.query, op.key_value),
+            Op::LinearAttention(op) => (&op.memory, op.query, op.key_value),
+            _ => continue,
+        };
+        for (part, values) in memory.values.chunks_exact(network.tensors[query].shape.c).enumerate() {
+            seen.key_value[key_value][part % 2].observe(values.iter().copied());
+        }
     }
+    seen
+}
+
+/// Draws the pictures, and shows what there is to see.
+fn draw(network: &Network, model: &Model<'_>, how: &Calibration, progress: &dyn Progress, show: &dyn Fn(Sight)) {
     let calls = how.images * how.steps.iter().sum::<usize>() / how.steps.len().max(1);
+    let mut picks = Picks { state: 0x9E37_79B9_7F4A_7C15, calls };
     let mut arena = sample::arena(model);
     let mut accelerator = Accelerator::new(model);
     let session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
@@ -94,13 +180,13 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
         let mut step = 0;
         loop {
             if let Some(op) = run.starts() {
+                let read = |id: TensorId| floats(run.tensor_bytes(id.in_file()));
                 // The result of the operation before, untouched so far; the last one's is the prediction.
                 if let Some(previous) = before {
-                    watch_output(network, previous, &mut seen, |id| floats(run.tensor_bytes(id.in_file())));
+                    show_output(network, previous, &read, show);
                 }
                 let at = [list, run.progress().step as usize];
-                let read = |id: TensorId| floats(run.tensor_bytes(id.in_file()));
-                watch_inputs(network, op.into(), at, calls, &mut seen, read);
+                show_inputs(network, op.into(), at, &mut picks, &read, show);
                 before = Some(OpId::from(op));
             }
             match run.step().expect("seeds do not run out") {
@@ -115,18 +201,6 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
         }
     }
     progress.end();
-    // What is learned shares the scales of what was seen.
-    for (_, op) in &network.ops {
-        let (memory, query, key_value) = match op {
-            Op::Attention(op) => (&op.memory, op.query, op.key_value),
-            Op::LinearAttention(op) => (&op.memory, op.query, op.key_value),
-            _ => continue,
-        };
-        for (part, values) in memory.values.chunks_exact(network.tensors[query].shape.c).enumerate() {
-            seen.key_value[key_value][part % 2].observe(values.iter().copied());
-        }
-    }
-    seen
 }
 
 /// For each list and step, the factor that brings the predictions of `quantized` nearest to those of `reference` over the
@@ -200,32 +274,105 @@ fn moments(op: &Op) -> Option<Moments> {
     Some(Moments::new(conv.taps()))
 }
 
-/// The transformed input of a convolution that is about to run in a list's step.
-fn watch_inputs(
+/// What an operation that is about to run in a list's step will transform.
+fn show_inputs(
     network: &Network,
     id: OpId,
-    [list, step]: [usize; 2],
-    calls: usize,
-    seen: &mut Observations,
-    read: impl Fn(TensorId) -> Vec<f32>,
+    at: [usize; 2],
+    picks: &mut Picks,
+    read: &dyn Fn(TensorId) -> Vec<f32>,
+    show: &dyn Fn(Sight),
 ) {
-    let conv = match &network.ops[id].1 {
-        Op::Conv2d(conv) => conv,
-        Op::Activate(op) => {
-            let factor = &mut seen.factors[op.norm][0];
-            *factor = read(op.norm).iter().step_by(2).fold(*factor, |a, &b| a.max(f64::from(b).abs()));
-            return;
+    match &network.ops[id].1 {
+        Op::Conv2d(conv) => {
+            let sources = conv.sources.iter().map(|&source| read(source)).collect();
+            let pixels = picks.of(network, conv);
+            show(Sight::Inputs { op: id, sources, map: conv.norm.map(read), at, pixels });
         }
-        _ => return,
-    };
-    let map = conv.norm.map(&read);
+        Op::Activate(op) => show(Sight::Map { norm: op.norm, map: read(op.norm) }),
+        _ => {}
+    }
+}
+
+/// Picks the output pixels whose inputs are noted.
+struct Picks {
+    /// Of the generator.
+    state: u64,
+    /// Calls of the network over which they are spread.
+    calls: usize,
+}
+
+impl Picks {
+    /// Those of one call: together as many as describe a covariance well.
+    fn of(&mut self, network: &Network, conv: &Conv2d) -> Vec<usize> {
+        // What is computed once more is not looked at once more, and changes nothing of what others see.
+        if conv.repeats.is_some() {
+            return vec![];
+        }
+        let pixels = conv.computed(&network.tensors).pixels();
+        let rows = Moments::wanted(conv.taps()).div_ceil(self.calls.max(1)).min(pixels);
+        let pick = |_| {
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.state >> 33) as usize % pixels
+        };
+        (0..rows).map(pick).collect()
+    }
+}
+
+/// Takes note of what is shown.
+fn watch(network: &Network, sight: Sight, seen: &mut Observations) {
+    match sight {
+        Sight::Inputs { op, sources, map, at: [list, step], pixels } => {
+            let Op::Conv2d(conv) = &network.ops[op].1 else { return };
+            if let (Some(norm), Some(map)) = (conv.norm, &map) {
+                let mut first = 0;
+                for (values, factor) in conv.sources.iter().zip(&mut seen.factors[norm]) {
+                    let channels = network.tensors[*values].shape.c;
+                    *factor = factor.max(largest_factor(&map[2 * first..2 * (first + channels)]));
+                    first += channels;
+                }
+            }
+            let image = transformed(network, conv, &sources, map.as_deref());
+            seen.gathered[op].observe(image.iter().copied());
+            if let Some(lists) = seen.gathered_by_step.get_mut(op) {
+                lists[list][step].observe(image.iter().copied());
+            }
+            let Some(moments) = &mut seen.moments[op] else { return };
+            let width = conv.computed(&network.tensors).w;
+            for pixel in pixels {
+                moments.observe(patch(network, conv, &image, [pixel / width, pixel % width]));
+            }
+        }
+        Sight::Map { norm, map } => {
+            let factor = &mut seen.factors[norm][0];
+            *factor = factor.max(largest_factor(&map));
+        }
+        Sight::Output { output, values } => match network.tensors[output].role {
+            Role::KeyValue => {
+                let half = network.tensors[output].shape.c / 2;
+                for pixel in values.chunks_exact(2 * half) {
+                    seen.key_value[output][0].observe(pixel[..half].iter().copied());
+                    seen.key_value[output][1].observe(pixel[half..].iter().copied());
+                }
+            }
+            _ => seen.tensors[output].observe(values),
+        },
+    }
+}
+
+/// The largest |A| of a map's channels.
+fn largest_factor(map: &[f32]) -> f64 {
+    map.iter().step_by(2).fold(0.0, |largest, &factor| largest.max(f64::from(factor).abs()))
+}
+
+/// The input of a convolution behind its map and activation.
+fn transformed(network: &Network, conv: &Conv2d, sources: &[Vec<f32>], map: Option<&[f32]>) -> Vec<f32> {
     let inputs = conv.conv.inputs;
     let mut image = vec![0f32; network.tensors[conv.sources[0]].shape.pixels() * inputs];
     let mut first = 0;
-    for (number, &source) in conv.sources.iter().enumerate() {
+    for (&source, values) in conv.sources.iter().zip(sources) {
         let channels = network.tensors[source].shape.c;
-        let values = read(source);
-        let transform = |(channel, &x): (usize, &f32)| match &map {
+        let transform = |(channel, &x): (usize, &f32)| match map {
             None => conv.input_affine.0 * x + conv.input_affine.1,
             Some(map) => {
                 let at = 2 * (first + channel);
@@ -238,31 +385,9 @@ fn watch_inputs(
                 *to = from;
             }
         }
-        if let (Some(norm), Some(map)) = (conv.norm, &map) {
-            let map = &map[2 * first..2 * (first + channels)];
-            let largest = map.iter().step_by(2).fold(0f64, |a, &b| a.max(f64::from(b).abs()));
-            let factor = &mut seen.factors[norm][number];
-            *factor = factor.max(largest);
-        }
         first += channels;
     }
-    seen.gathered[id].observe(image.iter().copied());
-    if let Some(lists) = seen.gathered_by_step.get_mut(id) {
-        lists[list][step].observe(image.iter().copied());
-    }
-
-    // What is computed once more is not looked at once more, and changes nothing of what others see.
-    if conv.repeats.is_some() {
-        return;
-    }
-    let Some(moments) = &mut seen.moments[id] else { return };
-    let output = conv.computed(&network.tensors);
-    let rows = moments.wanted().div_ceil(calls.max(1)).min(output.pixels());
-    for _ in 0..rows {
-        seen.picks = seen.picks.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let pixel = (seen.picks >> 33) as usize % output.pixels();
-        moments.observe(patch(network, conv, &image, [pixel / output.w, pixel % output.w]));
-    }
+    image
 }
 
 /// The values under the kernel at an output pixel, in the order of the weights.
@@ -289,17 +414,9 @@ fn patch(network: &Network, conv: &Conv2d, image: &[f32], [y, x]: [usize; 2]) ->
 }
 
 /// The result of an operation that has just run.
-fn watch_output(network: &Network, id: OpId, seen: &mut Observations, read: impl Fn(TensorId) -> Vec<f32>) {
+fn show_output(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f32>, show: &dyn Fn(Sight)) {
     let output = network.ops[id].1.output();
-    match network.tensors[output].role {
-        Role::Stream | Role::Attention => seen.tensors[output].observe(read(output)),
-        Role::KeyValue => {
-            let half = network.tensors[output].shape.c / 2;
-            for pixel in read(output).chunks_exact(2 * half) {
-                seen.key_value[output][0].observe(pixel[..half].iter().copied());
-                seen.key_value[output][1].observe(pixel[half..].iter().copied());
-            }
-        }
-        _ => {}
+    if matches!(network.tensors[output].role, Role::Stream | Role::Attention | Role::KeyValue) {
+        show(Sight::Output { output, values: read(output) });
     }
 }

@@ -37,9 +37,9 @@ impl Moments {
         Self { taps, count: 0, sums: vec![0.0; taps], blocks, pending: vec![] }
     }
 
-    /// Rows that describe a covariance of this size well enough.
-    pub fn wanted(&self) -> usize {
-        (6 * self.taps).max(4096)
+    /// Rows that describe a covariance of `taps` inputs well enough.
+    pub fn wanted(taps: usize) -> usize {
+        (6 * taps).max(4096)
     }
 
     /// Takes note of one row.
@@ -113,14 +113,15 @@ impl Block {
         let n = range.len();
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|&a, &b| matrix[b * n + b].total_cmp(&matrix[a * n + a]));
-        let ordered = DMatrix::from_fn(n, n, |i, j| matrix[order[i] * n + order[j]]);
+        // It is symmetric, and filled column by column.
+        let ordered = DMatrix::from_fn(n, n, |i, j| matrix[order[j] * n + order[i]]);
         let lower = ordered.clone().cholesky().and_then(|factor| factor.inverse().cholesky()).map(|factor| factor.l());
         // A covariance that is singular in spite of the damping says nothing about spreading errors.
         let lower = lower.unwrap_or_else(|| DMatrix::identity(n, n));
         let (mut flat, mut spread) = (vec![0f32; n * n], vec![0f32; n * n]);
         for i in 0..n {
             for j in 0..n {
-                flat[i * n + j] = ordered[(i, j)] as f32;
+                flat[i * n + j] = ordered[(j, i)] as f32;
                 spread[i * n + j] = lower[(j, i)] as f32;
             }
         }
@@ -150,8 +151,12 @@ impl Block {
 
     /// `matrix · difference`.
     fn gradient(&self, difference: &[f32]) -> Vec<f32> {
-        let dot = |row: &[f32]| row.iter().zip(difference).map(|(a, b)| a * b).sum();
-        self.matrix.chunks_exact(self.len()).map(dot).collect()
+        let mut gradient = vec![0.0; self.len()];
+        // The matrix is symmetric: rows times numbers can be added several elements at once, in the order of a dot product.
+        for (row, &factor) in self.matrix.chunks_exact(self.len()).zip(difference) {
+            gradient.iter_mut().zip(row).for_each(|(sum, value)| *sum += factor * value);
+        }
+        gradient
     }
 
     /// Moves single integers to their best value while that helps.
