@@ -1,6 +1,7 @@
 //! The measures of quality against well-known implementations, the judges against PyTorch, and the shipped models.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use waft::format::Precision;
 use waft_host::calibrate::{Calibration, output_gains};
@@ -11,6 +12,7 @@ use waft_host::quality::metrics::{
     Estimate, Features, Gaussian, frechet, inception_score, median, psnr, ssim, within_manifold,
 };
 use waft_host::quality::{Options, QualityError, measure, report};
+use waft_host::sample::{Batch, Picture, draw};
 use waft_host::tensors::{self, Tensors};
 use waft_tests::{digits, exported, golden, model, root};
 
@@ -136,16 +138,19 @@ fn quantized_digits_are_as_good() {
     assert!(page.contains("data:image/png;base64,") && !page.contains("<script>"));
 }
 
-/// Median PSNR of digits in 10 steps.
+/// Median PSNR of 200 digits in 10 steps against single precision.
 fn decibels(options: &ExportOptions) -> f64 {
-    let folder = tempfile::tempdir().expect("a folder");
-    let options = ExportOptions { steps: vec![10], ..options.clone() };
-    let path = folder.path().join("m.waft");
-    std::fs::write(&path, exported(&digits(), &options).bytes.as_slice()).expect("writes");
-    let judge = root().join("models").join("digits").join("judge.safetensors");
-    let options = Options { checkpoint: Some(digits()), judge: Some(judge), count: Some(200), ..Options::default() };
-    let quality = measure(&path.to_string_lossy(), &options, None, &()).expect("measures");
-    quality.files[0].0.psnr_median_db.expect("compared").value
+    static REFERENCE: OnceLock<Vec<Picture>> = OnceLock::new();
+    let pictures = |options: &ExportOptions| {
+        let export = exported(&digits(), &ExportOptions { steps: vec![10], ..options.clone() });
+        let classes = (0..200).map(|image| image % 10).collect();
+        draw(&model(&export.bytes), &Batch { classes, count: 200, ..Batch::default() }, &()).expect("draws")
+    };
+    let reference =
+        REFERENCE.get_or_init(|| pictures(&ExportOptions { precision: Precision::F32, ..ExportOptions::default() }));
+    let found = pictures(options);
+    let each: Vec<f64> = found.iter().zip(reference).map(|(a, b)| waft_tests::psnr(&a.sample, &b.sample)).collect();
+    median(&each, &(0..each.len()).collect::<Vec<_>>())
 }
 
 #[test]
