@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::build::EXAMPLES;
 use crate::repository::{cargo, root, run};
+use crate::setup;
 
 /// Folders that are workspaces of their own.
 const OUTSIDE: [&str; 6] = ["kernels/ptx", "runtime/c", "runtime/web", "tests/driver", "tests/firmware", "tests/fuzz"];
@@ -34,6 +35,18 @@ const OPERATIONS: [&str; 6] =
 /// Features that add an interface or exchange a function.
 const INTERFACES: [&str; 7] =
     ["micromath", "defmt", "rand_core", "embedded-graphics", "ed25519", "embedded-storage", "embedded-io"];
+
+/// A target of each family of kernels that this machine is none of, and the features that have kernels.
+const FAMILIES: [&str; 7] = [
+    "thumbv6m-none-eabi",
+    "thumbv7m-none-eabi",
+    "thumbv7em-none-eabihf",
+    "thumbv8m.main-none-eabihf",
+    "riscv32imc-unknown-none-elf",
+    "aarch64-unknown-none",
+    "wasm32-unknown-unknown",
+];
+const KERNELS: &str = "--features=i8,i4,f16,f32,attention,conditioning,tiles";
 
 /// Most lines of a file that is written by hand, and how such files end.
 const FILE_LINES: usize = 500;
@@ -131,7 +144,7 @@ fn outside(folder: &str, options: &[&str]) -> anyhow::Result<()> {
     run(command.env("WAFT_BOARD", "linux").env("WAFT_MODEL_FILE", &model).env("WAFT_WEIGHTS_FILE", &model))
 }
 
-/// Every set of features that a firmware may choose builds without a warning.
+/// Every set of features that a firmware may choose builds without a warning, and so do the kernels of every target.
 pub(super) fn features() -> anyhow::Result<()> {
     let mut sets = vec!["--all-features".to_string()];
     sets.extend(["--features=std".to_string(), "--features=std,i4,conditioning,micromath".to_string()]);
@@ -154,6 +167,13 @@ pub(super) fn features() -> anyhow::Result<()> {
             command.args([set, "--", "-D", "warnings"]).env("CARGO_TARGET_DIR", &folder);
             run(command.env("CARGO_INCREMENTAL", "0"))
         })
+    })?;
+    FAMILIES.iter().try_for_each(|target| {
+        let mut command = setup::toolchain(target)?.build_as(&root().join("runtime"), target, "dev");
+        command.args(["--quiet", "--no-default-features", KERNELS]).env("RUSTFLAGS", "-D warnings");
+        let status = command.env("CARGO_TARGET_DIR", root().join("target").join("features").join("0")).status()?;
+        ensure!(status.success(), "the core's kernels for {target} do not build without a warning");
+        Ok(())
     })
 }
 
