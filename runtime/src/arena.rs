@@ -87,3 +87,37 @@ impl<const N: usize> Default for Arena<N> {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    #[test]
+    fn one_of_several_threads_gets_the_memory() {
+        static ARENA: Arena<40> = Arena::new();
+        let given = std::thread::scope(|scope| {
+            let takers: [_; 3] = core::array::from_fn(|taker| {
+                scope.spawn(move || {
+                    let memory = ARENA.take()?;
+                    assert!(memory.as_ptr().addr().is_multiple_of(crate::format::ALIGN));
+                    memory.fill(taker as u8 + 1);
+                    Some(memory)
+                })
+            });
+            takers.map(|taker| taker.join().expect("no panic"))
+        });
+        let [memory] = given.into_iter().flatten().collect::<std::vec::Vec<_>>().try_into().expect("one taker");
+        assert!(memory.len() == 40 && memory[0] > 0 && memory.iter().all(|&byte| byte == memory[0]));
+        assert!(ARENA.take().is_none());
+    }
+
+    #[test]
+    fn what_is_not_shared_needs_no_taking() {
+        let mut arena = Arena::<24>::default();
+        arena.as_mut_slice()[23] = 7;
+        assert_eq!(arena.as_mut_slice().iter().map(|&byte| u32::from(byte)).sum::<u32>(), 7);
+        assert!(arena.as_mut_slice().as_ptr().addr().is_multiple_of(crate::format::ALIGN));
+    }
+}

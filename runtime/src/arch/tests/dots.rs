@@ -67,7 +67,8 @@ fn moments<T: Copy + Into<i64>>(
     values: impl Fn(usize, usize, u32) -> Vec<T>,
     kernel: impl Fn(&[T], usize, usize, i32) -> (i64, u64),
 ) {
-    for (pixels, run) in [1, 2, 3, 17].into_iter().flat_map(|pixels| (1..12).map(move |run| (pixels, run))) {
+    let most = if cfg!(miri) { 4 } else { 17 };
+    for (pixels, run) in [1, 2, 3, most].into_iter().flat_map(|pixels| (1..12).map(move |run| (pixels, run))) {
         for (fill, behind) in (0..FILLS).flat_map(|fill| [0, 1, 2, 5].map(|behind| (fill, behind))) {
             for zero in [0, 5, -65_535, 65_535, i32::MAX / 2] {
                 let stride = run + behind;

@@ -21,6 +21,7 @@ macro_rules! tests {
             #[cfg($enabled)]
             mod $kernel {
                 #[test]
+                #[cfg_attr(miri, ignore = "it has no unsafe code")]
                 fn reference() {
                     super::cases::$kernel(super::super::reference::$kernel);
                 }
