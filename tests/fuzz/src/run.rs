@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 
+use waft::format::{Gather, Op, Precision};
 use waft::{
     Accelerator, Guidance, Model, ModelError, Original, Request, Rescale, RunError, Samples, SamplesMut, Session,
     WeightSource,
@@ -51,6 +52,7 @@ fn execute(memory: &mut [u128], file: &mut File, data: &[u8]) -> Fate {
     if model.arena_bytes() > ARENA {
         return Fate::Large;
     }
+    check_domains(&model);
     let class = (model.classes() > 0 && choice % 4 != 3).then_some(0);
     let mut request = Request::new();
     if let Some(class) = class {
@@ -73,6 +75,22 @@ fn execute(memory: &mut [u128], file: &mut File, data: &[u8]) -> Fate {
         [(0x00, false), (0xA5, accelerated)].map(|(fill, accelerated)| run(memory, fill, accelerated));
     assert_eq!(first, second, "the run depends on what the memory held, or on the kernels");
     first.map_or(Fate::Unfinished, |_| Fate::Finished)
+}
+
+/// The integer arithmetic masks shifts, so that none can do harm: what its functions are defined for is looked at here.
+fn check_domains(model: &Model<'_>) {
+    if model.precision() != Precision::I8 {
+        return;
+    }
+    for op in (0..model.ops()).filter_map(|index| model.op(index)) {
+        let shift = match op {
+            Op::Conv2d(op) if op.gather() != Gather::Raw => op.affine_shift,
+            Op::GroupNorm(op) => op.affine_shift,
+            Op::Activate(op) => op.affine_shift,
+            _ => continue,
+        };
+        assert!((4..=30).contains(&shift), "an affine map is shifted by {shift}: {op:?}");
+    }
 }
 
 /// Why a file was refused.
