@@ -324,8 +324,8 @@ pub struct Graph {
     pub actions: Vec<[f64; 2]>,
     /// Whether the prediction is the output divided by the timestep, as with Fourier features.
     pub over_timestep: bool,
-    /// Channels that the checkpoint's output has behind the prediction's.
-    pub dropped_outputs: usize,
+    /// What the network says about the variance of a step's noise, if it learned that: of the prediction's shape.
+    pub variance: Option<TensorId>,
     /// Number of parameters of the checkpoint.
     pub params: u64,
 }
@@ -345,7 +345,7 @@ impl Graph {
             observation: None,
             actions: vec![],
             over_timestep: false,
-            dropped_outputs: 0,
+            variance: None,
             params: 0,
         }
     }
@@ -361,19 +361,31 @@ impl Graph {
         TensorId(self.tensors.len() - 1)
     }
 
-    /// Drops the last channels of the prediction, of which `outputs` are left.
+    /// Makes two of the prediction: its first channels, and as many behind them, the learned variance, which a convolution of
+    /// their own writes, the last node.
     ///
     /// # Panics
-    /// If no convolution writes it, or fewer channels: a defect of the importer.
-    pub fn keep_outputs(&mut self, outputs: usize) {
+    /// If no convolution writes it, or an odd number of channels: a defect of the importer.
+    pub fn split_variance(&mut self) {
         let writer = self.nodes.iter_mut().find(|node| node.output == self.output);
-        let Some(Node { op: Op::Conv2d(conv), .. }) = writer else { panic!("a convolution writes the prediction") };
-        assert!(outputs <= conv.outputs, "{outputs} of {} channels", conv.outputs);
-        conv.weight.truncate(conv.weight.len() / conv.outputs * outputs);
-        conv.bias.truncate(outputs);
-        self.dropped_outputs = conv.outputs - outputs;
-        conv.outputs = outputs;
-        self.tensors[self.output.0].shape.c = outputs;
+        let Some(Node { name, op: Op::Conv2d(conv), inputs, .. }) = writer else {
+            panic!("a convolution writes the prediction")
+        };
+        assert!(conv.outputs.is_multiple_of(2), "{} channels are no prediction and variance", conv.outputs);
+        conv.outputs /= 2;
+        let mut variance = conv.clone();
+        variance.weight = conv.weight.split_off(conv.weight.len() / 2);
+        variance.bias = conv.bias.split_off(conv.bias.len() / 2);
+        let (name, inputs) = (format!("{name} (variance)"), inputs.clone());
+        self.tensors[self.output.0].shape.c /= 2;
+        self.variance = Some(self.node(name, Op::Conv2d(variance), &inputs));
+    }
+
+    /// Leaves out the learned variance, if there is one, and says whether there was.
+    pub fn drop_variance(&mut self) -> bool {
+        let dropped = self.variance.take();
+        self.nodes.retain(|node| Some(node.output) != dropped);
+        dropped.is_some()
     }
 
     /// Adds an operation and the activation it writes, whose shape follows from the operation.

@@ -28,7 +28,7 @@ impl Widths {
             .ops
             .iter()
             .map(|(_, op)| match op {
-                Op::Conv2d(conv) => reads_wide(conv) || conv.output == network.prediction,
+                Op::Conv2d(conv) => reads_wide(conv) || network.is_result(conv.output),
                 _ => false,
             })
             .collect();
@@ -96,7 +96,7 @@ pub type WeightWidths = TiVec<OpId, WeightWidth>;
 /// keep eight bits.
 pub fn weight_widths(network: &Network, width: WeightWidth) -> WeightWidths {
     let of = |op: &Op| match op {
-        Op::Conv2d(conv) if !conv.sources.contains(&network.sample) && conv.output != network.prediction => width,
+        Op::Conv2d(conv) if !conv.sources.contains(&network.sample) && !network.is_result(conv.output) => width,
         _ => WeightWidth::Eight,
     };
     network.ops.iter().map(|(_, op)| of(op)).collect()

@@ -3,7 +3,7 @@
 use waft::fixed::SAMPLE_BITS;
 use waft::format::{
     ALIGN, CHANNEL_BLOCK, FixedAction, FixedStep, FloatAction, FloatStep, Header, Level, MAGIC, NONE, Op, Output,
-    Precision, Schedule, Tensor, Threshold, VERSION, WeightLayout, chunk_checksum, seal,
+    Precision, Schedule, Tensor, Threshold, VERSION, Variance, WeightLayout, chunk_checksum, seal,
 };
 
 use crate::network::{TensorId, Window};
@@ -44,6 +44,8 @@ impl Steps {
 pub struct ScheduleEntry {
     /// The steps.
     pub steps: Steps,
+    /// What a learned variance means in each; empty without one.
+    pub variances: Vec<Variance>,
     /// What the sample before each consists of.
     pub levels: Vec<Level>,
     /// Factor of the initial noise, as the record has it.
@@ -71,6 +73,8 @@ pub struct Fields {
     pub unconditional_class: Option<usize>,
     /// Sample, prediction.
     pub tensors: [TensorId; 2],
+    /// What the network says about the variance of a step's noise.
+    pub variance: Option<TensorId>,
     /// What the network reads beside the sample.
     pub condition: Option<TensorId>,
     /// What a policy acts on, and number of the operations that a run executes once.
@@ -198,7 +202,7 @@ impl Writer {
         for schedule in schedules {
             schedule_table.push(Schedule {
                 steps: schedule.steps.len() as u32,
-                rows: self.section(schedule.steps.bytes()),
+                rows: self.section(&[schedule.steps.bytes(), bytemuck::cast_slice(&schedule.variances)].concat()),
                 embeddings: if schedule.embeddings.is_empty() { 0 } else { self.section(&schedule.embeddings) },
                 biases: if schedule.biases.is_empty() { 0 } else { self.section(&schedule.biases) },
                 bias_bytes: schedule.bias_bytes as u32,
@@ -230,6 +234,7 @@ impl Writer {
             unconditional_class: fields.unconditional_class.map_or(NONE, |class| class as u16),
             sample: fields.tensors[0].in_file(),
             prediction: fields.tensors[1].in_file(),
+            variance: fields.variance.map_or(0, TensorId::in_file),
             condition: fields.condition.map_or(0, TensorId::in_file),
             observation: fields.observation.0.map_or(0, TensorId::in_file),
             once: fields.observation.1 as u16,

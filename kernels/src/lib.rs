@@ -63,8 +63,10 @@ pub struct State {
     pub rescale: u32,
     /// Place of the step list's threshold in the model file, 0 if it has none.
     pub threshold: u32,
+    /// Place of what learned variances mean in each step, 0 if the model has none.
+    pub variances: u32,
     /// Zeros.
-    pub reserved: [u32; 2],
+    pub reserved: u32,
 }
 
 /// Bytes of a [`State`].

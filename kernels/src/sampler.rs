@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use waft::arithmetic::{
     FACTOR_BITS, Moments, PASSES, Sample, Search, Spread, Step, Terms, byte_fixed, byte_float, to_float,
 };
-use waft::format::{FixedStep, FloatStep, Precision, STEP_BYTES, Threshold};
+use waft::format::{FixedStep, FloatStep, Precision, STEP_BYTES, Threshold, Variance};
 use waft::noise::{gaussian, philox};
 use waft::{Guidance, Model, Rescale};
 
@@ -23,6 +23,8 @@ pub struct Parameters {
     unconditional_at: u32,
     /// Places of the clean samples of the step before and of the one before that; `u32::MAX` if there are none.
     history_at: [u32; 2],
+    /// Place of the learned variance, if there is one.
+    variance_at: u32,
     /// Elements of the sample.
     len: u32,
     /// Whether it is in the `i8` precision.
@@ -40,6 +42,7 @@ impl Parameters {
             prediction_at: model.tensor(header.prediction)?.offset,
             unconditional_at: model.tensor(header.unconditional).map_or(0, |tensor| tensor.offset),
             history_at: header.history.map(|id| model.tensor(id).map_or(u32::MAX, |tensor| tensor.offset)),
+            variance_at: if header.variance == 0 { 0 } else { model.tensor(header.variance)?.offset },
             len: sample.len() as u32,
             integer: u32::from(model.precision() == Precision::I8),
         })
@@ -296,6 +299,12 @@ impl Parameters {
             let found: [u32; 2] = memory.load(Space::Scratch, self.strides.scratch(at[0]) + FOUND_AT);
             x0 = x0.bounded(S::bound(threshold, found));
         }
+        let z = if state.variances == 0 {
+            z
+        } else {
+            let place = state.variances as usize + state.step as usize * size_of::<Variance>();
+            z.varied(load(self.variance_at), memory.load(Space::Constants, place))
+        };
         let terms = Terms { x0, x, m, z };
         let [newer_at, older_at] = self.history_at;
         let kept = |place: u32| if place == u32::MAX { S::zeroed() } else { load(place) };

@@ -65,6 +65,7 @@
 //!   grows with the number of pixels, not its square.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].
 //! - `thresholding` (on by default): samplers with dynamic thresholding, see [`format::Threshold`].
+//! - `learned-variance` (on by default): networks that learned how much noise a step adds, see [`format::Variance`].
 //! - `guidance-rescale` (on by default): guidance that keeps the contrast of pictures, see [`Rescale`].
 //! - `std`: for hosts, the instructions that the processor at hand has, see `Accelerator`; all precisions, and attention.
 //! - `micromath`: a faster, coarser exponential in the float precisions.

@@ -10,7 +10,7 @@ pub enum Role {
     Sample,
     /// What the network reads beside the sample.
     Condition,
-    /// What the network makes of it, with and without the class.
+    /// What the network makes of it, with and without the class; a learned variance.
     Prediction,
     /// Clean samples of earlier steps.
     History,
@@ -96,7 +96,8 @@ impl Model<'_> {
             || self.observation_len().is_some() && id == header.observation
         {
             Role::Condition
-        } else if id == header.prediction || id == header.unconditional {
+        } else if id == header.prediction || id == header.unconditional || header.variance != 0 && id == header.variance
+        {
             Role::Prediction
         } else if header.history.contains(&id) {
             Role::History

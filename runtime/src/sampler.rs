@@ -3,14 +3,19 @@
 //! For a sample `x`, a model output `m` and noise `z`, a step of DDIM (Song et al., 2020, arXiv:2010.02502, equation 12)
 //! is `x0 = clamp(a·x + b·m)`, `x' = p·x0 + q·x + r·m + s·z`, whatever the model predicts; multistep samplers add multiples
 //! of the clean samples `x0` of earlier steps. A [threshold](crate::format::Threshold) bounds `x0` by a quantile of the whole
-//! picture. The exporter computes the coefficients in `f64`. [Guidance](crate::guidance) mixes two model outputs first.
+//! picture, and a learned [variance](Variance) multiplies the noise. The exporter computes the coefficients in `f64`.
+//! [Guidance](crate::guidance) mixes two model outputs first.
 //!
 //! [`Sample`] and [`Step`] are what the session is written in; the functions for each type serve the GPU's kernels too.
 
 use bytemuck::Pod;
 
-use crate::fixed::{SAMPLE_BITS, requantize, round_shift, saturate_i32};
-use crate::format::{FixedAction, FixedStep, LEVEL_BITS, Level, START_BITS, Threshold, WEIGHT_BITS};
+use crate::fixed::{SAMPLE_BITS, exp2, requantize, round_shift, saturate_i32};
+#[cfg(any(feature = "f16", feature = "f32"))]
+use crate::float::exp;
+use crate::format::{
+    FixedAction, FixedStep, LEVEL_BITS, Level, ORDER_BITS, START_BITS, Threshold, Variance, WEIGHT_BITS,
+};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::{FloatAction, FloatStep};
 use crate::guidance::{FACTOR_BITS, Guidance};
@@ -41,6 +46,10 @@ pub trait Sample: Pod {
     /// The value times a factor with [`FACTOR_BITS`] fractional bits.
     fn scaled(self, factor: i32) -> Self;
 
+    /// Noise times what the network's output `v` for the variance makes of it, `2^(orders·(v − 1))`, whose exponent is limited
+    /// to −32 to 16.
+    fn varied(self, v: Self, variance: Variance) -> Self;
+
     /// What a clean sample is bounded by.
     type Bound: Copy;
 
@@ -59,6 +68,9 @@ pub trait Sample: Pod {
     /// The action that a value stands for, by the record at byte `at` of the file.
     fn to_action(self, bytes: &[u8], at: usize) -> Self;
 }
+
+/// Least and largest binary logarithm of what noise is multiplied by.
+const EXPONENTS: [i32; 2] = [-32, 16];
 
 /// A threshold in fixed point, with its inverse.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +145,15 @@ impl Sample for i32 {
         saturate_i32(round_shift(product(factor, self), FACTOR_BITS))
     }
 
+    fn varied(self, v: Self, Variance { orders }: Variance) -> Self {
+        // At most 2³¹ times 2³² less some: it fits 64 bits.
+        let exponent = i64::from(orders) * (i64::from(v) - (1 << SAMPLE_BITS));
+        let [least, most] = EXPONENTS.map(|exponent| i64::from(exponent) << ORDER_BITS);
+        let (mantissa, power) = exp2(round_shift(exponent, SAMPLE_BITS).max(least).min(most) as i32);
+        // 30 less a power from −32 to 16.
+        saturate_i32(round_shift(product(mantissa, self), 30i32.wrapping_sub(power) as u32))
+    }
+
     type Bound = FixedBound;
 
     fn magnitude(self) -> u32 {
@@ -197,6 +218,12 @@ impl Sample for f32 {
 
     fn scaled(self, factor: i32) -> Self {
         self * (factor as f32 / (1 << FACTOR_BITS) as f32)
+    }
+
+    fn varied(self, v: Self, Variance { orders }: Variance) -> Self {
+        let orders = orders as f32 / (1 << ORDER_BITS) as f32;
+        let [least, most] = EXPONENTS.map(|exponent| exponent as f32);
+        self * exp(core::f32::consts::LN_2 * (orders * (v - 1.0)).max(least).min(most))
     }
 
     type Bound = f32;
@@ -472,6 +499,39 @@ mod tests {
             let threshold =
                 Threshold { weight: (1 << WEIGHT_BITS) - 1, limit: i32::MAX, ..bytemuck::Zeroable::zeroed() };
             assert!(i32::MIN.bounded(i32::bound(threshold, neighbours)) >= -(1 << SAMPLE_BITS) - 1);
+        }
+    }
+
+    /// `z·2^(orders·(v − 1))` in double precision.
+    #[test]
+    fn variances_multiply_noise_by_the_closed_form() {
+        const ONE: f64 = (1 << SAMPLE_BITS) as f64;
+        for orders in [0, 1 << 21, 28_521_267, 33 << 23, 32 << ORDER_BITS] {
+            let variance = Variance { orders };
+            let orders = f64::from(orders) / f64::from(1 << ORDER_BITS);
+            for v in [-1 << 20, -(3 << 19), -123_456, 0, (1 << 20) - 1, 1 << 20, 1_500_000, i32::MIN, i32::MAX] {
+                for z in [0, 1_049, -(1 << 20), 2_831_156, i32::MAX] {
+                    let [v_real, z_real] = [v, z].map(|fixed| f64::from(fixed) / ONE);
+                    let expected = z_real * (orders * (v_real - 1.0)).clamp(-32.0, 16.0).exp2();
+                    let found = f64::from(z.varied(v, variance)) / ONE;
+                    let limited = expected.clamp(-2048.0, 2048.0 - 1.0 / ONE);
+                    // The exponent has 24 fractional bits.
+                    let allowed = 6e-8 * expected.abs() + 1.0 / ONE;
+                    assert!((found - limited).abs() <= allowed, "{orders} {v} {z}: {found}, not {limited}");
+                    #[cfg(any(feature = "f16", feature = "f32"))]
+                    {
+                        let found = f64::from((z_real as f32).varied(v_real as f32, variance));
+                        assert!((found - expected).abs() <= 4e-6 * expected.abs() + 1e-9, "{orders} {v} {z}: {found}");
+                    }
+                }
+            }
+        }
+        // Whatever they are.
+        for orders in [i32::MIN, -1, i32::MAX] {
+            for v in [i32::MIN, 0, i32::MAX] {
+                assert_eq!(0.varied(v, Variance { orders }), 0);
+                assert!(i32::MIN.varied(v, Variance { orders }) <= 0);
+            }
         }
     }
 

@@ -30,6 +30,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     if (0..model.schedules()).filter_map(|index| model.schedule(index)).any(|schedule| schedule.threshold != 0) {
         features.push("thresholding");
     }
+    if model.header().variance != 0 {
+        features.push("learned-variance");
+    }
     if ops.iter().any(|op| matches!(op, Op::Attention(_))) {
         features.push("attention");
     }

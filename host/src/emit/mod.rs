@@ -8,7 +8,8 @@ use typed_index_collections::{TiSlice, TiVec};
 use waft::fixed::SAMPLE_BITS;
 use waft::format::{
     Activate, Affine, Attention, Bias, Center, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS, LayerNorm, Level,
-    LinearAttention, Observe, Op, OpKind, START_BITS, Shuffle, Tensor, Threshold, Upsample, WEIGHT_BITS, WeightLayout,
+    LinearAttention, ORDER_BITS, Observe, Op, OpKind, START_BITS, Shuffle, Tensor, Threshold, Upsample, Variance,
+    WEIGHT_BITS, WeightLayout,
 };
 
 use crate::graph::{Graph, Linear, activate};
@@ -248,7 +249,10 @@ fn schedules(
         let start = if start == 1.0 { 0 } else { fixed(start, START_BITS) };
         let elements = source.graph.shape(source.graph.input).len();
         let threshold = list.steps.first().and_then(|step| step.thresholding).map(|of| threshold(of, elements));
-        ScheduleEntry { steps: steps(&list.steps), levels, start, threshold, embeddings, biases, bias_bytes }
+        let variance = |step: &Step| Variance { orders: fixed(step.variance.unwrap_or(0.0), ORDER_BITS) };
+        let learned = if source.network.variance.is_some() { list.steps.as_slice() } else { &[] };
+        let variances = learned.iter().map(variance).collect();
+        ScheduleEntry { steps: steps(&list.steps), variances, levels, start, threshold, embeddings, biases, bias_bytes }
     };
     source.lists.iter().enumerate().map(emit).collect()
 }

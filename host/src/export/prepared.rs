@@ -12,7 +12,7 @@ use crate::graph::Graph;
 use crate::import::{import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::{again, rewrite};
-use crate::schedule::{Ddim, SchedulerConfig, Solver, Step, StepRequest, history};
+use crate::schedule::{Ddim, ScheduleError, SchedulerConfig, Solver, Step, StepRequest, history};
 use crate::write::{Fields, Writer};
 
 /// A network ready to be emitted.
@@ -33,7 +33,7 @@ impl Prepared {
     /// Imports a checkpoint and folds it into the operations of a device.
     pub(super) fn new(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Self, ExportError> {
         let defaults = checkpoint.defaults();
-        let graph = import_for_sampling(checkpoint)?;
+        let mut graph = import_for_sampling(checkpoint)?;
         let conditions = conditions(&graph, options)?;
         if options.precision == Precision::I8 {
             check_units(&graph)?;
@@ -50,9 +50,6 @@ impl Prepared {
         }
         let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
         let mut notes = vec![];
-        if graph.dropped_outputs > 0 {
-            notes.push("the learned variances are dropped: samplers have fixed ones".into());
-        }
         if let Some(classes) = graph.classes.as_ref().filter(|classes| classes.is_assumed) {
             notes.push(format!(
                 "any number is a class to the network (class_embed_type timestep); the file has 0 to {}: --classes has more",
@@ -101,6 +98,11 @@ impl Prepared {
         };
         let lists: Vec<StepList> =
             requests.iter().map(|request| embedded(&graph, steps(request)?)).collect::<Result<_, _>>()?;
+        let learns = lists.iter().flat_map(|list| &list.steps).any(|step| step.variance.is_some());
+        check_variance(&graph, learns)?;
+        if !learns && graph.drop_variance() {
+            notes.push(format!("the learned variances are dropped: {} has noise of its own, if any", solver.name()));
+        }
         let lengths: Vec<usize> = lists.iter().map(|list| list.steps.len()).collect();
         options.check_lengths(&lengths)?;
         for (request, length) in requests.iter().zip(lengths) {
@@ -192,6 +194,7 @@ impl Prepared {
             classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
             unconditional_class: self.unconditional_class,
             tensors: [network.sample, network.prediction],
+            variance: network.variance,
             condition: network.condition,
             observation: (network.observation, network.once),
             actions: self.graph.actions.clone(),
@@ -245,6 +248,17 @@ fn conditions(graph: &Graph, options: &ExportOptions) -> Result<Conditions, Expo
         }
         (Some(shape), None) => Ok(Conditions::zeros(shape)),
     }
+}
+
+/// Whether the network says what steps with learned variances ask.
+fn check_variance(graph: &Graph, learns: bool) -> Result<(), ExportError> {
+    let expected = match graph.variance {
+        _ if !learns => return Ok(()),
+        None => "the network has no channels for variances behind those of its prediction; take fixed_small",
+        Some(_) if graph.over_timestep => "its network's outputs are divided by the timestep; take another scheduler",
+        Some(_) => return Ok(()),
+    };
+    Err(ScheduleError::field("variance_type", "learned_range", expected).into())
 }
 
 /// Whether observations and actions are numbers that the runtime's fixed point holds: from −2048 to 2048, with a resolution of

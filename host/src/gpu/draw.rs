@@ -25,14 +25,15 @@ fn initial_noise(batch: &Batch, index: usize, len: usize) -> Vec<i32> {
 }
 
 /// The state of a batch at the beginning of a step.
-pub fn state(schedule: &Schedule, step: u32, seed: u64, request: &Request) -> State {
+pub fn state(model: &Model<'_>, schedule: &Schedule, step: u32, seed: u64, request: &Request) -> State {
     State {
         seed: [seed as u32, (seed >> 32) as u32],
         step,
         guidance: request.guidance_at(step).to_bits(),
         rescale: request.asked_rescale().to_bits(),
         threshold: schedule.threshold,
-        reserved: [0; 2],
+        variances: if model.header().variance == 0 { 0 } else { schedule.variances() as u32 },
+        reserved: 0,
         rows: schedule.rows,
         embeddings: schedule.embeddings,
         biases: schedule.biases,
@@ -140,7 +141,7 @@ pub fn draw(
             }
             prepared = Some(count);
         }
-        let state = state(&schedule, 0, batch.seed.wrapping_add(first as u64), &batch.request);
+        let state = state(model, &schedule, 0, batch.seed.wrapping_add(first as u64), &batch.request);
         device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
         if let Some(condition) = condition {
             for picture in 0..count as usize {

@@ -34,7 +34,7 @@ pub enum ImportError {
     /// The network does not predict what a sampler needs.
     #[error(
         "the network's sample has {inputs} channels and its output {outputs}; drawing needs as many, or twice as many where \
-         it learned variances, which are dropped: if some of its input are a condition, say how many as \
+         it learned variances: if some of its input are a condition, say how many as \
          condition_channels in waft.json"
     )]
     Channels {
@@ -148,8 +148,8 @@ fn refuse_unused(checkpoint: &Checkpoint) -> Result<(), ImportError> {
 }
 
 /// Imports a checkpoint to draw with: what its network predicts has the shape of the sample, and is a picture. Where it also
-/// predicts variances (Nichol and Dhariwal, 2021, arXiv:2102.09672), as many channels again, these are dropped: the samplers
-/// have fixed ones.
+/// predicts variances (Nichol and Dhariwal, 2021, arXiv:2102.09672), as many channels again, these are
+/// [an activation of their own](Graph::variance).
 ///
 /// # Errors
 /// As [`import`], and if the network does not draw pictures.
@@ -157,7 +157,7 @@ pub fn import_for_sampling(checkpoint: &Checkpoint) -> Result<Graph, ImportError
     let mut graph = import(checkpoint)?;
     let (inputs, outputs) = (graph.shape(graph.input).c, graph.shape(graph.output).c);
     if outputs == 2 * inputs {
-        graph.keep_outputs(inputs);
+        graph.split_variance();
     } else if inputs != outputs {
         return Err(ImportError::Channels { inputs, outputs });
     }

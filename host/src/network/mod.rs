@@ -69,6 +69,8 @@ pub enum Role {
     Observation,
     /// The model output.
     Prediction,
+    /// What the network says about the variance of a step's noise.
+    Variance,
     /// The unconditional model output, kept for guidance.
     Unconditional,
     /// The clean sample of an earlier step, kept for samplers that look back.
@@ -127,6 +129,8 @@ pub struct Network {
     pub once: usize,
     /// The model output.
     pub prediction: TensorId,
+    /// What the network says about the variance of a step's noise, if it learned that.
+    pub variance: Option<TensorId>,
     /// The kept unconditional output, if the plan allows for guidance.
     pub unconditional: Option<TensorId>,
     /// The clean samples of the step before and of the one before that, if the sampler looks back so far.
@@ -149,6 +153,11 @@ impl Network {
         {
             self.history[i] = Some(self.tensor(name, shape, Role::History));
         }
+    }
+
+    /// Whether the sampler reads a tensor behind the network call: the prediction or the learned variance.
+    pub fn is_result(&self, id: TensorId) -> bool {
+        id == self.prediction || Some(id) == self.variance
     }
 
     /// The tensors of the sampler and of the caller, which hold data between network calls.

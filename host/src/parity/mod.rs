@@ -181,7 +181,7 @@ pub fn ops(
     // All cases of a launch share the step's number.
     let shared_step = steps / 2;
     let schedule = Request::new().schedule(model)?;
-    let state = gpu::state(&schedule, shared_step, 0, &Request::new());
+    let state = gpu::state(model, &schedule, shared_step, 0, &Request::new());
     let classes: Vec<u32> = cases.iter().map(|case| case.class.into()).collect();
     device.write(Space::State, 0, bytemuck::bytes_of(&state))?;
     device.write(Space::State, STATE_BYTES, bytemuck::cast_slice(&classes))?;

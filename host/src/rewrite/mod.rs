@@ -68,10 +68,17 @@ pub fn rewrite(graph: &Graph, guidance: bool) -> Result<Network, RewriteError> {
     let mut rewriter = Rewriter::new(graph);
     rewriter.run()?;
     let mut network = rewriter.network;
-    network.prediction = *rewriter.placed.get(&graph.output).ok_or_else(|| RewriteError {
-        node: graph.tensors[graph.output.0].name.clone(),
-        what: "the model output is not a convolution's result",
-    })?;
+    let placed = |id: graph::TensorId| {
+        rewriter.placed.get(&id).copied().ok_or_else(|| RewriteError {
+            node: graph.tensors[id.0].name.clone(),
+            what: "the model output is not a convolution's result",
+        })
+    };
+    network.prediction = placed(graph.output)?;
+    network.variance = graph.variance.map(placed).transpose()?;
+    if let Some(variance) = network.variance {
+        network.tensors[variance].role = Role::Variance;
+    }
     let prediction = &mut network.tensors[network.prediction];
     prediction.role = Role::Prediction;
     let shape = prediction.shape;
@@ -137,6 +144,7 @@ impl<'g> Rewriter<'g> {
             observation,
             once: 0,
             prediction: sample,
+            variance: None,
             unconditional: None,
             history: [None; MAX_HISTORY],
             conditioning: 0,

@@ -10,6 +10,8 @@ enum Variance {
     Small,
     /// β.
     Large,
+    /// Between the two, as the network says (Nichol and Dhariwal, 2021, arXiv:2102.09672, equation 15).
+    Learned,
 }
 
 pub(super) fn steps(config: &SchedulerConfig, n: usize) -> Result<Vec<Step>, ScheduleError> {
@@ -38,9 +40,13 @@ fn variance(config: &SchedulerConfig) -> Result<Variance, ScheduleError> {
         return Ok(Variance::Small);
     }
     // The logarithm of the small one is undone; that of the large one is taken for the variance itself, and the root of
-    // a negative number makes every sample of diffusers NaN. A learned variance is no linear map.
-    let kinds =
-        [("fixed_small", Variance::Small), ("fixed_small_log", Variance::Small), ("fixed_large", Variance::Large)];
+    // a negative number makes every sample of diffusers NaN. So does the root of a "learned" one, which is the network's output.
+    let kinds = [
+        ("fixed_small", Variance::Small),
+        ("fixed_small_log", Variance::Small),
+        ("fixed_large", Variance::Large),
+        ("learned_range", Variance::Learned),
+    ];
     Ok(config.fields.choice("variance_type", &kinds)?.unwrap_or(Variance::Small))
 }
 
@@ -50,10 +56,13 @@ fn step(config: &SchedulerConfig, variance: Variance, alpha: f64, next: f64) -> 
     let (x0_x, x0_m) = config.clean(level.signal, level.noise);
     let beta = 1.0 - alpha / next;
     let posterior = (1.0 - next) / (1.0 - alpha) * beta;
+    let posterior = posterior.max(1e-20);
     let noise = match variance {
-        Variance::Small => posterior.max(1e-20),
-        Variance::Large => beta,
+        Variance::Small => posterior,
+        Variance::Large | Variance::Learned => beta,
     };
+    // Half of the logarithm's range is that of the standard deviation, and half of the outputs from -1 to 1 lies below 0.
+    let orders = matches!(variance, Variance::Learned).then(|| 0.25 * libm::log2(beta / posterior).max(0.0));
     config.bounded(Step {
         level,
         x0_x,
@@ -61,6 +70,7 @@ fn step(config: &SchedulerConfig, variance: Variance, alpha: f64, next: f64) -> 
         next_x0: next.sqrt() * beta / (1.0 - alpha),
         next_x: (alpha / next).sqrt() * (1.0 - next) / (1.0 - alpha),
         noise: noise.sqrt(),
+        variance: orders,
         ..Step::default()
     })
 }

@@ -36,7 +36,7 @@ impl Fields {
             ("bh2", Kind::Midpoint),
         ];
         if fields.has("variance_type") {
-            fields.choice("variance_type", &NOT_LEARNED)?;
+            fields.choice("variance_type", &VARIANCES)?;
         }
         Ok(Self {
             order: fields.count("solver_order", 2, 1..=3)?,
@@ -61,9 +61,15 @@ impl Fields {
     }
 }
 
-/// Variances that the network does not predict: the solver does not read them.
-const NOT_LEARNED: [(&str, ()); 4] =
-    [("fixed_small", ()), ("fixed_small_log", ()), ("fixed_large", ()), ("fixed_large_log", ())];
+/// Kinds of variance: the solver reads none, and of what a network learned it takes the prediction alone, as diffusers does.
+const VARIANCES: [(&str, ()); 6] = [
+    ("fixed_small", ()),
+    ("fixed_small_log", ()),
+    ("fixed_large", ()),
+    ("fixed_large_log", ()),
+    ("learned", ()),
+    ("learned_range", ()),
+];
 
 pub(super) fn steps(config: &SchedulerConfig, n: usize) -> Result<Vec<Step>, ScheduleError> {
     let fields = Fields::read(config)?;

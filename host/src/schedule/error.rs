@@ -67,7 +67,7 @@ pub enum ScheduleError {
 }
 
 impl ScheduleError {
-    pub(super) fn field(field: &str, value: impl ToString, expected: impl Into<String>) -> Self {
+    pub(crate) fn field(field: &str, value: impl ToString, expected: impl Into<String>) -> Self {
         Self::Field { field: field.into(), value: value.to_string(), expected: expected.into() }
     }
 }

@@ -61,7 +61,9 @@ impl Level {
 /// of the step before and `h1` of the one before that:
 ///
 /// `x0 = clamp(x0_x·x + x0_m·m, ±clip)`,
-/// `x' = next_x0·x0 + next_x·x + next_m·m + noise·z + next_history[0]·h0 + next_history[1]·h1`.
+/// `x' = next_x0·x0 + next_x·x + next_m·m + noise·z + next_history[0]·h0 + next_history[1]·h1`,
+///
+/// where `z` is [multiplied](Self::varied) before by what a network that learned variances says.
 ///
 /// The device keeps the sample as the network reads it. Solvers that keep `x = x0 + σ·ε` and scale it for each call,
 /// by `1/√(σ²+1)` or the like, have both scales folded into these factors; the last step gives the picture unscaled.
@@ -91,6 +93,9 @@ pub struct Step {
     pub next_m: f64,
     /// Factor of `z`.
     pub noise: f64,
+    /// Where the network says how much noise there is: binary orders from the standard deviation at a variance of 1, for which
+    /// `noise` is the factor, to that at 0.
+    pub variance: Option<f64>,
     /// Factors of the clean samples of earlier steps, the latest first.
     pub next_history: [f64; MAX_HISTORY],
 }
@@ -108,9 +113,15 @@ impl Step {
         self.next_x0 * x0 + self.next_x * x + self.next_m * m + self.noise * z + past
     }
 
+    /// Noise times what the network's output `v` for the variance makes of it.
+    pub fn varied(&self, z: f64, v: f64) -> f64 {
+        self.variance.map_or(z, |orders| z * (orders * (v - 1.0)).exp2())
+    }
+
     pub(super) fn is_finite(&self) -> bool {
         let [h0, h1] = self.next_history;
-        let factors = [self.x0_x, self.x0_m, self.next_x0, self.next_x, self.next_m, self.noise, h0, h1];
+        let variance = self.variance.unwrap_or(0.0);
+        let factors = [self.x0_x, self.x0_m, self.next_x0, self.next_x, self.next_m, self.noise, variance, h0, h1];
         self.timestep.is_finite() && self.level.is_small() && factors.iter().all(|factor| factor.is_finite())
     }
 }

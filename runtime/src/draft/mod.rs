@@ -14,7 +14,8 @@ use bytemuck::Zeroable;
 
 use crate::format::{
     ALIGN, Attention, Bias, Conv2d, Element, Embed, FixedStep, FloatStep, Gather, GroupNorm, Header, Linear, MAGIC,
-    NONE, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, Threshold, VERSION, WeightLayout, chunk_checksum, seal,
+    NONE, ORDER_BITS, Op, OpKind, Precision, STEP_BYTES, Schedule, Tensor, Threshold, VERSION, Variance, WeightLayout,
+    chunk_checksum, seal,
 };
 
 /// Where parameters lie: all of them in the same bytes, which mean small numbers in every type.
@@ -66,6 +67,8 @@ pub(crate) struct Draft {
     pub(crate) schedule: Schedule,
     pub(crate) fixed: Vec<FixedStep>,
     pub(crate) float: Vec<FloatStep>,
+    /// What learned variances mean in each step; empty: there are none.
+    pub(crate) variances: Vec<Variance>,
     /// How clean samples are bounded.
     pub(crate) threshold: Option<Threshold>,
     /// Records of actions; empty: the sample is a picture.
@@ -141,6 +144,7 @@ impl Draft {
             schedule: Schedule { steps: STEPS as u32, bias_bytes: 16, ..Schedule::zeroed() },
             fixed: Vec::new(),
             float: Vec::new(),
+            variances: Vec::new(),
             threshold: None,
             actions: Vec::new(),
             sums: Vec::new(),
@@ -245,6 +249,22 @@ impl Draft {
         weights
     }
 
+    /// Adds a convolution that writes a learned variance, of the model of pictures; what the sampler does not keep was dropped before.
+    pub(crate) fn learn_variance(&mut self) {
+        let end = self.ops.len() as u16;
+        self.tensors.iter_mut().filter(|tensor| tensor.last == end).for_each(|tensor| tensor.last += 1);
+        self.tensor(SUM).last = end;
+        let ring = *self.tensor(RINGS + 1);
+        let scratch = self.add([ring.rows, ring.columns, ring.channels], ring.element(), [end; 2]);
+        let prediction = *self.tensor(PREDICTION);
+        let shape = [prediction.rows, prediction.columns, prediction.channels];
+        let output = self.add(shape, prediction.element(), [end, end + 1]);
+        let conv = convolution(self.header.precision());
+        self.ops.push(Op::Conv2d(Conv2d { sources: [SUM, NONE], output, scratch, ..conv }));
+        self.header.variance = output;
+        self.variances = (0..STEPS as i32).map(|step| Variance { orders: (3 - step) << (ORDER_BITS - 1) }).collect();
+    }
+
     pub(crate) fn tensor(&mut self, id: u16) -> &mut Tensor {
         &mut self.tensors[usize::from(id)]
     }
@@ -293,7 +313,7 @@ impl Draft {
             Precision::F16 | Precision::F32 => bytemuck::cast_slice(&self.float),
         };
         assert_eq!(steps.len(), STEPS * STEP_BYTES);
-        place(&mut schedule.rows, append(steps));
+        place(&mut schedule.rows, append(&[steps, bytemuck::cast_slice(&self.variances)].concat()));
         if let Some(threshold) = &self.threshold {
             place(&mut schedule.threshold, append(bytemuck::bytes_of(threshold)));
         }

@@ -96,8 +96,8 @@ record! {
         pub observation: u16,
         /// number of the first operations that a run executes once: what they compute depends on the observation alone
         pub once: u16,
-        /// zeros
-        pub reserved_middle: [u8; 2],
+        /// tensor: the learned variance that a step's noise is scaled by, see [`Variance`](super::Variance); 0 if there is none
+        pub variance: u16,
         /// offset of a record for each channel of the sample, [`FixedAction`](super::FixedAction) or
         /// [`FloatAction`](super::FloatAction); 0: the sample is a picture
         pub actions: u32,

@@ -47,7 +47,8 @@ pub use record::Field;
 pub use record::Record;
 pub(crate) use record::{bytes_at, slice_at};
 pub use schedule::{
-    FixedStep, FloatStep, LEVEL_BITS, Level, START_BITS, STEP_BYTES, Schedule, StepScales, Threshold, WEIGHT_BITS,
+    FixedStep, FloatStep, LEVEL_BITS, Level, ORDER_BITS, START_BITS, STEP_BYTES, Schedule, StepScales, Threshold,
+    Variance, WEIGHT_BITS,
 };
 pub use tensor::{Element, Tensor};
 pub(crate) use validate::validate;

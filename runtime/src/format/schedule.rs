@@ -8,7 +8,7 @@ record! {
     pub struct Schedule {
         /// number of steps, 1 to 10000
         pub steps: u32,
-        /// offset of the steps
+        /// offset of the steps; a [`Variance`] for each follows them if the header names a tensor of variances
         pub rows: u32,
         /// offset of the time embeddings, one row of conditioning length a step: `i16` in i8, else `f32`
         pub embeddings: u32,
@@ -56,6 +56,26 @@ record! {
 
 /// Fractional bits of a [`Level`].
 pub const LEVEL_BITS: u32 = 28;
+
+record! {
+    /// What a learned variance makes of a step's noise (Nichol and Dhariwal, 2021, arXiv:2102.09672, equation 15), whatever the
+    /// precision: the logarithm of the variance lies between those of β and β̃, so that an output `v` of the network in [−1, 1]
+    /// multiplies the noise by `2^(orders·(v − 1))` besides the step's factor, which is √β.
+    pub struct Variance {
+        /// binary orders from the standard deviation at 1 to that at 0, with 24 fractional bits, 0 to 32
+        pub orders: i32,
+    }
+}
+
+/// Fractional bits of [`Variance::orders`].
+pub const ORDER_BITS: u32 = 24;
+
+impl Schedule {
+    /// Offset of the [`Variance`]s, where the header names a tensor of variances.
+    pub const fn variances(&self) -> u64 {
+        self.rows as u64 + self.steps as u64 * STEP_BYTES as u64
+    }
+}
 
 /// Fractional bits of [`Schedule::start`].
 pub const START_BITS: u32 = 24;

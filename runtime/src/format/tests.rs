@@ -50,6 +50,7 @@ fn records_are_read_as_written() {
     round_trip(FloatStep::read);
     round_trip(Level::read);
     round_trip(Threshold::read);
+    round_trip(Variance::read);
     round_trip(StepScales::read);
 }
 
@@ -112,6 +113,7 @@ fn tables() -> String {
     table::<FloatStep>(&mut text, "Step in f16 and f32");
     table::<Level>(&mut text, "Level of a step");
     table::<Threshold>(&mut text, "Dynamic thresholding");
+    table::<Variance>(&mut text, "Learned variance of a step");
     table::<StepScales>(&mut text, "Scales of a step");
     table::<FixedAction>(&mut text, "Action in i8");
     table::<FloatAction>(&mut text, "Action in f16 and f32");

@@ -35,6 +35,8 @@ pub(super) struct Update<'a, S> {
     pub(super) unconditional: &'a [S],
     /// Clean samples of the step before and of the one before that; empty if the sampler does not look back so far.
     pub(super) history: [&'a mut [S]; 2],
+    /// What the network says about the noise's variance; empty if it was not trained to.
+    pub(super) variance: &'a [S],
 }
 
 impl<'a, S: Sample> Update<'a, S> {
@@ -44,9 +46,23 @@ impl<'a, S: Sample> Update<'a, S> {
         let unconditional = if guided { place(header.unconditional)? } else { 0..0 };
         let [newer, older] =
             header.history.map(|id| if cfg!(feature = "history") { place(id).unwrap_or(0..0) } else { 0..0 });
-        let [sample, prediction, unconditional, newer, older] = arena
-            .get_disjoint_mut([place(header.sample)?, place(header.prediction)?, unconditional, newer, older])
+        #[cfg(feature = "learned-variance")]
+        let variance = if header.variance == 0 { 0..0 } else { place(header.variance)? };
+        let [sample, prediction, unconditional, newer, older, rest @ ..] = arena
+            .get_disjoint_mut([
+                place(header.sample)?,
+                place(header.prediction)?,
+                unconditional,
+                newer,
+                older,
+                #[cfg(feature = "learned-variance")]
+                variance,
+            ])
             .ok()?;
+        let variance = match rest.into_iter().next() {
+            Some(variance) if !variance.is_empty() => view(variance)?.get(elements.clone())?,
+            _ => &[],
+        };
         let kept = |bytes: &'a mut [u8]| {
             let elements = if bytes.is_empty() { 0..0 } else { elements.clone() };
             view_mut(bytes)?.get_mut(elements)
@@ -56,6 +72,7 @@ impl<'a, S: Sample> Update<'a, S> {
             prediction: view(prediction)?.get(elements.clone())?,
             unconditional: view(unconditional)?.get(if guided { elements.clone() } else { 0..0 })?,
             history: [kept(newer)?, kept(older)?],
+            variance,
         })
     }
 }

@@ -78,6 +78,9 @@ impl<'a, W: WeightSource> Session<'a, W> {
         if model.header().history[0] != NONE && !cfg!(feature = "history") {
             return Err(SessionError::OperationDisabled { feature: "history" });
         }
+        if model.header().variance != 0 && !cfg!(feature = "learned-variance") {
+            return Err(SessionError::OperationDisabled { feature: "learned-variance" });
+        }
         let mut schedules = (0..model.schedules()).filter_map(|index| model.schedule(index));
         if schedules.any(|schedule| schedule.threshold != 0) && !THRESHOLDS {
             return Err(SessionError::OperationDisabled { feature: "thresholding" });

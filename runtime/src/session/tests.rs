@@ -10,6 +10,8 @@ use crate::draft::chain::Chain;
 use crate::draft::{Draft, convolution};
 #[cfg(feature = "thresholding")]
 use crate::format::Threshold;
+#[cfg(feature = "learned-variance")]
+use crate::format::Variance;
 use crate::format::{Film, Precision};
 #[cfg(feature = "i4")]
 use crate::format::{Op, WeightLayout};
@@ -85,6 +87,21 @@ fn runs_with_thresholds_do_too() {
         draft.fixed.iter_mut().for_each(|step| step.clip = i32::MAX);
         draft.float.iter_mut().for_each(|step| step.clip = f32::INFINITY);
         depends_on_the_request_alone(&draft);
+    }
+}
+
+#[cfg(feature = "learned-variance")]
+#[test]
+#[cfg_attr(miri, ignore = "it differs in safe code alone")]
+fn runs_with_learned_variances_do_too() {
+    for &precision in Precision::ALL {
+        let mut draft = Draft::new(precision);
+        draft.learn_variance();
+        depends_on_the_request_alone(&draft);
+        let request = Request::new().class(1).seed(5);
+        let picture = draw(&draft, request, 0x00);
+        draft.variances.fill(Variance { orders: 0 });
+        assert_ne!(draw(&draft, request, 0x00), picture, "{precision:?}: the variance does not show");
     }
 }
 

@@ -5,7 +5,7 @@ use super::elements::{Update, level, noised};
 use super::path::{Position, back};
 use super::run::{Run, THRESHOLDS};
 use crate::error::RunError;
-use crate::format::{LEVEL_BITS, Level, STEP_BYTES, Threshold};
+use crate::format::{LEVEL_BITS, Level, STEP_BYTES, Threshold, Variance};
 use crate::guidance::{FACTOR_BITS, Guidance};
 use crate::noise::Noise;
 use crate::ops::view_mut;
@@ -56,6 +56,12 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
     fn coefficients<S: Sample>(&self) -> S::Step {
         let at = self.schedule.rows as usize + self.position.step as usize * STEP_BYTES;
         S::Step::read(self.session.model.bytes(), at)
+    }
+
+    /// What the network's output for the variance means in the step, if there is one.
+    fn variance(&self) -> Variance {
+        let at = self.schedule.variances() as usize + self.position.step as usize * size_of::<Variance>();
+        Variance::read(self.session.model.bytes(), at)
     }
 
     /// Whether the step's output is guided.
@@ -112,11 +118,12 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
             Some(search) if self.thresholds() => Some(S::bound(self.threshold(), search.found())),
             _ => None,
         };
+        let variance_of_step = self.variance();
         let draw = self.progress.step.saturating_add(1);
         let next_step = self.position.step.saturating_add(1);
         let kept = self.original.filter(|original| cfg!(feature = "original") && original.mask.is_some());
         let Session { model, arena, .. } = &mut self.session;
-        let Update { sample, prediction, unconditional, history } =
+        let Update { sample, prediction, unconditional, history, variance } =
             Update::<S>::bind(model, arena, elements.clone(), is_guided)
                 .ok_or(RunError::Corrupt { op: model.ops() })?;
         let mut unconditional = unconditional.iter();
@@ -124,7 +131,7 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
             && self.request.first_step() > 0
             && self.progress.step == self.request.first_step();
         let [newer, older] = history;
-        let (mut newer, mut older) = (newer.iter_mut(), older.iter_mut());
+        let (mut newer, mut older, mut variances) = (newer.iter_mut(), older.iter_mut(), variance.iter());
         for ((x, &prediction), index) in sample.iter_mut().zip(prediction).zip(elements) {
             let m = guided(prediction, unconditional.next(), guiding);
             let z = if step.has_noise() {
@@ -134,7 +141,9 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
             };
             let x0 = step.clean(*x, m);
             let x0 = bound.map_or(x0, |bound| x0.bounded(bound));
-            let terms = Terms { x0, x: *x, m, z: S::from_noise(z) };
+            let z = S::from_noise(z);
+            let z = variances.next().map_or(z, |&v| z.varied(v, variance_of_step));
+            let terms = Terms { x0, x: *x, m, z };
             let (newer, older) = (newer.next(), older.next());
             let mut history = [&newer, &older].map(|kept| kept.as_ref().map_or(S::zeroed(), |kept| **kept));
             if is_later_start {

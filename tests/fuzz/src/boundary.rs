@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::format::{
     Activate, Attention, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, LayerNorm, Linear,
-    LinearAttention, OP_BYTES, Observe, OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor, Threshold,
+    LinearAttention, OP_BYTES, Observe, OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor, Threshold, Variance,
 };
 
 /// Changes one to three fields, or places of tensors, more often one.
@@ -78,6 +78,10 @@ fn record(data: &[u8], header: &Header, random: &mut Pcg32) -> Option<(usize, &'
                 return Some((schedule.threshold as usize, Threshold::FIELDS));
             }
             let step = below(random, schedule.steps)?;
+            if kind == 8 && header.variance != 0 {
+                let at = usize::try_from(schedule.variances()).ok()?;
+                return Some((at + step * size_of::<Variance>(), Variance::FIELDS));
+            }
             let fields = if header.precision() == Precision::I8 { FixedStep::FIELDS } else { FloatStep::FIELDS };
             (schedule.rows as usize + step * STEP_BYTES, fields)
         }

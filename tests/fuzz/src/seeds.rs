@@ -28,6 +28,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         add(format!("{name}-learned-keys"), with(plain(precision), learned_keys));
         add(format!("{name}-condition"), with(plain(precision), condition));
         add(format!("{name}-threshold"), with(plain(precision), threshold));
+        add(format!("{name}-learned-variance"), with(plain(precision), Draft::learn_variance));
         add(format!("{name}-original"), with(plain(precision), original));
         let chunked = || chunked(precision, convolution(precision).layout());
         stream(&format!("{name}-streamed"), chunked(), 1);

@@ -86,6 +86,7 @@ fn other_layouts_are_refused_where_they_differ() {
 fn it_is_exported_without_its_variances() {
     let graph = import_for_sampling(&Checkpoint::open(golden("guided_diffusion")).expect("opens")).expect("imports");
     assert_eq!(graph.shape(graph.output).c, 1);
+    assert_eq!(graph.variance.map(|id| graph.shape(id)), Some(graph.shape(graph.output)));
     let options =
         ExportOptions { precision: Precision::I8, steps: vec![2], calibration_images: 3, ..Default::default() };
     let report = exported(&golden("guided_diffusion"), &options).report;

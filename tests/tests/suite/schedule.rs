@@ -65,7 +65,8 @@ fn trajectory(steps: &[Step]) -> Vec<[f64; ELEMENTS]> {
         if let Some(thresholding) = step.thresholding {
             thresholding.apply(&mut clean);
         }
-        x = std::array::from_fn(|i| step.next(x[i], given(0, i), given(1, i), clean[i], past.map(|h| h[i])));
+        let noise = |i: usize| step.varied(given(1, i), number(10_000 + ELEMENTS * index + i));
+        x = std::array::from_fn(|i| step.next(x[i], given(0, i), noise(i), clean[i], past.map(|h| h[i])));
         past = [clean, past[0]];
         samples.push(x);
     }
@@ -240,6 +241,13 @@ fn thresholds_are_those_of_diffusers() {
 }
 
 #[test]
+fn learned_variances_scale_noise_as_diffusers_does() {
+    for row in rows(&goldens("learned_variance.json"), "steps") {
+        check(row, &steps(row).expect("steps"), 1e-6);
+    }
+}
+
+#[test]
 fn lists_that_somebody_wrote_are_stepped_as_diffusers_does() {
     for row in rows(&goldens("schedule_steps.json"), "lists") {
         check(row, &steps(row).unwrap_or_else(|error| panic!("{row}: {error}")), 1e-6);
@@ -373,9 +381,9 @@ fn fields_that_change_the_result_are_named_with_their_value() {
         ),
         (ddim, json!({ "use_karras_sigmas": true }), "use_karras_sigmas"),
         (ddpm, json!({ "use_exponential_sigmas": true }), "use_exponential_sigmas"),
-        (ddpm, json!({ "variance_type": "learned_range" }), "variance_type = \"learned_range\""),
+        (ddpm, json!({ "variance_type": "learned" }), "variance_type = \"learned\""),
         (ddpm, json!({ "variance_type": "fixed_large_log" }), "variance_type = \"fixed_large_log\""),
-        (dpm_solver, json!({ "variance_type": "learned" }), "variance_type = \"learned\""),
+        (dpm_solver, json!({ "variance_type": "large" }), "variance_type = \"large\""),
         (dpm_solver, json!({ "solver_order": 4 }), "solver_order = 4"),
         (dpm_solver, json!({ "algorithm_type": "dpmsolver" }), "algorithm_type = \"dpmsolver\""),
         (dpm_solver, json!({ "use_karras_sigmas": true, "use_lu_lambdas": true }), "use_lu_lambdas"),

@@ -33,7 +33,7 @@ pub(crate) struct Args {
 }
 
 /// What the libraries are built with: all of the precision that every core has, and streamed weights.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 11] = [
     "i8",
     "i4",
     "step-scales",
@@ -43,6 +43,7 @@ const FEATURES: [&str; 10] = [
     "original",
     "guidance-rescale",
     "thresholding",
+    "learned-variance",
     "stream",
 ];
 

@@ -57,6 +57,7 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     looking_back()?;
     from_a_picture()?;
     thresholding()?;
+    learned_variance()?;
     policy()?;
     no_long_step()?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
@@ -227,6 +228,16 @@ fn thresholding() -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open_with(folder, &options)?;
     let export = export(&checkpoint, &ExportOptions { calibration_images: 4, ..ExportOptions::default() }, &())?;
     same_image("dynamic thresholding", export.bytes.as_slice())
+}
+
+/// Noise that a network scales is the host's.
+fn learned_variance() -> anyhow::Result<()> {
+    let path = root().join("target").join("firmware").join("learned_variance.json");
+    std::fs::write(&path, r#"{"_class_name": "DDPMScheduler", "variance_type": "learned_range"}"#)?;
+    let options = checkpoint::Options { scheduler_config: Some(path), ..Default::default() };
+    let checkpoint = Checkpoint::open_with(root().join("tests/goldens/guided_diffusion"), &options)?;
+    let options = ExportOptions { steps: vec![3], calibration_images: 2, ..ExportOptions::default() };
+    same_image("learned variances", export(&checkpoint, &options, &())?.bytes.as_slice())
 }
 
 /// The policy's actions are the host's, bit for bit, and no step of it is long.

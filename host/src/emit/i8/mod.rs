@@ -192,6 +192,7 @@ impl<'a> Emitter<'a> {
                 | Role::Condition
                 | Role::Observation
                 | Role::Prediction
+                | Role::Variance
                 | Role::Unconditional
                 | Role::History => sample,
                 // Sixteen bits have room for twice of what was seen.

@@ -22,8 +22,8 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
     ensure!(layout_fits, Op, index);
 
     ensure!(readable(file, op.sources, matches!(op.gather(), Gather::Raw)), Operand, index);
-    let to_prediction = op.output == file.header.prediction && output.element().is(file.wide());
-    ensure!(file.is_activation(output.element()) || to_prediction, Operand, index);
+    let to_sampler = file.is_result(op.output) && output.element().is(file.wide());
+    ensure!(file.is_activation(output.element()) || to_sampler, Operand, index);
     let ring = require!(file.tensor(op.scratch), Operand, index);
     let ring_fits = if file.is_i8() {
         matches!(ring.element(), Element::I8 | Element::I16)

@@ -7,7 +7,7 @@ const fn is_utf8(bytes: &[u8], [at, len]: [u32; 2]) -> bool {
 
 pub(super) const fn validate(file: File<'_>) -> Check {
     let h = file.header;
-    ensure!(h.has_known_codes() && is_zero(h.reserved_middle) && is_zero(h.reserved_end), Header, 0);
+    ensure!(h.has_known_codes() && is_zero(h.reserved_end), Header, 0);
     ensure!(h.tensors > 0 && h.tensors < NONE, Header, 0);
     ensure!(h.ops > 0 && h.ops < NONE, Header, 0);
     ensure!(h.arena_bytes.is_multiple_of(ALIGN as u32) && h.arena_bytes <= 1 << 30, Header, 0);

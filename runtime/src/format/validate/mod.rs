@@ -139,6 +139,11 @@ impl File<'_> {
             || self.header.observation != 0 && id == self.header.observation
     }
 
+    /// Whether the sampler reads a tensor behind the network call: the prediction, or the learned variance.
+    const fn is_result(self, id: u16) -> bool {
+        id == self.header.prediction || self.header.variance != 0 && id == self.header.variance
+    }
+
     /// Whether a tensor belongs to the sampler, so that no operation reads or writes it: it holds what lies between calls.
     const fn is_kept(self, id: u16) -> bool {
         id == self.header.unconditional || id == self.header.history[0] || id == self.header.history[1]

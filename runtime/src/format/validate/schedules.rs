@@ -1,6 +1,8 @@
 use super::{Check, File, check, ensure, is_zero, require};
 use crate::fixed::SAMPLE_BITS;
-use crate::format::{ALIGN, FixedStep, FloatStep, Level, NONE, STEP_BYTES, Threshold, WEIGHT_BITS};
+use crate::format::{
+    ALIGN, FixedStep, FloatStep, Level, NONE, ORDER_BITS, STEP_BYTES, Threshold, Variance, WEIGHT_BITS,
+};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
     let header = file.header;
@@ -9,7 +11,9 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         let schedule = require!(header.schedule(file.bytes, i), Schedule, i);
         let steps = schedule.steps as u64;
         ensure!(steps >= 1 && steps <= 10_000, Schedule, i);
-        ensure!(file.holds(schedule.rows, steps * STEP_BYTES as u64), Offset, i);
+        let has_variances = header.variance != 0;
+        let step_bytes = STEP_BYTES + if has_variances { size_of::<Variance>() } else { 0 };
+        ensure!(file.holds(schedule.rows, steps * step_bytes as u64), Offset, i);
         ensure!(schedule.levels == 0 || file.holds(schedule.levels, steps * size_of::<Level>() as u64), Offset, i);
         if schedule.threshold != 0 {
             ensure!(file.holds(schedule.threshold, size_of::<Threshold>() as u64), Offset, i);
@@ -23,6 +27,11 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         let mut step = 0;
         while step < schedule.steps {
             let at = schedule.rows as usize + step as usize * STEP_BYTES;
+            if has_variances {
+                let at = schedule.variances() as usize + step as usize * size_of::<Variance>();
+                let orders = Variance::read(file.bytes, at).orders;
+                ensure!(orders >= 0 && orders <= 32 << ORDER_BITS, Schedule, i);
+            }
             // The first step has no history to look at, the second none of two steps ago.
             if file.is_i8() {
                 let record = FixedStep::read(file.bytes, at);

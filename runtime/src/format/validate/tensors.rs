@@ -37,6 +37,14 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         ensure!(!file.is_kept(header.observation), Header, 0);
         ensure!(observation.first == 0 && observation.last == header.ops, Lifetime, header.observation);
     }
+    if header.variance != 0 {
+        // An operation writes it, and the sampler reads it as it reads the prediction.
+        let variance = require!(file.tensor(header.variance), Header, 0);
+        ensure!(variance.element().is(wide) && variance.has_shape_of(&sample), Header, 0);
+        ensure!(!file.is_given(header.variance) && !file.is_kept(header.variance), Header, 0);
+        ensure!(header.variance != header.prediction, Header, 0);
+        ensure!(variance.last == header.ops, Lifetime, header.variance);
+    }
     check!(validate_actions(file, sample.channels));
     if header.unconditional != NONE {
         ensure!(header.unconditional_class != NONE, Header, 0);

@@ -104,7 +104,6 @@ fn what_is_no_file_is_told_from_what_is_damaged() {
 fn header() {
     let tensors = Draft::new(I8).tensors.len() as u16;
     bounds!(I8, Header, |d, v| d.header.output = v, [0, 1], [2]);
-    bounds!(I8, Header, |d, v| d.header.reserved_middle[1] = v, [0], [1]);
     bounds!(I8, Header, |d, v| d.header.reserved_end[19] = v, [0], [1]);
     bounds!(I8, Header, |d, v| d.header.arena_bytes += v, [16], [1, 8]);
     bounds!(I8, Header, |d, v| d.header.arena_bytes = v, [1 << 30], [(1 << 30) + 16]);

@@ -74,6 +74,48 @@ fn thresholds() {
     }
 }
 
+/// A learned variance lies beside the prediction until the sampler has read both, and a number for each step behind the steps.
+#[test]
+fn variances() {
+    let learned = |precision| {
+        let mut draft = Draft::new(precision);
+        draft.learn_variance();
+        draft
+    };
+    for &precision in ALL {
+        for step in 0..STEPS {
+            bounds!(
+                learned(precision),
+                Schedule,
+                |d, v| d.variances[step].orders = v,
+                [0, 1, 32 << 24],
+                [-1, i32::MIN, (32 << 24) + 1, i32::MAX]
+            );
+        }
+        let Header { variance, .. } = learned(precision).header;
+        bounds!(
+            learned(precision),
+            Header,
+            |d, v| d.header.variance = v,
+            [variance],
+            [PREDICTION, UNCONDITIONAL, NEWER, OLDER, NORM, variance + 1, NONE]
+        );
+        refused(learned(precision), Field::Header, |d| {
+            let Tensor { first, .. } = *d.tensor(variance);
+            d.header.condition = d.add([2, 2, 1], elements(precision)[1], [0, first + 1]);
+            d.header.variance = d.header.condition;
+        });
+        refused(learned(precision), Field::Lifetime, |d| d.tensor(variance).last -= 1);
+        // Nobody reads it then.
+        refused(learned(I8), Field::Operand, |d| d.header.variance = 0);
+        refused(learned(precision), Field::Header, |d| d.resize(variance, [2, 1, 2], elements(precision)[1]));
+        let end = learned(precision).file().bytes().len() as u32;
+        let rows = (STEPS * STEP_BYTES) as u32;
+        refused(learned(precision), Field::Offset, |d| d.schedule.rows = end - rows);
+    }
+    refused(learned(I8), Field::Header, |d| d.resize(d.header.variance, [2, 2, 1], Element::I16));
+}
+
 /// What a list has for each step ends with the file.
 #[test]
 fn lists_end_in_the_file() {
