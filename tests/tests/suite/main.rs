@@ -12,6 +12,7 @@ mod guidance;
 mod guided_diffusion;
 mod history;
 mod import;
+mod learned_variance;
 mod model_file;
 mod model_rules;
 mod ops;
