@@ -3,7 +3,7 @@
 # dependencies = ["torch>=2.4", "diffusers>=0.36", "numpy", "safetensors"]
 # ///
 """Writes learned_variance.json and learned_variance.safetensors with diffusers' DDPMScheduler of variance_type "learned_range", for
-tests/tests/learned_variance.rs: steps from numbers in double precision, and pictures of the network `conditioned/`.
+tests/tests/suite/learned_variance.rs: steps from numbers in double precision, and pictures of the network `conditioned/`.
 
     python tests/goldens/learned_variance.py
 """
