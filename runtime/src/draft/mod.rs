@@ -262,7 +262,7 @@ impl Draft {
         let conv = convolution(self.header.precision());
         self.ops.push(Op::Conv2d(Conv2d { sources: [SUM, NONE], output, scratch, ..conv }));
         self.header.variance = output;
-        self.variances = (0..STEPS as i32).map(|step| Variance { orders: (3 - step) << (ORDER_BITS - 1) }).collect();
+        self.variances = (0..STEPS as i32).map(|step| Variance { orders: (3 - step) << (ORDER_BITS - 10) }).collect();
     }
 
     pub(crate) fn tensor(&mut self, id: u16) -> &mut Tensor {
