@@ -237,7 +237,8 @@ fn learned_variance() -> anyhow::Result<()> {
     let options = checkpoint::Options { scheduler_config: Some(path), ..Default::default() };
     let checkpoint = Checkpoint::open_with(root().join("tests/goldens/guided_diffusion"), &options)?;
     let options = ExportOptions { steps: vec![3], calibration_images: 2, ..ExportOptions::default() };
-    same_image("learned variances", export(&checkpoint, &options, &())?.bytes.as_slice())
+    let request = Request { steps: None, seed: 1, class: Some(1), ..PLAIN };
+    same_image_of("learned variances", export(&checkpoint, &options, &())?.bytes.as_slice(), &request)
 }
 
 /// The policy's actions are the host's, bit for bit, and no step of it is long.
@@ -269,9 +270,14 @@ fn policy() -> anyhow::Result<()> {
 
 /// A model draws the host's image on cores that load 16 bits and that do not, without a panic path.
 fn same_image(what: &str, model: &[u8]) -> anyhow::Result<()> {
-    let expected = on_host(model, &GUIDED)?;
+    same_image_of(what, model, &GUIDED)
+}
+
+/// The same for a request.
+fn same_image_of(what: &str, model: &[u8], request: &Request) -> anyhow::Result<()> {
+    let expected = on_host(model, request)?;
     for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
-        let report = Firmware::build(boards::find(target)?[0], Contents::of(model))?.draw(&GUIDED)?;
+        let report = Firmware::build(boards::find(target)?[0], Contents::of(model))?.draw(request)?;
         ensure!(report.digest == expected, "{target}, {what}: digest {} but the host's is {expected}", report.digest);
         ensure!(report.panic_free, "{target}: a panic path survives with {what}");
     }
