@@ -199,7 +199,9 @@ pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group
     // Weights between those of two channels, as where a row of the kernel lies in the padding.
     let all = [0, 1, patches::GROUP, 3 * patches::GROUP];
     let behind = if cfg!(miri) { &all[..2] } else { &all };
-    for (taps, &behind) in LENGTHS.flat_map(|taps| behind.iter().map(move |behind| (taps, behind))) {
+    // Whole groups and what is left of one.
+    let lengths: Vec<usize> = if cfg!(miri) { std::vec![4, 7, 8] } else { LENGTHS.collect() };
+    for (taps, &behind) in lengths.into_iter().flat_map(|taps| behind.iter().map(move |behind| (taps, behind))) {
         let stride = taps + behind;
         for fill in 0..FILLS {
             let pixels: [Vec<i16>; PIXELS] = core::array::from_fn(|p| i16s(taps, fill, p as u32));
