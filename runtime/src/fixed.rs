@@ -3,6 +3,9 @@
 //! Every function here is total: it saturates or wraps as stated, and never panics. Each is held against an `f64` or
 //! `i128` oracle over its whole domain in the tests.
 
+mod division;
+
+pub use self::division::{divide, divide_signed, isqrt};
 use crate::format::Activation;
 use crate::tables::{EXP2, SILU_TAIL};
 #[cfg(feature = "activations")]
@@ -169,6 +172,16 @@ pub(crate) const fn affine_narrow(value: i32, factor: i32, summand: i32) -> i32 
     ((multiply_high(value, factor) + 1) >> 1).saturating_add(summand)
 }
 
+/// [`affine`] of a value of 16 bits where there is [`affine_room`], by products of halves: the lower half of the lower one is
+/// below what is rounded.
+#[cfg(feature = "i8")]
+#[inline(always)]
+pub(crate) const fn affine_by_halves(value: i32, factor: i32, right: u32, summand: i32) -> i32 {
+    let low = value.wrapping_mul(factor & 0xFFFF) >> 16;
+    let high = value.wrapping_mul(factor >> 16).wrapping_add(low);
+    (high.wrapping_add(1 << ((right - 17) & 31)) >> ((right - 16) & 31)).saturating_add(summand)
+}
+
 /// The nearest `i32` of `value >> right`, for 1 ≤ `right` ≤ 32: shifts of words, where 64 bits would take branches.
 #[inline(always)]
 const fn saturating_shift(value: i64, right: u32) -> i32 {
@@ -263,11 +276,27 @@ pub const fn silu(x: i32) -> i32 {
     positive - (low + (((high - low) * fraction + 128) >> 8))
 }
 
-/// How a normalized activation comes into a ring: `silu(x·a + b)` in the ring's units, see [`silu`].
+/// What happens to a value on its way into a ring, before its units become the ring's.
+#[cfg(all(feature = "i8", any(dsp, test)))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// The map of its channel, then [`silu`].
+    Silu,
+    /// The map of its channel.
+    Affine,
+    /// Nothing.
+    Raw,
+}
+
+/// How values come into a ring where high words of products decide: of 16 bits, those of a SiLU of 8 bits as well.
 #[cfg(all(feature = "i8", any(dsp, test)))]
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Silu {
-    /// What a value is shifted left by before it is multiplied, so that the product is 33 bits too far left: 3 to 16.
+pub(crate) struct IntoRing {
+    pub(crate) entry: Entry,
+    /// Subtracted from a raw value.
+    pub(crate) zero: i32,
+    /// What a value is shifted left by before it is multiplied: 3 to 16, so that the product is 33 bits too far left, or for
+    /// raw values what the last shift needs.
     pub(crate) left: u32,
     pub(crate) multiplier: i32,
     /// Added to the high word of the last product, which is then shifted right: rounding and the ring's zero point.
@@ -276,15 +305,45 @@ pub(crate) struct Silu {
 }
 
 #[cfg(all(feature = "i8", any(dsp, test)))]
-impl Silu {
-    /// From the shift of the affine map, multiplier and shift, and the zero point, where high words decide.
-    pub(crate) fn new(affine_shift: u32, [multiplier, shift]: [i32; 2], zero: i32) -> Option<Self> {
-        let left = affine_room(affine_shift)?;
-        let right = (-1i32).checked_sub(shift).filter(|right| (1..=30).contains(right))? as u32;
+impl IntoRing {
+    /// Bits of a value behind an affine map alone. More would be beyond both ends of the ring, or there is no kernel.
+    pub(crate) const BITS: u32 = 25;
+
+    /// What such a value is shifted left by, to have as many bits as a SiLU leaves.
+    pub(crate) const AFFINE_LEFT: u32 = 31 - Self::BITS;
+
+    /// By the maps of channels with this shift, then multiplier and shift, into a ring with this zero point and this largest
+    /// value.
+    pub(crate) fn mapped(affine_shift: u32, requant: [i32; 2], [zero, most]: [i32; 2], entry: Entry) -> Option<Self> {
+        let more = if entry == Entry::Affine { Self::AFFINE_LEFT - (SILU_BITS - NORM_BITS) } else { 0 };
+        let right = (-1i32).checked_sub(requant[1])?.checked_add(more as i32)?;
+        let map = Self::new(entry, 0, affine_room(affine_shift)?, requant[0], right, zero)?;
+        let ends = [-(1 << 30), ((1 << (Self::BITS - 1)) - 1) << Self::AFFINE_LEFT].map(|end| map.to_ring(end));
+        (entry == Entry::Silu || ends[0] < -most && ends[1] >= most).then_some(map)
+    }
+
+    /// A raw value less `from`, by multiplier and shift, then the zero point; not a copy.
+    pub(crate) fn raw(from: i32, [multiplier, shift]: [i32; 2], zero: i32) -> Option<Self> {
+        let (left, right) = if shift < -1 { (0, (-1i32).checked_sub(shift)?) } else { (shift + 2, 1) };
+        // A difference has 17 bits and a sign, and its product with the multiplier 30 bits at most.
+        let fits = from.unsigned_abs() >> 16 == 0 && left <= 13 && multiplier != 0;
+        Self::new(Entry::Raw, from, left as u32, multiplier, right, zero).filter(|_| fits)
+    }
+
+    // Out of line, as there is more than one caller.
+    #[inline(never)]
+    fn new(entry: Entry, from: i32, left: u32, multiplier: i32, right: i32, zero: i32) -> Option<Self> {
+        let right = Some(right).filter(|right| (1..=30).contains(right))? as u32;
         // Half a unit and the zero point, below 2³⁰ where the product is too.
         let constant = zero.checked_mul(2)?.checked_add(1)?;
         let fits = constant.unsigned_abs().leading_zeros() > right;
-        fits.then(|| Self { left, multiplier, rounding: constant << (right - 1), right })
+        fits.then(|| Self { entry, zero: from, left, multiplier, rounding: constant << (right - 1), right })
+    }
+
+    /// An activation with [`SILU_BITS`], or what was shifted left, in the units of the ring.
+    #[inline(always)]
+    pub(crate) const fn to_ring(&self, value: i32) -> i32 {
+        (multiply_high(value, self.multiplier) + self.rounding) >> self.right
     }
 }
 
@@ -371,39 +430,21 @@ pub fn exp2(x: i32) -> (i32, i32) {
     (mantissa, power)
 }
 
-/// `⌊√v⌋`. `u64::isqrt` of the core library takes 1,072 bytes more of a Cortex-M4's flash, and 0.5 % off the instructions of
-/// `digits`: not worth it.
-pub const fn isqrt(v: u64) -> u32 {
-    let mut rest = v;
-    let mut root: u64 = 0;
-    let mut bit: u64 = 1 << 62;
-    while bit != 0 {
-        if rest >= root + bit {
-            rest -= root + bit;
-            root = (root >> 1) + bit;
-        } else {
-            root >>= 1;
-        }
-        bit >>= 2;
-    }
-    root as u32
-}
-
 /// `1/√(v·2⁻¹⁶)` for `v ≥ 1` as `(mantissa, exponent)`: the value is `mantissa·2^(−exponent)` with `mantissa` in
 /// [2³⁰, 2³¹]. Relative error below 2⁻³⁰.
 pub const fn rsqrt_q16(v: u64) -> (u32, i32) {
     let v = if v == 0 { 1 } else { v };
     // An even left shift brings v into [2⁶², 2⁶⁴), its root into [2³¹, 2³²).
     let even = v.leading_zeros() & !1;
-    let root = isqrt(v << even) as u64;
-    let mantissa = ((1u64 << 62) / if root == 0 { 1 } else { root }) as u32;
+    let root = isqrt(v << even);
+    let mantissa = divide(1 << 62, root) as u32;
     // 1/√(v/2¹⁶) = 2⁸·2^(even/2)/root = mantissa·2^(8 + even/2 − 62).
     (mantissa, 54 - (even / 2) as i32)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{exp2, multiply_high_by_halves};
+    use super::{affine, affine_by_halves, exp2, multiply_high_by_halves};
     use crate::noise::philox;
 
     #[test]
@@ -418,6 +459,21 @@ mod tests {
             assert!(mantissa >= 759_250_124 && mantissa <= 1_518_500_250, "{x}: {mantissa}");
         }
         assert_eq!([exp2(0), exp2(1 << 24), exp2(-5 << 24)], [(1 << 30, 0), (1 << 30, 1), (1 << 30, -5)]);
+    }
+
+    #[test]
+    fn maps_by_halves_are_exact() {
+        let words = || (0..200).map(|i| philox([i, 2], [0; 4]));
+        let values =
+            || [-32_768, -32_767, -1, 0, 1, 32_767].into_iter().chain(words().map(|word| word[0] as i16 as i32));
+        let factors =
+            || [i32::MIN, -65_536, -1, 0, 1, 65_535, i32::MAX].into_iter().chain(words().map(|word| word[1] as i32));
+        for (right, value) in (17..31).flat_map(|right| values().map(move |value| (right, value))) {
+            for (factor, summand) in factors().flat_map(|factor| [i32::MIN, -5, 0, i32::MAX].map(|s| (factor, s))) {
+                let found = affine_by_halves(value, factor, right, summand);
+                assert_eq!(found, affine(value, factor, right, summand), "{value}·{factor} >> {right}, {summand}");
+            }
+        }
     }
 
     #[test]

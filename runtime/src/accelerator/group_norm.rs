@@ -17,9 +17,9 @@ pub(super) fn run_i8(
     use crate::ops::group_norm::i8::run_with;
 
     let sources = sources(context, op.sources)?;
-    let channels = sources.iter().map(|source| usize::from(source.tensor.channels)).sum();
+    let channels = sources.iter().flatten().map(|source| usize::from(source.tensor.channels)).sum();
     let (sums, squares) = room::<i64>(&mut scratch.sums, 2 * channels).split_at_mut_checked(channels)?;
-    for source in &sources {
+    for source in sources.iter().flatten() {
         let channels = source.channel..source.channel + usize::from(source.tensor.channels);
         let zero = if source.index() == 0 { op.zero[0] } else { op.zero[1] };
         let into = [sums.get_mut(channels.clone())?, squares.get_mut(channels)?];
@@ -86,7 +86,7 @@ pub(super) fn run_float<E: crate::float::Float>(
         let (totals, around) = if is_variance { (&mut *squares, &*means) } else { (&mut *means, &*zeros) };
         totals.fill(0.0);
         let mut count = 0.0;
-        for source in &sources {
+        for source in sources.iter().flatten() {
             let tensor = &source.tensor;
             // A group that lies in both sources is summed in slices.
             if !source.channel.is_multiple_of(width) || !usize::from(tensor.channels).is_multiple_of(width) {

@@ -6,24 +6,25 @@
 
 mod call;
 mod convolution;
+mod gather;
 mod moments;
 #[cfg(dsp)]
 mod pixel;
 #[cfg(feature = "attention")]
 mod rows;
-mod silu;
 mod unfold;
 #[cfg(feature = "tiles")]
 mod winograd;
 
 pub(crate) use self::convolution::{convolve_i8, convolve_i16};
+pub(crate) use self::gather::{gather_i8_i8, gather_i8_i16, gather_i16_i8, gather_i16_i16};
 pub(crate) use self::moments::{moments_i8, moments_i16};
 #[cfg(feature = "attention")]
 pub(crate) use self::rows::scores_i8;
-pub(crate) use self::silu::{silu_i8_i8, silu_i8_i16, silu_i16_i8, silu_i16_i16};
 pub(crate) use self::unfold::{unfold_i8, unfold_i16};
 #[cfg(feature = "tiles")]
 pub(crate) use self::winograd::{
+    limit_i16,
     two::{winograd2_input, winograd2_weights},
     winograd_input, winograd_multiply, winograd_weights,
 };

@@ -107,13 +107,14 @@ macro_rules! kernels {
             dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2, neon;
             convolve_i8 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             convolve_i16 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
-            silu_i8_i8 (all(feature = "i8", any(dsp, test))): dsp;
-            silu_i8_i16 (all(feature = "i8", any(dsp, test))): dsp;
-            silu_i16_i8 (all(feature = "i8", any(dsp, test))): dsp;
-            silu_i16_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            gather_i8_i8 (all(feature = "i8", any(dsp, test))): dsp;
+            gather_i8_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            gather_i16_i8 (all(feature = "i8", any(dsp, test))): dsp;
+            gather_i16_i16 (all(feature = "i8", any(dsp, test))): dsp;
             moments_i8 (feature = "i8"): dsp;
             moments_i16 (feature = "i8"): dsp;
             scores_i8 (all(feature = "i8", feature = "attention")): dsp;
+            limit_i16 (all(feature = "i8", feature = "tiles")): dsp;
             winograd_input (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_weights (all(feature = "tiles", any(dsp, test))): dsp;
             winograd_multiply (all(feature = "tiles", any(dsp, test))): dsp;

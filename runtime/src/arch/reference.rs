@@ -10,7 +10,7 @@ use super::patches::{Channels, Kept, Place};
 #[cfg(feature = "i8")]
 use super::patches::{GROUP, Group, Patches, Window, rows, unfold};
 #[cfg(all(feature = "i8", test))]
-use crate::fixed::Silu;
+use crate::fixed::{Entry, IntoRing};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -166,39 +166,52 @@ fn dot_channel(patches: &[Group], weights: &[i8]) -> [i32; PIXELS] {
     [sum_a, sum_b, sum_c, sum_d]
 }
 
-/// Brings normalized activations into a ring: map, SiLU, requantization.
+/// Brings values into a ring: the maps of their channels, the SiLU, requantization. Raw values have no maps.
 #[cfg(all(feature = "i8", test))]
-fn silu<S: Copy + Into<i32>, R>(
-    map: Silu,
+fn gather<S: Copy + Into<i32>, R>(
+    map: IntoRing,
     values: &[S],
     maps: &[[i32; 2]],
     targets: &mut [R],
     nearest: impl Fn(i32) -> R,
 ) {
-    for ((&value, &[a, b]), target) in values.iter().zip(maps).zip(targets) {
-        let activated = crate::fixed::silu(crate::fixed::affine(value.into(), a, 33 - map.left, b));
-        let product = i64::from(activated) * i64::from(map.multiplier);
+    let mut maps = maps.iter();
+    for (&value, target) in values.iter().zip(targets) {
+        let value = value.into();
+        let value = match map.entry {
+            Entry::Raw => (value - map.zero) << map.left,
+            _ => match maps.next() {
+                None => return,
+                Some(&[a, b]) => {
+                    let value = crate::fixed::affine(value, a, 33 - map.left, b);
+                    let most = 1 << (IntoRing::BITS - 1);
+                    let mapped = value.clamp(-most, most) << IntoRing::AFFINE_LEFT;
+                    if map.entry == Entry::Affine { mapped } else { crate::fixed::silu(value) }
+                }
+            },
+        };
+        let product = i64::from(value) * i64::from(map.multiplier);
         *target = nearest(((product + (i64::from(map.rounding) << 32)) >> (32 + map.right)) as i32);
     }
 }
 
 /// Kernels of pairs of types: source, ring.
 #[cfg(all(feature = "i8", test))]
-macro_rules! silu {
+macro_rules! gather {
     ($($kernel:ident: $source:ty, $ring:ty, $nearest:ident;)*) => {
         $(
-            pub(crate) fn $kernel(map: Silu, values: &[$source], maps: &[[i32; 2]], targets: &mut [$ring]) {
-                silu(map, values, maps, targets, crate::fixed::$nearest);
+            pub(crate) fn $kernel(map: IntoRing, values: &[$source], maps: &[[i32; 2]], targets: &mut [$ring]) {
+                gather(map, values, maps, targets, crate::fixed::$nearest);
             }
         )*
     };
 }
 #[cfg(all(feature = "i8", test))]
-silu! {
-    silu_i8_i8: i8, i8, saturate_i8;
-    silu_i16_i8: i16, i8, saturate_i8;
-    silu_i8_i16: i8, i16, saturate_i16;
-    silu_i16_i16: i16, i16, saturate_i16;
+gather! {
+    gather_i8_i8: i8, i8, saturate_i8;
+    gather_i16_i8: i16, i8, saturate_i8;
+    gather_i8_i16: i8, i16, saturate_i16;
+    gather_i16_i16: i16, i16, saturate_i16;
 }
 
 /// Computes channels of a convolution from their patches: products, bias, requantization, residual, each result to the nearest
@@ -263,6 +276,13 @@ fn convolve<T: Copy + Into<i32>>(
     bias.len()
 }
 
+/// Brings values further than `limit` from zero there.
+#[cfg(all(feature = "i8", feature = "tiles"))]
+pub(crate) fn limit_i16(values: &mut [i16], limit: u16) {
+    let limit = limit.min(i16::MAX as u16) as i16;
+    values.iter_mut().for_each(|value| *value = (*value).min(limit).max(-limit));
+}
+
 /// Σ(x − zero) and Σ(x − zero)² over the first `run` of every `stride` elements; the last run need not have elements behind.
 // Out of line: the loop wants the registers for itself.
 #[cfg(feature = "i8")]
@@ -281,17 +301,36 @@ pub(crate) fn moments_i16(values: &[i16], stride: usize, run: usize, zero: i32) 
 #[cfg(feature = "i8")]
 #[inline(always)]
 fn moments<T: Copy + Into<i32>>(values: &[T], stride: usize, run: usize, zero: i32) -> (i64, u64) {
-    let mut sum = 0i64;
-    let mut squares = 0u64;
+    let (mut count, mut sum, mut squares) = (0i64, 0i64, 0u64);
     for pixel in values.chunks(stride.max(1)) {
-        for &value in pixel.get(..run).unwrap_or_default() {
-            let value = value.into().wrapping_sub(zero);
-            sum = sum.wrapping_add(value.into());
-            // A square has no sign: signed products, of which the processor adds one to 64 bits at once.
-            squares = squares.wrapping_add((i64::from(value) * i64::from(value)) as u64);
+        let pixel = pixel.get(..run).unwrap_or_default();
+        // As many as a pixel has channels: no sum of them leaves 32 bits.
+        let mut row = 0i32;
+        for &value in pixel {
+            let value = value.into();
+            row = row.wrapping_add(value);
+            squares = squares.wrapping_add(if cfg!(no_long_multiply) {
+                u64::from(value.wrapping_mul(value).unsigned_abs())
+            } else {
+                // Signed products, of which the processor adds one to 64 bits at once.
+                (i64::from(value) * i64::from(value)) as u64
+            });
         }
+        sum = sum.wrapping_add(row.into());
+        count = count.wrapping_add(pixel.len() as i64);
     }
-    (sum, squares)
+    around(zero, count, sum, squares)
+}
+
+/// Σ(x − z) and Σ(x − z)² of as many x, from Σx and Σx².
+#[cfg(feature = "i8")]
+#[inline(always)]
+pub(super) fn around(zero: i32, count: i64, sum: i64, squares: u64) -> (i64, u64) {
+    let zero = i64::from(zero);
+    let centered = sum.wrapping_sub(count.wrapping_mul(zero));
+    // z² of each, less 2·z·x.
+    let more = zero.wrapping_mul(count.wrapping_mul(zero).wrapping_sub(sum.wrapping_mul(2)));
+    (centered, squares.wrapping_add(more as u64))
 }
 
 /// `scores[k] = Σ query[i]·keys[k·stride + i]`, modulo 2³².

@@ -84,10 +84,9 @@ impl Chunks {
 
     /// How many fit a window of `window` bytes: with two or more, one is read while another is in use.
     pub const fn buffers(&self, window: u64) -> u64 {
-        match window.checked_div(self.bytes) {
-            Some(fit) if fit > 0 => fit,
-            _ => 1,
-        }
+        // A division of words: a longer one would be all that links the library's.
+        let fit = if self.bytes > u32::MAX as u64 { 0 } else { crate::fixed::divide(window, self.bytes as u32) };
+        if fit > 0 { fit } else { 1 }
     }
 
     /// Bytes of all.

@@ -313,19 +313,21 @@ const fn is_built(activation: Option<Activation>) -> bool {
     matches!(activation, None | Some(Activation::Silu)) || cfg!(feature = "activations")
 }
 
-/// One or two sources that are joined along the channels, with the first channel of each: a list of fixed capacity, as how
-/// many there are is known only from the record.
-pub(crate) fn sources(context: &Context<'_>, ids: [u16; 2]) -> Option<heapless::Vec<Source, 2>> {
-    let mut found = heapless::Vec::new();
+/// One or two sources that are joined along the channels.
+pub(crate) type Sources = [Option<Source>; 2];
+
+/// The sources of these tensors, with the first channel of each.
+pub(crate) fn sources(context: &Context<'_>, ids: [u16; 2]) -> Option<Sources> {
     let mut channel = 0;
-    for id in ids {
+    let mut sources = [None; 2];
+    for (source, id) in sources.iter_mut().zip(ids) {
         if id != NONE {
             let tensor = context.tensor(id)?;
-            found.push(Source { tensor, channel }).ok()?;
+            *source = Some(Source { tensor, channel });
             channel += usize::from(tensor.channels);
         }
     }
-    Some(found)
+    Some(sources)
 }
 
 /// One input of an operation that joins its inputs along the channels.

@@ -58,7 +58,7 @@ impl<E: Float> wide::Work for Work<'_, '_, E> {
         let Scratch { values, starts, row, maps, .. } = scratch;
         let input: &mut [f32] = room(values, layer.geometry.len());
         input.fill(0.0);
-        for source in &layer.sources {
+        for source in layer.sources.iter().flatten() {
             let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
             let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;
             let tensor = arena.get(source.tensor.range())?;

@@ -114,7 +114,7 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
         let is_narrow = layer.context.tensor(layer.op.scratch)?.element() == Element::I8;
         let zero = layer.op.ring_zero;
         input.fill(T::nearest(if is_narrow { saturate_i8(zero).into() } else { zero }));
-        for source in &layer.sources {
+        for source in layer.sources.iter().flatten() {
             let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
             let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;
             let tensor = arena.get(source.tensor.range())?;

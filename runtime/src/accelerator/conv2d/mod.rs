@@ -11,7 +11,7 @@ use super::Scratch;
 use super::packed::{Packed, Weights, panels};
 use crate::arch::wide::{Instructions, LANES, Lanes, PANEL, PIXELS, Sums, Wide, Window};
 use crate::format::{Bias, Conv2d, NONE, Tensor};
-use crate::ops::{Context, Source, sources, view};
+use crate::ops::{Context, Source, Sources, sources, view};
 
 pub(super) fn run(
     instructions: Instructions,
@@ -34,7 +34,7 @@ struct Layer<'a> {
     context: &'a Context<'a>,
     op: &'a Conv2d,
     packed: &'a Packed,
-    sources: heapless::Vec<Source, 2>,
+    sources: Sources,
     output: Tensor,
     geometry: Geometry,
 }

@@ -55,7 +55,8 @@ impl Call {
         let aligned = self.weights.addr().is_multiple_of(4) && self.stride.is_multiple_of(4);
         self.mode |= usize::from(aligned) << 2;
         let groups = (self.end.addr() - self.patches.addr()) / size_of::<Group>();
-        let is_dense = self.offsets == [0; 3] && self.mode & !1 == 4 && groups.is_multiple_of(pixel::ROUND);
+        let [b, c, d] = self.offsets;
+        let is_dense = b | c | d == 0 && self.mode & !1 == 4 && groups.is_multiple_of(pixel::ROUND);
         let (mut done, mut at) = (0, 0);
         // SAFETY: parts of what the caller promises. A row may lie anywhere, if not `aligned`.
         unsafe {

@@ -44,9 +44,7 @@ fn in_words(values: &[i16], stride: usize, run: usize, zero: i32) -> Option<(i64
         add(values.as_ptr().cast(), run / 2, 2 * (stride - run), pixels, &mut sum, &mut squares);
         (i64::from(sum), squares)
     };
-    // Σ(x − z) and Σ(x − z)² of them.
-    let (count, zero) = (count as i64, i64::from(zero));
-    Some((sum - count * zero, (squares - 2 * zero * sum + count * zero * zero) as u64))
+    Some(reference::around(zero, count as i64, sum, squares as u64))
 }
 
 /// Adds the elements of `pixels` pixels of some words, `behind` bytes apart, and their squares.

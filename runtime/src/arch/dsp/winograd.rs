@@ -120,7 +120,7 @@ pub(crate) fn winograd_multiply(products: &mut [Products], tiles: &[Pair], chann
     unsafe {
         let bytes = groups * size_of::<Pair>();
         let ends = products.as_mut_ptr_range();
-        multiply_points(tiles.as_ptr(), channels.as_ptr(), ends.start, bytes, bytes - bytes % 64, ends.end);
+        multiply_points(tiles.as_ptr(), channels.as_ptr(), ends.start, bytes, ends.end);
     }
     // The same over the modelled instructions.
     #[cfg(not(dsp))]
@@ -136,9 +136,10 @@ pub(crate) fn winograd_multiply(products: &mut [Products], tiles: &[Pair], chann
     }
 }
 
-/// Writes the sums of points with `bytes` of pairs each, those up to `unrolled` by four, until `end`.
+/// Writes the sums of points with `bytes` of pairs each, at least one, until `end`.
 ///
-/// A pair has 16 products and takes 10 instructions: two loads of four words, and 8 `smlad` that add two products each.
+/// A pair has 16 products and takes 10 instructions: two loads of four words, and 8 `smlad` that add two products each. Eight
+/// pairs are a round of the loop, which is entered where as many are left as there are; a point takes 13 besides, a round 3.
 #[cfg(dsp)]
 #[unsafe(naked)]
 unsafe extern "C" fn multiply_points(
@@ -146,12 +147,35 @@ unsafe extern "C" fn multiply_points(
     channels: *const Pair,
     products: *mut Products,
     bytes: usize,
-    unrolled: usize,
     end: *mut Products,
 ) {
     core::arch::naked_asm!(
         ".cpu cortex-m4",
-        ".macro waft_pair",
+        "push {{r3-r11, lr}}",
+        "lsrs r4, r3, #4",
+        "negs r4, r4",
+        "and r4, r4, #7",
+        "movs r5, #40",
+        "adr.w r6, 1f",
+        "mla r6, r4, r5, r6",
+        "adds r6, r6, #1",
+        // On the stack: the entry, where the point's pairs end, products and their end, bytes.
+        "sub sp, #16",
+        "ldr r7, [sp, #56]",
+        "strd r2, r7, [sp, #8]",
+        "str r6, [sp]",
+        "0:",
+        "ldr r2, [sp, #16]",
+        "movs r3, #0",
+        "add r2, r0",
+        "str r2, [sp, #4]",
+        "movs r2, #0",
+        "movs r4, #0",
+        "movs r5, #0",
+        "ldr pc, [sp]",
+        ".p2align 2",
+        "1:",
+        ".rept 8",
         "ldmia r0!, {{r6-r9}}",
         "ldmia r1!, {{r10, r11, r12, lr}}",
         "smlad r2, r6, r10, r2",
@@ -162,48 +186,58 @@ unsafe extern "C" fn multiply_points(
         "smlad r4, r9, r11, r4",
         "smlad r5, r8, r12, r5",
         "smlad r5, r9, lr, r5",
-        ".endm",
-        // On the stack: products and bytes of a point; behind what is saved: unrolled and end.
-        "push {{r2-r11, lr}}",
-        "sub sp, #8",
-        // Below: where the point's unrolled pairs end, where all of them end.
-        "0:",
-        "ldr r2, [sp, #52]",
-        "ldr r3, [sp, #12]",
-        "add r2, r0",
-        "add r3, r0",
-        "strd r2, r3, [sp]",
-        "movs r2, #0",
-        "movs r3, #0",
-        "movs r4, #0",
-        "movs r5, #0",
-        "b 2f",
-        ".p2align 2",
-        "1:",
-        ".rept 4",
-        "waft_pair",
         ".endr",
-        "2:",
-        "ldr r6, [sp]",
-        "cmp r0, r6",
-        "bne 1b",
-        "b 4f",
-        "3:",
-        "waft_pair",
-        "4:",
         "ldr r6, [sp, #4]",
         "cmp r0, r6",
-        "bne 3b",
-        "ldr r6, [sp, #8]",
-        "ldr r7, [sp, #56]",
+        "bne 1b",
+        "ldrd r6, r7, [sp, #8]",
         "stmia r6!, {{r2-r5}}",
         "str r6, [sp, #8]",
         "cmp r6, r7",
         "bne 0b",
-        "add sp, #16",
+        "add sp, #20",
         "pop {{r4-r11, pc}}",
-        ".purgem waft_pair",
     )
+}
+
+/// See [`reference::limit_i16`](super::super::reference::limit_i16).
+#[inline(never)]
+pub(crate) fn limit_i16(values: &mut [i16], limit: u16) {
+    let limit = limit.min(i16::MAX as u16);
+    let both = |half: u16| u32::from(half) << 16 | u32::from(half);
+    let (most, least) = (both(limit), both(limit.wrapping_neg()));
+    let (before, words, behind) = bytemuck::pod_align_to_mut::<i16, u32>(values);
+    words.iter_mut().for_each(|word| *word = clamp(*word, most, least));
+    for value in before.iter_mut().chain(behind) {
+        *value = clamp((*value as u16).into(), most, least) as i16;
+    }
+}
+
+/// Halves that are above `most` or below `least` become these.
+#[inline(always)]
+fn clamp(halves: u32, most: u32, least: u32) -> u32 {
+    #[cfg(dsp)]
+    {
+        let mut result = halves;
+        // SAFETY: as below: flags of greater-or-equal are written, and chosen by.
+        unsafe {
+            core::arch::asm!(
+                ".cpu cortex-m4",
+                "ssub16 {spare}, {result}, {most}",
+                "sel {result}, {most}, {result}",
+                "ssub16 {spare}, {result}, {least}",
+                "sel {result}, {result}, {least}",
+                result = inout(reg) result, most = in(reg) most, least = in(reg) least, spare = out(reg) _,
+                options(pure, nomem, nostack),
+            );
+        }
+        result
+    }
+    #[cfg(not(dsp))]
+    {
+        let below = self::halves(halves, most, i16::min);
+        self::halves(below, least, i16::max)
+    }
 }
 
 /// Sums of halves.

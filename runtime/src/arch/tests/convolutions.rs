@@ -142,21 +142,36 @@ pub(super) fn convolve_i16(
     convolve(i16s, |value| value.clamp(-32_768, 32_767) as i16, kernel, [-32_768, 32_767]);
 }
 
+/// A multiplier of every way into a ring.
+const MULTIPLIER: i32 = 1_500_000_000;
+
 /// Every shift of the affine map that a word decides, results over the whole table and beyond both of its ends, saturated
-/// sums and rings.
-fn silu<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
+/// sums and rings; and raw values.
+fn gather<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
     values: impl Fn(usize, usize, u32) -> Vec<S>,
     nearest: impl Fn(i32) -> R,
     zeros: [i32; 2],
-    kernel: impl Fn(Silu, &[S], &[[i32; 2]], &mut [R]),
+    kernel: impl Fn(IntoRing, &[S], &[[i32; 2]], &mut [R]),
 ) {
-    use crate::fixed::{affine, requantize, silu};
+    use crate::fixed::{Entry, affine, requantize, silu};
+    // The interpreter takes each fifth.
     let step = if cfg!(miri) { 5 } else { 1 };
-    for (affine_shift, fill) in (16..32).step_by(step).flat_map(|shift| (0..FILLS).map(move |fill| (shift, fill))) {
-        for (shift, zero) in (-20..0).step_by(step).flat_map(|shift| [0, zeros[0], zeros[1]].map(|zero| (shift, zero)))
+    let shifts = (16..32).step_by(step).flat_map(|shift| [Entry::Silu, Entry::Affine].map(|entry| (shift, entry)));
+    // Values of 8 bits have no way but by a SiLU.
+    let shifts = shifts.filter(|&(_, entry)| entry == Entry::Silu || size_of::<S>() > 1);
+    for ((affine_shift, entry), fill) in shifts.flat_map(|shift| (0..FILLS).map(move |fill| (shift, fill))) {
+        for (shift, zero) in (-20..4).step_by(step).flat_map(|shift| [0, zeros[0], zeros[1]].map(|zero| (shift, zero)))
         {
-            let map = Silu::new(affine_shift, [1_500_000_000, shift], zero);
-            assert_eq!(map.is_some(), (17..31).contains(&affine_shift) && shift < -1, "{affine_shift}, {shift}");
+            let most = if size_of::<R>() == 1 { 127 } else { 32_767 };
+            let map = IntoRing::mapped(affine_shift, [MULTIPLIER, shift], [zero, most], entry);
+            // Both ends of 25 bits are beyond the ring's, or there is no kernel.
+            let [first, last] =
+                [-(1 << 27), ((1 << 24) - 1) << 3].map(|v| requantize(v, MULTIPLIER, shift).saturating_add(zero));
+            let fits = match entry {
+                Entry::Silu => shift < -1,
+                _ => shift < 2 && first < -most && last >= most,
+            };
+            assert_eq!(map.is_some(), (17..31).contains(&affine_shift) && fits, "{affine_shift}, {shift}, {entry:?}");
             let Some(map) = map else { continue };
             for len in [0, 1, 2, 7, 32] {
                 let values = values(len, fill, 0);
@@ -170,29 +185,70 @@ fn silu<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
                 let mut targets = std::vec![nearest(99); len];
                 kernel(map, &values, &maps, &mut targets);
                 for ((value, &[a, b]), target) in values.iter().zip(&maps).zip(targets) {
-                    let activated = silu(affine((*value).into(), a, affine_shift, b));
-                    let expected = nearest(requantize(activated, 1_500_000_000, shift).saturating_add(zero));
+                    let mapped = affine((*value).into(), a, affine_shift, b);
+                    let entered =
+                        if entry == Entry::Affine { mapped.clamp(-(1 << 27), 1 << 27) << 3 } else { silu(mapped) };
+                    let expected = nearest(requantize(entered, MULTIPLIER, shift).saturating_add(zero));
                     assert_eq!(target, expected, "{:?}, {a}, {b}, {map:?}", (*value).into());
+                }
+            }
+        }
+    }
+    if size_of::<S>() > 1 {
+        raw_values(values, nearest, zeros, kernel);
+    }
+}
+
+/// Values without maps: every shift, and zero points of both sides.
+fn raw_values<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
+    values: impl Fn(usize, usize, u32) -> Vec<S>,
+    nearest: impl Fn(i32) -> R,
+    zeros: [i32; 2],
+    kernel: impl Fn(IntoRing, &[S], &[[i32; 2]], &mut [R]),
+) {
+    use crate::fixed::requantize;
+    let froms = [0, -65_535, 65_535];
+    for (shift, from) in
+        (-32..16).step_by(if cfg!(miri) { 7 } else { 1 }).flat_map(|shift| froms.map(|from| (shift, from)))
+    {
+        for (zero, fill) in
+            [0, zeros[0], zeros[1]].into_iter().flat_map(|zero| (0..FILLS).map(move |fill| (zero, fill)))
+        {
+            for multiplier in [MULTIPLIER, 1 << 30, i32::MAX, 3, -MULTIPLIER] {
+                assert!(IntoRing::raw(from, [0, shift], zero).is_none(), "a copy");
+                assert!(IntoRing::raw(1 << 16, [multiplier, shift], zero).is_none(), "a zero of more bits");
+                let map = IntoRing::raw(from, [multiplier, shift], zero);
+                assert!(map.is_some() || !(-13..12).contains(&shift), "{shift}, {from}, {zero}");
+                let Some(map) = map else { continue };
+                for len in [0, 1, 7, 32] {
+                    let values = values(len, fill, 0);
+                    let mut targets = std::vec![nearest(99); len];
+                    kernel(map, &values, &[], &mut targets);
+                    for (value, target) in values.iter().zip(targets) {
+                        let value = (*value).into();
+                        let expected = nearest(requantize(value - from, multiplier, shift).saturating_add(zero));
+                        assert_eq!(target, expected, "{value}, {map:?}");
+                    }
                 }
             }
         }
     }
 }
 
-pub(super) fn silu_i8_i8(kernel: impl Fn(Silu, &[i8], &[[i32; 2]], &mut [i8])) {
-    silu(i8s, crate::fixed::saturate_i8, [-128, 127], kernel);
+pub(super) fn gather_i8_i8(kernel: impl Fn(IntoRing, &[i8], &[[i32; 2]], &mut [i8])) {
+    gather(i8s, crate::fixed::saturate_i8, [-128, 127], kernel);
 }
 
-pub(super) fn silu_i16_i8(kernel: impl Fn(Silu, &[i16], &[[i32; 2]], &mut [i8])) {
-    silu(i16s, crate::fixed::saturate_i8, [-128, 127], kernel);
+pub(super) fn gather_i16_i8(kernel: impl Fn(IntoRing, &[i16], &[[i32; 2]], &mut [i8])) {
+    gather(i16s, crate::fixed::saturate_i8, [-128, 127], kernel);
 }
 
-pub(super) fn silu_i8_i16(kernel: impl Fn(Silu, &[i8], &[[i32; 2]], &mut [i16])) {
-    silu(i8s, crate::fixed::saturate_i16, [-300, 300], kernel);
+pub(super) fn gather_i8_i16(kernel: impl Fn(IntoRing, &[i8], &[[i32; 2]], &mut [i16])) {
+    gather(i8s, crate::fixed::saturate_i16, [-300, 300], kernel);
 }
 
-pub(super) fn silu_i16_i16(kernel: impl Fn(Silu, &[i16], &[[i32; 2]], &mut [i16])) {
-    silu(i16s, crate::fixed::saturate_i16, [-300, 300], kernel);
+pub(super) fn gather_i16_i16(kernel: impl Fn(IntoRing, &[i16], &[[i32; 2]], &mut [i16])) {
+    gather(i16s, crate::fixed::saturate_i16, [-300, 300], kernel);
 }
 
 pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize, usize)) {

@@ -96,6 +96,24 @@ pub(super) fn winograd_multiply(kernel: impl Fn(&mut [winograd::Products], &[win
 const INPUT_OF_TWO: [[i32; 4]; 4] = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]];
 const WEIGHTS_OF_TWO: [[i32; 3]; 4] = [[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]];
 
+pub(super) fn limit_i16(kernel: impl Fn(&mut [i16], u16)) {
+    for (len, fill) in LENGTHS.flat_map(|len| (0..FILLS).map(move |fill| (len, fill))) {
+        for limit in [1, 327, 8191, 32_767] {
+            // At each distance from a word's boundary.
+            let start = len % 3;
+            let values = i16s(start + len, fill, 0);
+            let mut found = values.clone();
+            kernel(&mut found[start..], limit);
+            let bound = i64::from(limit);
+            for (i, (&value, found)) in values.iter().zip(found).enumerate() {
+                let value = i64::from(value);
+                let expected = if i < start || value.abs() <= bound { value } else { value.signum() * bound };
+                assert_eq!(i64::from(found), expected, "length {len}, fill {fill}, limit {limit}");
+            }
+        }
+    }
+}
+
 /// Values up to the limit of the ring.
 fn limited(len: usize, fill: usize, operand: u32, inputs: usize) -> Vec<i16> {
     let limit = i64::from(Tiling::Two.ring_limit(inputs as u64));

@@ -61,6 +61,7 @@ fn inverse(m: [i32; SIDE]) -> [i32; TILE] {
 }
 
 /// `Bᵀ d` for numbers, or for pairs of them.
+#[cfg(any(not(dsp), test))]
 #[inline(always)]
 pub(in crate::arch) fn transform_input<T: Copy>(
     d: [T; SIDE],
@@ -71,6 +72,7 @@ pub(in crate::arch) fn transform_input<T: Copy>(
 }
 
 /// `G g`, twice where it has denominators.
+#[cfg(any(not(dsp), test))]
 #[inline(always)]
 pub(in crate::arch) fn transform_weights<T: Copy>(
     g: [T; 3],

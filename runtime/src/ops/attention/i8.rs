@@ -2,7 +2,7 @@
 
 use super::Operands;
 use crate::arch::{QUAD, scores_i8, weighted4_i8};
-use crate::fixed::{exp2_neg, requantize, requantize_each, saturate_i8};
+use crate::fixed::{divide, exp2_neg, requantize, requantize_each, saturate_i8};
 use crate::format::Attention;
 use crate::ops::Context;
 
@@ -61,7 +61,7 @@ fn unnormalized(op: &Attention, below: i32) -> i32 {
 pub fn normalizer([multiplier, shift]: [i32; 2], total: u32) -> [i32; 2] {
     // The largest score has a weight, so the total is not zero.
     let normalize = total.leading_zeros();
-    let total = u64::from(total.wrapping_shl(normalize)).max(1);
-    let multiplier = ((u64::from(multiplier.unsigned_abs()) << 31) / total).min(i32::MAX as u64) as i32;
+    let total = total.wrapping_shl(normalize).max(1);
+    let multiplier = divide(u64::from(multiplier.unsigned_abs()) << 31, total).min(i32::MAX as u64) as i32;
     [multiplier, shift.saturating_add(normalize as i32 - 31)]
 }

@@ -28,7 +28,7 @@ fn gather_row<E: Float>(layer: &Layer<'_>, ring_row: usize, arena: &mut [u8]) ->
     let slot: &mut [f32] = view_mut(arena.get_mut(layer.slot(ring_row))?)?;
     slot.fill(0.0);
     let Some(row) = layer.geometry.source_row(ring_row) else { return Some(()) };
-    for source in &sources(layer.context, layer.op.sources)? {
+    for source in sources(layer.context, layer.op.sources)?.iter().flatten() {
         let Gathered { input, norm, slot } = Gathered::bind(layer, source, row, ring_row, arena)?;
         if source.tensor.element() == Element::F32 {
             gather_pixels::<f32>(layer, source, view(input)?, view(norm)?, view_mut(slot)?);

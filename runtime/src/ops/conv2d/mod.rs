@@ -365,8 +365,9 @@ impl<'a> Layer<'a> {
                 more.or_else(|| context.data(op.weights, len))
             }
             Some(chunks) => {
-                let buffer = (tile.chunk as u64).checked_rem(chunks.buffers(window.len() as u64))?;
-                view(window.get((buffer * chunks.bytes) as usize..)?)
+                // Both fit an address, as the window does.
+                let [buffers, bytes] = [chunks.buffers(window.len() as u64), chunks.bytes].map(|count| count as usize);
+                view(window.get(tile.chunk.checked_rem(buffers)? * bytes..)?)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Group, Part};
 use crate::arch::{moments_i8, moments_i16};
-use crate::fixed::{round_shift, rsqrt_q16, saturate_i32, scale_by_power};
+use crate::fixed::{divide, divide_signed, round_shift, rsqrt_q16, saturate_i32, scale_by_power};
 use crate::format::{Element, GroupNorm};
 use crate::ops::Context;
 
@@ -79,8 +79,9 @@ impl GroupMap {
     /// From the sums of `count` elements in the common scale; `None` if there are none.
     pub fn new(op: &GroupNorm, sum: i64, squares: u64, count: u64) -> Option<Self> {
         // Mean and variance in 16 fractional bits of that unit.
-        let mean = (sum << 1).checked_div(count as i64)?;
-        let mean_square = (squares << 16).checked_div(count)?;
+        let count = u32::try_from(count).ok().filter(|&count| count > 0)?;
+        let mean = divide_signed(sum << 1, count);
+        let mean_square = divide(squares << 16, count);
         let variance = mean_square.saturating_sub(((mean * mean) >> 16) as u64);
         let (mantissa, exponent) = rsqrt_q16(variance.saturating_add(op.epsilon_q16));
         // |mean| < 2³¹ and the mantissa is at most 2³¹.

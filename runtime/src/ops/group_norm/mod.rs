@@ -11,7 +11,7 @@ use core::ops::Range;
 
 use bytemuck::Pod;
 
-use super::{Context, Source, sources, view, view_mut};
+use super::{Context, Source, Sources, sources, view, view_mut};
 use crate::format::{Affine, GroupNorm};
 use crate::model::Model;
 
@@ -28,7 +28,7 @@ pub(super) fn per_slice(model: &Model<'_>, op: &GroupNorm) -> Option<u32> {
 
 /// The channels of one group.
 struct Group {
-    sources: heapless::Vec<Source, 2>,
+    sources: Sources,
     /// Counted through all sources.
     channels: Range<usize>,
 }
@@ -42,7 +42,7 @@ impl Group {
 
     /// The parts that lie in a source each.
     fn parts(&self) -> impl Iterator<Item = Part> {
-        let parts = self.sources.iter().map(|&source| {
+        let parts = self.sources.iter().flatten().map(|&source| {
             let channels = usize::from(source.tensor.channels);
             let within = |channel: usize| channel.saturating_sub(source.channel).min(channels);
             Part { channels: within(self.channels.start)..within(self.channels.end), source }

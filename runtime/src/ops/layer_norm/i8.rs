@@ -2,8 +2,8 @@
 
 use super::{Bound, pixel};
 use crate::fixed::{
-    NORM_BITS, RESIDUAL_BITS, SILU_BITS, activate, requantize, round_shift, rsqrt_q16, saturate_i8, saturate_i16,
-    saturate_i32, scale_by_power,
+    NORM_BITS, RESIDUAL_BITS, SILU_BITS, activate, divide, divide_signed, requantize, round_shift, rsqrt_q16,
+    saturate_i8, saturate_i16, saturate_i32, scale_by_power,
 };
 use crate::format::{Center, LayerNorm};
 use crate::ops::Context;
@@ -77,8 +77,9 @@ impl Sums {
             Center::Mean => self.values,
         };
         // Mean square and mean with 16 fractional bits.
-        let mean_square = (self.squares << 16).checked_div(count)?;
-        let mean = (sum << 16).checked_div(count as i64)?;
+        let count = u32::try_from(count).ok().filter(|&count| count > 0)?;
+        let mean_square = divide(self.squares << 16, count);
+        let mean = divide_signed(sum << 16, count);
         let variance = mean_square.saturating_sub(((mean * mean) >> 16) as u64);
         let (mantissa, exponent) = rsqrt_q16(variance.saturating_add(op.epsilon_q16));
         Some(Statistics { mean: round_shift(mean, 16 - MEAN_BITS), mantissa, exponent })

@@ -2,7 +2,6 @@
 
 use super::super::super::winograd::two::{COLUMNS, POINTS, SIDE};
 #[cfg(not(dsp))]
-#[cfg(not(dsp))]
 use super::super::super::winograd::two::{transform_input, transform_weights};
 use super::{GROUP, Pair};
 #[cfg(not(dsp))]

@@ -3,19 +3,19 @@
 use super::values::Values;
 use super::weights::Activation;
 #[cfg(any(dsp, test))]
-use crate::fixed::Silu;
+use crate::fixed::{Entry, IntoRing};
 use crate::fixed::{
-    HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_narrow, affine_room, requantize, requantize_centered,
-    requantize_each, silu,
+    HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_by_halves, affine_narrow, affine_room, requantize,
+    requantize_centered, requantize_each, silu,
 };
 use crate::format::{Activation as Function, Conv2d, Gather};
 use crate::ops::conv2d::{Gathered, Layer};
-use crate::ops::{Source, tail, view, view_mut};
+use crate::ops::{Source, Sources, tail, view, view_mut};
 
 /// Brings one row of the padded, transformed input into its slot of the ring.
 pub(super) fn gather_row<R: Activation>(
     layer: &Layer<'_>,
-    sources: &[Source],
+    sources: &Sources,
     ring_row: usize,
     arena: &mut [u8],
 ) -> Option<()> {
@@ -30,7 +30,7 @@ pub(super) fn gather_row<R: Activation>(
     let [before, behind] = layer.geometry.margins();
     slot.get_mut(..before).unwrap_or_default().fill(zero);
     slot.get_mut(behind..).unwrap_or_default().fill(zero);
-    for source in sources {
+    for source in sources.iter().flatten() {
         let Gathered { input, norm, slot } = Gathered::bind(layer, source, row, ring_row, arena)?;
         if is_copied(layer, source) {
             let slot = slot.get_mut(..input.len())?;
@@ -43,9 +43,10 @@ pub(super) fn gather_row<R: Activation>(
         let input = Values::new(source.tensor.element(), input)?;
         gather_pixels::<R>(layer, source, &input, view(norm)?, view_mut(slot)?);
     }
+    // Validation has seen that rings with limits have 16 bits.
+    #[cfg(feature = "tiles")]
     if limit != 0 {
-        let slot: &mut [R] = view_mut(arena.get_mut(layer.slot(ring_row))?)?;
-        slot.iter_mut().for_each(|value| *value = R::saturate(limited(limit, (*value).into())));
+        crate::arch::limit_i16(view_mut(arena.get_mut(layer.slot(ring_row))?)?, limit);
     }
     Some(())
 }
@@ -128,10 +129,26 @@ fn gather_pixels<R: Activation>(
     let raw = raw_map(op, source.index());
     let bits = 8 * source.tensor.element().bytes() as u32;
     #[cfg(any(dsp, test))]
-    let silu = match op.gather().activation() {
-        Some(Function::Silu) => Silu::new(op.affine_shift, [op.multiplier[0], op.shift[0]], op.ring_zero),
-        _ => None,
+    let entry = {
+        let requant = [op.multiplier[0], op.shift[0]];
+        let ring = [op.ring_zero, R::saturate(i32::MAX).into()];
+        match op.gather() {
+            Gather::Raw if bits == i16::BITS => IntoRing::raw(raw[0], [raw[1], raw[2]], op.ring_zero),
+            Gather::Affine if bits == i16::BITS => IntoRing::mapped(op.affine_shift, requant, ring, Entry::Affine),
+            Gather::AffineSilu => IntoRing::mapped(op.affine_shift, requant, ring, Entry::Silu),
+            _ => None,
+        }
     };
+    // Raw values have no maps that begin again with each pixel.
+    #[cfg(any(dsp, test))]
+    if let (Some(map @ IntoRing { entry: Entry::Raw, .. }), 0, true) =
+        (entry, geometry.doubling, channels == geometry.channels)
+    {
+        let targets = slot.get_mut(..columns * channels).unwrap_or_default();
+        if input.gather(map, 0, norm, targets) {
+            return;
+        }
+    }
     let mut at = 0;
     let mut values = [0; GATHERED];
     for target in slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(columns) {
@@ -139,7 +156,7 @@ fn gather_pixels<R: Activation>(
         #[cfg(not(any(dsp, test)))]
         let is_done = false;
         #[cfg(any(dsp, test))]
-        let is_done = silu.is_some_and(|map| input.silu(map, at, norm, targets));
+        let is_done = entry.is_some_and(|map| input.gather(map, at, norm, targets));
         let rest = if is_done { &mut [] } else { targets };
         for (first, target) in (0..).step_by(GATHERED).zip(rest.chunks_mut(GATHERED)) {
             let (values, _) = values.split_at_mut(target.len());
@@ -176,9 +193,9 @@ fn put_raw<R: Activation>(op: &Conv2d, raw: [i32; 3], bits: u32, values: &mut [i
 fn put_mapped<R: Activation>(op: &Conv2d, bits: u32, values: &mut [i32], maps: &[[i32; 2]], targets: &mut [R]) {
     normalize_each(op, bits, values, maps);
     let (multiplier, shift, zero) = (op.multiplier[0], op.shift[0], op.ring_zero);
-    // By far the most frequent: in one go where a product has 64 bits.
+    // By far the most frequent: in one go where a product has 64 bits and there is no kernel.
     if let (Some(Function::Silu), Some(high), false) =
-        (op.gather().activation(), HighWord::of(multiplier, shift), cfg!(no_long_multiply))
+        (op.gather().activation(), HighWord::of(multiplier, shift), cfg!(any(no_long_multiply, dsp)))
     {
         return put(targets, values, |value| high.scale(silu(value)).saturating_add(zero));
     }
@@ -190,7 +207,10 @@ fn put_mapped<R: Activation>(op: &Conv2d, bits: u32, values: &mut [i32], maps: &
 #[inline(never)]
 fn normalize_each(op: &Conv2d, bits: u32, values: &mut [i32], maps: &[[i32; 2]]) {
     let mapped = values.iter_mut().zip(maps);
-    match affine_room(op.affine_shift).filter(|_| bits <= 16 && !cfg!(no_long_multiply)) {
+    match affine_room(op.affine_shift).filter(|_| bits <= 16) {
+        Some(_) if cfg!(no_long_multiply) => {
+            mapped.for_each(|(value, &[a, b])| *value = affine_by_halves(*value, a, op.affine_shift, b));
+        }
         Some(left) => mapped.for_each(|(value, &[a, b])| *value = affine_narrow(*value << left, a, b)),
         None => mapped.for_each(|(value, &map)| *value = normalized(op, *value, map)),
     }

@@ -5,7 +5,7 @@ use crate::arch::patches::{Channels, Group, Kept, Place};
 #[cfg(any(dsp, test))]
 use crate::arch::{convolve_i8, convolve_i16};
 #[cfg(any(dsp, test))]
-use crate::fixed::Silu;
+use crate::fixed::IntoRing;
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::Element;
 #[cfg(any(dsp, test))]
@@ -60,12 +60,12 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Brings the elements from `at` on, normalized and activated, into the ring; false where no kernel has them.
+    /// Brings the elements from `at` on into the ring; false where no kernel has them.
     #[cfg(any(dsp, test))]
-    pub(super) fn silu<R: Activation>(&self, map: Silu, at: usize, maps: &[[i32; 2]], targets: &mut [R]) -> bool {
+    pub(super) fn gather<R: Activation>(&self, map: IntoRing, at: usize, maps: &[[i32; 2]], targets: &mut [R]) -> bool {
         match self {
-            Values::I8(values) => R::silu_i8(map, tail(values, at), maps, targets),
-            Values::I16(values) => R::silu_i16(map, tail(values, at), maps, targets),
+            Values::I8(values) => R::gather_i8(map, tail(values, at), maps, targets),
+            Values::I16(values) => R::gather_i16(map, tail(values, at), maps, targets),
             Values::I32(_) => return false,
         }
         true

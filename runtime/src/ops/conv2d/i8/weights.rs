@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use crate::arch::patches::{Group, Patches};
 use crate::arch::{self, PIXELS, QUAD};
 #[cfg(any(dsp, test))]
-use crate::fixed::Silu;
+use crate::fixed::IntoRing;
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::CHANNEL_BLOCK;
 use crate::ops::tail;
@@ -31,13 +31,13 @@ pub(super) trait Activation: Pod + Into<i32> + Tiles {
     /// How patches are made and multiplied.
     fn patches() -> Patches<Self>;
 
-    /// Brings normalized activations into the ring.
+    /// Brings values into the ring, those that are not raw by maps of their channels.
     #[cfg(any(dsp, test))]
-    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]);
+    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]);
 
     /// The same of 16-bit ones.
     #[cfg(any(dsp, test))]
-    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]);
+    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]);
 
     /// [`dot4`](Self::dot4) for four-bit weights, those of the four channels side by side.
     #[cfg(feature = "i4")]
@@ -59,13 +59,13 @@ impl Activation for i8 {
     }
 
     #[cfg(any(dsp, test))]
-    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
-        arch::silu_i8_i8(map, values, maps, targets);
+    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::gather_i8_i8(map, values, maps, targets);
     }
 
     #[cfg(any(dsp, test))]
-    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
-        arch::silu_i16_i8(map, values, maps, targets);
+    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::gather_i16_i8(map, values, maps, targets);
     }
 
     #[cfg(feature = "i4")]
@@ -89,13 +89,13 @@ impl Activation for i16 {
     }
 
     #[cfg(any(dsp, test))]
-    fn silu_i8(map: Silu, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
-        arch::silu_i8_i16(map, values, maps, targets);
+    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::gather_i8_i16(map, values, maps, targets);
     }
 
     #[cfg(any(dsp, test))]
-    fn silu_i16(map: Silu, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
-        arch::silu_i16_i16(map, values, maps, targets);
+    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
+        arch::gather_i16_i16(map, values, maps, targets);
     }
 
     #[cfg(feature = "i4")]
