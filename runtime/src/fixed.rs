@@ -342,7 +342,7 @@ impl IntoRing {
 
     /// An activation with [`SILU_BITS`], or what was shifted left, in the units of the ring.
     #[inline(always)]
-    pub(crate) const fn to_ring(&self, value: i32) -> i32 {
+    pub(crate) const fn to_ring(self, value: i32) -> i32 {
         (multiply_high(value, self.multiplier) + self.rounding) >> self.right
     }
 }

@@ -1,8 +1,19 @@
 //! Quotients and roots of 64 bits from divisions of words.
 
-/// `⌊n/d⌋`, 0 for `d = 0`, by divisions of words (Knuth, 1997, section 4.3.1, algorithm D): processors of 32 bits have no
-/// others, and that of the compiler's library takes more code and more time.
+/// `⌊n/d⌋`, 0 for `d = 0`.
 pub const fn divide(n: u64, d: u32) -> u64 {
+    if cfg!(any(target_arch = "arm", target_arch = "riscv32")) {
+        return divide_words(n, d);
+    }
+    match n.checked_div(d as u64) {
+        Some(quotient) => quotient,
+        None => 0,
+    }
+}
+
+/// The same by divisions of words (Knuth, 1997, section 4.3.1, algorithm D): processors of 32 bits have no others, and that of
+/// the compiler's library takes more code and more time.
+const fn divide_words(n: u64, d: u32) -> u64 {
     let Some(first) = ((n >> 32) as u32).checked_div(d) else { return 0 };
     let rest = ((n >> 32) as u32).wrapping_sub(first.wrapping_mul(d));
     // The rest is below the divisor, so that nothing is shifted out.
@@ -67,7 +78,7 @@ pub const fn isqrt(v: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{divide, divide_signed, isqrt};
+    use super::{divide, divide_signed, divide_words, isqrt};
     use crate::noise::philox;
 
     /// Numbers with their first bits at every place, and those beside powers of two.
@@ -84,7 +95,8 @@ mod tests {
     fn quotients_are_those_of_long_division() {
         let divisors = || numbers().step_by(3).map(|d| d as u32).chain([0x8000_FFFF, 0x8000_0001, 0xFFFF, 0x1_0001]);
         for (n, d) in numbers().flat_map(|n| divisors().map(move |d| (n, d))) {
-            assert_eq!(divide(n, d), n.checked_div(d.into()).unwrap_or(0), "{n} / {d}");
+            let expected = n.checked_div(d.into()).unwrap_or(0);
+            assert_eq!([divide(n, d), divide_words(n, d)], [expected; 2], "{n} / {d}");
             assert_eq!(divide_signed(n as i64, d), (n as i64).checked_div(d.into()).unwrap_or(0), "{n} / {d}");
         }
     }
