@@ -266,11 +266,11 @@ mod tests {
         assert_eq!(tiles(Element::I8, u64::MAX), [(2, 10), (2, 10)]);
         assert_eq!(tiles(Element::I16, u64::MAX), [(4, 10), (4, 10)]);
         assert_eq!(tiles(Element::I8, 0), [(0, 3), (0, 3)]);
-        // 64 channels, 36 words each for two pairs, weights and products; or 16 for eight pairs and the rest. And 8
-        // sums of 64 pixels.
+        // 64 channels, 36 words each for two pairs and weights, or 16 for eight pairs and weights; then four products for
+        // each point and 8 sums of 64 pixels, 656 or 576 words.
         let conv = network.convs().nth(1).expect("two").1;
-        assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Four, 2)), Shape::new(1, 4 * 36 + 8, 64));
-        assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Two, 4)), Shape::new(1, 10 * 16 + 8, 64));
+        assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Four, 2)), Shape::new(1, 3 * 36 + 12, 64));
+        assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Two, 4)), Shape::new(1, 9 * 16 + 10, 64));
         assert_eq!(ring_limit(&network, conv), Some(7281));
     }
 

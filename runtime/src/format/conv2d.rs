@@ -298,16 +298,17 @@ impl Conv2d {
     }
 
     /// Columns of the tensor of transformed tiles, which has a row of `i32` and as many channels as the input: a tile's
-    /// points for each pair of neighbouring tiles, for the weights of two output channels, and for products; then the sums of
-    /// eight output channels.
+    /// points for each pair of neighbouring tiles, and for the weights of two output channels; then four products for each
+    /// point, and the sums of eight output channels. The number is even, so that the room is a whole number of groups of
+    /// patches for any channels in groups of four.
     pub const fn tile_columns(&self, columns: usize, inputs: u64) -> usize {
         let tiling = self.tiling();
-        let transformed = (columns / (2 * tiling.side()) * self.tile_rows as usize + 2) * tiling.points();
-        let sums = self.band_rows() * columns * CHANNEL_BLOCK;
+        let transformed = (columns / (2 * tiling.side()) * self.tile_rows as usize + 1) * tiling.points();
+        let sums = 4 * tiling.points() + self.band_rows() * columns * CHANNEL_BLOCK;
         // A width of addresses may have no room for such a number.
         match inputs as usize {
             0 => transformed + sums,
-            inputs => transformed + sums.div_ceil(inputs),
+            inputs => transformed + sums.div_ceil(inputs).next_multiple_of(2),
         }
     }
 

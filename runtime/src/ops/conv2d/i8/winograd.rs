@@ -158,15 +158,13 @@ impl<'a> Scratch<'a> {
     fn new<R: Tiles>(room: &'a mut [Group], geometry: &Geometry) -> Option<Self> {
         let points = R::TILING.points();
         let quads = geometry.band * geometry.output_columns / PIXELS;
-        // Four groups are the sums of a block at one pixel of each quad.
+        // Four groups are the sums of a block at one pixel of each quad, a half the products of a point.
         let (room, sums) = room.split_at_mut_checked(room.len().checked_sub(quads * CHANNEL_BLOCK / 2)?)?;
+        let (room, products) = room.split_at_mut_checked(room.len().checked_sub(points / 2)?)?;
         let room: &mut [Pair] = bytemuck::must_cast_slice_mut(room);
-        let pair = geometry.channels / GROUP * points;
-        let tiles = room.len().checked_sub(2 * pair)?;
-        let (tiles, room) = room.split_at_mut_checked(tiles)?;
-        let (channels, products) = room.split_at_mut_checked(pair)?;
-        let products: &mut [Products] = bytemuck::try_cast_slice_mut(products).ok()?;
-        let products = products.get_mut(..points)?;
+        let tiles = room.len().checked_sub(geometry.channels / GROUP * points)?;
+        let (tiles, channels) = room.split_at_mut_checked(tiles)?;
+        let products = bytemuck::try_cast_slice_mut(products).ok()?;
         Some(Self { tiles, channels, products, sums: bytemuck::try_cast_slice_mut(sums).ok()? })
     }
 }
