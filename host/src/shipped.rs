@@ -97,6 +97,16 @@ pub fn models_folder() -> PathBuf {
     found.unwrap_or_else(|| sources.unwrap_or_default().join("models"))
 }
 
+/// The model files of the folder of shipped models, in order.
+pub fn files() -> Vec<PathBuf> {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> =
+        entries(&models_folder()).flat_map(|folder| entries(&folder).collect::<Vec<_>>()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "waft"));
+    files.sort();
+    files
+}
+
 /// Names and bytes of the files inside this program.
 fn embedded() -> &'static [(&'static str, &'static [u8])] {
     #[cfg(feature = "embedded-models")]

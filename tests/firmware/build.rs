@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
+/// Memory of its own for the model, where that of the code has no room for one: the board's and its flash.
+const MODEL_MEMORY: (&str, &str) = ("mps3-an547", "ORIGIN = 0x38000000, LENGTH = 8M");
+
 /// Cortex-M boards: name, code and data memory.
 const CORTEX_M: [(&str, &str, &str); 5] = [
     ("mps2-an385", "ORIGIN = 0x00000000, LENGTH = 4M", "ORIGIN = 0x20000000, LENGTH = 4M"),
@@ -17,6 +20,7 @@ const CORTEX_M: [(&str, &str, &str); 5] = [
 const LOADED: [(&str, &str); 2] = [("riscv-virt", "0x80000000"), ("aarch64-virt", "0x40100000")];
 
 fn main() {
+    println!("cargo::rustc-check-cfg=cfg(model_memory)");
     println!("cargo::rerun-if-env-changed=WAFT_MODEL_FILE");
     println!("cargo::rerun-if-env-changed=WAFT_BOARD");
     if let Ok(model) = env::var("WAFT_MODEL_FILE") {
@@ -30,7 +34,14 @@ fn main() {
     };
     let link = |argument: &str| println!("cargo::rustc-link-arg={argument}");
     if let Some((_, code, data)) = CORTEX_M.iter().find(|(name, ..)| *name == board) {
-        write("memory.x", format!("MEMORY\n{{\n  FLASH : {code}\n  RAM : {data}\n}}\n"));
+        let (for_model, sections) = if board == MODEL_MEMORY.0 {
+            println!("cargo::rustc-cfg=model_memory");
+            let sections = "SECTIONS { .model : ALIGN(16) { KEEP(*(.model)); } > MODEL } INSERT AFTER .rodata;\n";
+            (format!("  MODEL : {}\n", MODEL_MEMORY.1), sections)
+        } else {
+            (String::new(), "")
+        };
+        write("memory.x", format!("MEMORY\n{{\n  FLASH : {code}\n  RAM : {data}\n{for_model}}}\n{sections}"));
         link("-Tlink.x");
         link("--nmagic");
     } else if let Some((_, start)) = LOADED.iter().find(|(name, ..)| *name == board) {

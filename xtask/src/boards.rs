@@ -17,6 +17,10 @@ pub(crate) struct Board {
     pub(crate) core: &'static str,
     /// What the firmware's build script calls it.
     pub(crate) layout: &'static str,
+    /// Whether the core has the vector extension of Armv8.1-M.
+    pub(crate) has_mve: bool,
+    /// Where the emulator can put a model that no image carries: memory that the image leaves alone.
+    pub(crate) model_at: Option<u32>,
     pub(crate) machine: Machine,
 }
 
@@ -39,11 +43,18 @@ const fn arm(
     instructions_in_four: u64,
 ) -> Board {
     let machine = Machine::Qemu { program: "qemu-system-arm", arguments, instructions_in_four };
-    Board { name, triple, core, layout, machine }
+    // The last three of the four megabytes that code lies in.
+    Board { name, triple, core, layout, has_mve: false, model_at: Some(0x0010_0000), machine }
 }
 
-const fn virt(triple: &'static str, core: &'static str, machine: Machine, layout: &'static str) -> Board {
-    Board { name: triple, triple, core, layout, machine }
+const fn virt(
+    triple: &'static str,
+    core: &'static str,
+    machine: Machine,
+    layout: &'static str,
+    model_at: Option<u32>,
+) -> Board {
+    Board { name: triple, triple, core, layout, has_mve: false, model_at, machine }
 }
 
 /// `-icount shift=0` makes an instruction a nanosecond: a tick of a 25 MHz clock is 40 of them.
@@ -60,22 +71,31 @@ pub(crate) const BOARDS: [Board; 12] = [
         &["-M", "mps2-an500"],
         160,
     ),
-    arm(
-        "thumbv8m.main-none-eabihf",
-        "thumbv8m.main-none-eabihf",
-        "Cortex-M33",
-        "mps2-an505",
-        &["-M", "mps2-an505"],
-        200,
-    ),
-    arm(
-        "thumbv8m.main-none-eabihf/cortex-m55",
-        "thumbv8m.main-none-eabihf",
-        "Cortex-M55",
-        "mps3-an547",
-        &["-M", "mps3-an547"],
-        125,
-    ),
+    Board {
+        // The secure alias.
+        model_at: Some(0x1010_0000),
+        ..arm(
+            "thumbv8m.main-none-eabihf",
+            "thumbv8m.main-none-eabihf",
+            "Cortex-M33",
+            "mps2-an505",
+            &["-M", "mps2-an505"],
+            200,
+        )
+    },
+    Board {
+        has_mve: true,
+        // The flash, where linked models lie too.
+        model_at: Some(0x3800_0000),
+        ..arm(
+            "thumbv8m.main-none-eabihf/cortex-m55",
+            "thumbv8m.main-none-eabihf",
+            "Cortex-M55",
+            "mps3-an547",
+            &["-M", "mps3-an547"],
+            125,
+        )
+    },
     virt(
         "riscv32imac-unknown-none-elf",
         "RV32IMAC",
@@ -85,6 +105,7 @@ pub(crate) const BOARDS: [Board; 12] = [
             instructions_in_four: 4,
         },
         "riscv-virt",
+        Some(0x8410_0000),
     ),
     virt(
         "riscv32imc-unknown-none-elf",
@@ -95,6 +116,7 @@ pub(crate) const BOARDS: [Board; 12] = [
             instructions_in_four: 4,
         },
         "riscv-virt",
+        Some(0x8410_0000),
     ),
     virt(
         "aarch64-unknown-none",
@@ -105,9 +127,10 @@ pub(crate) const BOARDS: [Board; 12] = [
             instructions_in_four: 64,
         },
         "aarch64-virt",
+        Some(0x4420_0000),
     ),
-    virt("wasm32-unknown-unknown", "WebAssembly", Machine::Node, "wasm"),
-    virt("x86_64-unknown-linux-gnu", "x86-64", Machine::Native, "linux"),
+    virt("wasm32-unknown-unknown", "WebAssembly", Machine::Node, "wasm", None),
+    virt("x86_64-unknown-linux-gnu", "x86-64", Machine::Native, "linux", None),
 ];
 
 /// The target whose images show float arithmetic as calls: hard float hides it in instructions.
@@ -129,16 +152,6 @@ impl Board {
     /// Whether this kind of computer can run it at all.
     fn runs_here(&self) -> bool {
         !matches!(self.machine, Machine::Native) || cfg!(all(target_arch = "x86_64", target_os = "linux"))
-    }
-
-    /// The largest model that its emulated machine has room for beside the code: that of Cortex-M55 starts in 512 KiB.
-    pub(crate) fn layout_bytes(&self) -> usize {
-        if self.layout == "mps3-an547" { 448 * 1024 } else { usize::MAX }
-    }
-
-    /// Whether its core has the vector extension of Armv8.1-M.
-    pub(crate) fn has_mve(&self) -> bool {
-        self.core == "Cortex-M55"
     }
 
     /// What runs its images, if that is not this machine itself.

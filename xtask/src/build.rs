@@ -110,9 +110,20 @@ pub(crate) fn image(board: &Board, contents: Contents<'_>) -> anyhow::Result<Pat
     compile(board, contents, &[])
 }
 
-/// Builds the firmware that counts the instructions of each operation.
+/// Builds the firmware that counts the instructions of each operation. Where the emulator can load the model, the image carries
+/// none: models of the same features have the same.
 pub(crate) fn profiling_image(board: &Board, model: &[u8]) -> anyhow::Result<PathBuf> {
-    compile(board, Contents::of(model), &["profile"])
+    let options: &[&str] = if board.model_at.is_some() { &["profile", "loaded"] } else { &["profile"] };
+    compile(board, Contents::of(model), options)
+}
+
+/// A model's file for the firmware, whose name carries its contents.
+pub(crate) fn model_file(model: &[u8]) -> anyhow::Result<PathBuf> {
+    let folder = root().join("target").join("firmware");
+    std::fs::create_dir_all(&folder)?;
+    let file = folder.join(format!("{}.waft", &digest([model])[..16]));
+    std::fs::write(&file, model)?;
+    Ok(file)
 }
 
 /// Builds the firmware that measures kernels which are no operations of their own.
@@ -136,10 +147,8 @@ fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> a
     let Board { triple, layout, .. } = *board;
     let toolchain = setup::toolchain(triple)?;
     let folder = root().join("target").join("firmware");
-    std::fs::create_dir_all(&folder)?;
     // The file is part of the program; its name carries its contents so that cargo sees a change.
-    let model_file = folder.join(format!("{}.waft", &digest([model])[..16]));
-    std::fs::write(&model_file, model)?;
+    let model_file = model_file(model)?;
     let weights_file = model_file.with_extension("weights");
     std::fs::write(&weights_file, weights)?;
     let original_file = folder.join(format!("{}.original", &digest([original])[..16]));
@@ -155,7 +164,7 @@ fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> a
     if !original.is_empty() {
         features.push("original");
     }
-    if board.has_mve() {
+    if board.has_mve {
         features.push("mve");
     }
     features.extend(options);
@@ -163,10 +172,14 @@ fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> a
         "building the firmware for {triple} on {layout}{}",
         options.iter().map(|o| format!(", {o}")).collect::<String>()
     );
-    let output = toolchain
-        .build(&source(), triple)
+    let mut command = toolchain.build(&source(), triple);
+    // One of them: what an image does not depend on does not build it anew.
+    match board.model_at.filter(|_| options.contains(&"loaded")) {
+        Some(address) => command.env("WAFT_MODEL_AT", address.to_string()).env_remove("WAFT_MODEL_FILE"),
+        None => command.env("WAFT_MODEL_FILE", &model_file).env_remove("WAFT_MODEL_AT"),
+    };
+    let output = command
         .args(["--features", &features.join(",")])
-        .env("WAFT_MODEL_FILE", &model_file)
         .env("WAFT_WEIGHTS_FILE", &weights_file)
         .env("WAFT_ORIGINAL_FILE", &original_file)
         .env("WAFT_OBSERVATION_FILE", &observation_file)
@@ -220,7 +233,7 @@ impl Sizes {
         };
         Ok(Self {
             code: size(&[".vector_table", ".text", "<code>"]),
-            constants: size(&[".rodata", ".data.rel.ro", "<data>"]),
+            constants: size(&[".rodata", ".model", ".data.rel.ro", "<data>"]),
             data: size(&[".data"]),
             // A WebAssembly module does not say how much of its memory is static and zero.
             bss: size(&[".bss", ".uninit"]),

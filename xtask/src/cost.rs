@@ -1,10 +1,13 @@
 //! `cost`: what each kind of work takes on each core, fitted to the emulator's counts.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, ensure};
+use rayon::prelude::*;
 use waft::{Model, Precision};
-use waft_host::cost::{self, Core, Work};
+use waft_host::cost::{self, Core, Parts, Work};
+use waft_host::sample::AlignedBytes;
 use waft_host::shipped;
 
 use crate::args::write_whole;
@@ -23,11 +26,11 @@ pub(crate) struct Args {
     target: String,
 }
 
-/// A file of a shipped model; the classes that it needs lie in its folder.
-const FILES: [&str; 5] = ["digits-i8", "digits-i4", "digits-f16", "emoji-i8", "emoji-i4"];
-
 /// An equation of the fit: work, and the instructions that it took.
 type Row = (Work, f64);
+
+/// A whole network call's relative error weighs as much as that of an operation of so many instructions.
+const CALL: f64 = 1e8;
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -39,51 +42,66 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             continue;
         }
         // Boards of one triple with the same instructions run the same code: the first is measured.
-        let same = |other: &&Board| other.triple == board.triple && other.has_mve() == board.has_mve();
+        let same = |other: &&Board| other.triple == board.triple && other.has_mve == board.has_mve;
         let first = BOARDS.iter().find(same).unwrap_or(board);
         let core = match cores.get(first.name) {
             Some(measured) if first.name != board.name => measured.clone(),
             _ => measure(first)?,
         };
         cores.insert(board.name.into(), core);
+        // What is measured is kept: all of them take a quarter of an hour.
+        write_whole(&path, (serde_json::to_string_pretty(&cores)? + "\n").as_bytes())?;
     }
-    write_whole(&path, (serde_json::to_string_pretty(&cores)? + "\n").as_bytes())?;
     println!("{}: {} cores", path.display(), cores.len());
     Ok(())
 }
 
 /// Measures and fits a core.
 fn measure(board: &'static Board) -> anyhow::Result<Core> {
-    let (mut rows, mut measured): (Vec<Row>, _) = (vec![], BTreeMap::new());
-    for file in FILES {
-        let name = file.split('-').next().unwrap_or(file);
-        let bytes = shipped::read(&shipped::models_folder().join(name).join(format!("{file}.waft")))?;
-        if bytes.as_slice().len() > board.layout_bytes() {
-            eprintln!("{file} is too large for {}", board.layout);
-            continue;
-        }
-        measured.insert(file.to_string(), profile(board, bytes.as_slice(), &mut rows)?);
+    if let Some(emulator) = board.emulator() {
+        setup::tool(emulator)?;
+    }
+    let mut models: Vec<(String, AlignedBytes)> = vec![];
+    for path in shipped::files() {
+        let name = path.file_stem().context("a file")?.to_string_lossy().into_owned();
+        models.push((name, shipped::read(&path)?));
     }
     // No file of the single precision is shipped; its work is measured all the same.
-    let single = shipped::find("digits", Some(Precision::F32), None, &())?;
-    if single.as_slice().len() <= board.layout_bytes() {
-        profile(board, single.as_slice(), &mut rows)?;
+    models.push((String::new(), shipped::find("digits", Some(Precision::F32), None, &())?));
+    let (mut rows, mut calls, mut measured): (Vec<Row>, Vec<Row>, _) = (vec![], vec![], BTreeMap::new());
+    // Those of the same features are drawn by one image, side by side, as an emulator takes one core.
+    let mut groups: BTreeMap<Vec<&str>, Vec<&(String, AlignedBytes)>> = BTreeMap::new();
+    for entry in &models {
+        groups.entry(build::features(&Model::from_bytes(entry.1.as_slice())?)).or_default().push(entry);
     }
-    let core = Core { compiler: setup::toolchain(board.triple)?.version().into(), coefficients: fit(&rows), measured };
+    for group in groups.values() {
+        let [(_, first), ..] = group.as_slice() else { continue };
+        let image = build::profiling_image(board, first.as_slice())?;
+        let counted: Vec<(Vec<Row>, u64)> = group
+            .par_iter()
+            .map(|(name, bytes)| profile(board, &image, bytes.as_slice()).with_context(|| name.clone()))
+            .collect::<anyhow::Result<_>>()?;
+        for ((name, _), (found, picture)) in group.iter().zip(counted) {
+            calls.push(sum(&found));
+            rows.extend(found);
+            if !name.is_empty() {
+                measured.insert(name.clone(), picture);
+            }
+        }
+    }
+    let coefficients = fit(&rows, &calls);
+    let core = Core { compiler: setup::toolchain(board.triple)?.version().into(), coefficients, measured };
     for (work, counted) in &rows {
         ensure!(cost::instructions(&core, work).is_some(), "{}: work without a coefficient of {counted}", board.name);
     }
     Ok(core)
 }
 
-/// Adds what the operations of a model take to the rows. Returns the instructions of a picture.
-fn profile(board: &'static Board, bytes: &[u8], rows: &mut Vec<Row>) -> anyhow::Result<u64> {
+/// What the operations of a model take, and the instructions of a picture.
+fn profile(board: &'static Board, image: &Path, bytes: &[u8]) -> anyhow::Result<(Vec<Row>, u64)> {
     let model = Model::from_bytes(bytes)?;
     let request = Request { class: (model.classes() > 0).then_some(0), ..Request::default() };
-    if let Some(emulator) = board.emulator() {
-        setup::tool(emulator)?;
-    }
-    let printed = Printed::by(board, &build::profiling_image(board, bytes)?, &request)?;
+    let printed = Printed::by_loading(board, image, &build::model_file(bytes)?, &request)?;
     let instructions = |ticks: u64| board.instructions(ticks).unwrap_or(0) as f64;
     // Operations that took less than a tick are not printed.
     let mut ops = vec![0.0; usize::from(model.ops())];
@@ -92,26 +110,32 @@ fn profile(board: &'static Board, bytes: &[u8], rows: &mut Vec<Row>) -> anyhow::
         *place = instructions(ticks?);
     }
     let works = (0..model.ops()).filter_map(|index| model.op(index)).map(|op| cost::of_op(&model, &op));
-    rows.extend(works.zip(ops.iter().copied()));
+    let mut rows: Vec<Row> = works.zip(ops.iter().copied()).collect();
     let [noise, update] = ["noise", "update"].map(|key| printed.number(key).map(instructions));
     let (noise, update) = (noise?, update?);
     rows.extend([(cost::of_noise(&model), noise), (cost::of_update(&model), update)]);
-    let steps = model.schedule(0).map_or(0, |list| list.steps);
-    Ok((noise + f64::from(steps) * (ops.iter().sum::<f64>() + update)).round() as u64)
+    let list = model.schedule(0).context("a list of steps")?;
+    Ok((rows, Parts { ops, noise, update }.picture(&model, &list, 0).round() as u64))
+}
+
+/// All of it together.
+fn sum(rows: &[Row]) -> Row {
+    (rows.iter().flat_map(|(work, _)| work.clone()).collect(), rows.iter().map(|(_, counted)| counted).sum())
 }
 
 /// The coefficients, none below zero, of least squared error, an operation's weight falling with the instructions that it
-/// takes: by coordinate descent over the normal equations (Franc, Hlaváč, Navara, 2005, "Sequential coordinate-wise
-/// algorithm for the non-negative least squares problem").
-fn fit(rows: &[Row]) -> BTreeMap<String, f64> {
+/// takes, and of least squared relative error of whole network calls: by coordinate descent over the normal equations (Franc,
+/// Hlaváč, Navara, 2005, "Sequential coordinate-wise algorithm for the non-negative least squares problem").
+fn fit(rows: &[Row], calls: &[Row]) -> BTreeMap<String, f64> {
     let mut kinds: Vec<&String> = rows.iter().flat_map(|(work, _)| work.iter().map(|(kind, _)| kind)).collect();
     kinds.sort();
     kinds.dedup();
     let place = |kind: &String| kinds.binary_search(&kind).expect("listed above");
     let mut normal = vec![vec![0.0; kinds.len()]; kinds.len()];
     let mut right = vec![0.0; kinds.len()];
-    for (work, counted) in rows {
-        let weight = 1.0 / counted.max(1.0);
+    let weigh = |(_, counted): &Row| 1.0 / counted.max(1.0);
+    let weighted = rows.iter().map(|row| (row, weigh(row)));
+    for ((work, counted), weight) in weighted.chain(calls.iter().map(|row| (row, CALL * weigh(row).powi(2)))) {
         for (kind, amount) in work {
             right[place(kind)] += weight * amount * counted;
             for (other, factor) in work {
@@ -143,12 +167,12 @@ mod tests {
             .map(|(a, b, c)| (work(a, b, c), 4.0 * a + 0.5 * b + 20.0 * c))
             .into();
         let expected = [("a", 4.0), ("b", 0.5), ("c", 20.0)].map(|(kind, value)| (kind.to_string(), value));
-        assert_eq!(fit(&rows), expected.into());
+        assert_eq!(fit(&rows, &[]), expected.into());
     }
 
     #[test]
     fn nothing_costs_less_than_nothing() {
         let rows: Vec<Row> = vec![(vec![("a".into(), 1.0), ("b".into(), 1.0)], 1.0), (vec![("a".into(), 1.0)], 3.0)];
-        assert!(fit(&rows).values().all(|&value| value >= 0.0));
+        assert!(fit(&rows, &[]).values().all(|&value| value >= 0.0));
     }
 }

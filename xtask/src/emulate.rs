@@ -52,13 +52,26 @@ impl Request {
     }
 }
 
+/// How long an image may run.
+const LIMIT: Duration = Duration::from_secs(600);
+
 /// What a firmware printed: lines `key=value`.
 pub(crate) struct Printed(String);
 
 impl Printed {
     /// What the image of a board prints until its end.
     pub(crate) fn by(board: &Board, image: &Path, request: &Request) -> anyhow::Result<Self> {
-        run_for(&mut command(board, image, &request.words()), Duration::from_secs(600)).map(Self)
+        run_for(&mut command(board, image, &request.words()), LIMIT).map(Self)
+    }
+
+    /// The same with a model that the image does not carry; it goes where the image looks for it.
+    pub(crate) fn by_loading(board: &Board, image: &Path, model: &Path, request: &Request) -> anyhow::Result<Self> {
+        let mut command = command(board, image, &request.words());
+        if let Some(address) = board.model_at {
+            let device = format!("loader,file={},addr={address:#x},force-raw=on", model.display());
+            command.args(["-device", &device]);
+        }
+        run_for(&mut command, LIMIT).map(Self)
     }
 
     /// What a program of this computer printed.

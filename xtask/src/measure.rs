@@ -95,16 +95,22 @@ pub(crate) struct Operation {
     pub(crate) checksum: u32,
 }
 
+/// What the firmware prints that counts the instructions of each operation of a model.
+pub(crate) fn profiled(board: &Board, model: &[u8], request: &Request) -> anyhow::Result<Printed> {
+    if let Some(emulator) = board.emulator() {
+        setup::tool(emulator)?;
+    }
+    let image = build::profiling_image(board, model)?;
+    Printed::by_loading(board, &image, &build::model_file(model)?, request)
+}
+
 /// What each operation of a model does on a board, by index.
 pub(crate) fn profile(
     board: &'static Board,
     model: &[u8],
     request: &Request,
 ) -> anyhow::Result<BTreeMap<u16, Operation>> {
-    if let Some(emulator) = board.emulator() {
-        setup::tool(emulator)?;
-    }
-    let printed = Printed::by(board, &build::profiling_image(board, model)?, request)?;
+    let printed = profiled(board, model, request)?;
     let index = |key: &str| u16::from_str_radix(key, 16).context("an operation's index");
     printed
         .numbers("op")

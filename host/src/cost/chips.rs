@@ -42,20 +42,32 @@ const M7: [&str; 2] = ["Cortex-M7", "thumbv7em-none-eabihf/cortex-m7"];
 const M33: [&str; 2] = ["Cortex-M33", "thumbv8m.main-none-eabihf"];
 const RV32IMC: [&str; 2] = ["RV32IMC", "riscv32imc-unknown-none-elf"];
 
-/// Clocks and memories from the data sheets. Two-cycle loads and taken branches make 1.3 to 1.4 cycles of an instruction on cores
-/// with short pipelines; a Cortex-M7 issues two at once.
+/// Clocks are the highest that the makers allow, memory is what lies in one piece. STM32's were looked up in ST's own tables, as
+/// `stm32-metapac` and embassy's limits have them, the others where the line says. Two-cycle loads and taken branches make 1.3 to
+/// 1.4 cycles of an instruction on cores with short pipelines; a Cortex-M7 issues two at once.
 pub const CHIPS: [Chip; 11] = [
+    // 264 KB, of which 256 are striped over four banks; 2 MB on the Pico (RP2040 and Pico data sheets).
     chip("RP2040", M0_PLUS, 133, [256, 2048], 1.4),
+    // 520 KB, of which 512 are striped over eight banks; 4 MB on the Pico 2 (RP2350 and Pico 2 data sheets).
     chip("RP2350", M33, 150, [512, 4096], 1.3),
+    // G0B1xE.
     chip("STM32G0B1", M0_PLUS, 64, [144, 512], 1.4),
+    // F103xB.
     chip("STM32F103", M3, 72, [20, 128], 1.3),
+    // F411xE.
     chip("STM32F411", M4F, 100, [128, 512], 1.3),
+    // F429xI: 256 KB, of which 64 are coupled to the core at another address.
     chip("STM32F429", M4F, 180, [192, 2048], 1.3),
+    // H743xI of revision V: the AXI SRAM.
     chip("STM32H743", M7, 480, [512, 2048], 0.9),
+    // U585xI: SRAM 1 to 3.
     chip("STM32U585", M33, 160, [768, 2048], 1.3),
+    // Product specification; 1 MB, 256 KB.
     chip("nRF52840", M4F, 64, [256, 1024], 1.3),
+    // The application core; product specification.
     chip("nRF5340", M33, 128, [512, 1024], 1.3),
-    chip("ESP32-C3", RV32IMC, 160, [320, 4096], 1.3),
+    // 400 KB, of which 16 are cache and 313 are a program's data beside the boot loader, as esp-hal's linker script has it.
+    chip("ESP32-C3", RV32IMC, 160, [313, 4096], 1.3),
 ];
 
 /// Bytes that a firmware takes besides the model and the arena: code and constants, and stack and static data.

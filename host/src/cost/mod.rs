@@ -134,18 +134,44 @@ pub fn instructions(core: &Core, work: &Work) -> Option<f64> {
         .sum()
 }
 
-/// Instructions of a picture by a list of steps, of which some are guided, which is a second network call: an estimate. `None` if
-/// the core was never measured with that kind of arithmetic.
+/// What a picture is made of, in instructions.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Each operation of the network, by index.
+    pub ops: Vec<f64>,
+    /// Drawing noise for one sample.
+    pub noise: f64,
+    /// Moving the sample to the next step.
+    pub update: f64,
+}
+
+impl Parts {
+    /// Instructions of a picture by a list of steps, of which some are guided, which is a second network call.
+    pub fn picture(&self, model: &Model<'_>, list: &Schedule, guided_steps: u32) -> f64 {
+        // What depends on the observation alone.
+        let (once, call) = self.ops.split_at(self.ops.len().min(model.header().once.into()));
+        let noisy = match model.precision() {
+            Precision::I8 => model.fixed_steps(list).filter(Step::has_noise).count(),
+            Precision::F16 | Precision::F32 => model.float_steps(list).filter(Step::has_noise).count(),
+        };
+        let steps = f64::from(list.steps);
+        self.noise * (1 + noisy) as f64
+            + once.iter().sum::<f64>()
+            + call.iter().sum::<f64>() * (steps + f64::from(guided_steps))
+            + self.update * steps
+    }
+}
+
+/// Instructions of a picture by a list of steps, of which some are guided: an estimate. `None` if the core was never measured
+/// with that kind of arithmetic.
 pub fn of_picture(core: &Core, model: &Model<'_>, list: &Schedule, guided_steps: u32) -> Option<f64> {
     let ops = (0..model.ops()).filter_map(|index| model.op(index));
-    let call: f64 = ops.map(|op| instructions(core, &of_op(model, &op))).sum::<Option<f64>>()?;
-    let noisy = match model.precision() {
-        Precision::I8 => model.fixed_steps(list).filter(Step::has_noise).count(),
-        Precision::F16 | Precision::F32 => model.float_steps(list).filter(Step::has_noise).count(),
+    let parts = Parts {
+        ops: ops.map(|op| instructions(core, &of_op(model, &op))).collect::<Option<_>>()?,
+        noise: instructions(core, &of_noise(model))?,
+        update: instructions(core, &of_update(model))?,
     };
-    let noise = instructions(core, &of_noise(model))? * (1 + noisy) as f64;
-    let update = instructions(core, &of_update(model))?;
-    Some(noise + call * f64::from(list.steps + guided_steps) + update * f64::from(list.steps))
+    Some(parts.picture(model, list, guided_steps))
 }
 
 #[cfg(test)]
@@ -157,12 +183,15 @@ mod tests {
     #[test]
     fn estimates_are_near_what_was_counted() {
         assert!(!cores().is_empty(), "no core was measured; `cargo xtask cost` does");
+        let files = shipped::files();
+        assert!(files.len() >= 12, "{files:?}");
         for (name, core) in cores() {
-            for (file, &counted) in &core.measured {
-                let path = shipped::models_folder()
-                    .join(file.split('-').next().expect("a model"))
-                    .join(format!("{file}.waft"));
-                let bytes = shipped::read(&path).expect("a shipped model");
+            for path in &files {
+                let file = path.file_stem().expect("a file").to_string_lossy();
+                let counted = *core.measured.get(&*file).unwrap_or_else(|| {
+                    panic!("{file} was not counted on {name}; `cargo xtask cost` does");
+                });
+                let bytes = shipped::read(path).expect("a shipped model");
                 let model = Model::from_bytes(bytes.as_slice()).expect("a model");
                 let list = model.schedule(0).expect("a list of steps");
                 let estimate = of_picture(core, &model, &list, 0).expect("was measured");

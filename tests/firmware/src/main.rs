@@ -9,6 +9,8 @@
 mod board;
 #[cfg(feature = "kernels")]
 mod kernels;
+#[cfg(feature = "loaded")]
+mod loaded;
 #[cfg(feature = "profile")]
 mod profile;
 mod stack;
@@ -21,11 +23,29 @@ use waft::Original;
 #[cfg(not(feature = "stream"))]
 use waft::SessionError;
 use waft::noise::Seed;
-use waft::{Guidance, Request, RequestError, Run, Session, WeightSource};
+use waft::{Guidance, Model, Request, RequestError, Run, Session, WeightSource};
 
+#[cfg(not(any(feature = "loaded", model_memory)))]
 waft::include_model!(MODEL, env!("WAFT_MODEL_FILE"));
+#[cfg(all(not(feature = "loaded"), model_memory))]
+waft::include_model! {
+    #[unsafe(link_section = ".model")]
+    MODEL, env!("WAFT_MODEL_FILE")
+}
 
+#[cfg(not(feature = "loaded"))]
 static ARENA: waft::Arena<{ MODEL.arena_bytes() }> = waft::Arena::new();
+#[cfg(feature = "loaded")]
+static ARENA: waft::Arena<{ loaded::ARENA_BYTES }> = waft::Arena::new();
+
+/// The model that is linked.
+#[cfg(not(feature = "loaded"))]
+fn model() -> Option<&'static Model<'static>> {
+    Some(&MODEL)
+}
+
+#[cfg(feature = "loaded")]
+use loaded::model;
 
 #[cfg(feature = "stream")]
 mod stream;
@@ -34,8 +54,8 @@ use stream::session;
 
 /// A session over the model and its own weights.
 #[cfg(not(feature = "stream"))]
-fn session(memory: &'static mut [u8]) -> Result<Session<'static>, SessionError> {
-    Session::new(&MODEL, memory)
+fn session(model: &'static Model<'static>, memory: &'static mut [u8]) -> Result<Session<'static>, SessionError> {
+    Session::new(model, memory)
 }
 
 /// Begins a picture from noise.
@@ -54,7 +74,7 @@ fn begin<'s, W: WeightSource>(
     request: Request,
 ) -> Result<Run<'s, Seed, &'s mut W>, RequestError> {
     static LINKED: &[u8] = include_bytes!(env!("WAFT_ORIGINAL_FILE"));
-    let [rows, columns, channels] = MODEL.image_shape();
+    let [rows, columns, channels] = session.model().image_shape();
     let (image, mask) = LINKED.split_at_checked(rows * columns * channels).unwrap_or((LINKED, &[]));
     let original = Original::new(image);
     session.sample_from(request, if mask.is_empty() { original } else { original.mask(mask) })
@@ -136,13 +156,14 @@ mod critical {
 
 /// Draws, measures and prints; `None` if anything fails.
 fn draw(request: Request) -> Option<()> {
+    let model = model()?;
     let memory = ARENA.take()?;
     board::start_counter();
     stack::paint();
     let mut longest = 0;
     let start = board::instructions();
     // The session lives in a frame of its own, so that the depth below counts it.
-    let mut session = session(memory).ok()?;
+    let mut session = session(model, memory).ok()?;
     #[cfg(feature = "unet1d")]
     observe(&mut session)?;
     let mut run = begin(&mut session, black_box(request)).ok()?;
@@ -160,7 +181,7 @@ fn draw(request: Request) -> Option<()> {
         {
             profile.add(operation, spent);
             if let Some(index) = operation.filter(|_| run.operation() != operation) {
-                let output = MODEL.op(index)?.output();
+                let output = model.op(index)?.output();
                 profile.complete(index, run.tensor_bytes(output)?);
             }
             // The steps that follow take the same.

@@ -1,9 +1,7 @@
 //! Streamed weights: a source that behaves like a slow memory. It hands out at most 100 bytes at a time, and nothing every
 //! third time.
 
-use waft::{Session, SessionError, WeightSource};
-
-use crate::MODEL;
+use waft::{Model, Session, SessionError, WeightSource};
 
 /// Bytes that arrive at once.
 const BURST: usize = 100;
@@ -33,7 +31,10 @@ impl WeightSource for Slow {
 }
 
 /// A session over the model and the slow source.
-pub fn session(memory: &'static mut [u8]) -> Result<Session<'static, Slow>, SessionError> {
+pub fn session(
+    model: &'static Model<'static>,
+    memory: &'static mut [u8],
+) -> Result<Session<'static, Slow>, SessionError> {
     let weights = include_bytes!(env!("WAFT_WEIGHTS_FILE"));
-    Session::with_weights(&MODEL, memory, Slow { weights, asked: 0 })
+    Session::with_weights(model, memory, Slow { weights, asked: 0 })
 }
