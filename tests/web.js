@@ -43,6 +43,20 @@ async function useThePage() {
   $("request").requestSubmit();
   await until(() => !$("error").hidden);
   document.body.dataset.seed = $("error").textContent;
+
+  // By keyboard: every control takes the focus, in the order of the page, and has a name.
+  const controls = [...document.querySelectorAll("select, input, button, [onclick]")].filter((control) => !control.disabled);
+  const reached = controls.filter((control) => {
+    control.focus();
+    const name = control.labels?.[0]?.textContent || control.textContent || control.ariaLabel;
+    return document.activeElement === control && control.tabIndex === 0 && name.trim();
+  });
+  document.body.dataset.controls = controls.length;
+  document.body.dataset.reached = reached.length;
+  // On a phone: nothing sticks out of the window, and a finger finds what can be pressed.
+  document.body.dataset.window = innerWidth;
+  document.body.dataset.wide = document.documentElement.scrollWidth;
+  document.body.dataset.low = Math.min(...[...document.querySelectorAll("button, select")].map((e) => e.offsetHeight));
   document.body.dataset.finished = true;
 }
 

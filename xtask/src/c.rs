@@ -112,7 +112,10 @@ impl Parts {
     }
 
     /// What the preprocessor is told of a model and a picture to start from, whose files are written: paths, then numbers.
-    fn definitions(&self, Contents { model, original, .. }: Contents<'_>) -> anyhow::Result<[[String; 2]; 3]> {
+    pub(crate) fn definitions(
+        &self,
+        Contents { model, original, .. }: Contents<'_>,
+    ) -> anyhow::Result<[[String; 2]; 3]> {
         let [model_file, original_file] = ["model.waft", "original"].map(|name| self.folder.join(name));
         std::fs::write(&model_file, model)?;
         std::fs::write(&original_file, original)?;
@@ -232,19 +235,18 @@ pub(crate) fn host(library: &Library<'_>, files: &[&Path]) -> anyhow::Result<Str
         }
     }
     let program = root().join("target").join("c").join("host");
-    let mut compile = Command::new("gcc");
-    compile.args([
-        "-std=c11",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-g",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover",
-    ]);
+    let mut compile = sanitized();
     compile.arg(sources().join("host.c")).args(flags).arg("-o").arg(&program);
     succeed("tests/c/host.c does not compile", &mut compile)?;
     Printed::text(succeed("tests/c/host.c", Command::new(&program).args(files))?).digest()
+}
+
+/// The compiler of this computer, whose programs the sanitizers check.
+pub(crate) fn sanitized() -> Command {
+    let mut command = Command::new("gcc");
+    command.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-g"]);
+    command.args(["-fsanitize=address,undefined", "-fno-sanitize-recover"]);
+    command
 }
 
 /// What the program of this computer is linked with.

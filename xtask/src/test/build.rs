@@ -3,16 +3,19 @@
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use waft_host::export::ExportOptions;
 
+use super::firmware::exported;
 use crate::repository::{root, run};
 use crate::setup;
 
 /// Board examples in runtime/boards, and what they are built for.
-pub(super) const EXAMPLES: [(&str, &str); 5] = [
+pub(super) const EXAMPLES: [(&str, &str); 6] = [
     ("rp2040", "thumbv6m-none-eabi"),
     ("rp2350", "thumbv8m.main-none-eabihf"),
     ("nrf52840", "thumbv7em-none-eabihf"),
     ("stm32f429", "thumbv7em-none-eabihf"),
+    ("stm32h743", "thumbv7em-none-eabihf"),
     ("esp32c3", "riscv32imc-unknown-none-elf"),
 ];
 
@@ -86,6 +89,29 @@ pub(super) fn boards() -> anyhow::Result<()> {
         command.arg("--quiet");
         let status = command.status().context("cannot run cargo")?;
         ensure!(status.success(), "the example for {board} does not build");
+    }
+    streamed_files()
+}
+
+/// The program that writes a model and its weights into the flash of the STM32H743's board takes those of `--stream`, and only
+/// those that belong together.
+fn streamed_files() -> anyhow::Result<()> {
+    let options = ExportOptions { stream: Some(16 * 1024), calibration_images: 2, ..ExportOptions::default() };
+    let export = exported("digits", &options)?;
+    let files = tempfile::tempdir()?;
+    let [model, weights] = ["model.waft", "model.weights"].map(|name| files.path().join(name));
+    std::fs::write(&model, export.bytes.as_slice())?;
+    let bytes = export.weights.context("the weights of --stream")?;
+    for (len, fits) in [(bytes.len(), true), (bytes.len() - 16, false)] {
+        std::fs::write(&weights, &bytes[..len])?;
+        let triple = "thumbv7em-none-eabihf";
+        let mut command = setup::toolchain(triple)?.build(&root().join("runtime/boards/stm32h743"), triple);
+        command.env("CARGO_TARGET_DIR", root().join("target").join("boards")).env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        command.env("WAFT_MODEL", &model).env("WAFT_WEIGHTS", &weights).args(["--bin", "program"]);
+        let output = command.output().context("cannot run cargo")?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success() == fits, "a model with {len} bytes of weights: {text}");
+        ensure!(fits || text.contains("WAFT_WEIGHTS is not"), "weights of another model: {text}");
     }
     Ok(())
 }

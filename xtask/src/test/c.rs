@@ -7,6 +7,7 @@ use waft_host::sample::{Batch, draw};
 use waft_host::schedule::Solver;
 use waft_host::shipped;
 
+use super::c_readme;
 use super::firmware::{FromPicture, GUIDED, exported, from_pictures, on_host};
 use crate::boards;
 use crate::build::Contents;
@@ -99,6 +100,7 @@ fn on_this_computer(digits: &[u8]) -> anyhow::Result<()> {
     let libraries = [Profile::Release, Profile::Debug].map(|profile| c::library(board, &features, &folder, profile));
     let [release, debug] = libraries;
     let (release, debug) = (release?, debug?);
+    c_readme::readme(&release, &resident, [&streamed, &weights])?;
     let package = package::unpacked(board, &root().join("target").join("libwaft"))?;
     let expected = on_host(digits, &HOST)?;
     for library in [Library::File(&release), Library::File(&debug), Library::Package(&package)] {

@@ -13,6 +13,8 @@ use crate::header;
 
 mod build;
 mod c;
+mod c_readme;
+mod commands;
 mod cores;
 mod firmware;
 mod gpu;
@@ -45,7 +47,7 @@ enum Part {
     Features,
     /// The documentation builds without a warning.
     Docs,
-    /// The Rust of the READMEs compiles, on cores without atomic swaps too.
+    /// The Rust of the READMEs compiles, on cores without atomic swaps too; commands are understood, and quick ones run.
     Readme,
     /// The oldest supported compiler builds what is published.
     Oldest,
@@ -96,7 +98,7 @@ impl Part {
             Self::Header => header::run(&header::Args { check: true }),
             Self::Features => source::features(),
             Self::Docs => source::docs(),
-            Self::Readme => readme::readme(),
+            Self::Readme => readme::readme().and_then(|()| commands::commands()),
             Self::Oldest => build::oldest(missing),
             Self::Packages => build::packages(),
             Self::Tests => build::tests(),

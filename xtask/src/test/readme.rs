@@ -21,7 +21,7 @@ const REPOSITORY: &str = concat!("git = \"", env!("CARGO_PKG_REPOSITORY"), "\"")
 const CRATES: [(&str, &str); 2] = [("waft", "runtime"), ("waft-models", "models")];
 
 /// The blocks of a language that a file has.
-fn blocks(text: &str, language: &str) -> Vec<String> {
+pub(super) fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut found = vec![];
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -52,6 +52,9 @@ pub(super) fn readme() -> anyhow::Result<()> {
                 fs::copy(&model, folder.join("src").join(name))?;
             }
             source += &format!("\n/// {file}, block {}\nmod {}_{index} {{\n{block}}}\n", index + 1, module(file));
+        }
+        for block in blocks(&text, "json") {
+            serde_json::from_str::<serde_json::Value>(&block).with_context(|| format!("{file}: {block}"))?;
         }
         blocks(&text, "toml").into_iter().for_each(|block| dependencies += &block);
     }

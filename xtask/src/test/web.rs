@@ -20,6 +20,10 @@ use crate::web;
 const REQUESTS: [Request; 2] = [Request { class: Some(7), seed: 1, steps: Some(10), ..PLAIN }, GUIDED];
 const BY_FORM: Request = Request { class: Some(3), seed: u64::MAX, steps: Some(20), ..PLAIN };
 
+/// A window as large as a phone's, and the least height of what a finger presses.
+const PHONE: &str = "390,1800";
+const FINGER: u32 = 44;
+
 /// Milliseconds of the browser's virtual time that a page may take.
 const LIMIT: u32 = 120_000;
 
@@ -98,7 +102,7 @@ pub(super) fn browser() -> anyhow::Result<()> {
         by_address(&browser, bytes.as_slice(), request)?;
     }
     by_hand(&browser, bytes.as_slice())?;
-    for (name, window) in [("desktop.png", "1280,1500"), ("phone.png", "390,1800")] {
+    for (name, window) in [("desktop.png", "1280,1500"), ("phone.png", PHONE)] {
         let path: PathBuf = browser.screenshot(name, &hash(&REQUESTS[0]), window)?;
         eprintln!("{}: look at it", Path::new("target").join("web").join(name).display());
         ensure!(std::fs::metadata(&path)?.len() > 10_000, "{} shows nothing", path.display());
@@ -124,7 +128,7 @@ fn by_address(browser: &Browser, model: &[u8], request: &Request) -> anyhow::Res
 /// What tests/web.js did to the page and saw.
 fn by_hand(browser: &Browser, model: &[u8]) -> anyhow::Result<()> {
     let expected = on_host(model, &BY_FORM)?;
-    let document = browser.document("test.html", "")?;
+    let document = browser.show("test.html", "", &["--dump-dom".into(), format!("--window-size={PHONE}")])?;
     let body = between(&document, "<body", ">")?;
     let seen = |key: &str| between(body, &format!("data-{key}=\""), "\"").with_context(|| body.to_string());
     let refused = seen("refused")?;
@@ -140,8 +144,16 @@ fn by_hand(browser: &Browser, model: &[u8]) -> anyhow::Result<()> {
     );
     same_estimates(&Model::from_bytes(model)?, seen("chips")?)?;
     ensure!(seen("seed")?.starts_with("The seed has 64 bits"), "a seed of 65 bits is taken");
+    let number = |key: &str| Ok::<u32, anyhow::Error>(seen(key)?.parse()?);
+    let (controls, reached) = (number("controls")?, number("reached")?);
+    ensure!(controls >= 8 && reached == controls, "the keyboard reaches {reached} of {controls} controls");
+    let (window, wide, low) = (number("window")?, number("wide")?, number("low")?);
+    ensure!(window <= 500 && wide <= window, "the page is {wide} wide in a window of {window}");
+    ensure!(low >= FINGER, "a button of {low} pixels");
     ensure!(seen("finished")? == "true", "tests/web.js did not finish");
-    eprintln!("the page refuses a damaged file, draws a dropped one, and shows the core's pixels");
+    eprintln!(
+        "the page refuses a damaged file, draws a dropped one, and shows the core's pixels; by keyboard and on a phone"
+    );
     Ok(())
 }
 
