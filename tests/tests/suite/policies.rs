@@ -311,7 +311,8 @@ fn forged_records_are_refused() {
     header_is_bad(|header| header.observation += 1);
     header_is_bad(|header| header.actions = header.file_bytes);
     header_is_bad(|header| header.actions += 8);
-    header_is_bad(|header| header.reserved_middle[1] = 1);
+    header_is_bad(|header| header.variance = header.observation);
+    header_is_bad(|header| header.reserved_end[0] = 1);
 
     let observe = at(find(&|op| matches!(op, Op::Observe(_))));
     let observe_is_bad = |change: fn(&mut Observe)| assert!(changed::<Observe>(file, observe, change).is_err());
