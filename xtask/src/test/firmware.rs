@@ -303,6 +303,7 @@ fn no_long_step() -> anyhow::Result<()> {
         Firmware::build(boards::find(CORTEX_M4F)?[0], Contents::of(export.bytes.as_slice()))?.draw(&request)?;
     let step = report.max_step_instructions.unwrap_or(u64::MAX);
     ensure!(step <= STEP_INSTRUCTIONS, "emoji: a step of {step} instructions");
+    ensure!(report.panic_free, "a panic path survives in emoji, whose convolutions are computed by tiles");
     eprintln!("emoji: no step longer than {step} instructions");
     estimates(export.bytes.as_slice(), &request, &[report])
 }

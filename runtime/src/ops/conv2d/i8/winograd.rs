@@ -126,7 +126,7 @@ pub(super) fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, ba
                     let mut found = [[0; PIXELS]; MOST_ROWS];
                     R::output(&mut found, products, part, channel);
                     let quad = (y * geometry.output_columns + x) / PIXELS + part;
-                    let targets = block_sums.iter_mut().skip(quad).step_by(geometry.output_columns / PIXELS);
+                    let targets = block_sums.iter_mut().skip(quad).step_by((geometry.output_columns / PIXELS).max(1));
                     for (sums, &found) in targets.zip(&found).take(rows) {
                         sums.get_mut(of_block + channel).into_iter().for_each(|sums| *sums = found);
                     }
