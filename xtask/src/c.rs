@@ -238,7 +238,7 @@ pub(crate) fn host(library: &Library<'_>, files: &[&Path]) -> anyhow::Result<Str
     let mut compile = sanitized();
     compile.arg(sources().join("host.c")).args(flags).arg("-o").arg(&program);
     succeed("tests/c/host.c does not compile", &mut compile)?;
-    Printed::text(succeed("tests/c/host.c", Command::new(&program).args(files))?).digest()
+    run_sanitized("tests/c/host.c", &program, files)
 }
 
 /// The compiler of this computer, whose programs the sanitizers check.
@@ -247,6 +247,12 @@ pub(crate) fn sanitized() -> Command {
     command.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-g"]);
     command.args(["-fsanitize=address,undefined", "-fno-sanitize-recover"]);
     command
+}
+
+/// Runs such a program on files; the digest that it prints. The sanitizers refuse to come behind a library that the environment
+/// loads first.
+pub(crate) fn run_sanitized(what: &str, program: &Path, files: &[&Path]) -> anyhow::Result<String> {
+    Printed::text(succeed(what, Command::new(program).args(files).env_remove("LD_PRELOAD"))?).digest()
 }
 
 /// What the program of this computer is linked with.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, ensure};
 use waft_host::shipped;
@@ -48,7 +47,7 @@ pub(super) fn readme(library: &Path, resident: &Path, [streamed, weights]: [&Pat
     let model = shipped::read(resident)?;
     let expected = on_host(model.as_slice(), &REQUEST)?;
     for files in [&[][..], &[streamed, weights]] {
-        let found = Printed::text(succeed("C of the README", Command::new(&program).args(files))?).digest()?;
+        let found = c::run_sanitized("C of the README", &program, files)?;
         ensure!(found == expected, "C of the README: digest {found} but the core's is {expected}");
     }
     by_cmake(&text, &folder, model.as_slice())?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -59,6 +59,8 @@ enum Part {
     Miri,
     /// The same tests under AddressSanitizer, on x86-64.
     Asan,
+    /// The examples for real boards build.
+    Boards,
     /// The tests of the GPU backend: on a GPU, if there is one.
     Cuda,
     /// The same over a driver that executes kernels on the host.
@@ -71,8 +73,6 @@ enum Part {
     C,
     /// The page in a browser draws what the core draws.
     Web,
-    /// The examples for real boards build.
-    Boards,
 }
 
 impl Part {
@@ -85,9 +85,10 @@ impl Part {
         matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::C | Self::Web | Self::Boards)
     }
 
-    /// Whether it builds in folders of its own, so that it can run beside a part that does not.
+    /// Whether it builds in folders of its own, so that it can run beside any other part.
     fn is_apart(self) -> bool {
-        matches!(self, Self::Features | Self::Oldest | Self::Packages | Self::Miri | Self::Asan | Self::Boards)
+        let is_checked = matches!(self, Self::Features | Self::Oldest | Self::Packages | Self::Miri | Self::Asan);
+        is_checked || matches!(self, Self::Boards | Self::Firmware | Self::C | Self::Web)
     }
 
     /// Runs it. What could not be checked goes into the list.
@@ -126,8 +127,8 @@ struct Passed {
 /// How a line of the report starts that says what was not run.
 const NOT_RUN: &str = "NOT RUN  ";
 
-/// Runs the command. Parts that build in folders of their own run beside the others, one after the other: compilers, linkers
-/// and interpreters keep few cores busy.
+/// Runs the command, two parts at a time: compilers, linkers and interpreters keep few cores busy. Parts that build in folders of
+/// their own run beside those that do not, and take what time is left when these have ended.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let is_wanted = |part: &Part| match args.only.as_slice() {
@@ -136,27 +137,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let parts: Vec<Part> = Part::value_variants().iter().copied().filter(is_wanted).collect();
     let (apart, together): (Vec<Part>, Vec<Part>) = parts.iter().partition(|part| part.is_apart() && parts.len() > 1);
-    let has_failed = AtomicBool::new(false);
-    let lane = |parts: Vec<Part>, run: &dyn Fn(Part) -> anyhow::Result<Passed>| {
-        let mut passed = vec![];
-        for part in parts {
-            if has_failed.load(Ordering::Relaxed) {
-                break;
-            }
-            let result = run(part).with_context(|| format!("{} failed", part.name()));
-            has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            passed.push(result?);
-        }
-        anyhow::Ok(passed)
-    };
     // The tests build this program anew, in its place.
     let folder = tempfile::tempdir()?;
     let program = folder.path().join("xtask");
     fs::copy(std::env::current_exe()?, &program)?;
-    let (beside, here) = std::thread::scope(|scope| {
-        let beside = scope.spawn(|| lane(apart, &|part| run_apart(&program, part)));
-        let here = lane(together, &run_here);
-        (beside.join(), here)
+    let has_failed = AtomicBool::new(false);
+    let checked = |part: Part, result: anyhow::Result<Passed>| {
+        has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
+        result.with_context(|| format!("{} failed", part.name()))
+    };
+    let goes_on = || !has_failed.load(Ordering::Relaxed);
+    let next = AtomicUsize::new(0);
+    let rest = || {
+        let next = || goes_on().then(|| apart.get(next.fetch_add(1, Ordering::Relaxed)).copied()).flatten();
+        std::iter::from_fn(next)
+            .map(|part| checked(part, run_apart(&program, part)))
+            .collect::<anyhow::Result<Vec<_>>>()
+    };
+    let (here, beside) = std::thread::scope(|scope| {
+        let beside = scope.spawn(rest);
+        let here = together.iter().take_while(|_| goes_on()).map(|&part| checked(part, run_here(part)));
+        let here = here.collect::<anyhow::Result<Vec<_>>>().and_then(|here| Ok([here, rest()?].concat()));
+        (here, beside.join())
     });
     let beside = beside.map_err(|_| anyhow::anyhow!("the parts beside the others panicked"))?;
     let passed = [here?, beside?].concat();
