@@ -124,7 +124,7 @@ impl Betas {
                 linspace(-6.0, 6.0, count).into_iter().map(scale).collect()
             }
             Self::Laplace => from_alpha_bar(count, |t| {
-                let lambda = -0.5 * 1f64.copysign(0.5 - t) * libm::log(1.0 - 2.0 * (0.5 - t).abs() + 1e-6);
+                let lambda = -(0.5f64.copysign(0.5 - t)) * libm::log(1.0 - 2.0 * (0.5 - t).abs() + 1e-6);
                 let ratio = libm::exp(lambda);
                 (ratio / (1.0 + ratio)).sqrt()
             }),
@@ -185,4 +185,22 @@ fn rescale_zero_snr(betas: &[f32]) -> Vec<f32> {
         .collect();
     let ratios = std::iter::once(squares[0]).chain(squares.windows(2).map(|pair| pair[1] / pair[0]));
     ratios.map(|alpha| 1.0 - alpha).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bits of `torch.linspace(start, end, count, dtype=torch.float32)`, around its middle.
+    #[test]
+    fn linspace_is_torchs() {
+        for (start, end, count, at, expected) in [
+            (0.1, 0.7, 4, 1, [0x3e99_9999, 0x3f00_0000]),
+            (1e-4, 0.02, 1000, 499, [0x3c24_7efb, 0x3c24_d287]),
+            (0.1, 0.3, 10, 4, [0x3e41_6c18, 0x3e58_2d83]),
+        ] {
+            let found = linspace(start, end, count);
+            assert_eq!([found[at], found[at + 1]].map(f32::to_bits), expected, "{start} to {end}");
+        }
+    }
 }

@@ -332,6 +332,7 @@ fn fields_that_change_the_result_are_named_with_their_value() {
         (json!({ "prediction_type": "flow_prediction" }), "prediction_type = \"flow_prediction\""),
         (json!({ "beta_schedule": "sigmoid" }), "beta_schedule = \"sigmoid\""),
         (json!({ "beta_start": 0 }), "beta_start = 0"),
+        (json!({ "beta_start": 1 }), "beta_start = 1"),
         (json!({ "beta_end": 1.5 }), "beta_end = 1.5"),
         (json!({ "clip_sample": 1 }), "clip_sample = 1"),
         (json!({ "clip_sample_range": -1 }), "clip_sample_range = -1"),
@@ -341,6 +342,8 @@ fn fields_that_change_the_result_are_named_with_their_value() {
         (json!({ "num_train_timesteps": 0 }), "num_train_timesteps = 0"),
         (json!({ "num_train_timesteps": 1e9 }), "num_train_timesteps = 1000000000"),
         (json!({ "trained_betas": [0.1, 0.2] }), "trained_betas = 2 values"),
+        (json!({ "trained_betas": [0.0, 0.2], "num_train_timesteps": 2 }), "trained_betas = 0"),
+        (json!({ "trained_betas": [0.1, 1.0], "num_train_timesteps": 2 }), "trained_betas = 1"),
         (json!({ "trained_betas": "many" }), "trained_betas = \"many\""),
         (json!({ "_class_name": "EDMDPMSolverMultistepScheduler" }), "EDMDPMSolverMultistepScheduler"),
         (json!({ "_class_name": null }), "_class_name = null"),
@@ -380,6 +383,9 @@ fn fields_that_change_the_result_are_named_with_their_value() {
             "sigma_min = 90",
         ),
         (ddim, json!({ "use_karras_sigmas": true }), "use_karras_sigmas"),
+        (ddim, json!({ "shift": 3.0 }), "shift = 3.0"),
+        (ddim, json!({ "timestep_type": "linear" }), "timestep_type = \"linear\""),
+        (ddim, json!({ "interpolation_type": 1 }), "interpolation_type = 1"),
         (ddpm, json!({ "use_exponential_sigmas": true }), "use_exponential_sigmas"),
         (ddpm, json!({ "variance_type": "learned" }), "variance_type = \"learned\""),
         (ddpm, json!({ "variance_type": "fixed_large_log" }), "variance_type = \"fixed_large_log\""),
@@ -393,6 +399,13 @@ fn fields_that_change_the_result_are_named_with_their_value() {
         let config = SchedulerConfig::from_json(&fields.to_string()).expect("another solver's field");
         let error = solver.steps(&config, 10).expect_err("refused").to_string();
         assert!(error.contains(expected), "{fields}: {error}");
+    }
+    for neutral in [
+        json!({ "shift": 1.0, "use_karras_sigmas": false, "sigma_max": null }),
+        json!({ "final_sigmas_type": "zero", "interpolation_type": "linear", "timestep_type": "discrete" }),
+    ] {
+        let config = SchedulerConfig::from_json(&neutral.to_string()).expect("another solver's field");
+        assert!(ddim.steps(&config, 10).is_ok(), "{neutral} changes nothing");
     }
     let karras = SchedulerConfig::from_json(r#"{"use_karras_sigmas": true}"#).expect("a configuration");
     assert!(dpm_solver.steps(&karras, 10).is_ok());
