@@ -366,6 +366,7 @@ fn fields_that_change_the_result_are_named_with_their_value() {
         (ancestral, json!({ "prediction_type": "sample" }), "prediction_type = sample"),
         (euler, json!({ "thresholding": true }), "thresholding = true"),
         (euler, json!({ "use_karras_sigmas": true, "sigma_max": -1 }), "sigma_max = -1"),
+        (euler, json!({ "use_karras_sigmas": true, "sigma_max": 0 }), "sigma_max = 0"),
         (heun, json!({ "rescale_betas_zero_snr": true }), "rescale_betas_zero_snr = true"),
         (Solver::Lcm, json!({ "original_inference_steps": 0 }), "original_inference_steps = 0"),
         (Solver::UniPc, json!({ "solver_p": {} }), "solver_p"),
