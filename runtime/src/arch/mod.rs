@@ -68,6 +68,9 @@ mod armv6m;
 #[cfg_attr(riscv, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]
 mod riscv;
 
+#[cfg(all(feature = "i8", any(sse2, neon)))]
+mod quads;
+
 #[cfg(all(feature = "i8", sse2))]
 #[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
 mod sse2;

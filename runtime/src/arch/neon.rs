@@ -8,7 +8,8 @@ use core::arch::aarch64::{
     vmlal_high_s16, vmlal_s16, vmovl_s8, vreinterpret_s8_s32, vtbl1_s8,
 };
 
-use super::patches::{GROUP, Group, dot_in_quads};
+use super::patches::{GROUP, Group};
+use super::quads::dot_in_quads;
 use super::{PIXELS, QUAD};
 
 /// See [`reference::dot_patches`].

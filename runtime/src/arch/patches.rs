@@ -5,8 +5,6 @@
 //! weights. Behind the last tap a group is filled with zeros. One pass over a channel's weights then serves all pixels.
 
 use super::PIXELS;
-#[cfg(any(sse2, neon))]
-use super::{QUAD, reference};
 
 /// Taps of a group.
 pub(crate) const GROUP: usize = crate::format::PATCH_GROUP;
@@ -136,28 +134,4 @@ fn put_taps(patches: &mut [Group], rows: &[usize], pixels: [usize; PIXELS], run:
 #[inline(always)]
 pub(super) fn rows(weights: &[i8], taps: usize, stride: usize) -> impl Iterator<Item = &[i8]> {
     weights.chunks(stride.max(1)).map_while(move |row| row.get(..taps))
-}
-
-/// See [`reference::dot_patches`]: by `dot_quad` where channels are four and their rows of weights whole groups.
-#[cfg(any(sse2, neon))]
-#[inline(always)]
-pub(super) fn dot_in_quads(
-    sums: &mut [[i32; PIXELS]],
-    patches: &[Group],
-    weights: &[i8],
-    [taps, stride]: [usize; 2],
-    dot_quad: impl Fn(&mut [[i32; PIXELS]; QUAD], &[Group], [&[[i8; GROUP]]; QUAD]),
-) {
-    let mut blocks = weights.chunks((QUAD * stride).max(1));
-    for sums in sums.chunks_mut(QUAD) {
-        let weights = blocks.next().unwrap_or_default();
-        let mut rows = rows(weights, taps, stride);
-        let quad = [(); QUAD].map(|()| rows.next().unwrap_or_default().as_chunks().0);
-        match sums.as_chunks_mut().0.first_mut() {
-            Some(sums) if taps.is_multiple_of(GROUP) && weights.len() >= (QUAD - 1) * stride + taps => {
-                dot_quad(sums, patches, quad);
-            }
-            _ => reference::dot_patches(sums, patches, weights, taps, stride),
-        }
-    }
 }

@@ -5,7 +5,8 @@ use core::arch::x86_64::{
     _mm_srai_epi16, _mm_unpacklo_epi8, _mm_unpacklo_epi64,
 };
 
-use super::patches::{GROUP, Group, dot_in_quads};
+use super::patches::{GROUP, Group};
+use super::quads::dot_in_quads;
 use super::{PIXELS, QUAD};
 
 /// See [`reference::dot_patches`].
