@@ -33,8 +33,8 @@ pub struct Observations {
 }
 
 impl Observations {
-    /// Nothing seen.
-    fn new(network: &Network, how: &Calibration) -> Self {
+    /// Nothing seen. Covariances are large: there is room for those of the operations that `owns` names.
+    fn new(network: &Network, how: &Calibration, owns: impl Fn(usize) -> bool) -> Self {
         let mut gathered_by_step = ti_vec![];
         if how.by_step {
             let lists: Vec<_> = how.steps.iter().map(|&steps| vec![Observer::keeping(KEPT_OF_STEP); steps]).collect();
@@ -46,7 +46,12 @@ impl Observations {
             gathered: ti_vec![Observer::default(); network.ops.len()],
             gathered_by_step,
             factors: ti_vec![[0.0; 2]; network.tensors.len()],
-            moments: network.ops.iter().map(|(_, op)| moments(op)).collect(),
+            moments: network
+                .ops
+                .iter()
+                .enumerate()
+                .map(|(at, (_, op))| owns(at).then(|| moments(op)).flatten())
+                .collect(),
         }
     }
 
@@ -122,12 +127,12 @@ const FIRST_SEED: u64 = 0xCA11_B8A7_0000_0000;
 /// # Panics
 /// If `model` is not the `f32` model of `network`: a defect of the exporter.
 pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progress: &dyn Progress) -> Observations {
-    let mut seen = Observations::new(network, how);
-    let watchers = rayon::current_num_threads();
+    let mut seen = Observations::new(network, how, |_| false);
+    let count = rayon::current_num_threads();
     std::thread::scope(|scope| {
-        let watchers = (0..watchers).map(|_| {
+        let watchers = (0..count).map(|watcher| {
             let (sender, receiver) = sync_channel(WAITING);
-            let mut seen = Observations::new(network, how);
+            let mut seen = Observations::new(network, how, |index| index % count == watcher);
             let watcher = scope.spawn(move || {
                 receiver.into_iter().for_each(|sight| watch(network, sight, &mut seen));
                 seen
@@ -137,7 +142,7 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
         let (senders, watchers): (Vec<_>, Vec<_>) = watchers.unzip();
         draw(network, model, how, progress, &|sight| {
             // A watcher that has ended has panicked, which is told where it is joined.
-            let _ = senders[sight.index() % senders.len()].send(sight);
+            let _ = senders[sight.index() % count].send(sight);
         });
         drop(senders);
         seen.join(watchers.into_iter().map(|watcher| watcher.join().expect("a watcher does not panic")).collect());

@@ -79,15 +79,18 @@ pub(super) fn packages() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The examples for real boards build; the gigabytes of their debug information are not what is checked.
+/// What builds a board's example; the gigabytes of its debug information are not what is checked.
+fn example(board: &str, triple: &str) -> anyhow::Result<Command> {
+    let mut command = setup::toolchain(triple)?.build(&root().join("runtime").join("boards").join(board), triple);
+    command.env("CARGO_TARGET_DIR", root().join("target").join("boards")).env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    Ok(command)
+}
+
+/// The examples for real boards build.
 pub(super) fn boards() -> anyhow::Result<()> {
     for (board, triple) in EXAMPLES {
         eprintln!("building the example for {board}");
-        let folder = root().join("runtime").join("boards").join(board);
-        let mut command = setup::toolchain(triple)?.build(&folder, triple);
-        command.env("CARGO_TARGET_DIR", root().join("target").join("boards")).env("CARGO_PROFILE_RELEASE_DEBUG", "0");
-        command.arg("--quiet");
-        let status = command.status().context("cannot run cargo")?;
+        let status = example(board, triple)?.arg("--quiet").status().context("cannot run cargo")?;
         ensure!(status.success(), "the example for {board} does not build");
     }
     streamed_files()
@@ -104,9 +107,7 @@ fn streamed_files() -> anyhow::Result<()> {
     let bytes = export.weights.context("the weights of --stream")?;
     for (len, fits) in [(bytes.len(), true), (bytes.len() - 16, false)] {
         std::fs::write(&weights, &bytes[..len])?;
-        let triple = "thumbv7em-none-eabihf";
-        let mut command = setup::toolchain(triple)?.build(&root().join("runtime/boards/stm32h743"), triple);
-        command.env("CARGO_TARGET_DIR", root().join("target").join("boards")).env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        let mut command = example("stm32h743", "thumbv7em-none-eabihf")?;
         command.env("WAFT_MODEL", &model).env("WAFT_WEIGHTS", &weights).args(["--bin", "program"]);
         let output = command.output().context("cannot run cargo")?;
         let text = String::from_utf8_lossy(&output.stderr);
