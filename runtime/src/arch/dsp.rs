@@ -4,7 +4,30 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
+/// In assembly: `waft_row`, the products of eight elements of a row, which moves on, with activations in r7 to r10, added to a
+/// sum. Changes r11, r12 and lr.
+#[cfg(dsp)]
+macro_rules! row_products {
+    () => {
+        concat!(
+            ".macro waft_row row, sum\n",
+            "ldrd r11, r12, [\\row], #8\n",
+            "sxtb16 lr, r11\n",
+            "sxtb16 r11, r11, ror #8\n",
+            "smlad \\sum, lr, r7, \\sum\n",
+            "smlad \\sum, r11, r8, \\sum\n",
+            "sxtb16 lr, r12\n",
+            "sxtb16 r12, r12, ror #8\n",
+            "smlad \\sum, lr, r9, \\sum\n",
+            "smlad \\sum, r12, r10, \\sum\n",
+            ".endm",
+        )
+    };
+}
+
+#[cfg(dsp)]
 mod call;
+mod channel;
 mod convolution;
 mod gather;
 mod moments;

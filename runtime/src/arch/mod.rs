@@ -56,9 +56,7 @@ mod armv7m;
 
 #[cfg(all(any(feature = "f16", feature = "f32"), vfp))]
 #[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
-mod vfp;
-#[cfg(all(feature = "f16", vfp))]
-pub(crate) use self::vfp::{half_to_single, single_to_half};
+pub(crate) mod vfp;
 
 #[cfg(all(feature = "i8", any(armv6m, test)))]
 #[cfg_attr(armv6m, allow(unsafe_code, reason = "a loop for which the compiler runs out of registers"))]

@@ -8,7 +8,9 @@
 #[cfg(dsp)]
 use super::call::Call;
 #[cfg(not(dsp))]
-use super::call::MOST_LEFT;
+use super::channel::MOST_LEFT;
+#[cfg(dsp)]
+use super::{channel::multiply_channel, pixel};
 use crate::arch::PIXELS;
 use crate::arch::patches::{Channels, GROUP, Group, Kept, Place};
 use crate::fixed::RESIDUAL_BITS;
@@ -168,7 +170,40 @@ fn compute<T: Element>(
     };
     // SAFETY: the caller has seen that there is a constant, and a row of whole groups of weights, for each channel, and an
     // element of the output and of the residual for each at each pixel; patches are as many as the groups of a row.
-    unsafe { call.run(channels.bias.len(), bytes) }
+    unsafe { run(&mut call, channels.bias.len(), bytes) }
+}
+
+/// Computes `count` channels with elements of some bytes, or as many as the loops can.
+///
+/// # Safety
+/// Pointers lead to what [`multiply_channel`] reads and writes for as many channels.
+#[cfg(dsp)]
+#[inline(never)]
+unsafe fn run(call: &mut Call, count: usize, bytes: usize) -> usize {
+    let aligned = call.weights.addr().is_multiple_of(4) && call.stride.is_multiple_of(4);
+    call.mode |= usize::from(aligned) << 2;
+    let groups = (call.end.addr() - call.patches.addr()) / size_of::<Group>();
+    let [b, c, d] = call.offsets;
+    let is_dense = b | c | d == 0 && call.mode & !1 == 4 && groups.is_multiple_of(pixel::ROUND);
+    let (mut done, mut at) = (0, 0);
+    // SAFETY: parts of what the caller promises. A row may lie anywhere, if not `aligned`.
+    unsafe {
+        if is_dense && count >= pixel::CHANNELS {
+            let whole = count - count % pixel::CHANNELS;
+            done = call.part(0, whole, bytes, pixel::multiply_pixel);
+            if done == whole && done < count {
+                // The last ones, some of them a second time.
+                at = count - pixel::CHANNELS;
+                if call.part(at as isize, pixel::CHANNELS, bytes, pixel::multiply_pixel) > 0 {
+                    done = count;
+                }
+            }
+        }
+        if done < count {
+            done += call.part(done as isize - at as isize, count - done, bytes, multiply_channel);
+        }
+    }
+    done
 }
 
 /// The same over the modelled instructions.

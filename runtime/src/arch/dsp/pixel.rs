@@ -1,16 +1,7 @@
 //! A convolution at one pixel, as a dense layer is: three channels share the activations, which are those of a patch's first
 //! pixel.
 
-use core::mem::offset_of;
-
-use super::call::Call;
-
-/// Where a field of [`Call`] is from the stack pointer on, behind the registers that are saved.
-macro_rules! field {
-    ($field:ident) => {
-        36 + offset_of!(Call, $field)
-    };
-}
+use super::call::{Call, field};
 
 /// Channels that are computed together.
 pub(super) const CHANNELS: usize = 3;
@@ -18,7 +9,7 @@ pub(super) const CHANNELS: usize = 3;
 /// Groups that a round of the loop takes.
 pub(super) const ROUND: usize = 2;
 
-/// Computes three channels after three, as [`multiply_and_write`](super::call::multiply_and_write) does one after one,
+/// Computes three channels after three, as [`multiply_channel`](super::channel::multiply_channel) does one after one,
 /// without a residual; shifts have to be in range. Groups are taken in pairs, of which there is a whole number.
 ///
 /// Eight taps of three channels have 24 products and take 29 instructions: 2 loads of activations, and for each channel one
@@ -27,17 +18,7 @@ pub(super) const ROUND: usize = 2;
 pub(super) unsafe extern "C" fn multiply_pixel(call: Call) -> *const i32 {
     core::arch::naked_asm!(
         ".cpu cortex-m4",
-        ".macro waft_row row, sum",
-        "ldrd r11, r12, [\\row], #8",
-        "sxtb16 lr, r11",
-        "sxtb16 r11, r11, ror #8",
-        "smlad \\sum, lr, r7, \\sum",
-        "smlad \\sum, r11, r8, \\sum",
-        "sxtb16 lr, r12",
-        "sxtb16 r12, r12, ror #8",
-        "smlad \\sum, lr, r9, \\sum",
-        "smlad \\sum, r12, r10, \\sum",
-        ".endm",
+        row_products!(),
         ".macro waft_scaled sum, multiplier, shift",
         "sub \\shift, r1, \\shift",
         "sub r7, \\shift, #1",

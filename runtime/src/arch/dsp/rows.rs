@@ -70,17 +70,7 @@ unsafe extern "C" fn multiply_rows(
 ) {
     core::arch::naked_asm!(
         ".cpu cortex-m4",
-        ".macro waft_row row, sum",
-        "ldrd r11, r12, [\\row], #8",
-        "sxtb16 lr, r11",
-        "sxtb16 r11, r11, ror #8",
-        "smlad \\sum, lr, r7, \\sum",
-        "smlad \\sum, r11, r8, \\sum",
-        "sxtb16 lr, r12",
-        "sxtb16 r12, r12, ror #8",
-        "smlad \\sum, lr, r9, \\sum",
-        "smlad \\sum, r12, r10, \\sum",
-        ".endm",
+        row_products!(),
         "push {{r4-r11, lr}}",
         // The unrolled loop is entered where as many rounds are left as there are.
         "subs r5, r1, r0",

@@ -1,10 +1,10 @@
 //! The structural check, a `const fn`: what it accepts can be run without a bound or an overlap in doubt.
 
 mod activate;
+mod attention;
 mod conv2d;
 mod header;
 mod layer_norm;
-mod linear_attention;
 mod ops;
 mod overlap;
 mod schedules;

@@ -1,8 +1,8 @@
 use super::{
-    Check, File, activate, check, conv2d, ensure, in_every_step, is_zero, joined, layer_norm, linear_attention,
-    readable, require,
+    Check, File, activate, attention, check, conv2d, ensure, in_every_step, is_zero, joined, layer_norm, readable,
+    require,
 };
-use crate::format::{ALIGN, Affine, Attention, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
+use crate::format::{ALIGN, Affine, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
 
 pub(super) const fn validate(file: File<'_>) -> Check {
     let header = file.header;
@@ -19,13 +19,13 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         check!(match op {
             Op::Conv2d(op) => conv2d::validate(file, index, &op),
             Op::GroupNorm(op) => validate_group_norm(file, index, &op),
-            Op::Attention(op) => validate_attention(file, index, &op),
+            Op::Attention(op) => attention::validate(file, index, &op),
             Op::Embed(op) => validate_embed(file, index, &op),
             Op::Linear(op) => validate_linear(file, index, &op),
             Op::Activate(op) => activate::validate(file, index, &op),
             Op::Observe(op) => activate::validate_observe(file, index, &op),
             Op::LayerNorm(op) => layer_norm::validate(file, index, &op),
-            Op::LinearAttention(op) => linear_attention::validate(file, index, &op),
+            Op::LinearAttention(op) => attention::validate_linear(file, index, &op),
         });
         index += 1;
     }
@@ -105,36 +105,6 @@ const fn validate_affine(file: File<'_>, index: u16, op: &GroupNorm, channels: u
             let affine = require!(file.tensor(op.affine_tensor), Operand, index);
             ensure!(affine.len() as u64 == 2 * channels && affine.element().is(file.wide()), Operand, index);
         }
-    }
-    Ok(())
-}
-
-const fn validate_attention(file: File<'_>, index: u16, op: &Attention) -> Check {
-    ensure!(is_zero(op.reserved) && is_zero(op.reserved_end), Op, index);
-    let query = require!(file.tensor(op.query), Operand, index);
-    let key_value = require!(file.tensor(op.key_value), Operand, index);
-    let output = require!(file.tensor(op.output), Operand, index);
-    let scratch = require!(file.tensor(op.scratch), Operand, index);
-    ensure!(query.has_shape_of(&output) && query.element().is(output.element()), Operand, index);
-    ensure!(query.offset == output.offset, Operand, index);
-    ensure!(key_value.rows == query.rows && key_value.columns == query.columns, Operand, index);
-    ensure!(key_value.channels as u32 == 2 * query.channels as u32, Operand, index);
-    let element = match file.precision() {
-        Precision::I8 => Element::I8,
-        Precision::F16 => Element::F16,
-        Precision::F32 => Element::F32,
-    };
-    ensure!(query.element().is(element) && key_value.element().is(element), Operand, index);
-    ensure!(op.heads > 0 && query.channels.is_multiple_of(op.heads), Op, index);
-    let memory_bytes = op.memory as u64 * key_value.channels as u64 * element.bytes() as u64;
-    ensure!(if op.memory == 0 { op.memory_at == 0 } else { file.holds(op.memory_at, memory_bytes) }, Offset, index);
-    let tokens = query.rows as u64 * query.columns as u64 + op.memory as u64;
-    ensure!(scratch.len() as u64 == tokens && scratch.element().is(file.wide()), Operand, index);
-    if file.is_i8() {
-        // The weighted sum of values, at most 128 each, fits 32 bits.
-        ensure!(op.weight_bits >= 1 && op.weight_bits <= 15, Op, index);
-        ensure!(tokens << (op.weight_bits + 7) <= i32::MAX as u64, Op, index);
-        ensure!(op.value_multiplier >= 0 && op.score_multiplier >= 0, Op, index);
     }
     Ok(())
 }
