@@ -95,6 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(target_os = "wasi", ignore = "it has one thread")]
     fn one_of_several_threads_gets_the_memory() {
         static ARENA: Arena<40> = Arena::new();
         let given = std::thread::scope(|scope| {

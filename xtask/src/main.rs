@@ -16,6 +16,7 @@ mod emulate;
 mod firmware;
 mod header;
 mod kernels;
+mod linux;
 mod measure;
 mod package;
 mod repository;

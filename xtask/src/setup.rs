@@ -34,12 +34,19 @@ impl Toolchain {
 
     /// `cargo build` for the target in a profile, in a folder.
     pub(crate) fn build_as(&self, folder: &Path, target: &str, profile: &str) -> Command {
+        let mut command = self.cargo(folder, "build", target);
+        command.args(["--profile", profile]);
+        command
+    }
+
+    /// A command of cargo that compiles for the target, in a folder.
+    pub(crate) fn cargo(&self, folder: &Path, name: &str, target: &str) -> Command {
         let mut command = Command::new(&self.cargo);
         // What `cargo xtask` set for its own toolchain does not hold for another.
         for name in ["RUSTC", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTDOC", "CARGO", "RUSTC_WRAPPER"] {
             command.env_remove(name);
         }
-        command.current_dir(folder).args(["build", "--profile", profile, "--locked", "--target", target]);
+        command.current_dir(folder).args([name, "--locked", "--target", target]);
         command.args(&self.arguments).envs(self.environment.iter().cloned());
         command
     }

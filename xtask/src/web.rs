@@ -72,6 +72,8 @@ fn core() -> anyhow::Result<PathBuf> {
     let output = setup::toolchain_with_std(TARGET)?
         .build(&root().join("runtime").join("web"), TARGET)
         .env("CARGO_TARGET_DIR", &folder)
+        // Every browser has it since 2023, the most of them since 2021.
+        .env("RUSTFLAGS", "-Ctarget-feature=+simd128")
         .output()
         .context("cannot run cargo")?;
     ensure!(output.status.success(), "runtime/web does not build:\n{}", String::from_utf8_lossy(&output.stderr));

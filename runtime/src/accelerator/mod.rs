@@ -58,7 +58,7 @@ impl Accelerator {
     /// The same for others.
     pub fn with_instructions(model: &Model<'_>, instructions: Instructions) -> Self {
         let packed = (0..model.ops()).map(|index| match model.op(index)? {
-            Op::Conv2d(op) => Packed::new(model, &op, instructions.has_bytes()),
+            Op::Conv2d(op) => Packed::new(model, &op, instructions.offset()),
             _ => None,
         });
         Self { instructions, model: place(model), packed: packed.collect(), scratch: Box::default() }

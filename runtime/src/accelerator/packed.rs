@@ -13,7 +13,7 @@ use crate::model::Model;
 #[derive(Clone, Debug)]
 pub(super) struct Packed {
     pub(super) weights: Weights,
-    /// For bytes, what each channel's accumulator has too much, as activations are stored plus 128; else empty.
+    /// For bytes, what each channel's accumulator has too much, as activations are stored with an offset; else empty.
     pub(super) excess: Vec<i32>,
     /// How accumulators become results, by block of channels; empty in float precisions.
     pub(super) scales: Vec<Scale>,
@@ -39,9 +39,6 @@ impl Weights {
         })
     }
 }
-
-/// What is added to activations of eight bits, so that they have no sign.
-pub(super) const OFFSET: i32 = 128;
 
 /// Blocks of each panel that `channels` output channels are cut into: as few panels as can be, of like size.
 pub(super) fn panels(channels: usize) -> impl Iterator<Item = usize> {
@@ -121,7 +118,8 @@ impl Source<'_> {
 
 impl Packed {
     /// `None` for what has to be executed in slices: streamed weights, and scales of each step.
-    pub(super) fn new(model: &Model<'_>, op: &Conv2d, has_bytes: bool) -> Option<Self> {
+    /// `offset` is that of [`Wide`](crate::arch::wide::Wide).
+    pub(super) fn new(model: &Model<'_>, op: &Conv2d, offset: Option<i32>) -> Option<Self> {
         let (ring, output) = (model.tensor(op.scratch)?, op.computed(model.tensor(op.output)?));
         if op.window != NONE || op.weight_sums != 0 {
             return None;
@@ -149,13 +147,13 @@ impl Packed {
             let scales = requant.chunks(LANES).map(|channels| Scale::new(channels, bits)).collect();
             Some(Self { weights, excess, scales, residual })
         };
-        match ring.element() {
-            Element::I8 if has_bytes => {
+        match (ring.element(), offset) {
+            (Element::I8, Some(offset)) => {
                 let source = source(4);
-                let excess = source.sums().into_iter().map(|sum| sum.wrapping_mul(OFFSET)).collect();
+                let excess = source.sums().into_iter().map(|sum| sum.wrapping_mul(offset)).collect();
                 integers(Weights::Bytes(source.pack(4, |index| source.integer(index))), excess)
             }
-            Element::I8 | Element::I16 => {
+            (Element::I8 | Element::I16, _) => {
                 let source = source(2);
                 integers(Weights::Words(source.pack(2, |index| source.integer(index).into())), Vec::new())
             }

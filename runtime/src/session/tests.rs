@@ -59,6 +59,20 @@ fn draw_with<W: WeightSource>(draft: &Draft, request: Request, fill: u8, weights
     picture
 }
 
+/// The same with operations done at once.
+#[cfg(feature = "std")]
+fn draw_at_once(draft: &Draft, request: Request, instructions: crate::Instructions) -> Vec<u8> {
+    let file = draft.file();
+    let model = Model::from_bytes(file.bytes()).expect("valid");
+    let mut words = std::vec![0u128; model.arena_bytes() / 16];
+    let mut accelerator = crate::Accelerator::with_instructions(&model, instructions);
+    let session = Session::new(&model, bytemuck::cast_slice_mut(&mut words)).expect("fits");
+    let mut session = session.accelerated(&mut accelerator);
+    let mut run = session.sample(request).expect("valid");
+    while run.step().expect("a valid model").is_some() {}
+    run.image().expect("complete").data().to_vec()
+}
+
 #[test]
 fn runs_depend_on_the_request_alone() {
     // The square root of the float precisions is inline assembly on x86, which Miri does not execute.
@@ -139,6 +153,10 @@ fn depends_on_the_request_alone(draft: &Draft) {
     assert_eq!(picture.len(), 4);
     assert_eq!(draw(draft, request, 0xFF), picture, "{precision:?}: the memory shows");
     assert_ne!(draw(draft, request.seed(6), 0x00), picture, "{precision:?}: the seed does not show");
+    #[cfg(feature = "std")]
+    for instructions in crate::Instructions::available() {
+        assert_eq!(draw_at_once(draft, guided, instructions), drawn, "{precision:?}, {instructions:?}");
+    }
 }
 
 /// Weights that pass through windows, for one chunk or for two, give the pictures of weights in the file; those of transposed

@@ -11,7 +11,6 @@ const COLOURS = {
 };
 // Milliseconds of work before the page may react, and slices before the clock is looked at.
 const TURN = 12;
-const SLICES = 16;
 
 let core; // the module's exports
 let model; // its description, null if none is loaded
@@ -169,7 +168,7 @@ async function draw() {
   let [milliseconds, shown, answer] = [0, 0, 1];
   while (answer === 1) {
     const began = performance.now();
-    do answer = core.step(SLICES); while (answer === 1 && performance.now() - began < TURN && core.steps_done() === shown);
+    do answer = core.step(1); while (answer === 1 && performance.now() - began < TURN && core.steps_done() === shown);
     milliseconds += performance.now() - began;
     if (answer === 0) {
       stop("Failed.");

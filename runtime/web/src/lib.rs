@@ -14,7 +14,7 @@ use std::cell::RefCell;
 
 use sha2::{Digest, Sha256};
 use waft::noise::Seed;
-use waft::{Guidance, Image, Model, Request, Run, Samples, Session};
+use waft::{Accelerator, Guidance, Image, Model, Request, Run, Samples, Session};
 
 use memory::Block;
 
@@ -28,9 +28,10 @@ const DONE: u32 = 2;
 struct Page {
     run: Option<Run<'static, Seed>>,
     model: Option<&'static Model<'static>>,
-    /// Hold `model`'s bytes, `model` itself and the arena.
+    /// Hold `model`'s bytes, `model` itself, its weights as this processor reads them, and the arena.
     file: Block,
     view: Option<Box<Model<'static>>>,
+    accelerator: Option<Box<Accelerator>>,
     arena: Block,
     /// Pixels of the sample as it is.
     pixels: Vec<u8>,
@@ -175,6 +176,7 @@ impl Page {
                 "this model keeps its weights in a second file: export it without --stream to draw it here".into()
             );
         }
+        self.accelerator = Some(Box::new(Accelerator::new(&model)));
         self.arena = Block::new(model.arena_bytes());
         let view: *const Model<'static> = &**self.view.insert(Box::new(model));
         // SAFETY: the box lives until the next file is loaded, when `model` and the run are gone.
@@ -195,7 +197,12 @@ impl Page {
         }
         // SAFETY: the run that had the arena is gone; it lives until the next file is loaded.
         let arena = unsafe { self.arena.as_static_mut() };
-        let session = Session::new(model, arena).map_err(|error| error.to_string())?;
+        let mut session = Session::new(model, arena).map_err(|error| error.to_string())?;
+        if let Some(accelerator) = &mut self.accelerator {
+            let accelerator: *mut Accelerator = &mut **accelerator;
+            // SAFETY: as for the arena.
+            session = session.accelerated(unsafe { &mut *accelerator });
+        }
         let run = session.into_run(request).map_err(|(_, error)| error.to_string())?;
         self.run = Some(run);
         Ok(String::new())

@@ -14,6 +14,7 @@ use super::layers::{LAYERS, Layer, OPERATION, RESNET8, SUM, SUM_ELEMENTS};
 use crate::args::{Bar, print_json};
 use crate::boards::{self, Board};
 use crate::emulate::Request;
+use crate::linux;
 use crate::measure::{kernels, profile};
 
 /// What the firmware runs, here: its results are compared.
@@ -28,7 +29,9 @@ use shared::trials;
 /// weights. Where its output differs from the host's, there is no figure but an error.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Target triple, with `/core` where several cores share it.
+    /// Target triple, with `/core` where several cores share it; `aarch64-unknown-linux-musl` is what hosts run, with each
+    /// instruction set of the processor.
+    /// `aarch64-unknown-linux-musl` counts what hosts run, with each instruction set of that processor.
     #[arg(long, default_value = "thumbv7em-none-eabihf")]
     target: String,
     /// Measure these layers only, separated by commas.
@@ -77,6 +80,9 @@ struct Measured {
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.target == linux::TARGET {
+        return run_on_linux(args);
+    }
     let board = match boards::find(&args.target)?.as_slice() {
         [board] => *board,
         _ => anyhow::bail!("--target {}: one target at a time", args.target),
@@ -107,14 +113,53 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         bar.advance(1);
     }
     bar.end();
+    print(args, &measured)
+}
+
+/// What hosts run: each instruction set of the emulated processor.
+fn run_on_linux(args: &Args) -> anyhow::Result<()> {
+    const SETS: [&str; 3] = ["NEON with dot products", "NEON", "portable"];
+    linux::build()?;
+    let layers: &[Layer] = if args.resnet8 { &RESNET8 } else { &LAYERS };
+    if let Some(name) = args.layers.iter().find(|name| layers.iter().all(|layer| layer.name != name.as_str())) {
+        anyhow::bail!("--layers {name}: layers of this target are convolutions and dense layers");
+    }
+    let is_chosen = |layer: &&Layer| args.layers.is_empty() || args.layers.iter().any(|name| name == layer.name);
+    let layers: Vec<&Layer> = layers.iter().filter(is_chosen).collect();
+    let bar = Bar::default();
+    bar.begin("layers", layers.len() as u64);
+    let mut measured = vec![];
+    for layer in layers {
+        let model = exported(layer, ResidualWidth::Narrow, Room::None)?;
+        let parsed = Model::from_bytes(&model)?;
+        let expected = on_host(&parsed)?;
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), &model)?;
+        let variants = SETS.map(|set| -> anyhow::Result<Variant> {
+            let counted = linux::operation(file.path(), OPERATION + 1, set)?;
+            ensure!(counted.checksum == expected, "{}, {set}: the output differs from this machine's", layer.name);
+            let instructions = counted.instructions;
+            // What the transformed input takes is not the plan's.
+            Ok(Variant { variant: set.into(), instructions, scratch_bytes: 0, flash_factor: 1.0 })
+        });
+        let variants = variants.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        measured.push(Measured::best(layer.name, layer.macs(), variants, None)?);
+        bar.advance(1);
+    }
+    bar.end();
+    print(args, &measured)
+}
+
+/// Prints what layers take.
+fn print(args: &Args, measured: &[Measured]) -> anyhow::Result<()> {
     if args.json {
-        return print_json(&serde_json::json!({ "target": board.name, "layers": measured }));
+        return print_json(&serde_json::json!({ "target": args.target, "layers": measured }));
     }
     println!(
         "{:<22} {:>11} {:>13} {:>7} {:>9} {:>12}  variant",
         "layer", "MACs", "instructions", "a MAC", "scratch", "CMSIS-NN ×"
     );
-    for layer in &measured {
+    for layer in measured {
         for variant in &layer.variants {
             let per_mac = variant.instructions as f64 / layer.macs as f64;
             let ratio = layer.ratio_to_cmsis_nn.map_or_else(

@@ -7,7 +7,7 @@ use waft_host::export::ExportOptions;
 
 use super::firmware::exported;
 use crate::repository::{root, run};
-use crate::setup;
+use crate::{linux, setup};
 
 /// Board examples in runtime/boards, and what they are built for.
 pub(super) const EXAMPLES: [(&str, &str); 6] = [
@@ -38,6 +38,14 @@ pub(super) fn test() -> Command {
 /// The tests of all crates.
 pub(super) fn tests() -> anyhow::Result<()> {
     run(&mut test())
+}
+
+/// The core's unit tests on AArch64 Linux under an emulator, whose processor has the dot products of bytes.
+pub(super) fn aarch64() -> anyhow::Result<()> {
+    let mut command = linux::cargo("test")?;
+    command.args(["--quiet", "--lib"]).args(OVERFLOW_CHECKS);
+    command.env("RUSTFLAGS", "-Dwarnings");
+    run(command.env("WAFT_TEST_INSTRUCTIONS", "NEON with dot products"))
 }
 
 /// The oldest supported compiler builds what is published.

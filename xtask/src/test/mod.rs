@@ -59,6 +59,8 @@ enum Part {
     Miri,
     /// The same tests under AddressSanitizer, on x86-64.
     Asan,
+    /// The same tests on AArch64 Linux, emulated, with all instruction sets that it has.
+    Aarch64,
     /// The examples for real boards build.
     Boards,
     /// The tests of the GPU backend: on a GPU, if there is one.
@@ -82,13 +84,16 @@ impl Part {
 
     /// Whether it sets up what runs firmware or a browser, or compiles kernels.
     fn is_firmware(self) -> bool {
-        matches!(self, Self::Readme | Self::Kernels | Self::Firmware | Self::C | Self::Web | Self::Boards)
+        matches!(
+            self,
+            Self::Readme | Self::Kernels | Self::Firmware | Self::C | Self::Web | Self::Boards | Self::Aarch64
+        )
     }
 
     /// Whether it builds in folders of its own, so that it can run beside any other part.
     fn is_apart(self) -> bool {
         let is_checked = matches!(self, Self::Features | Self::Oldest | Self::Packages | Self::Miri | Self::Asan);
-        is_checked || matches!(self, Self::Boards | Self::Firmware | Self::C | Self::Web)
+        is_checked || matches!(self, Self::Aarch64 | Self::Boards | Self::Firmware | Self::C | Self::Web)
     }
 
     /// Runs it. What could not be checked goes into the list.
@@ -105,6 +110,7 @@ impl Part {
             Self::Tests => build::tests(),
             Self::Miri => memory::miri(missing),
             Self::Asan => memory::asan(missing),
+            Self::Aarch64 => build::aarch64(),
             Self::Cuda => gpu::cuda(missing),
             Self::Driver => gpu::driver(),
             Self::Kernels => gpu::kernels(missing),

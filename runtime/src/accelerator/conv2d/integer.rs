@@ -1,6 +1,5 @@
 //! Convolution in the `i8` precision, see [`ops::conv2d`](crate::ops::conv2d::i8).
 
-use super::super::packed::OFFSET;
 use super::super::{Scratch, room};
 use super::{Activation, Finish, Layer, Transform, block_of, gather, multiply, spread};
 use crate::arch::wide::{self, Affine, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
@@ -12,7 +11,7 @@ use crate::ops::{Source, view, view_mut};
 /// An element of the padded input.
 pub(super) trait Ring: Activation<Sum = i32> {
     /// The nearest, as it is stored.
-    fn nearest(value: i32) -> Self;
+    fn nearest<W: Wide>(value: i32) -> Self;
 
     /// The nearest value that is at most `limit` from zero; bytes have no limit.
     fn limited(self, limit: u16) -> Self;
@@ -24,8 +23,8 @@ pub(super) trait Ring: Activation<Sum = i32> {
 
 impl Ring for u8 {
     #[inline(always)]
-    fn nearest(value: i32) -> Self {
-        (i32::from(saturate_i8(value)) + OFFSET) as u8
+    fn nearest<W: Wide>(value: i32) -> Self {
+        (i32::from(saturate_i8(value)) + W::OFFSET.unwrap_or(0)) as u8
     }
 
     #[inline(always)]
@@ -37,7 +36,9 @@ impl Ring for u8 {
     fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], _is_narrow: bool) {
         let mut bytes = [0i8; LANES];
         wide.store(lanes, &mut bytes);
-        let bytes = (u128::from_le_bytes(bytemuck::cast(bytes)) ^ SIGNS).to_le_bytes();
+        // To flip the sign bits is to add 128.
+        let signs = if W::OFFSET == Some(128) { u128::from_le_bytes([128; LANES]) } else { 0 };
+        let bytes = (u128::from_le_bytes(bytemuck::cast(bytes)) ^ signs).to_le_bytes();
         match values.first_chunk_mut::<LANES>() {
             Some(values) => *values = bytes,
             None => {
@@ -48,9 +49,6 @@ impl Ring for u8 {
         }
     }
 }
-
-/// The sign bits of 16 bytes: to flip them is to add [`OFFSET`].
-const SIGNS: u128 = u128::from_le_bytes([OFFSET as u8; LANES]);
 
 impl Activation for u8 {
     type Weight = i8;
@@ -64,7 +62,7 @@ impl Activation for u8 {
 
 impl Ring for i16 {
     #[inline(always)]
-    fn nearest(value: i32) -> Self {
+    fn nearest<W: Wide>(value: i32) -> Self {
         saturate_i16(value)
     }
 
@@ -113,7 +111,7 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
         let input: &mut [T] = room(values, layer.geometry.len());
         let is_narrow = layer.context.tensor(layer.op.scratch)?.element() == Element::I8;
         let zero = layer.op.ring_zero;
-        input.fill(T::nearest(if is_narrow { saturate_i8(zero).into() } else { zero }));
+        input.fill(T::nearest::<W>(if is_narrow { saturate_i8(zero).into() } else { zero }));
         for source in layer.sources.iter().flatten() {
             let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
             let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;

@@ -12,7 +12,7 @@ use core::arch::x86_64::{
     _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
-use super::{Affine, EXP2, LANES, Lanes, Narrow, PIXELS, SILU, Scale, Sums, Wide, Window, Work};
+use super::{Affine, LANES, Lanes, Narrow, PIXELS, SILU, Scale, Sums, Wide, Window, Work};
 use crate::fixed::{NORM_BITS, SILU_BITS};
 
 /// Proof that the processor has the instructions.
@@ -39,6 +39,17 @@ impl Avx512 {
         unsafe { run(work, self) }
     }
 }
+
+/// [`EXP2`](crate::tables::EXP2) in words.
+static EXP2: [i32; 256] = {
+    let mut wide = [0; 256];
+    let mut at = 0;
+    while at < wide.len() {
+        wide[at] = crate::tables::EXP2[at] as i32;
+        at += 1;
+    }
+    wide
+};
 
 /// The sums of `N` blocks in registers, around a loop over the taps: `step` adds the products of a pixel's group, which `broadcast`
 /// loads, with the weights of each block.
@@ -82,7 +93,7 @@ macro_rules! dot {
 }
 
 impl Wide for Avx512 {
-    const BYTES: bool = true;
+    const OFFSET: Option<i32> = Some(128);
 
     #[inline(always)]
     fn dot_bytes<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, u8>, weights: &[i8]) {

@@ -16,6 +16,15 @@ mod avx2;
 #[allow(unsafe_code, reason = "instructions that not every processor of the target has")]
 mod avx512;
 
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
+mod neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[allow(unsafe_code, reason = "instructions that the compiler does not choose by itself")]
+mod simd128;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128")))]
+mod tile;
+
 #[cfg(test)]
 mod tests;
 
@@ -145,11 +154,15 @@ pub(crate) struct Affine<'a> {
 /// What an instruction set brings. Weights of a panel of `N` blocks stand in (row, group of taps, block, channel, tap in group)
 /// order, groups of four for bytes, two for words, one for floats; runs are a whole number of groups.
 pub(crate) trait Wide: Copy {
-    /// Whether there are products of bytes; if not, activations of eight bits are words.
-    const BYTES: bool;
+    /// What is added to activations of eight bits for products of bytes: 128 where they have no sign there, else 0. `None` if there
+    /// are no such products; activations of eight bits are words then.
+    const OFFSET: Option<i32>;
 
-    /// `sums[block][pixel][channel] += Σ activations·weights`, modulo 2³². Activations have no sign.
-    fn dot_bytes<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, u8>, weights: &[i8]);
+    /// `sums[block][pixel][channel] += Σ activations·weights`, modulo 2³², of activations with [`OFFSET`](Self::OFFSET).
+    #[inline(always)]
+    fn dot_bytes<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, u8>, weights: &[i8]) {
+        portable::dot_bytes::<Self, N>(sums, window, weights);
+    }
 
     /// The same for activations and weights of 16 bits, whose products of neighbours fit 32 bits together.
     fn dot_words<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, i16>, weights: &[i16]);
@@ -228,17 +241,6 @@ static SILU: [i32; 512] = {
     pairs
 };
 
-/// [`EXP2`](crate::tables::EXP2) in words.
-static EXP2: [i32; 256] = {
-    let mut wide = [0; 256];
-    let mut at = 0;
-    while at < wide.len() {
-        wide[at] = crate::tables::EXP2[at] as i32;
-        at += 1;
-    }
-    wide
-};
-
 /// Work that is compiled once for each instruction set. `run` and what it calls are to be inlined: code that is not has no more
 /// than the target's own instructions.
 pub(crate) trait Work {
@@ -254,6 +256,12 @@ pub struct Instructions(Set);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Set {
     Portable,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128(simd128::Simd128),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon<false>),
+    #[cfg(target_arch = "aarch64")]
+    DotProduct(neon::Neon<true>),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -269,6 +277,12 @@ impl Instructions {
     /// All that the processor has, the best first; the last is what the program was compiled for.
     pub fn available() -> impl Iterator<Item = Self> {
         [
+            #[cfg(target_arch = "aarch64")]
+            neon::Neon::detect().map(Set::DotProduct),
+            #[cfg(target_arch = "aarch64")]
+            Some(Set::Neon(neon::Neon::ALWAYS)),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Some(Set::Simd128(simd128::Simd128)),
             #[cfg(target_arch = "x86_64")]
             avx512::Avx512::detect().map(Set::Avx512),
             #[cfg(target_arch = "x86_64")]
@@ -284,6 +298,12 @@ impl Instructions {
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => "portable",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Set::Simd128(_) => "SIMD of WebAssembly",
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon(_) => "NEON",
+            #[cfg(target_arch = "aarch64")]
+            Set::DotProduct(_) => "NEON with dot products",
             #[cfg(target_arch = "x86_64")]
             Set::Avx2(_) => "AVX2",
             #[cfg(target_arch = "x86_64")]
@@ -296,6 +316,12 @@ impl Instructions {
     pub(crate) fn dispatch<W: Work>(self, work: W) -> W::Output {
         match self.0 {
             Set::Portable => work.run(portable::Portable),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Set::Simd128(simd) => work.run(simd),
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon(neon) => work.run(neon),
+            #[cfg(target_arch = "aarch64")]
+            Set::DotProduct(proof) => proof.dispatch(work),
             #[cfg(target_arch = "x86_64")]
             Set::Avx2(proof) => proof.dispatch(work),
             #[cfg(target_arch = "x86_64")]
@@ -303,18 +329,18 @@ impl Instructions {
         }
     }
 
-    /// Whether there are products of bytes.
-    pub(crate) fn has_bytes(self) -> bool {
-        struct Bytes;
-        impl Work for Bytes {
-            type Output = bool;
+    /// What is added to activations of eight bits for products of bytes, see [`Wide::OFFSET`].
+    pub(crate) fn offset(self) -> Option<i32> {
+        struct Offset;
+        impl Work for Offset {
+            type Output = Option<i32>;
 
             #[inline(always)]
-            fn run<W: Wide>(self, _wide: W) -> bool {
-                W::BYTES
+            fn run<W: Wide>(self, _wide: W) -> Option<i32> {
+                W::OFFSET
             }
         }
-        self.dispatch(Bytes)
+        self.dispatch(Offset)
     }
 }
 

@@ -30,17 +30,20 @@ fn dot<T: Copy, V: Copy, S: Copy, const N: usize, const GROUP: usize>(
     }
 }
 
-impl Wide for Portable {
-    const BYTES: bool = false;
+/// See [`Wide::dot_bytes`].
+#[inline(always)]
+pub(super) fn dot_bytes<W: Wide, const N: usize>(sums: &mut Sums<i32>, window: &Window<'_, u8>, weights: &[i8]) {
+    let signed = |byte: u8| if W::OFFSET == Some(128) { byte.into() } else { i32::from(byte as i8) };
+    dot::<_, _, _, N, 4>(sums, window, weights, |sums, taps, weights| {
+        for (sum, weights) in sums.iter_mut().zip(weights) {
+            let products = taps.iter().zip(weights).map(|(&a, &w)| signed(a) * i32::from(w));
+            *sum = products.fold(*sum, i32::wrapping_add);
+        }
+    });
+}
 
-    fn dot_bytes<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, u8>, weights: &[i8]) {
-        dot::<_, _, _, N, 4>(sums, window, weights, |sums, taps, weights| {
-            for (sum, weights) in sums.iter_mut().zip(weights) {
-                let products = taps.iter().zip(weights).map(|(&a, &w)| i32::from(a) * i32::from(w));
-                *sum = products.fold(*sum, i32::wrapping_add);
-            }
-        });
-    }
+impl Wide for Portable {
+    const OFFSET: Option<i32> = None;
 
     fn dot_words<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, i16>, weights: &[i16]) {
         dot::<_, _, _, N, 2>(sums, window, weights, |sums, taps, weights| {

@@ -30,6 +30,14 @@ fn the_portable_kernels_are_always_there() {
     assert_eq!(Instructions::available().last().map(Instructions::name), Some("portable"));
 }
 
+/// Whoever runs the tests for the sake of instructions says which are to be the best.
+#[test]
+fn the_best_instructions_are_those_that_were_asked_for() {
+    if let Ok(name) = std::env::var("WAFT_TEST_INSTRUCTIONS") {
+        assert_eq!(Instructions::best().name(), name);
+    }
+}
+
 /// A window of rows of the kernel over rows of activations, and a panel of `N` blocks.
 #[derive(Clone, Copy)]
 struct Dot<const N: usize> {
@@ -63,19 +71,19 @@ impl<const N: usize> Dot<N> {
         })
     }
 
-    fn check_integers<A: Copy + TryFrom<i64>, V: Copy + TryFrom<i64>>(
+    fn check_integers<A, V: TryFrom<i64>>(
         &self,
         group: usize,
         [activations, weights]: [[i64; 2]; 2],
+        stored: impl Fn(i64) -> A,
         dot: impl Fn(&mut Sums<i32>, &Window<'_, A>, &[V]),
     ) {
         let run = self.run.next_multiple_of(group);
         let this = Self { run, ..*self };
         let activations = this.activations(activations);
         let weights = numbers(N * LANES * this.rows * run, this.fill, 1, weights);
-        let narrow = |values: &[i64]| -> Vec<A> { values.iter().map(|&v| A::try_from(v).ok().unwrap()).collect() };
         let narrow_weights: Vec<V> = weights.iter().map(|&v| V::try_from(v).ok().unwrap()).collect();
-        let values = narrow(&activations);
+        let values: Vec<A> = activations.iter().map(|&value| stored(value)).collect();
         let window = Window::new(&values, STARTS, [this.rows, run], Self::PITCH).expect("lies within");
         let start = i32::MAX - 5;
         let mut sums = [[[start; LANES]; PIXELS]; PANEL];
@@ -105,12 +113,25 @@ impl<const N: usize> Work for Dot<N> {
     type Output = ();
 
     fn run<W: Wide>(self, wide: W) {
-        self.check_integers::<u8, i8>(4, [[0, 255], [-128, 127]], |sums, window, weights| {
-            wide.dot_bytes::<N>(sums, window, weights);
-        });
-        self.check_integers::<i16, i16>(2, [[-32_768, 32_767], [-128, 127]], |sums, window, weights| {
-            wide.dot_words::<N>(sums, window, weights);
-        });
+        let offset = i64::from(W::OFFSET.unwrap_or(0));
+        let bounds = [[offset - 128, offset + 127], [-128, 127]];
+        self.check_integers::<_, i8>(
+            4,
+            bounds,
+            |value| value as u8,
+            |sums, window, weights| {
+                wide.dot_bytes::<N>(sums, window, weights);
+            },
+        );
+        let bounds = [[-32_768, 32_767], [-128, 127]];
+        self.check_integers::<_, i16>(
+            2,
+            bounds,
+            |value| value as i16,
+            |sums, window, weights| {
+                wide.dot_words::<N>(sums, window, weights);
+            },
+        );
         // Products and sums of these are exact in single precision.
         let (activations, weights) =
             (self.activations([-64, 64]), numbers(N * LANES * self.rows * self.run, self.fill, 1, [-64, 64]));
