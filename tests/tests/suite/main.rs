@@ -26,6 +26,7 @@ mod quality;
 mod range;
 mod reach;
 mod schedule;
+mod schedule_bounds;
 mod sharing;
 mod stream;
 mod thresholding;
