@@ -1,10 +1,10 @@
 //! Integer attention, see [`ops::attention`](crate::ops::attention::i8): for tiles of queries, scores as products with keys that
 //! take the place of weights, then contexts as products of the scores' weights with values that do.
 
-use super::super::packed::panels;
 use super::super::room;
 use super::Heads;
-use crate::arch::wide::{LANES, Lanes, PANEL, PIXELS, Scale, Sums, Wide, Window, Work};
+use super::products::{multiply, pack};
+use crate::arch::wide::{LANES, PIXELS, Scale, Wide, Work};
 use crate::ops::attention::i8::normalizer;
 
 /// What is taken off the weights of scores, which are up to 2¹⁵, so that they are words.
@@ -35,14 +35,16 @@ impl Work for Heads<'_, i8> {
         let (scores, totals) = all.split_at_mut_checked(PIXELS * pixels.next_multiple_of(LANES))?;
         let scale = Scale::uniform(op.score_multiplier, op.score_shift);
         for first in (0..channels).step_by(head) {
-            let key = |pixel: usize, tap: usize| key_value.get(pixel * 2 * channels + first + tap).copied();
-            let value =
-                |channel: usize, pixel: usize| key_value.get((2 * pixel + 1) * channels + first + channel).copied();
-            pack(keys, [pixels, head], taps, key);
-            pack(values, [head, pixels], places, value);
+            let key =
+                |pixel: usize, tap: usize| key_value.get(pixel * 2 * channels + first + tap).map(|&value| value.into());
+            let value = |channel: usize, pixel: usize| {
+                key_value.get((2 * pixel + 1) * channels + first + channel).map(|&value| value.into())
+            };
+            pack::<_, GROUP>(keys, [pixels, head], taps, key);
+            pack::<_, GROUP>(values, [head, pixels], places, value);
             for (channel, total) in totals.iter_mut().enumerate() {
-                *total =
-                    (0..pixels).fold(0, |sum, pixel| value(channel, pixel).map_or(sum, |value| sum + i32::from(value)));
+                *total = (0..pixels)
+                    .fold(0, |sum, pixel| value(channel, pixel).map_or(sum, |value: i16| sum + i32::from(value)));
             }
             for tile in queries.chunks_mut(PIXELS * channels) {
                 let count = tile.len() / channels;
@@ -87,64 +89,6 @@ impl Work for Heads<'_, i8> {
         }
         Some(())
     }
-}
-
-/// Brings a matrix into the order of weights: `rows` outputs of `columns` taps, filled up to `taps`.
-#[inline(always)]
-fn pack(into: &mut [i16], [rows, columns]: [usize; 2], taps: usize, value: impl Fn(usize, usize) -> Option<i8>) {
-    let mut first = 0;
-    let mut groups = into.as_chunks_mut::<GROUP>().0.iter_mut();
-    for blocks in panels(rows) {
-        for tap in (0..taps).step_by(GROUP) {
-            for row in first..first + blocks * LANES {
-                let Some(group) = groups.next() else { return };
-                for (place, tap) in group.iter_mut().zip(tap..) {
-                    let value = if row < rows && tap < columns { value(row, tap) } else { None };
-                    *place = value.unwrap_or_default().into();
-                }
-            }
-        }
-        first += blocks * LANES;
-    }
-}
-
-/// The products of the rows of a tile, of `taps` words each, with a matrix of `outputs` rows; whole blocks of sums go to the rows
-/// of `into`.
-#[inline(always)]
-fn multiply<'a, W: Wide>(
-    wide: W,
-    (rows, taps, mut matrix): (&[i16], usize, &[i16]),
-    outputs: usize,
-    begin: impl Fn(usize) -> Lanes<i32>,
-    into: impl Iterator<Item = &'a mut [i32]>,
-) -> Option<()> {
-    let mut into = into;
-    let mut into: [&mut [i32]; PIXELS] = core::array::from_fn(|_| into.next().unwrap_or_default());
-    let window = Window::new(rows, core::array::from_fn(|row| row * taps), [1, taps], 0)?;
-    let mut first = 0;
-    for blocks in panels(outputs) {
-        let panel;
-        (panel, matrix) = matrix.split_at_checked(blocks * LANES * taps)?;
-        let mut sums: Sums<i32> = [[[0; LANES]; PIXELS]; PANEL];
-        for (block, sums) in (first..).zip(&mut sums) {
-            *sums = [begin(block); PIXELS];
-        }
-        match blocks {
-            1 => wide.dot_words::<1>(&mut sums, &window, panel),
-            2 => wide.dot_words::<2>(&mut sums, &window, panel),
-            _ => wide.dot_words::<PANEL>(&mut sums, &window, panel),
-        }
-        for (block, sums) in (first..).zip(sums.iter().take(blocks)) {
-            for (into, sums) in into.iter_mut().zip(sums) {
-                let place = block * LANES..(block + 1) * LANES;
-                if let Some(into) = into.get_mut(place) {
-                    into.copy_from_slice(sums);
-                }
-            }
-        }
-        first += blocks;
-    }
-    Some(())
 }
 
 /// Turns a query's scores into weights less [`OFFSET`]; their total, modulo 2³².

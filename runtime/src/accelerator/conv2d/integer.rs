@@ -242,7 +242,8 @@ impl<S: Narrow, T: Ring, W: Wide, K: Kind> Transform<T> for Rows<'_, S, W, K> {
         let [factors, summands] = self.maps;
         for (at, target) in (0..).step_by(LANES).zip(target.chunks_mut(LANES)) {
             let mut lanes = load_lanes(self.wide, row, at);
-            let [factors, summands] = [factors, summands].map(|map| load_lanes(self.wide, map, at));
+            // Not by a closure, in which the compiler would not use the instructions.
+            let (factors, summands) = (load_lanes(self.wide, factors, at), load_lanes(self.wide, summands, at));
             let map = Affine { factors: &factors, summands: &summands, right: self.right };
             self.kind.apply(self.wide, &mut lanes, &map);
             if let Some(scale) = &self.map.scale {

@@ -5,7 +5,7 @@ mod integer;
 
 use std::vec::Vec;
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 
 use super::Scratch;
 use super::packed::{Packed, Weights, panels};
@@ -125,7 +125,7 @@ impl Geometry {
 }
 
 /// Elements of the padded input, and their products.
-trait Activation: Pod {
+pub(super) trait Activation: Pod {
     type Weight: Pod;
     type Sum: Pod;
 
@@ -200,13 +200,22 @@ fn multiply<T: Activation, W: Wide>(
     for blocks in panels(geometry.outputs) {
         let panel;
         (panel, weights) = weights.split_at_checked(blocks * LANES * rows * run)?;
-        let initial: [Lanes<T::Sum>; PANEL] = core::array::from_fn(|block| results.begin(first + block));
+        let mut initial = [Lanes::<T::Sum>::zeroed(); PANEL];
+        for (block, initial) in (first..).zip(initial.iter_mut().take(blocks)) {
+            *initial = results.begin(block);
+        }
+        let mut sums = Sums::<T::Sum>::zeroed();
         for (tile, starts) in starts.chunks(PIXELS).enumerate() {
             // Past the last pixel the last one is computed again; its sums are not used.
             let last = starts.last().copied()?;
-            let places = core::array::from_fn(|pixel| starts.get(pixel).copied().unwrap_or(last));
+            let mut places = [last; PIXELS];
+            for (place, &start) in places.iter_mut().zip(starts) {
+                *place = start;
+            }
             let window = Window::new(input, places, [rows, run], geometry.pitch())?;
-            let mut sums = initial.map(|lanes| [lanes; PIXELS]);
+            for (sums, &lanes) in sums.iter_mut().zip(&initial).take(blocks) {
+                *sums = [lanes; PIXELS];
+            }
             match blocks {
                 1 => T::dot::<W, 1>(wide, &mut sums, &window, panel),
                 2 => T::dot::<W, 2>(wide, &mut sums, &window, panel),

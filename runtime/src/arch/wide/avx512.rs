@@ -73,7 +73,10 @@ macro_rules! dot {
             }
             let mut tap = 0;
             while tap < $window.run {
-                let blocks: [_; N] = core::array::from_fn(|block| $load(weights.add(block * LANES * $group).cast()));
+                let mut blocks = [$load(weights.cast()); N];
+                for (block, value) in blocks.iter_mut().enumerate().skip(1) {
+                    *value = $load(weights.add(block * LANES * $group).cast());
+                }
                 for (pixel, place) in pixels.into_iter().enumerate() {
                     let value = $read(place.add(tap));
                     for block in 0..N {
