@@ -55,7 +55,7 @@ impl Candidate {
 }
 
 /// The network with patches and tiles, which are its last tensors, for as many convolutions as an arena of at most `limit`
-/// bytes has room for, and its plan; `elements` gets those of the new tensors. Weights of other layouts than rows need none.
+/// bytes has room for, and its plan; `elements` gets those of the new tensors. Weights of four bits meet patches only.
 pub fn with_patches(
     network: &Network,
     elements: &mut TiVec<TensorId, Element>,
@@ -63,10 +63,13 @@ pub fn with_patches(
     limit: u64,
 ) -> (Network, Plan) {
     let live = live_bytes(network, elements);
-    let convs = network.convs().filter(|&(id, _)| layouts[id] == WeightLayout::Rows8);
-    let mut candidates: Vec<Candidate> = convs
+    let is_integer = |id: OpId| matches!(layouts[id], WeightLayout::Rows8 | WeightLayout::Groups4);
+    let mut candidates: Vec<Candidate> = network
+        .convs()
+        .filter(|&(id, _)| is_integer(id))
         .map(|(id, conv)| {
-            let ways = ways(network, conv, elements);
+            let mut ways = ways(network, conv, elements);
+            ways.retain(|&(way, _)| way == Way::Patches || layouts[id] == WeightLayout::Rows8);
             Candidate { id, live: live[usize::from(id)], ways }
         })
         .collect();
@@ -275,9 +278,12 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_four_bits_need_none() {
+    fn weights_of_four_bits_meet_patches_and_floats_none() {
         let (network, mut elements, mut layouts, arena) = network();
         layouts[OpId::from(1usize)] = WeightLayout::Groups4;
+        let (mixed, _) = with_patches(&network, &mut elements, &layouts, 2 * arena);
+        assert_eq!(patched(&mixed), [true, true]);
+        layouts[OpId::from(1usize)] = WeightLayout::Groups16;
         let (mixed, _) = with_patches(&network, &mut elements, &layouts, 2 * arena);
         assert_eq!(patched(&mixed), [true, false]);
     }

@@ -47,6 +47,9 @@ pub const fn requantize(value: i32, multiplier: i32, shift: i32) -> i32 {
 pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
     let right = (31 - shift.clamp(-31, 30)) as u32;
     if let Some(high) = HighWord::new(multiplier, right) {
+        #[cfg(all(feature = "i8", any(armv6m, test)))]
+        crate::arch::scale_each(values, high);
+        #[cfg(not(all(feature = "i8", any(armv6m, test))))]
         values.iter_mut().for_each(|value| *value = high.scale(*value));
     } else {
         let rounding = 1i64 << (right - 1);
@@ -105,6 +108,12 @@ impl HighWord {
     pub(crate) const fn of(multiplier: i32, shift: i32) -> Option<Self> {
         let shift = if shift < -31 { -31 } else { shift };
         if shift < -1 { Self::new(multiplier, (31 - shift) as u32) } else { None }
+    }
+
+    /// The multiplier, and what the high word is shifted right by, 1 to 30.
+    #[cfg(all(feature = "i8", any(armv6m, test)))]
+    pub(crate) const fn parts(self) -> (i32, u32) {
+        (self.multiplier, self.right)
     }
 
     #[inline(always)]

@@ -1,69 +1,119 @@
 //! Armv6-M: eight registers that instructions reach, products of 32 bits. Sums lie in the high registers, to which a product
-//! can be added; a word of a patch holds two activations.
+//! can be added.
+//!
+//! A word of patches holds two pixels at one tap, `W = (a₀ + 2¹⁵) + 2¹⁶·a₁`: `W >> 16` is `a₁` in one instruction, and what `W`
+//! itself gives times the weights is `Σa₀·w + 2¹⁵·Σw + 2¹⁶·Σa₁·w` modulo 2³², of which the other two are known. So two
+//! products take five instructions, where halves brought apart would take six.
 
-use super::patches::{GROUP, Group, rows};
-use super::{PIXELS, reference};
+use super::PIXELS;
+use super::patches::{GROUP, Group, Patches, Window, rows};
+use crate::fixed::HighWord;
 
-/// See [`reference::dot_patches`].
-#[inline]
-pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
-    let whole = taps.is_multiple_of(GROUP) && stride.is_multiple_of(GROUP);
-    if !whole || taps == 0 || !weights.as_ptr().addr().is_multiple_of(4) {
-        return reference::dot_patches(sums, patches, weights, taps, stride);
-    }
-    for (sums, weights) in sums.iter_mut().zip(rows(weights, taps, stride)) {
-        dot_channel(sums, patches, weights.as_chunks().0);
+/// See [`reference::patches_i8`](super::reference::patches_i8).
+#[inline(always)]
+pub(crate) fn patches_i8() -> Patches<i8> {
+    Patches { unfold, multiply, taps: GROUP }
+}
+
+/// See [`reference::patches_i16`](super::reference::patches_i16).
+#[inline(always)]
+pub(crate) fn patches_i16() -> Patches<i16> {
+    Patches { unfold, multiply, taps: GROUP }
+}
+
+/// The four pixels at one tap: the first and third of them with their highest bit changed, which adds 2¹⁵ modulo 2¹⁶.
+type Tap = [i16; PIXELS];
+
+/// Unfolds a window, tap by tap.
+#[inline(never)]
+fn unfold<T: Copy + Into<i16>>(patches: &mut [Group], window: &Window<'_, T>) {
+    let Window { ring, rows, pixels, run } = *window;
+    let mut taps = patches.as_flattened_mut().iter_mut();
+    for row in rows {
+        let [a, b, c, d] = pixels.map(|pixel| ring.get(row + pixel..row + pixel + run).unwrap_or_default());
+        for ((((&a, &b), &c), &d), tap) in a.iter().zip(b).zip(c).zip(d).zip(&mut taps) {
+            *tap = [a.into() ^ i16::MIN, b.into(), c.into() ^ i16::MIN, d.into()];
+        }
     }
 }
 
-/// The sums of one channel, whose weights begin at a word's address.
-fn dot_channel(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[[i8; GROUP]]) {
-    let groups = patches.len().min(weights.len());
-    *sums = [0; PIXELS];
+/// See [`reference::dot_patches`](super::reference::dot_patches).
+#[inline(never)]
+fn multiply(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    let patches: &[Tap] = patches.as_flattened();
+    let aligned = stride.is_multiple_of(GROUP) && weights.as_ptr().addr().is_multiple_of(4);
+    let whole = if aligned { (taps - taps % GROUP).min(patches.len()) } else { 0 };
+    for (sums, weights) in sums.iter_mut().zip(rows(weights, taps, stride)) {
+        *sums = [0; PIXELS];
+        if whole > 0 {
+            multiply_taps(sums, patches, weights, whole);
+        }
+        for (&tap, &weight) in patches.iter().zip(weights).skip(whole) {
+            add_tap(sums, tap, weight.into());
+        }
+    }
+}
+
+/// Adds the products of one tap.
+#[inline(always)]
+fn add_tap(sums: &mut [i32; PIXELS], [a, b, c, d]: Tap, weight: i32) {
+    for (sum, activation) in sums.iter_mut().zip([a ^ i16::MIN, b, c ^ i16::MIN, d]) {
+        *sum = sum.wrapping_add(i32::from(activation).wrapping_mul(weight));
+    }
+}
+
+/// The sums over the first taps, of which there are whole groups, one at least; weights begin at a word's address.
+#[inline(always)]
+fn multiply_taps(sums: &mut [i32; PIXELS], patches: &[Tap], weights: &[i8], taps: usize) {
     #[cfg(armv6m)]
-    if groups > 0 {
-        // SAFETY: there are `groups` of both, and the loop ends behind the last group of patches; weights are aligned.
-        unsafe { multiply_groups(patches.as_ptr(), weights.as_ptr(), patches.as_ptr().add(groups), sums) };
+    // SAFETY: there are `taps` of both, whole groups, and the loop ends behind the last; weights are aligned.
+    unsafe {
+        multiply_groups(patches.as_ptr(), weights.as_ptr().cast(), patches.as_ptr().add(taps), sums);
     }
     #[cfg(not(armv6m))]
-    for (group, &[a, b, c, d]) in patches.iter().zip(weights).take(groups) {
-        for (sum, pixel) in sums.iter_mut().zip(group) {
-            for (&activation, weight) in pixel.iter().zip([a, c, b, d]) {
-                *sum = sum.wrapping_add(i32::from(activation).wrapping_mul(weight.into()));
+    {
+        let (mut words, mut highs, mut all) = ([0i32; 2], [0i32; 2], 0i32);
+        for (&[a, b, c, d], &weight) in patches.iter().zip(weights).take(taps) {
+            let weight = i32::from(weight);
+            all = all.wrapping_add(weight);
+            for (pair, (low, high)) in [(a, b), (c, d)].into_iter().enumerate() {
+                let word = i32::from(low as u16) | i32::from(high) << 16;
+                words[pair] = words[pair].wrapping_add(word.wrapping_mul(weight));
+                highs[pair] = highs[pair].wrapping_add((word >> 16).wrapping_mul(weight));
             }
         }
+        let low = |pair: usize| words[pair].wrapping_sub(highs[pair] << 16).wrapping_sub(all << 15);
+        *sums = [low(0), highs[0], low(1), highs[1]];
     }
 }
 
 /// Writes the sums of products from `patches` to `end`, which is not where they begin; weights are aligned to words.
 ///
-/// Two products of a pixel take 7 instructions: a load, two that bring the halves apart, two products, two sums. The weights of
-/// a group are loaded at once and spread by 6.
+/// A group has 16 products and takes 57 instructions: 40 for products and sums, 4 loads of activations, 7 that load and spread
+/// weights, 4 that add them up, 2 for the loop.
 #[cfg(armv6m)]
 #[unsafe(naked)]
 unsafe extern "C" fn multiply_groups(
-    patches: *const Group,
+    patches: *const Tap,
     weights: *const [i8; GROUP],
-    end: *const Group,
+    end: *const Tap,
     sums: *mut [i32; PIXELS],
 ) {
     core::arch::naked_asm!(
-        // The activations of one pixel of a group.
-        ".macro waft_pixel at, sum",
-        "ldr r2, [r0, #\\at]",
-        "sxth r3, r2",
-        "muls r3, r4, r3",
-        "add \\sum, r3",
-        "asrs r2, r2, #16",
+        // A tap, whose weight is in r5.
+        ".macro waft_tap",
+        "ldmia r0!, {{r2, r3}}",
+        "add r12, r5",
+        "asrs r4, r2, #16",
         "muls r2, r5, r2",
-        "add \\sum, r2",
-        "ldr r2, [r0, #4+\\at]",
-        "sxth r3, r2",
-        "muls r3, r6, r3",
-        "add \\sum, r3",
-        "asrs r2, r2, #16",
-        "muls r2, r7, r2",
-        "add \\sum, r2",
+        "add r8, r2",
+        "muls r4, r5, r4",
+        "add r9, r4",
+        "asrs r4, r3, #16",
+        "muls r3, r5, r3",
+        "add r10, r3",
+        "muls r4, r5, r4",
+        "add r11, r4",
         ".endm",
         "push {{r3-r7, lr}}",
         "mov r4, r8",
@@ -71,32 +121,41 @@ unsafe extern "C" fn multiply_groups(
         "mov r6, r10",
         "mov r7, r11",
         "push {{r4-r7}}",
-        "mov r12, r2",
+        "mov lr, r2",
         "movs r2, #0",
         "mov r8, r2",
         "mov r9, r2",
         "mov r10, r2",
         "mov r11, r2",
+        "mov r12, r2",
         "2:",
-        "ldmia r1!, {{r2}}",
-        "sxtb r4, r2",
-        "lsrs r3, r2, #8",
-        "sxtb r6, r3",
-        "lsrs r3, r2, #16",
-        "sxtb r5, r3",
-        "asrs r7, r2, #24",
-        "waft_pixel 0, r8",
-        "waft_pixel 8, r9",
-        "waft_pixel 16, r10",
-        "waft_pixel 24, r11",
-        "adds r0, #32",
-        "cmp r0, r12",
+        "ldmia r1!, {{r6}}",
+        "sxtb r5, r6",
+        "waft_tap",
+        "asrs r6, r6, #8",
+        "sxtb r5, r6",
+        "waft_tap",
+        "asrs r6, r6, #8",
+        "sxtb r5, r6",
+        "waft_tap",
+        "asrs r5, r6, #8",
+        "waft_tap",
+        "cmp r0, lr",
         "bne 2b",
-        "ldr r0, [sp, #16]",
+        // What the words gave, less what is not the lower pixel's.
+        "mov r3, r12",
+        "lsls r3, r3, #15",
         "mov r4, r8",
         "mov r5, r9",
         "mov r6, r10",
         "mov r7, r11",
+        "subs r4, r4, r3",
+        "subs r6, r6, r3",
+        "lsls r3, r5, #16",
+        "subs r4, r4, r3",
+        "lsls r3, r7, #16",
+        "subs r6, r6, r3",
+        "ldr r0, [sp, #16]",
         "stmia r0!, {{r4-r7}}",
         "pop {{r4-r7}}",
         "mov r8, r4",
@@ -104,6 +163,68 @@ unsafe extern "C" fn multiply_groups(
         "mov r10, r6",
         "mov r11, r7",
         "pop {{r3-r7, pc}}",
-        ".purgem waft_pixel",
+        ".purgem waft_tap",
+    )
+}
+
+/// See [`reference::scale_each`](super::reference::scale_each).
+#[inline(always)]
+pub(crate) fn scale_each(values: &mut [i32], high: HighWord) {
+    #[cfg(armv6m)]
+    if !values.is_empty() {
+        let (multiplier, right) = high.parts();
+        let ends = values.as_mut_ptr_range();
+        // SAFETY: the values between both ends are this function's own, and there is one.
+        unsafe { scale_words(ends.start, ends.end, multiplier, right) };
+    }
+    #[cfg(not(armv6m))]
+    super::reference::scale_each(values, high);
+}
+
+/// Multiplies the words from `values` to `end`, which is not where they begin, takes the high words, and shifts them right by 1
+/// to 30 bits, rounded half up.
+///
+/// A word takes 22 instructions: 16 for the high word from products of halves.
+#[cfg(armv6m)]
+#[unsafe(naked)]
+unsafe extern "C" fn scale_words(values: *mut i32, end: *mut i32, multiplier: i32, right: u32) {
+    core::arch::naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "push {{r4}}",
+        "mov r12, r1",
+        "uxth r5, r2",
+        "asrs r6, r2, #16",
+        "mov r7, r3",
+        "subs r3, r3, #1",
+        "movs r4, #1",
+        "lsls r4, r3",
+        "mov r8, r4",
+        "2:",
+        "ldr r1, [r0]",
+        "uxth r2, r1",
+        "asrs r1, r1, #16",
+        "mov r3, r2",
+        "muls r3, r5, r3",
+        "lsrs r3, r3, #16",
+        "mov r4, r1",
+        "muls r4, r5, r4",
+        "adds r3, r3, r4",
+        "muls r2, r6, r2",
+        "muls r1, r6, r1",
+        "uxth r4, r3",
+        "adds r2, r2, r4",
+        "asrs r3, r3, #16",
+        "asrs r2, r2, #16",
+        "adds r1, r1, r3",
+        "adds r1, r1, r2",
+        "add r1, r8",
+        "asrs r1, r7",
+        "stmia r0!, {{r1}}",
+        "cmp r0, r12",
+        "bne 2b",
+        "pop {{r4}}",
+        "mov r8, r4",
+        "pop {{r4-r7, pc}}",
     )
 }

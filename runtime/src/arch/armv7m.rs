@@ -15,7 +15,7 @@ const START: i32 = 512;
 /// See [`reference::patches_i8`](super::reference::patches_i8).
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold, multiply }
+    Patches { unfold, multiply, taps: GROUP }
 }
 
 /// Taps in the order of a group, as pairs.

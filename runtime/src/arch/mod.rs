@@ -25,7 +25,7 @@
 //! about it is decided on the device but the presence of the family.
 
 #[cfg_attr(
-    any(dsp, armv7m),
+    any(dsp, armv7m, armv6m),
     allow(dead_code, reason = "compiled for every target, called where no family has the kernel")
 )]
 mod reference;
@@ -91,6 +91,10 @@ mod tests;
 #[cfg(feature = "i8")]
 pub(crate) const QUAD: usize = crate::format::WeightLayout::Groups4.group();
 
+/// Taps of four-bit weights that become rows of eight bits at a time.
+#[cfg(feature = "i4")]
+pub(crate) const SPREAD: usize = 64;
+
 /// Output pixels whose sums are computed together, so that each weight is loaded or converted once for all of them.
 pub(crate) const PIXELS: usize = crate::format::PATCH_PIXELS;
 
@@ -101,17 +105,18 @@ macro_rules! kernels {
         $use! {
             dot4_i8 (feature = "i8"): mve, dsp;
             dot4_i16 (feature = "i8"): mve, dsp;
-            patches_i8 (feature = "i8"): mve, armv7m;
-            patches_i16 (feature = "i8"): mve;
+            patches_i8 (feature = "i8"): mve, armv7m, armv6m;
+            patches_i16 (feature = "i8"): mve, armv6m;
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
-            dot_patches (feature = "i8"): dsp, armv6m, riscv, sse2, neon;
+            dot_patches (feature = "i8"): dsp, riscv, sse2, neon;
             convolve_i8 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             convolve_i16 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             gather_i8_i8 (all(feature = "i8", any(dsp, test))): dsp;
             gather_i8_i16 (all(feature = "i8", any(dsp, test))): dsp;
             gather_i16_i8 (all(feature = "i8", any(dsp, test))): dsp;
             gather_i16_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            scale_each (all(feature = "i8", any(armv6m, test))): armv6m;
             moments_i8 (feature = "i8"): dsp;
             moments_i16 (feature = "i8"): dsp;
             scores_i8 (all(feature = "i8", feature = "attention")): dsp;
@@ -123,6 +128,7 @@ macro_rules! kernels {
             winograd2_weights (all(feature = "tiles", any(dsp, test))): dsp;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
+            spread_packed (feature = "i4"):;
             weighted4_i8 (all(feature = "i8", feature = "attention")): dsp;
             dot_i16 (all(feature = "i8", feature = "conditioning")):;
             dot_pixels (any(feature = "f16", feature = "f32")): vfp;

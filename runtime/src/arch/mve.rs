@@ -13,7 +13,7 @@ use core::ops::Range;
 
 use bytemuck::Pod;
 
-use super::patches::{Group, Patches, Window, rows};
+use super::patches::{GROUP, Group, Patches, Window, rows};
 use super::{PIXELS, QUAD};
 
 /// Bytes of a vector.
@@ -25,13 +25,13 @@ const BLOCK: usize = PIXELS * VECTOR;
 /// See [`reference::patches_i8`](super::reference::patches_i8).
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold, multiply: multiply::<i8> }
+    Patches { unfold, multiply: multiply::<i8>, taps: size_of::<Group>() / PIXELS }
 }
 
 /// See [`reference::patches_i16`](super::reference::patches_i16).
 #[inline(always)]
 pub(crate) fn patches_i16() -> Patches<i16> {
-    Patches { unfold, multiply: multiply::<i16> }
+    Patches { unfold, multiply: multiply::<i16>, taps: GROUP }
 }
 
 /// Where a room of so many bytes has a block's taps of a pixel.

@@ -19,6 +19,9 @@ pub(crate) struct Patches<T> {
     pub(crate) unfold: fn(&mut [Group], &Window<'_, T>),
     /// See [`dot_patches`](super::reference::dot_patches).
     pub(crate) multiply: Multiply,
+    /// Taps in the room of a group.
+    #[cfg_attr(not(feature = "i4"), allow(dead_code, reason = "rows of eight bits meet all taps at once"))]
+    pub(crate) taps: usize,
 }
 
 /// Sums, patches, weights, their taps and what lies from channel to channel.

@@ -5,12 +5,14 @@
 use super::PIXELS;
 #[cfg(feature = "i8")]
 use super::QUAD;
+#[cfg(feature = "i4")]
+use super::SPREAD;
 #[cfg(all(feature = "i8", test))]
 use super::patches::{Channels, Kept, Place};
 #[cfg(feature = "i8")]
 use super::patches::{GROUP, Group, Patches, Window, rows, unfold};
 #[cfg(all(feature = "i8", test))]
-use crate::fixed::{Entry, IntoRing};
+use crate::fixed::{Entry, HighWord, IntoRing};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
@@ -86,6 +88,38 @@ fn dot4_packed<T: Copy + Into<i32>>(
     [sum_a, sum_b, sum_c, sum_d]
 }
 
+/// Makes rows of eight bits of four-bit weights, four taps a word, zeros behind the last: `weights[k]` holds those of the four
+/// outputs, as in [`dot4_packed_i8`].
+#[cfg(feature = "i4")]
+#[inline(never)]
+pub(crate) fn spread_packed(rows: &mut [[u32; SPREAD / GROUP]; QUAD], weights: &[u16]) {
+    let (groups, rest) = weights.as_chunks();
+    spread_groups(rows.each_mut().map(<[u32; _]>::as_mut_slice), groups);
+    if !rest.is_empty() {
+        let mut last = [0; GROUP];
+        last.iter_mut().zip(rest).for_each(|(last, &weight)| *last = weight);
+        spread_groups(rows.each_mut().map(|row| row.get_mut(groups.len()..).unwrap_or_default()), &[last]);
+    }
+}
+
+/// Four taps a word.
+#[cfg(feature = "i4")]
+#[inline(never)]
+fn spread_groups([a, b, c, d]: [&mut [u32]; QUAD], groups: &[[u16; GROUP]]) {
+    const HALVES: u32 = 0x00FF_00FF;
+    // 120 more than weights plus 8, which have no sign, do not leave a byte, and are 128 too many.
+    let signed = |word: u32| (((word & 0x0F0F_0F0F) + 0x7878_7878) ^ 0x8080_8080).to_le();
+    for ((((a, b), c), d), &[first, second, third, fourth]) in a.iter_mut().zip(b).zip(c).zip(d).zip(groups) {
+        let even = (u32::from(first) | u32::from(third) << 16) ^ 0x8888_8888;
+        let odd = (u32::from(second) | u32::from(fourth) << 16) ^ 0x8888_8888;
+        // The taps' bytes side by side: two outputs in each.
+        let lower = (even & HALVES) | (odd & HALVES) << 8;
+        let upper = (even >> 8 & HALVES) | (odd & !HALVES);
+        (*a, *b) = (signed(lower), signed(lower >> 4));
+        (*c, *d) = (signed(upper), signed(upper >> 4));
+    }
+}
+
 /// Unfolds the activations under a kernel, see [`patches`](super::patches).
 #[cfg(feature = "i8")]
 #[inline(never)]
@@ -104,14 +138,14 @@ pub(crate) fn unfold_i16(patches: &mut [Group], window: &Window<'_, i16>) {
 #[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold: super::unfold_i8, multiply: super::dot_patches }
+    Patches { unfold: super::unfold_i8, multiply: super::dot_patches, taps: GROUP }
 }
 
 /// The same for 16-bit rings.
 #[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) fn patches_i16() -> Patches<i16> {
-    Patches { unfold: super::unfold_i16, multiply: super::dot_patches }
+    Patches { unfold: super::unfold_i16, multiply: super::dot_patches, taps: GROUP }
 }
 
 /// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for each output channel that has a sum and weights, modulo
@@ -274,6 +308,12 @@ fn convolve<T: Copy + Into<i32>>(
         }
     }
     bias.len()
+}
+
+/// The high word of each value's product, rounded and shifted, see [`HighWord`].
+#[cfg(all(feature = "i8", test))]
+pub(crate) fn scale_each(values: &mut [i32], high: HighWord) {
+    values.iter_mut().for_each(|value| *value = high.scale(*value));
 }
 
 /// Brings values further than `limit` from zero there.

@@ -287,7 +287,7 @@ fn made_and_multiplied<T: Copy + Into<i64>>(
     activations: impl Fn(usize, usize, u32) -> Vec<T>,
     kernel: impl Fn() -> patches::Patches<T>,
 ) {
-    let patches::Patches { unfold, multiply } = kernel();
+    let patches::Patches { unfold, multiply, taps: together } = kernel();
     for (run, rows) in (1..if cfg!(miri) { 10 } else { 40 }).flat_map(|run| [1, 2, 3].map(|rows| (run, rows))) {
         for case in 0..FILLS {
             let (taps, channels, behind) = (run * rows, 1 + (run + case) % 9, [0, 4, 3][rows - 1]);
@@ -307,6 +307,17 @@ fn made_and_multiplied<T: Copy + Into<i64>>(
                     *sums, expected,
                     "{rows} rows of {run}, {channels} channels, fill {case}, channel {channel}"
                 );
+            }
+            // What four-bit weights meet: the taps from some on.
+            #[cfg(feature = "i4")]
+            if let (Some(behind), Some(weights)) = (room.get(SPREAD / together..), weights.get(SPREAD..)) {
+                let taps = taps.saturating_sub(SPREAD);
+                multiply(&mut sums, behind, weights, taps, stride);
+                for (channel, sums) in sums.iter().take(if taps == 0 { 0 } else { channels }).enumerate() {
+                    let row = &weights[channel * stride..][..taps];
+                    let expected = core::array::from_fn(|p| wrapped(0, &pixels[p][SPREAD..], row));
+                    assert_eq!(*sums, expected, "{rows} rows of {run}, channel {channel} from tap {SPREAD} on");
+                }
             }
         }
     }

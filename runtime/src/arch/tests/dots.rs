@@ -186,3 +186,39 @@ pub(super) fn weighted_float(kernel: impl Fn(&[f32], &[f32], usize) -> f32) {
         }
     }
 }
+
+pub(super) fn spread_packed(kernel: impl Fn(&mut [[u32; SPREAD / patches::GROUP]; QUAD], &[u16])) {
+    for len in 0..=SPREAD {
+        let weights: Vec<u16> = (0..len as u32).map(|i| philox([i, len as u32], [0; 4])[0] as u16).collect();
+        let mut rows = [[u32::MAX; SPREAD / patches::GROUP]; QUAD];
+        kernel(&mut rows, &weights);
+        for (output, row) in rows.iter().enumerate() {
+            let row: &[i8] = bytemuck::cast_slice(row);
+            for (tap, &found) in row.iter().take(len.next_multiple_of(patches::GROUP)).enumerate() {
+                // Two's complement.
+                let nibble = weights.get(tap).map_or(0, |weight| i32::from(weight >> (4 * output) & 15));
+                let expected = if nibble > 7 { nibble - 16 } else { nibble };
+                assert_eq!(i32::from(found), expected, "tap {tap} of {len}, output {output}");
+            }
+        }
+    }
+}
+
+pub(super) fn scale_each(kernel: impl Fn(&mut [i32], HighWord)) {
+    for (shift, multiplier) in (-31..-1).flat_map(|shift| [1 << 30, i32::MAX, 3, -1_500_000_000].map(|m| (shift, m))) {
+        let Some(high) = HighWord::of(multiplier, shift) else { panic!("{shift} has a high word") };
+        assert_eq!(high.parts(), (multiplier, (-1 - shift) as u32));
+        for len in [0, 1, 7, 32] {
+            let random = (0..len).map(|i| philox([i, shift.unsigned_abs()], [0; 4])[0] as i32);
+            let edges = [i32::MIN, i32::MAX, -1, 0, 65_535, -65_536, 32_768];
+            let values: Vec<i32> = edges.into_iter().cycle().take(len as usize).chain(random).collect();
+            let mut scaled = values.clone();
+            kernel(&mut scaled, high);
+            for (value, scaled) in values.into_iter().zip(scaled) {
+                let product = i128::from(value) * i128::from(multiplier);
+                let expected = (product + (1 << (30 - shift))) >> (31 - shift);
+                assert_eq!(i128::from(scaled), expected, "{value}·{multiplier}, {shift}");
+            }
+        }
+    }
+}

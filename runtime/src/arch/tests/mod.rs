@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::QUAD;
 use super::*;
-use crate::fixed::IntoRing;
+use crate::fixed::{HighWord, IntoRing};
 use crate::format::{CHANNEL_BLOCK, Tiling};
 use crate::noise::philox;
 

@@ -108,10 +108,16 @@ fn patches() {
     }
     refused(I8, Field::Operand, |d| patched(d, [1, 1, 8], Element::I16));
     refused(F32, Field::Op, |d| patched(d, [1, 1, 8], Element::I32));
-    refused(I8, Field::Op, |d| {
-        patched(d, [1, 1, 8], Element::I32);
-        d.conv(ADD).layout = WeightLayout::Groups4.code();
-    });
+    bounds!(
+        I8,
+        Op,
+        |d, v| {
+            patched(d, [1, 1, 8], Element::I32);
+            d.conv(ADD).layout = v;
+        },
+        [WeightLayout::Rows8.code(), WeightLayout::Groups4.code()],
+        [WeightLayout::Groups16.code(), WeightLayout::Groups32.code()]
+    );
     bounds!(I8, Op, |d, v| d.conv(ADD).reserved_end[1] = v, [0], [1]);
 }
 

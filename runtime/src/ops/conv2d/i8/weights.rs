@@ -4,6 +4,10 @@ use core::ops::Range;
 
 use bytemuck::Pod;
 
+#[cfg(feature = "i4")]
+use crate::arch::SPREAD;
+#[cfg(feature = "i4")]
+use crate::arch::patches::GROUP;
 use crate::arch::patches::{Group, Patches};
 use crate::arch::{self, PIXELS, QUAD};
 #[cfg(any(dsp, test))]
@@ -175,13 +179,34 @@ impl Weights<'_> {
         used: Range<usize>,
         accumulators: &mut [[i32; PIXELS]; CHANNEL_BLOCK],
     ) {
-        // Patches go with rows of eight bits.
-        #[cfg_attr(
-            not(feature = "i4"),
-            expect(irrefutable_let_patterns, reason = "the only layout without the feature")
-        )]
-        if let Weights::I8(weights) = self {
-            (R::patches().multiply)(accumulators, patches, tail(weights, used.start), used.len(), taps);
+        match self {
+            Weights::I8(weights) => {
+                (R::patches().multiply)(accumulators, patches, tail(weights, used.start), used.len(), taps);
+            }
+            #[cfg(feature = "i4")]
+            Weights::I4(weights) => {
+                for (sums, row) in accumulators.chunks_mut(QUAD).zip(weights.chunks(taps.max(1))) {
+                    multiply_packed(&R::patches(), patches, row.get(used.clone()).unwrap_or_default(), sums);
+                }
+            }
+        }
+    }
+}
+
+/// The sums of four channels whose four-bit weights stand side by side: some taps at a time become rows of eight bits.
+#[cfg(feature = "i4")]
+#[inline(never)]
+fn multiply_packed<R>(kind: &Patches<R>, patches: &[Group], weights: &[u16], sums: &mut [[i32; PIXELS]]) {
+    let mut rows = [[0; SPREAD / GROUP]; QUAD];
+    let places = (0..).step_by((SPREAD / kind.taps.max(1)).max(1));
+    sums.fill([0; PIXELS]);
+    for (weights, place) in weights.chunks(SPREAD).zip(places) {
+        arch::spread_packed(&mut rows, weights);
+        let mut more = [[0; PIXELS]; QUAD];
+        let rows = bytemuck::cast_slice(rows.as_flattened());
+        (kind.multiply)(&mut more, tail(patches, place), rows, weights.len(), SPREAD);
+        for (sum, more) in sums.as_flattened_mut().iter_mut().zip(more.as_flattened()) {
+            *sum = sum.wrapping_add(*more);
         }
     }
 }
