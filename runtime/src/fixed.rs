@@ -46,7 +46,11 @@ pub const fn requantize(value: i32, multiplier: i32, shift: i32) -> i32 {
 #[inline(never)]
 pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
     let right = (31 - shift.clamp(-31, 30)) as u32;
-    if let Some(high) = HighWord::new(multiplier, right) {
+    #[cfg(armv6m)]
+    let high = HighWord::with_room(values, multiplier, shift);
+    #[cfg(not(armv6m))]
+    let high = HighWord::new(multiplier, right);
+    if let Some(high) = high {
         #[cfg(all(feature = "i8", any(armv6m, test)))]
         crate::arch::scale_each(values, high);
         #[cfg(not(all(feature = "i8", any(armv6m, test))))]
@@ -100,6 +104,22 @@ impl HighWord {
         } else {
             None
         }
+    }
+
+    /// For [`requantize`] of these values by this multiplier and shift, for which they are shifted left if there is room above
+    /// them: the low word of a product takes more instructions where products have 32 bits. None of those results is saturated.
+    #[cfg(any(armv6m, test))]
+    pub(crate) fn with_room(values: &mut [i32], multiplier: i32, shift: i32) -> Option<Self> {
+        let right = (31 - shift.clamp(-31, 30)) as u32;
+        if let Some(room @ 0..=30) = right.checked_sub(2) {
+            let bits = values.iter().fold(0, |bits, &value| bits | (value ^ value >> 31));
+            if bits >> room != 0 {
+                return None;
+            }
+            values.iter_mut().for_each(|value| *value <<= 31 - room);
+            return Self::new(multiplier, 33);
+        }
+        Self::new(multiplier, right)
     }
 
     /// For [`requantize`] by this multiplier and shift.
@@ -453,7 +473,7 @@ pub const fn rsqrt_q16(v: u64) -> (u32, i32) {
 
 #[cfg(test)]
 mod tests {
-    use super::{affine, affine_by_halves, exp2, multiply_high_by_halves};
+    use super::{HighWord, affine, affine_by_halves, exp2, multiply_high_by_halves};
     use crate::noise::philox;
 
     #[test]
@@ -483,6 +503,27 @@ mod tests {
                 assert_eq!(found, affine(value, factor, right, summand), "{value}·{factor} >> {right}, {summand}");
             }
         }
+    }
+
+    #[test]
+    fn values_with_room_are_requantized_by_the_high_word() {
+        let (mut there, mut none) = (0, 0);
+        for (shift, size) in (-34..34).flat_map(|shift| (0..32).map(move |size| (shift, size))) {
+            let values: [i32; 4] = philox([size, 3], [0; 4]).map(|word| word as i32 >> size);
+            let mut shifted = values;
+            for multiplier in [1 << 30, i32::MAX, 1_234_567_890, -5] {
+                shifted = values;
+                let Some(high) = HighWord::with_room(&mut shifted, multiplier, shift) else { continue };
+                there += 1;
+                for (value, shifted) in values.into_iter().zip(shifted) {
+                    let right = 31 - shift.clamp(-31, 30);
+                    let product = i128::from(value) * i128::from(multiplier);
+                    assert_eq!(i128::from(high.scale(shifted)), (product + (1 << (right - 1))) >> right);
+                }
+            }
+            none += u32::from(shifted == values && shift > -2);
+        }
+        assert!(there > 4000 && none > 100, "{there} {none}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Armv7-M without the DSP extension: two products of an 8-bit ring in one multiplication of words.
+//! Armv7-M without the DSP extension: two products of an 8-bit ring in one multiplication of words; for rings of 16 bits two
+//! output channels at four pixels, whose sums fill the registers.
 //!
 //! With `A = a₀ + 2¹⁶·a₁` and `B = b₁ + 2¹⁶·b₀` the product modulo 2³² is `a₀·b₁ + 2¹⁶·(a₀·b₀ + a₁·b₁)`. The lower term is at
 //! most 2¹⁴ from zero, so that 2¹⁵ more leaves the sum of both products in the upper half. That sum is from −32,512 to 32,768:
@@ -6,8 +7,8 @@
 //!
 //! A patch holds its pairs as `A`: the upper half of a pair is one less where the lower is negative.
 
-use super::PIXELS;
 use super::patches::{self, GROUP, Group, Patches, Window, rows};
+use super::{PIXELS, reference};
 
 /// What sums start at for each group: 256 for each of two pairs.
 const START: i32 = 512;
@@ -16,6 +17,44 @@ const START: i32 = 512;
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
     Patches { unfold, multiply, taps: GROUP }
+}
+
+/// See [`reference::dot_patches`](super::reference::dot_patches).
+#[inline(never)]
+pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    let groups = patches.len().min(taps / GROUP);
+    let mut weights = weights;
+    for sums in sums.chunks_mut(2) {
+        match sums.as_chunks_mut().0.first_mut() {
+            Some(pair) if taps.is_multiple_of(GROUP) && groups > 0 && weights.len() >= stride + taps => {
+                multiply_pair(pair, patches, weights, groups, stride);
+            }
+            _ => reference::dot_patches(sums, patches, weights, taps, stride),
+        }
+        weights = weights.get(2 * stride..).unwrap_or_default();
+    }
+}
+
+/// The sums of two channels over `groups` groups, at least one, of which each has a row of weights, `stride` apart.
+#[inline(always)]
+fn multiply_pair(sums: &mut [[i32; PIXELS]; 2], patches: &[Group], weights: &[i8], groups: usize, stride: usize) {
+    #[cfg(armv7m)]
+    // SAFETY: there are as many groups of patches, and of weights in both rows; the loop ends behind the last.
+    unsafe {
+        let patches = patches.as_ptr();
+        multiply_two_rows(patches, weights.as_ptr(), patches.add(groups), stride, sums);
+    }
+    #[cfg(not(armv7m))]
+    for (sums, row) in sums.iter_mut().zip(rows(weights, groups * GROUP, stride)) {
+        *sums = [0; PIXELS];
+        for (group, &[a, b, c, d]) in patches.iter().zip(row.as_chunks().0) {
+            for (sum, pixel) in sums.iter_mut().zip(group) {
+                for (&activation, weight) in pixel.iter().zip([a, c, b, d]) {
+                    *sum = sum.wrapping_add(i32::from(activation).wrapping_mul(weight.into()));
+                }
+            }
+        }
+    }
 }
 
 /// Taps in the order of a group, as pairs.
@@ -191,5 +230,60 @@ unsafe extern "C" fn multiply_rows(
         "pop {{r4-r11, pc}}",
         ".purgem waft_group",
         ".purgem waft_pixels",
+    )
+}
+
+/// Writes the sums of two rows of weights, `stride` apart, over the patches up to `end`, which is not where they begin.
+///
+/// A group has 32 products and takes 60 instructions: 32 for products and sums, 16 loads of activations, 8 of weights, 4 for the
+/// loop.
+#[cfg(armv7m)]
+#[unsafe(naked)]
+unsafe extern "C" fn multiply_two_rows(
+    patches: *const Group,
+    weights: *const i8,
+    end: *const Group,
+    stride: usize,
+    sums: *mut [[i32; PIXELS]; 2],
+) {
+    core::arch::naked_asm!(
+        // One pixel's activation, which lies at `at`, times both channels' weights.
+        ".macro waft_pixel at, a, b",
+        "ldrsh r2, [r0, #\\at]",
+        "mla \\a, r2, r12, \\a",
+        "mla \\b, r2, lr, \\b",
+        ".endm",
+        // One tap, and where its activations lie in the group.
+        ".macro waft_tap place",
+        "ldrsb lr, [r1, r3]",
+        "ldrsb r12, [r1], #1",
+        "waft_pixel \\place, r4, r8",
+        "waft_pixel 8+\\place, r5, r9",
+        "waft_pixel 16+\\place, r6, r10",
+        "waft_pixel 24+\\place, r7, r11",
+        ".endm",
+        "push {{r2, r4-r11, lr}}",
+        "movs r4, #0",
+        "movs r5, #0",
+        "movs r6, #0",
+        "movs r7, #0",
+        "mov r8, r4",
+        "mov r9, r4",
+        "mov r10, r4",
+        "mov r11, r4",
+        "2:",
+        "waft_tap 0",
+        "waft_tap 4",
+        "waft_tap 2",
+        "waft_tap 6",
+        "ldr r2, [sp]",
+        "adds r0, #32",
+        "cmp r0, r2",
+        "bne 2b",
+        "ldr r0, [sp, #40]",
+        "stmia r0!, {{r4-r11}}",
+        "pop {{r2, r4-r11, pc}}",
+        ".purgem waft_tap",
+        ".purgem waft_pixel",
     )
 }

@@ -109,13 +109,15 @@ macro_rules! kernels {
             patches_i16 (feature = "i8"): mve, armv6m;
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
-            dot_patches (feature = "i8"): dsp, riscv, sse2, neon;
+            dot_patches (feature = "i8"): dsp, armv7m, riscv, sse2, neon;
             convolve_i8 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             convolve_i16 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             gather_i8_i8 (all(feature = "i8", any(dsp, test))): dsp;
             gather_i8_i16 (all(feature = "i8", any(dsp, test))): dsp;
             gather_i16_i8 (all(feature = "i8", any(dsp, test))): dsp;
             gather_i16_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            finish_i8 (all(feature = "i8", any(armv6m, test))): armv6m;
+            finish_i16 (all(feature = "i8", any(armv6m, test))): armv6m;
             scale_each (all(feature = "i8", any(armv6m, test))): armv6m;
             moments_i8 (feature = "i8"): dsp;
             moments_i16 (feature = "i8"): dsp;

@@ -57,6 +57,27 @@ pub(crate) struct Place {
     pub(crate) offsets: [usize; PIXELS],
 }
 
+/// What makes results of the accumulators of output channels at neighbouring pixels.
+#[cfg(any(armv6m, test))]
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    pub(crate) accumulators: &'a [[i32; PIXELS]],
+    pub(crate) bias: &'a [i32],
+    /// Multiplier and shift of each channel.
+    pub(crate) requant: &'a [[i32; 2]],
+    /// What the residual holds for each accumulator, with [`RESIDUAL_BITS`](crate::fixed::RESIDUAL_BITS) more bits than the
+    /// output, if there is one.
+    pub(crate) kept: Option<&'a [[i32; PIXELS]]>,
+    /// The output's zero point, at most [`MOST_ZERO`](Self::MOST_ZERO) from zero.
+    pub(crate) zero: i32,
+}
+
+#[cfg(any(armv6m, test))]
+impl Finish<'_> {
+    /// With which no sum leaves 32 bits.
+    pub(crate) const MOST_ZERO: u32 = 1 << 16;
+}
+
 /// What a residual is added by, with [`RESIDUAL_BITS`](crate::fixed::RESIDUAL_BITS) more bits than the output.
 #[cfg(any(dsp, test))]
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use super::QUAD;
 #[cfg(feature = "i4")]
 use super::SPREAD;
 #[cfg(all(feature = "i8", test))]
-use super::patches::{Channels, Kept, Place};
+use super::patches::{Channels, Finish, Kept, Place};
 #[cfg(feature = "i8")]
 use super::patches::{GROUP, Group, Patches, Window, rows, unfold};
 #[cfg(all(feature = "i8", test))]
@@ -314,6 +314,41 @@ fn convolve<T: Copy + Into<i32>>(
 #[cfg(all(feature = "i8", test))]
 pub(crate) fn scale_each(values: &mut [i32], high: HighWord) {
     values.iter_mut().for_each(|value| *value = high.scale(*value));
+}
+
+/// Writes the results of channels at as many pixels, which are `advance` elements apart, each the nearest of its type. Returns how
+/// many channels it finished, from the first on: a kernel may leave some to the caller, who writes them, and what is at their
+/// places by then is not said.
+#[cfg(all(feature = "i8", test))]
+pub(crate) fn finish_i8(finish: Finish<'_>, output: &mut [i8], advance: usize, pixels: usize) -> usize {
+    self::finish(finish, output, [advance, pixels], crate::fixed::saturate_i8)
+}
+
+/// The same for `i16` results.
+#[cfg(all(feature = "i8", test))]
+pub(crate) fn finish_i16(finish: Finish<'_>, output: &mut [i16], advance: usize, pixels: usize) -> usize {
+    self::finish(finish, output, [advance, pixels], crate::fixed::saturate_i16)
+}
+
+#[cfg(all(feature = "i8", test))]
+fn finish<T>(finish: Finish<'_>, output: &mut [T], [advance, pixels]: [usize; 2], nearest: impl Fn(i32) -> T) -> usize {
+    use crate::fixed::{RESIDUAL_BITS, requantize, round_shift};
+    let Finish { accumulators, bias, requant, kept, zero } = finish;
+    for (channel, accumulators) in accumulators.iter().enumerate() {
+        let [multiplier, shift] = requant[channel];
+        for (pixel, accumulator) in accumulators.iter().enumerate().take(pixels) {
+            let value = accumulator.wrapping_add(bias[channel]);
+            let result = match kept {
+                None => requantize(value, multiplier, shift),
+                Some(kept) => {
+                    let scaled = requantize(value, multiplier, shift + RESIDUAL_BITS as i32);
+                    round_shift(i64::from(scaled) + i64::from(kept[channel][pixel]), RESIDUAL_BITS) as i32
+                }
+            };
+            output[pixel * advance + channel] = nearest(result.saturating_add(zero));
+        }
+    }
+    accumulators.len()
 }
 
 /// Brings values further than `limit` from zero there.

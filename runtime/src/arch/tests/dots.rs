@@ -222,3 +222,59 @@ pub(super) fn scale_each(kernel: impl Fn(&mut [i32], HighWord)) {
         }
     }
 }
+
+/// Results of every size, with residuals and without, at the ends of their range and beyond, of one to four pixels. A kernel may
+/// leave channels from one on.
+fn finish<T: PartialEq + Copy + core::fmt::Debug>(
+    nearest: impl Fn(i128) -> T,
+    kernel: impl Fn(patches::Finish<'_>, &mut [T], usize, usize) -> usize,
+) {
+    const CHANNELS: usize = 5;
+    let mut finished = 0;
+    for (shift, case) in (-33..32i32).flat_map(|shift| (0..60).map(move |case| (shift, case))) {
+        let words = |operand: u32, size: u32| -> Vec<[i32; PIXELS]> {
+            let channels = 0..CHANNELS as u32;
+            channels.map(|c| philox([case, operand], [c, shift as u32, 0, 0]).map(|word| word as i32 >> size)).collect()
+        };
+        let [a, b, c, d] = philox([case, shift as u32], [0; 4]);
+        let (accumulators, held) = (words(1, a % 32), words(2, b % 32));
+        let bias: Vec<i32> = words(3, c % 32).concat()[..CHANNELS].to_vec();
+        let requant = [1 << 30, i32::MAX, 1_600_000_000, 3, 1 << 30].map(|multiplier| [multiplier, shift]);
+        let most = patches::Finish::MOST_ZERO as i32;
+        let zero = [0, -3, 127, most, -most][d as usize % 5];
+        let pixels = 1 + case as usize % PIXELS;
+        let advance = CHANNELS + case as usize % 3;
+        for kept in [None, Some(&held[..])] {
+            let untouched = nearest(99);
+            let mut output = std::vec![untouched; (pixels - 1) * advance + CHANNELS];
+            let call = patches::Finish { accumulators: &accumulators, bias: &bias, requant: &requant, kept, zero };
+            let done = kernel(call, &mut output, advance, pixels);
+            finished += done;
+            for (at, found) in output.into_iter().enumerate() {
+                let (pixel, channel) = (at / advance, at % advance);
+                let rounded = |value: i128, right: i32| (value + (1 << (right - 1))) >> right;
+                if channel >= CHANNELS {
+                    assert_eq!(found, untouched);
+                } else if channel < done {
+                    let sum = accumulators[channel][pixel].wrapping_add(bias[channel]);
+                    let more = if kept.is_some() { 8 } else { 0 };
+                    let product = i128::from(sum) * i128::from(requant[channel][0]);
+                    let scaled = rounded(product, 31 - (shift + more).clamp(-31, 30));
+                    let scaled = scaled.clamp(i32::MIN.into(), i32::MAX.into());
+                    let result = kept.map_or(scaled, |kept| rounded(scaled + i128::from(kept[channel][pixel]), 8));
+                    let result = (result + i128::from(zero)).clamp(i32::MIN.into(), i32::MAX.into());
+                    assert_eq!(found, nearest(result), "{sum}·{:?}, {kept:?}, {zero}", requant[channel]);
+                }
+            }
+        }
+    }
+    assert!(finished > 10_000, "{finished}");
+}
+
+pub(super) fn finish_i8(kernel: impl Fn(patches::Finish<'_>, &mut [i8], usize, usize) -> usize) {
+    finish(|value| value.clamp(-128, 127) as i8, kernel);
+}
+
+pub(super) fn finish_i16(kernel: impl Fn(patches::Finish<'_>, &mut [i16], usize, usize) -> usize) {
+    finish(|value| value.clamp(-32_768, 32_767) as i16, kernel);
+}

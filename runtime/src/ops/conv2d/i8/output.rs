@@ -1,7 +1,9 @@
 //! From accumulators to results: bias, requantization, residual.
 
 use super::values::Values;
-use crate::arch::PIXELS;
+#[cfg(any(armv6m, test))]
+use crate::arch::patches::Finish;
+use crate::arch::{self, PIXELS};
 use crate::fixed::{
     HighWord, RESIDUAL_BITS, requantize, requantize_centered, requantize_each, saturate_i8, saturate_i16,
 };
@@ -109,6 +111,10 @@ impl<S: Scales> Block<'_, S> {
     ) {
         let kept = (self.op.residual != NONE).then(|| self.kept(residual.unwrap_or(output), accumulators.len(), place));
         let kept = kept.as_ref();
+        #[cfg(any(armv6m, test))]
+        if self.finish(accumulators, kept, output, place) {
+            return;
+        }
         // Where a product of 64 bits takes long anyway, or where most results are written by a kernel, small code wins.
         if cfg!(any(no_long_multiply, all(dsp, not(feature = "tiles")))) {
             return self.write_pixels(accumulators, kept, output, place);
@@ -118,6 +124,30 @@ impl<S: Scales> Block<'_, S> {
             Values::I16(output) => self.put(accumulators, kept, output, place, saturate_i16),
             Values::I32(output) => self.put(accumulators, kept, output, place, |value| value),
         }
+    }
+
+    /// The same by a kernel; false where there is none, or where it leaves channels.
+    #[cfg(any(armv6m, test))]
+    fn finish(
+        &self,
+        accumulators: &[[i32; PIXELS]],
+        kept: Option<&Kept>,
+        output: &mut Values<'_>,
+        place: Place,
+    ) -> bool {
+        let (zero, Place { at, advance, pixels }) = (self.op.output_zero, place);
+        // Scales of steps have sums.
+        if zero.unsigned_abs() > Finish::MOST_ZERO || !self.sums.is_empty() {
+            return false;
+        }
+        let kept = kept.map(|kept| kept.as_slice());
+        let finish = Finish { accumulators, bias: self.bias, requant: self.requant, kept, zero };
+        let done = match output {
+            Values::I8(output) => arch::finish_i8(finish, output.get_mut(at..).unwrap_or_default(), advance, pixels),
+            Values::I16(output) => arch::finish_i16(finish, output.get_mut(at..).unwrap_or_default(), advance, pixels),
+            Values::I32(_) => return false,
+        };
+        done == accumulators.len()
     }
 
     /// The same by way of memory, for all elements alike.
