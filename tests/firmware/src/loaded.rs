@@ -4,8 +4,8 @@ use core::slice;
 
 use waft::Model;
 
-/// Memory for a session with any of them.
-pub const ARENA_BYTES: usize = 384 * 1024;
+/// Memory for a session with any of them; the board whose code has no room for a model has little of it too.
+pub const ARENA_BYTES: usize = if cfg!(model_memory) { 384 * 1024 } else { 1024 * 1024 };
 
 /// Where it lies.
 const ADDRESS: usize = match usize::from_str_radix(env!("WAFT_MODEL_AT"), 10) {

@@ -36,12 +36,7 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
 
     if op.patches != NONE {
         let patches = require!(file.tensor(op.patches), Operand, index);
-        let may_unfold = match op.layout() {
-            WeightLayout::Rows8 => true,
-            WeightLayout::Groups4 => op.tile_rows == 0,
-            _ => false,
-        };
-        ensure!(file.is_i8() && may_unfold, Op, index);
+        ensure!(file.is_i8(), Op, index);
         ensure!(patches.element().is(Element::I32) && patches.rows == 1, Operand, index);
         if op.tile_rows == 0 {
             ensure!(patches.columns as u64 == op.patch_groups(channels as u64), Operand, index);

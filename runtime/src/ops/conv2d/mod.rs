@@ -56,6 +56,10 @@ const SLICE_MACS: usize = 1 << 18;
 /// The same with tiles, which take a quarter of the products, or less than half, where a kernel has them.
 const TILED_SLICE_MACS: usize = 1 << 20;
 
+/// Whether rows of a band are computed one by one, as there are no kernels for tiles: all channels of a row share its patches then,
+/// and a slice may have a part of a band's rows.
+const BY_ROWS: bool = cfg!(all(feature = "tiles", not(any(dsp, test))));
+
 /// What one slice computes.
 #[derive(Clone, Copy, Debug)]
 struct Tile {
@@ -76,7 +80,9 @@ impl Tile {
     #[cfg(feature = "i8")]
     fn parts(&self, rows: usize) -> impl Iterator<Item = Self> + use<> {
         let tile = *self;
-        (tile.y..tile.y + tile.rows).step_by(rows.max(1)).map(move |y| Self { y, rows, ..tile })
+        let end = tile.y + tile.rows;
+        let rows_from = move |y| if BY_ROWS { rows.min(end - y) } else { rows };
+        (tile.y..end).step_by(rows.max(1)).map(move |y| Self { y, rows: rows_from(y), ..tile })
     }
 
     /// The output channels.
@@ -125,15 +131,18 @@ impl Geometry {
             band: op.band_rows(),
         };
         if !matches!(ring.element(), Element::F32) {
-            let block = geometry.output_columns * geometry.band * geometry.taps() * CHANNEL_BLOCK;
-            let budget = if op.tile_rows == 0 { SLICE_MACS } else { TILED_SLICE_MACS };
+            let rows = if BY_ROWS { 1 } else { geometry.band };
+            let budget = if op.tile_rows == 0 || BY_ROWS { SLICE_MACS } else { TILED_SLICE_MACS };
+            let block = geometry.output_columns * rows * geometry.taps() * CHANNEL_BLOCK;
             let most = budget.checked_div(block).unwrap_or(1);
             geometry.slice_blocks = most.clamp(1, geometry.chunk_blocks.max(1));
             if matches!(ring.element(), Element::I8 | Element::I16) {
                 let most = most.checked_div(geometry.chunk_blocks).unwrap_or(1);
-                // Whole bands, of which there is a whole number.
-                let rows = most.max(1).saturating_mul(geometry.band);
-                geometry.slice_rows = rows.min(geometry.output_rows);
+                // Whole bands, of which there is a whole number, or an even part of one.
+                let rows = most.max(1).saturating_mul(rows);
+                let parts = 1..=if BY_ROWS { geometry.band.min(rows) } else { 0 };
+                let part = parts.filter(|&part| geometry.band.is_multiple_of(part)).max().unwrap_or(1);
+                geometry.slice_rows = (rows - rows % part).min(geometry.output_rows);
             }
         }
         Some(geometry)

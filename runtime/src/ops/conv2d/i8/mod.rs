@@ -18,7 +18,7 @@ use self::gather::gather_row;
 use self::output::{Block, OfRecord, OfStep, Place, Scales};
 use self::values::Values;
 use self::weights::{Activation, Weights};
-use super::{Bound, Layer, Tile};
+use super::{BY_ROWS, Bound, Layer, Tile};
 use crate::arch::PIXELS;
 #[cfg(feature = "i4")]
 use crate::arch::QUAD;
@@ -47,7 +47,8 @@ pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u
 fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, arena: &mut [u8]) -> Option<()> {
     let sources = sources(layer.context, layer.op.sources)?;
     for band in tile.parts(layer.geometry.band) {
-        if band.gathers() {
+        // What a band needs is there from its first row on.
+        if band.gathers() && (!BY_ROWS || band.y.is_multiple_of(layer.geometry.band)) {
             for ring_row in layer.geometry.new_rows(band.y) {
                 gather_row::<R>(layer, &sources, ring_row, arena)?;
             }
