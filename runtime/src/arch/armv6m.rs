@@ -14,30 +14,124 @@ use crate::fixed::RESIDUAL_BITS;
 /// See [`reference::patches_i8`](super::reference::patches_i8).
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold, multiply, taps: GROUP }
+    Patches { unfold: unfold_bytes, multiply, taps: GROUP }
 }
 
 /// See [`reference::patches_i16`](super::reference::patches_i16).
 #[inline(always)]
 pub(crate) fn patches_i16() -> Patches<i16> {
-    Patches { unfold, multiply, taps: GROUP }
+    Patches { unfold: unfold_halves, multiply, taps: GROUP }
 }
 
 /// The four pixels at one tap: the first and third of them with their highest bit changed, which adds 2¹⁵ modulo 2¹⁶.
 type Tap = [i16; PIXELS];
 
-/// Unfolds a window, tap by tap.
+/// Unfolds a window of a ring of 8 bits.
 #[inline(never)]
-fn unfold<T: Copy + Into<i16>>(patches: &mut [Group], window: &Window<'_, T>) {
+fn unfold_bytes(patches: &mut [Group], window: &Window<'_, i8>) {
+    unfold(patches, window, |taps, runs, bytes| {
+        #[cfg(armv6m)]
+        // SAFETY: there are as many taps as a run has bytes, one at least.
+        unsafe {
+            unfold_run_of_bytes(taps.as_mut_ptr(), runs, bytes);
+        }
+        #[cfg(not(armv6m))]
+        unfold_run(taps, runs, bytes);
+    });
+}
+
+/// The same of 16 bits.
+#[inline(never)]
+fn unfold_halves(patches: &mut [Group], window: &Window<'_, i16>) {
+    unfold(patches, window, |taps, runs, bytes| {
+        #[cfg(armv6m)]
+        // SAFETY: there are as many taps as a run has elements, one at least.
+        unsafe {
+            unfold_run_of_halves(taps.as_mut_ptr(), runs, bytes);
+        }
+        #[cfg(not(armv6m))]
+        unfold_run(taps, runs, bytes);
+    });
+}
+
+/// Where a row of the kernel covers the ring at each pixel: pointers for instructions, else the runs themselves.
+#[cfg(armv6m)]
+type Runs<'a, T> = [*const T; PIXELS];
+#[cfg(not(armv6m))]
+type Runs<'a, T> = [&'a [T]; PIXELS];
+
+/// Unfolds a window row by row of the kernel: taps, runs, and the bytes of each.
+#[inline(always)]
+fn unfold<'a, T>(patches: &mut [Group], window: &Window<'a, T>, unfold_run: impl Fn(&mut [Tap], &Runs<'a, T>, usize)) {
     let Window { ring, rows, pixels, run } = *window;
-    let mut taps = patches.as_flattened_mut().iter_mut();
-    for row in rows {
-        let [a, b, c, d] = pixels.map(|pixel| ring.get(row + pixel..row + pixel + run).unwrap_or_default());
-        for ((((&a, &b), &c), &d), tap) in a.iter().zip(b).zip(c).zip(d).zip(&mut taps) {
-            *tap = [a.into() ^ i16::MIN, b.into(), c.into() ^ i16::MIN, d.into()];
+    for (row, taps) in rows.iter().zip(patches.as_flattened_mut().chunks_exact_mut(run.max(1))) {
+        let runs = pixels.map(|pixel| ring.get(row + pixel..row + pixel + run).unwrap_or_default());
+        if run > 0 && runs.iter().all(|found| found.len() == run) {
+            #[cfg(armv6m)]
+            let runs = runs.map(<[T]>::as_ptr);
+            unfold_run(taps, &runs, run * size_of::<T>());
         }
     }
 }
+
+/// What the instructions do.
+#[cfg(not(armv6m))]
+fn unfold_run<T: Copy + Into<i16>>(taps: &mut [Tap], runs: &Runs<'_, T>, _bytes: usize) {
+    for (at, tap) in taps.iter_mut().enumerate() {
+        let [a, b, c, d] = runs.map(|run| run[at].into());
+        *tap = [a ^ i16::MIN, b, c ^ i16::MIN, d];
+    }
+}
+
+/// A function that unfolds a row of the kernel of so many bytes, which are not none: how an element is loaded, and its bytes.
+///
+/// A tap takes 15 instructions.
+#[cfg(armv6m)]
+macro_rules! unfold_run {
+    ($name:ident, $element:ty, $load:literal, $bytes:literal) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(taps: *mut Tap, runs: &Runs<'_, $element>, bytes: usize) {
+            core::arch::naked_asm!(
+                "push {{r4-r7, lr}}",
+                "mov r4, r8",
+                "push {{r4}}",
+                "mov r12, r2",
+                "movs r4, #1",
+                "lsls r4, r4, #15",
+                "mov r8, r4",
+                "ldmia r1!, {{r2-r5}}",
+                "mov r1, r2",
+                "mov r2, r3",
+                "mov r3, r4",
+                "mov r4, r5",
+                "movs r5, #0",
+                "2:",
+                concat!($load, " r6, [r1, r5]"),
+                concat!($load, " r7, [r2, r5]"),
+                "lsls r7, r7, #16",
+                "adds r6, r6, r7",
+                "add r6, r8",
+                "stmia r0!, {{r6}}",
+                concat!($load, " r6, [r3, r5]"),
+                concat!($load, " r7, [r4, r5]"),
+                "lsls r7, r7, #16",
+                "adds r6, r6, r7",
+                "add r6, r8",
+                "stmia r0!, {{r6}}",
+                concat!("adds r5, #", $bytes),
+                "cmp r5, r12",
+                "bne 2b",
+                "pop {{r4}}",
+                "mov r8, r4",
+                "pop {{r4-r7, pc}}",
+            )
+        }
+    };
+}
+#[cfg(armv6m)]
+unfold_run!(unfold_run_of_bytes, i8, "ldrsb", "1");
+#[cfg(armv6m)]
+unfold_run!(unfold_run_of_halves, i16, "ldrsh", "2");
 
 /// See [`reference::dot_patches`](super::reference::dot_patches).
 #[inline(never)]
@@ -50,18 +144,26 @@ fn multiply(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps:
         if whole > 0 {
             multiply_taps(sums, patches, weights, whole);
         }
-        for (&tap, &weight) in patches.iter().zip(weights).skip(whole) {
-            add_tap(sums, tap, weight.into());
+        let rest = weights.get(whole..).unwrap_or_default();
+        if !rest.is_empty() {
+            add_taps(sums, patches.get(whole..).unwrap_or_default(), rest);
         }
     }
 }
 
-/// Adds the products of one tap.
-#[inline(always)]
-fn add_tap(sums: &mut [i32; PIXELS], [a, b, c, d]: Tap, weight: i32) {
-    for (sum, activation) in sums.iter_mut().zip([a ^ i16::MIN, b, c ^ i16::MIN, d]) {
-        *sum = sum.wrapping_add(i32::from(activation).wrapping_mul(weight));
+/// Adds the products of taps one by one.
+// Sums have names: where code is to be small, the compiler keeps an array in memory.
+#[inline(never)]
+fn add_taps(sums: &mut [i32; PIXELS], taps: &[Tap], weights: &[i8]) {
+    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = *sums;
+    for (&[a, b, c, d], &weight) in taps.iter().zip(weights) {
+        let weight = i32::from(weight);
+        sum_a = sum_a.wrapping_add(i32::from(a ^ i16::MIN).wrapping_mul(weight));
+        sum_b = sum_b.wrapping_add(i32::from(b).wrapping_mul(weight));
+        sum_c = sum_c.wrapping_add(i32::from(c ^ i16::MIN).wrapping_mul(weight));
+        sum_d = sum_d.wrapping_add(i32::from(d).wrapping_mul(weight));
     }
+    *sums = [sum_a, sum_b, sum_c, sum_d];
 }
 
 /// The sums over the first taps, of which there are whole groups, one at least; weights begin at a word's address.

@@ -59,9 +59,9 @@ fn multiply_pair(sums: &mut [[i32; PIXELS]; 2], patches: &[Group], weights: &[i8
 
 /// Taps in the order of a group, as pairs.
 #[inline(always)]
-fn pairs([a, b, c, d]: [i8; GROUP]) -> [i16; GROUP] {
-    let [a, b, c, d] = [a, b, c, d].map(i16::from);
-    [a, c + (a >> 15), b, d + (b >> 15)]
+fn pairs(&[a, b, c, d]: &[i8; GROUP]) -> [i16; GROUP] {
+    let (a, b) = (i16::from(a), i16::from(b));
+    [a, i16::from(c) + (a >> 15), b, i16::from(d) + (b >> 15)]
 }
 
 /// Unfolds a window; behind the last tap are zeros.

@@ -114,7 +114,7 @@ impl<'a, T> Window<'a, T> {
 pub(super) fn unfold<T: Copy + Into<i16>>(
     patches: &mut [Group],
     window: &Window<'_, T>,
-    pairs: impl Fn([T; GROUP]) -> [i16; GROUP],
+    pairs: impl Fn(&[T; GROUP]) -> [i16; GROUP],
 ) {
     if !window.run.is_multiple_of(GROUP) {
         return unfold_taps(patches, window);
@@ -124,7 +124,8 @@ pub(super) fn unfold<T: Copy + Into<i16>>(
     for (&row, groups) in rows.iter().zip(patches.chunks_mut((run / GROUP).max(1))) {
         for (pixel, offset) in pixels.into_iter().enumerate() {
             let (run, _) = ring.get(row + offset..row + offset + run).unwrap_or_default().as_chunks();
-            for (group, &four) in groups.iter_mut().zip(run) {
+            // By reference: small code would copy four elements by a call.
+            for (group, four) in groups.iter_mut().zip(run) {
                 group.get_mut(pixel).into_iter().for_each(|places| *places = pairs(four));
             }
         }

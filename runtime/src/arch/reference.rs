@@ -124,14 +124,14 @@ fn spread_groups([a, b, c, d]: [&mut [u32]; QUAD], groups: &[[u16; GROUP]]) {
 #[cfg(feature = "i8")]
 #[inline(never)]
 pub(crate) fn unfold_i8(patches: &mut [Group], window: &Window<'_, i8>) {
-    unfold(patches, window, |[a, b, c, d]| [a, c, b, d].map(i16::from));
+    unfold(patches, window, |&[a, b, c, d]| [a.into(), c.into(), b.into(), d.into()]);
 }
 
 /// The same for `i16` activations.
 #[cfg(feature = "i8")]
 #[inline(never)]
 pub(crate) fn unfold_i16(patches: &mut [Group], window: &Window<'_, i16>) {
-    unfold(patches, window, |[a, b, c, d]| [a, c, b, d]);
+    unfold(patches, window, |&[a, b, c, d]| [a, c, b, d]);
 }
 
 /// How patches of 8-bit rings are made and multiplied: by the kernels of their own names.
