@@ -140,8 +140,11 @@ impl Geometry {
                 let most = most.checked_div(geometry.chunk_blocks).unwrap_or(1);
                 // Whole bands, of which there is a whole number, or an even part of one.
                 let rows = most.max(1).saturating_mul(rows);
-                let parts = 1..=if BY_ROWS { geometry.band.min(rows) } else { 0 };
-                let part = parts.filter(|&part| geometry.band.is_multiple_of(part)).max().unwrap_or(1);
+                let part = if BY_ROWS {
+                    (1..=geometry.band.min(rows)).rev().find(|&part| geometry.band.is_multiple_of(part)).unwrap_or(1)
+                } else {
+                    1
+                };
                 geometry.slice_rows = (rows - rows % part).min(geometry.output_rows);
             }
         }

@@ -1,9 +1,9 @@
 //! From accumulators to results: bias, requantization, residual.
 
 use super::values::Values;
+use crate::arch::PIXELS;
 #[cfg(any(armv6m, test))]
-use crate::arch::patches::Finish;
-use crate::arch::{self, PIXELS};
+use crate::arch::{finish_i8, finish_i16, patches::Finish};
 use crate::fixed::{
     HighWord, RESIDUAL_BITS, requantize, requantize_centered, requantize_each, saturate_i8, saturate_i16,
 };
@@ -143,8 +143,8 @@ impl<S: Scales> Block<'_, S> {
         let kept = kept.map(|kept| kept.as_slice());
         let finish = Finish { accumulators, bias: self.bias, requant: self.requant, kept, zero };
         let done = match output {
-            Values::I8(output) => arch::finish_i8(finish, output.get_mut(at..).unwrap_or_default(), advance, pixels),
-            Values::I16(output) => arch::finish_i16(finish, output.get_mut(at..).unwrap_or_default(), advance, pixels),
+            Values::I8(output) => finish_i8(finish, output.get_mut(at..).unwrap_or_default(), advance, pixels),
+            Values::I16(output) => finish_i16(finish, output.get_mut(at..).unwrap_or_default(), advance, pixels),
             Values::I32(_) => return false,
         };
         done == accumulators.len()
