@@ -5,9 +5,13 @@
 //! itself gives times the weights is `Σa₀·w + 2¹⁵·Σw + 2¹⁶·Σa₁·w` modulo 2³², of which the other two are known. So two
 //! products take five instructions, where halves brought apart would take six.
 
+mod dots;
 mod results;
 mod unfold;
 
+#[cfg(feature = "attention")]
+pub(crate) use self::dots::weighted4_i8;
+pub(crate) use self::dots::{dot4_i8, dot4_i16};
 pub(crate) use self::results::{finish_i8, finish_i16, scale_each};
 use self::unfold::{unfold_bytes, unfold_halves};
 use super::PIXELS;

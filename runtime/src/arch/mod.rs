@@ -103,8 +103,8 @@ pub(crate) const PIXELS: usize = crate::format::PATCH_PIXELS;
 macro_rules! kernels {
     ($use:ident) => {
         $use! {
-            dot4_i8 (feature = "i8"): mve, dsp;
-            dot4_i16 (feature = "i8"): mve, dsp;
+            dot4_i8 (feature = "i8"): mve, dsp, armv6m;
+            dot4_i16 (feature = "i8"): mve, dsp, armv6m;
             patches_i8 (feature = "i8"): mve, armv7m, armv6m;
             patches_i16 (feature = "i8"): mve, armv6m;
             unfold_i8 (feature = "i8"): dsp;
@@ -131,7 +131,7 @@ macro_rules! kernels {
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
             spread_packed (feature = "i4"):;
-            weighted4_i8 (all(feature = "i8", feature = "attention")): dsp;
+            weighted4_i8 (all(feature = "i8", feature = "attention")): dsp, armv6m;
             dot_i16 (all(feature = "i8", feature = "conditioning")):;
             dot_pixels (any(feature = "f16", feature = "f32")): vfp;
             dot_float (all(any(feature = "f16", feature = "f32"), any(feature = "attention", feature = "conditioning"))):;

@@ -141,6 +141,9 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
     for (start, ky) in starts.iter_mut().zip(rows.clone()) {
         *start = geometry.slot(tile.y * geometry.stride + ky);
     }
+    // A kernel of whole convolutions may share an only pixel's activations between channels; other products would be of four.
+    #[cfg(not(any(dsp, test)))]
+    let patches = if geometry.output_columns == 1 { &mut [] } else { patches };
     let mut accumulators = [[0; PIXELS]; CHANNEL_BLOCK];
     for x in (0..geometry.output_columns).step_by(PIXELS) {
         // Past the last pixel the last one is computed again.
