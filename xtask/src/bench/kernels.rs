@@ -56,26 +56,33 @@ const PEER: &str = include_str!("cmsis_nn.json");
 
 /// One way to compute a layer.
 #[derive(Clone, Debug, Serialize)]
-struct Variant {
+pub(super) struct Variant {
     variant: String,
-    instructions: u64,
+    pub(super) instructions: u64,
     scratch_bytes: u64,
     /// Bytes of the stored weights as a multiple of those of eight bits.
     flash_factor: f64,
 }
 
+impl Variant {
+    /// Whether activations are as wide as the peer's.
+    pub(super) fn is_peers(&self) -> bool {
+        !self.variant.ends_with(OF_WORDS)
+    }
+}
+
 /// What a layer takes.
 #[derive(Debug, Serialize)]
-struct Measured {
-    layer: &'static str,
+pub(super) struct Measured {
+    pub(super) layer: &'static str,
     macs: usize,
     /// What the exporter chooses with weights as they are and little scratch.
-    instructions: u64,
+    pub(super) instructions: u64,
     scratch_bytes: u64,
     flash_factor: f64,
     /// Instructions as a multiple of CMSIS-NN's, on the cores that it was measured on.
-    ratio_to_cmsis_nn: Option<f64>,
-    variants: Vec<Variant>,
+    pub(super) ratio_to_cmsis_nn: Option<f64>,
+    pub(super) variants: Vec<Variant>,
 }
 
 /// Runs the command.
@@ -172,6 +179,7 @@ fn print(args: &Args, measured: &[Measured]) -> anyhow::Result<()> {
             );
         }
     }
+    super::aims::print_missed(core, &measured);
     Ok(())
 }
 
@@ -191,7 +199,7 @@ fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyho
 impl Measured {
     /// The fewest instructions with little scratch come first.
     fn best(layer: &'static str, macs: usize, variants: Vec<Variant>, cmsis_nn: Option<u64>) -> anyhow::Result<Self> {
-        let fits = |variant: &&Variant| variant.scratch_bytes <= SCRATCH_BYTES && !variant.variant.ends_with(OF_WORDS);
+        let fits = |variant: &&Variant| variant.scratch_bytes <= SCRATCH_BYTES && variant.is_peers();
         let best = variants
             .iter()
             .filter(fits)

@@ -1,5 +1,6 @@
 //! `bench`: speed beside a peer.
 
+mod aims;
 mod bars;
 #[cfg(feature = "cuda")]
 mod cuda;
