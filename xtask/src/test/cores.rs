@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, ensure};
 use waft::format::{Op, chunk_checksum};
 use waft::{Model, Request as HostRequest, Session};
-use waft_host::export::{ExportOptions, ResidualWidth, Room, export_graph};
+use waft_host::export::{ExportOptions, ResidualWidth, Room, WeightWidth, export_graph};
 use waft_host::graph::{Graph, Op as Node, Shape};
 use waft_host::sample::AlignedBytes;
 
@@ -58,14 +58,17 @@ fn graph() -> Graph {
     graph
 }
 
-/// Runs them in rings and in patches, with streams of eight and of sixteen bits.
+/// Runs them in rings and in patches, with streams of eight and of sixteen bits, and with weights of eight and of four.
 pub(super) fn kernels_on_cores() -> anyhow::Result<()> {
-    for (patches, residual) in [
-        (Room::Bytes(u64::MAX), ResidualWidth::Narrow),
-        (Room::Bytes(u64::MAX), ResidualWidth::Wide),
-        (Room::None, ResidualWidth::Narrow),
+    for (patches, residual, weights) in [
+        (Room::Bytes(u64::MAX), ResidualWidth::Narrow, WeightWidth::Eight),
+        (Room::Bytes(u64::MAX), ResidualWidth::Wide, WeightWidth::Eight),
+        (Room::None, ResidualWidth::Narrow, WeightWidth::Eight),
+        (Room::Bytes(u64::MAX), ResidualWidth::Narrow, WeightWidth::Four),
+        (Room::Bytes(u64::MAX), ResidualWidth::Wide, WeightWidth::Four),
     ] {
-        let options = ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, ..Default::default() };
+        let options =
+            ExportOptions { steps: vec![1], calibration_images: 2, residual, weights, patches, ..Default::default() };
         let export = export_graph(graph(), &options, &())?;
         let expected = on_host(&Model::from_bytes(export.bytes.as_slice())?)?;
         ensure!(expected.len() > LAYERS.len(), "the network has {} convolutions", expected.len());
@@ -76,7 +79,7 @@ pub(super) fn kernels_on_cores() -> anyhow::Result<()> {
                 let found = found.get(index).with_context(|| format!("{target}: operation {index} was not counted"))?;
                 ensure!(
                     found.checksum == *checksum,
-                    "{target}, {patches:?}, {residual:?}: operation {index} differs from the host's"
+                    "{target}, {patches:?}, {residual:?}, {weights:?}: operation {index} differs from the host's"
                 );
             }
         }
