@@ -120,7 +120,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         bar.advance(1);
     }
     bar.end();
-    print(args, &measured)
+    print(args, &measured)?;
+    if !args.json {
+        super::aims::print_missed(core, &measured);
+    }
+    Ok(())
 }
 
 /// What hosts run: each instruction set of the emulated processor.
@@ -179,7 +183,6 @@ fn print(args: &Args, measured: &[Measured]) -> anyhow::Result<()> {
             );
         }
     }
-    super::aims::print_missed(core, &measured);
     Ok(())
 }
 
