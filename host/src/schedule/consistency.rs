@@ -31,7 +31,7 @@ pub(super) fn steps_at(config: &SchedulerConfig, entries: &[i64]) -> Result<Vec<
         let skip = data * data / ((sigma - low).powi(2) + data * data);
         let noise = if n > 1 { (sigmas[i + 1].clamp(low, high).powi(2) - low * low).sqrt() * amount } else { 0.0 };
         let step = Step {
-            timestep: 250.0 * libm::log(exact[i] + 1e-44),
+            timestep: 250.0 * libm::log(exact[i]),
             level: Level {
                 signal: 1.0 / scale_now,
                 noise: sigma / scale_now,

@@ -92,6 +92,7 @@ mod tests {
     fn guidance_is_rounded_and_saturated() {
         assert_eq!(Guidance::from_ratio(3, 2).to_bits(), 98_304);
         assert_eq!(Guidance::from_ratio(1, 3).to_bits(), 21_845);
+        assert_eq!(Guidance::from_ratio(2, 3).to_bits(), 43_691);
         assert_eq!(Guidance::from_ratio(5, 0).to_bits(), 5 << 16);
         assert_eq!(Guidance::from_ratio(1, 1), Guidance::NONE);
         for scale in [-2.0f32, 0.0, 0.1, 1.0, 7.5] {
@@ -99,11 +100,16 @@ mod tests {
         }
         assert_eq!(Guidance::from_f32(f32::NAN).to_bits(), 0);
         assert_eq!(Guidance::from_f32(f32::INFINITY).to_bits(), i32::MAX);
+        #[cfg(any(feature = "f16", feature = "f32"))]
+        for scale in [-2.0f32, 0.0, 1.0, 7.5] {
+            assert_eq!(Guidance::from_f32(scale).to_f32(), scale);
+        }
     }
 
     #[test]
     fn shares_are_rounded_and_stay_between_0_and_1() {
         assert_eq!(Rescale::from_ratio(7, 10).to_bits(), 45_875);
+        assert_eq!(Rescale::from_ratio(2, 3).to_bits(), 43_691);
         assert_eq!(Rescale::from_ratio(3, 2).to_bits(), 65_536);
         assert_eq!(Rescale::from_ratio(0, 0), Rescale::NONE);
         for (share, bits) in [(0.7, 45_875), (-1.0, 0), (f32::NAN, 0), (2.0, 65_536), (f32::INFINITY, 65_536)] {

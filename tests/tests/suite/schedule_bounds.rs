@@ -130,7 +130,10 @@ fn a_largest_threshold_below_1_is_the_threshold() {
     let ddim = Solver::Ddim(Ddim::default());
     let thresholded = |limit: f64| {
         let fields = json!({ "thresholding": true, "sample_max_value": limit, "clip_sample": true });
-        ddim.steps(&config(&fields), 5).expect("steps")
+        // Thresholds take the place of a bound, whoever set one.
+        let mut both = config(&fields);
+        both.clip = Some(0.25);
+        ddim.steps(&both, 5).expect("steps")
     };
     let plain = ddim.steps(&config(&json!({ "clip_sample": false })), 5).expect("steps");
     for limit in [0.5, 1.0] {
