@@ -96,34 +96,100 @@ def network_config(rng: random.Random) -> dict:
         config["attn_norm_num_groups"] = rng.choice([g for g in (1, 2, 3, 4, 5) if channels[-1] % g == 0])
     if rng.random() < 0.15:
         config["mid_block_type"] = None
+    if rng.random() < 0.25:
+        config |= filtered(rng, levels)
+    # A model, its state dictionary beside what the tensors do not tell, or that of the diffusion course's class around it.
+    config["form"] = rng.choice(("model", "model", "state_dict", "class_channels"))
+    if config["form"] == "class_channels":
+        config |= {"class_embed_type": None, "num_class_embeds": None, "class_emb_size": rng.choice((1, 2, 4))}
+        if any("Skip" in kind for kind in config["down_block_types"]):
+            config["class_emb_size"] = rng.choice((1, 2))
     return config
+
+
+def filtered(rng: random.Random, levels: int) -> dict:
+    """Blocks that resample by FIR filters: all before the last that halves, all behind the first that doubles."""
+    attends = rng.random() < 0.4
+    channels = [rng.choice((32, 64) if attends else (4, 8, 12, 20)) for _ in range(levels)]
+    downs = ("SkipDownBlock2D", "AttnSkipDownBlock2D") if attends else ("SkipDownBlock2D",)
+    ups = ("SkipUpBlock2D", "AttnSkipUpBlock2D") if attends else ("SkipUpBlock2D",)
+    groups, halves, doubles = rng.choice((None, 1, 2, 4)), rng.randint(0, levels), rng.randint(0, levels)
+    others = ("DownBlock2D", "UpBlock2D") if groups else (None, None)
+    if groups is None:
+        halves, doubles = levels, 0
+    return {
+        "in_channels": 3, "out_channels": 3, "norm_num_groups": groups, "block_out_channels": channels,
+        "down_block_types": [rng.choice(downs) if level < halves else others[0] for level in range(levels)],
+        "up_block_types": [rng.choice(ups) if level >= doubles else others[1] for level in range(levels)],
+        "attn_norm_num_groups": rng.choice((None, 2)), "freq_shift": 0, "attention_head_dim": rng.choice((None, 2, 4)),
+    }
+
+
+class ClassConditionedUnet(torch.nn.Module):
+    """The diffusion course's: the vector of a class as channels behind the sample's."""
+
+    def __init__(self, config: dict, class_emb_size: int):
+        super().__init__()
+        self.class_emb = torch.nn.Embedding(5, class_emb_size)
+        self.model = UNet2DModel(**config)
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+        channels = self.class_emb(class_labels)[:, :, None, None].expand(-1, -1, *sample.shape[2:])
+        return self.model(torch.cat((sample, channels), 1), timestep).sample
+
+
+def save_state_dict(model: torch.nn.Module, config: dict, folder: Path) -> None:
+    """The tensors, and what they do not tell."""
+    folder.mkdir()
+    torch.save(model.state_dict(), folder / "model.pt")
+    untold = {
+        "sample_size", "act_fn", "attention_head_dim", "attn_norm_num_groups", "center_input_sample", "class_embed_type",
+        "downsample_padding", "flip_sin_to_cos", "freq_shift", "mid_block_scale_factor", "norm_eps", "norm_num_groups",
+    }
+    if any("Skip" in kind for kind in config["down_block_types"] + config["up_block_types"]):
+        untold |= {"down_block_types", "up_block_types"}
+    (folder / "config.json").write_text(json.dumps({field: config[field] for field in config if field in untold}))
 
 
 @torch.no_grad()
 def check_network(binary: Path, config: dict, seed: int, folder: Path) -> float:
     """The relative error of three calls."""
     torch.manual_seed(seed)
-    model = UNet2DModel(**config).eval()
+    config = dict(config)
+    form, class_emb_size = config.pop("form"), config.pop("class_emb_size", None)
+    if class_emb_size:
+        # Beside filters there are three channels in all.
+        is_filtered = any("Skip" in kind for kind in config["down_block_types"])
+        sample_channels = 3 - class_emb_size if is_filtered else config["in_channels"]
+        config["in_channels"] = sample_channels + class_emb_size
+        model = ClassConditionedUnet(config, class_emb_size).eval()
+    else:
+        sample_channels = config["in_channels"]
+        model = UNet2DModel(**config).eval()
     for parameter in model.parameters():
         # Norms and biases too, so that a mix-up shows.
         if parameter.dim() == 1:
             parameter.add_(0.3 * torch.randn_like(parameter))
-    model.save_pretrained(folder / "model")
+    if form == "model":
+        model.save_pretrained(folder / "model")
+    else:
+        save_state_dict(model, config, folder / "model")
     size = config["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
     tensors = {
-        "sample": torch.randn(3, config["in_channels"], height, width),
+        "sample": torch.randn(3, sample_channels, height, width),
         "timestep": torch.tensor([0, 999, torch.randint(1, 999, ()).item()]),
     }
     if config["time_embedding_type"] == "fourier":
         tensors["timestep"][0] = 1
     if config["class_embed_type"] == "identity":
         tensors["class_labels"] = torch.randn(3, model.time_embedding.linear_2.out_features)
-    elif config["class_embed_type"] == "timestep" or config["num_class_embeds"]:
+    elif class_emb_size or config["class_embed_type"] == "timestep" or config["num_class_embeds"]:
         tensors["class_labels"] = torch.randint(0, 5, (3,))
     save_file(tensors, folder / "in.safetensors")
     waft(binary, "predict", folder / "model", "--input", folder / "in.safetensors", "--out", folder / "out.safetensors")
-    expected = model(tensors["sample"], tensors["timestep"], class_labels=tensors.get("class_labels")).sample
+    expected = model(tensors["sample"], tensors["timestep"], class_labels=tensors.get("class_labels"))
+    expected = expected if class_emb_size else expected.sample
     return relative_error(load_file(folder / "out.safetensors")["out"], expected)
 
 

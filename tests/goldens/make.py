@@ -21,7 +21,7 @@ import numpy as np
 import original
 import schedule
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
@@ -82,6 +82,13 @@ CHECKPOINTS = {
         down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), norm_num_groups=4,
         center_input_sample=True,
     ),
+    # Blocks that resample by FIR filters beside a path of pictures, with groups of their own.
+    "filtered": dict(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32, 4), layers_per_block=1,
+        down_block_types=("AttnSkipDownBlock2D", "SkipDownBlock2D"), up_block_types=("SkipUpBlock2D", "AttnSkipUpBlock2D"),
+        norm_num_groups=None, attention_head_dim=None, mid_block_scale_factor=2**0.5, time_embedding_type="fourier",
+        time_embedding_dim=16, add_attention=False,
+    ),
 }
 
 # What the checkpoints' own files do not say.
@@ -104,6 +111,46 @@ def random_model(name: str) -> UNet2DModel:
             model.conv_out.weight.mul_(0.1)
             model.conv_out.bias.mul_(0.1)
     return model
+
+
+class ClassConditionedUnet(torch.nn.Module):
+    """Of Hugging Face's diffusion course, unit 2: the vector of a class as channels behind the sample's."""
+
+    def __init__(self, num_classes: int = 5, class_emb_size: int = 3):
+        super().__init__()
+        self.class_emb = torch.nn.Embedding(num_classes, class_emb_size)
+        self.model = UNet2DModel(
+            sample_size=8, in_channels=1 + class_emb_size, out_channels=1, layers_per_block=1, block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+        )
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+        channels = self.class_emb(class_labels)[:, :, None, None].expand(-1, -1, *sample.shape[2:])
+        return self.model(torch.cat((sample, channels), 1), timestep).sample
+
+
+@torch.no_grad()
+def class_channels() -> None:
+    """Its state dictionary beside what no tensor tells, and three calls."""
+    torch.manual_seed(80)
+    model, folder = ClassConditionedUnet().eval(), HERE / "class_channels"
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    torch.save(model.state_dict(), folder / "mnist.pt")
+    (folder / "config.json").write_text(json.dumps({"sample_size": 8, "norm_num_groups": 4}) + "\n")
+    DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_config(folder)
+    generator = torch.Generator().manual_seed(81)
+    sample, timestep = torch.randn((3, 1, 8, 8), generator=generator), torch.tensor([0, 999, 421])
+    classes = torch.tensor([0, 4, 2])
+    out = model(sample, timestep, classes).contiguous()
+    save_file(
+        {"sample": sample, "timestep": timestep, "class_labels": classes, "out": out},
+        HERE / "class_channels_predict.safetensors",
+    )
 
 
 def class_embeddings(model: UNet2DModel) -> torch.Tensor:
@@ -245,7 +292,10 @@ def checkpoint(name: str) -> None:
     model = random_model(name)
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
+    # Weights that half precision has.
+    model = model.half() if name == "filtered" else model
     model.save_pretrained(folder)
+    model = model.float()
     prediction = "v_prediction" if name == "velocity" else "epsilon"
     scheduler = DDIMScheduler(prediction_type=prediction, timestep_spacing="trailing")
     scheduler.save_config(folder)
@@ -266,9 +316,10 @@ def main() -> None:
     torch.set_num_threads(1)
     if names := sys.argv[1:]:
         for name in names:
-            checkpoint(name)
+            class_channels() if name == "class_channels" else checkpoint(name)
         return
     pickles()
+    class_channels()
     for name in CHECKPOINTS:
         checkpoint(name)
 

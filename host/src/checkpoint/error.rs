@@ -111,6 +111,24 @@ pub enum CheckpointError {
         /// One that was found elsewhere.
         near: Option<PathBuf>,
     },
+    /// A field of the configuration says something else than the tensors.
+    #[error("config.json: {field} = {stated}, and the tensors say {told}; correct it or leave it out")]
+    Contradiction {
+        /// The field.
+        field: String,
+        /// What the configuration says.
+        stated: String,
+        /// What the tensors say.
+        told: String,
+    },
+    /// A field that the tensors do not tell.
+    #[error(
+        "config.json: {field} is not stated, and several kinds of blocks have these tensors; give it, as the training had it"
+    )]
+    Unstated {
+        /// The field.
+        field: &'static str,
+    },
     /// The scheduler's configuration is refused.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),

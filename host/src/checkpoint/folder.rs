@@ -73,7 +73,8 @@ fn no_config(folder: &Path) -> CheckpointError {
         names => match checkpoints(folder).as_slice() {
             [] if names.iter().any(|name| KINDS.iter().any(|kind| is_kind(name, kind))) => {
                 "weights alone do not say which network they belong to: put its configuration beside them, which \
-                 save_pretrained writes"
+                 save_pretrained writes; of the state dictionary of a UNet2DModel or of the diffusion course's \
+                 ClassConditionedUnet, what its call stated and tensors do not tell is enough, at least {\"sample_size\": 28}"
                     .into()
             }
             [] => "give the folder that save_pretrained wrote".into(),

@@ -13,6 +13,7 @@ mod note;
 mod pickle;
 mod pipeline;
 mod policy;
+mod state_dict;
 mod torch;
 mod weights;
 
@@ -25,6 +26,7 @@ use serde_json::{Map, Value};
 pub use error::CheckpointError;
 pub use note::Note;
 pub use pickle::PickleError;
+pub(crate) use state_dict::CLASS_CONDITIONED;
 
 use crate::pointer::is_pointer;
 use crate::schedule::SchedulerConfig;
@@ -167,6 +169,7 @@ impl Checkpoint {
         };
         let weights = folder::weights(&found, options.variant.as_deref(), &mut notes)?;
         let weights = Weights::open(&weights, &mut notes)?;
+        state_dict::complete(&mut config, &weights, &mut notes)?;
         if scheduler.is_none()
             && let Some(found) = denoising_diffusion::scheduler(&config, &weights)?
         {
@@ -193,6 +196,7 @@ impl Checkpoint {
             None => None,
         };
         let weights = Weights::from_bytes(weights, &mut notes)?;
+        state_dict::complete(&mut config, &weights, &mut notes)?;
         let (folder, defaults) = (PathBuf::new(), ExportDefaults::default());
         Ok(Self {
             folder,

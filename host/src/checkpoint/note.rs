@@ -33,6 +33,13 @@ pub enum Note {
         /// What was taken off.
         prefix: String,
     },
+    /// What neither the tensors nor the configuration say for certain of a state dictionary.
+    Untold {
+        /// The class of the network.
+        class: &'static str,
+        /// Fields that have the defaults of diffusers' class, and what was taken for certain fields.
+        taken: Vec<String>,
+    },
     /// The configuration was written by diffusers' `EMAModel`.
     Averaged,
     /// There are averaged weights beside the ones that were opened.
@@ -84,6 +91,12 @@ impl fmt::Display for Note {
             }
             Note::NotTensors { keys } => write!(f, "ignored what is no tensor: {}", keys.join(", ")),
             Note::Wrapper { prefix } => write!(f, "took {prefix:?} off the keys of all tensors"),
+            Note::Untold { class, taken } => write!(
+                f,
+                "the tensors are a {class}'s; what they do not tell and config.json does not state was taken to be as diffusers has \
+                 it if nothing is said: {}",
+                taken.join(", ")
+            ),
             Note::Averaged => write!(f, "the weights are averages over the training (EMAModel)"),
             Note::AveragedBeside { folder } => {
                 let folder = folder.display();

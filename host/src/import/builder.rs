@@ -13,9 +13,7 @@ pub(super) struct Builder<'c> {
     pub(super) embedding: usize,
     /// How residual blocks are conditioned.
     pub(super) conditioning: Conditioning,
-    /// Groups of normalizations.
-    pub(super) groups: usize,
-    /// Their epsilon.
+    /// Epsilon of normalizations.
     pub(super) eps: f64,
 }
 

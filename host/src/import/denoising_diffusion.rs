@@ -153,8 +153,8 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
         }
     };
     let builder =
-        Builder { checkpoint: &inner, graph, embedding, conditioning: Conditioning::ScaleShift, groups, eps: EPSILON };
-    let mut unet = Unet { builder, kind, heads: options.heads };
+        Builder { checkpoint: &inner, graph, embedding, conditioning: Conditioning::ScaleShift, eps: EPSILON };
+    let mut unet = Unet { builder, kind, groups, heads: options.heads };
     unet.network(width, outputs, levels)?;
     refuse_unused(&inner)?;
     Ok(unet.builder.graph)
@@ -225,6 +225,8 @@ impl Kind {
 struct Unet<'c> {
     builder: Builder<'c>,
     kind: Kind,
+    /// Groups of normalizations.
+    groups: usize,
     heads: Option<usize>,
 }
 
@@ -305,7 +307,7 @@ impl Unet<'_> {
             standardize(&mut read);
         }
         let h = self.builder.graph.node(conv, Op::Conv2d(read), &[x]);
-        if self.kind.has_rms_blocks { self.norm(&norm, h) } else { self.builder.norm(&norm, h, self.builder.groups) }
+        if self.kind.has_rms_blocks { self.norm(&norm, h) } else { self.builder.norm(&norm, h, self.groups) }
     }
 
     /// Normalization over the channels of each pixel.

@@ -58,6 +58,14 @@ pub enum ImportError {
         /// Where they differ.
         what: String,
     },
+    /// A table of classes that is none.
+    #[error("{what}, with fewer channels than the network's {inputs} inputs")]
+    ClassTable {
+        /// What was found.
+        what: String,
+        /// Channels of the network's input.
+        inputs: usize,
+    },
     /// A policy without statistics.
     #[error(
         "the checkpoint has no normalization statistics: {key} is missing; a policy without them acts on other numbers \
@@ -106,6 +114,7 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
             });
         }
         "UNet2DModel" => unet2d::import(checkpoint)?,
+        "ClassConditionedUnet" => unet2d::import_class_conditioned(checkpoint)?,
         crate::checkpoint::denoising_diffusion::CLASS => denoising_diffusion::import(checkpoint)?,
         "guided_diffusion.UNetModel" => unet2d::import_guided_diffusion(checkpoint)?,
         _ => {
@@ -113,7 +122,7 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
                 field: "_class_name".into(),
                 value: format!("{class:?}"),
                 expected:
-                    "waft imports UNet2DModel, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, LeRobot's policies of type diffusion, and \
+                    "waft imports UNet2DModel, ClassConditionedUnet, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, LeRobot's policies of type diffusion, and \
                            diffusion_policy's DiffusionUnetLowdimPolicy"
                         .into(),
             });

@@ -1,7 +1,9 @@
 //! Halving and doubling of maps: diffusers' `Downsample2D` and `Upsample2D`.
 //!
 //! Resampling without weights folds into the convolution that reads it: nearest upsampling into what that gathers, the
-//! mean of 2×2 pixels into its weights.
+//! mean of 2×2 pixels into its weights. A filter that reaches over neighbouring pixels (Karras et al., 2019, arXiv:1812.04948)
+//! does so with a pointwise convolution only: others pad its result with zeros, which it does not have there. Before these it is a
+//! convolution that keeps each channel.
 
 use super::ImportError;
 use super::builder::{Builder, Window};
@@ -14,6 +16,10 @@ pub(super) enum Resample {
     Mean,
     /// Nearest-neighbour doubling.
     Nearest,
+    /// Every second result of the filter (1, 3, 3, 1)/8 in both directions; for maps of even size.
+    FirHalf,
+    /// Doubling by the filter (1, 3, 3, 1)/4 over pixels with zeros between them: (1, 2, 1)/4 over nearest neighbours.
+    FirDouble,
 }
 
 impl Builder<'_> {
@@ -50,8 +56,33 @@ impl Builder<'_> {
                 let x = self.graph.node(format!("{name} (upsample)"), Op::Upsample, &[x]);
                 self.graph.node(name, Op::Conv2d(conv), &[x])
             }
+            Resample::FirHalf | Resample::FirDouble if conv.kernel != [1; 2] => {
+                let x = self.resampled(&format!("{name} (filter)"), x, resample);
+                self.graph.node(name, Op::Conv2d(conv), &[x])
+            }
+            Resample::FirHalf => {
+                self.graph.node(name, Op::Conv2d(over_filter(&conv, &[0.125, 0.375, 0.375, 0.125], 2)), &[x])
+            }
+            Resample::FirDouble => {
+                let x = self.graph.node(format!("{name} (upsample)"), Op::Upsample, &[x]);
+                self.graph.node(name, Op::Conv2d(over_filter(&conv, &[0.25, 0.5, 0.25], 1)), &[x])
+            }
         }
     }
+}
+
+/// The convolution that computes from a map what a pointwise `conv` computes from every `stride`-th result of a filter of these
+/// taps in both directions, over a border of one zero.
+fn over_filter(conv: &Conv2d, taps: &[f32], stride: usize) -> Conv2d {
+    let mut weight = Vec::with_capacity(taps.len() * taps.len() * conv.weight.len());
+    for channel in conv.weight.chunks_exact(conv.inputs) {
+        for row in taps {
+            for column in taps {
+                weight.extend(channel.iter().map(|w| w * row * column));
+            }
+        }
+    }
+    Conv2d { kernel: [taps.len(); 2], stride, padding: [1; 4], weight, bias: conv.bias.clone(), ..*conv }
 }
 
 /// The convolution that computes from a map what `conv` of stride 1 computes from its means of 2×2 pixels: each tap

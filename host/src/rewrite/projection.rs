@@ -20,12 +20,26 @@ impl Rewriter<'_> {
         (linear, tensor)
     }
 
-    /// Appends a projection of the conditioning vector, where that exists on the device; the tensor of its result.
+    /// Appends a projection of the conditioning vector, where that exists on the device and the class is in what it reads; the
+    /// tensor of its result.
     pub(super) fn project(&mut self, name: String, linear: &graph::Linear) -> Option<TensorId> {
-        let source = self.conditioning?;
+        let source = self.conditioning.filter(|_| self.reads_class(linear))?;
         let output = self.network.tensor(name.clone(), Shape::new(1, 1, linear.outputs), Role::Bias);
         self.push(name, Op::Linear(Linear { source, linear: linear.clone(), output }));
         Some(output)
+    }
+
+    /// Whether some element of the conditioning vector that a projection reads has a part of the class.
+    fn reads_class(&self, linear: &graph::Linear) -> bool {
+        let Some(classes) = &self.graph.classes else { return false };
+        let mut is_read = vec![false; linear.inputs];
+        for row in linear.weight.chunks_exact(linear.inputs) {
+            is_read.iter_mut().zip(row).for_each(|(is_read, &weight)| *is_read |= weight != 0.0);
+        }
+        classes
+            .table
+            .chunks_exact(linear.inputs)
+            .any(|row| row.iter().zip(&is_read).any(|(&x, &is_read)| is_read && x != 0.0))
     }
 }
 
@@ -33,7 +47,7 @@ impl Rewriter<'_> {
 mod tests {
     use super::super::rewrite;
     use super::super::testing::{conv, find, graph, linear, names};
-    use crate::graph::{ClassEmbedding, Graph, Op};
+    use crate::graph::{self, ClassEmbedding, Graph, Op};
     use crate::network::OpId;
 
     fn conditioned() -> Graph {
@@ -54,11 +68,24 @@ mod tests {
     #[test]
     fn with_classes_the_device_computes_it() {
         let mut graph = conditioned();
-        graph.classes = Some(ClassEmbedding { classes: 1, is_assumed: false, table: vec![0.0; 2] });
+        graph.classes = Some(ClassEmbedding { classes: 1, is_assumed: false, table: vec![1.0; 2] });
         let network = rewrite(&graph, false).expect("folds");
         assert_eq!(names(&network), ["conditioning", "conv (bias)", "conv"]);
         let bias = find(&network, "conv").projection.as_ref().and_then(|(_, tensor)| *tensor);
         assert_eq!(bias, Some(network.ops[OpId::from(1usize)].1.output()));
+    }
+
+    #[test]
+    fn what_reads_nothing_of_the_class_is_a_bias_of_each_step() {
+        let mut graph = conditioned();
+        let x = graph.nodes[0].output;
+        graph.nodes.truncate(1);
+        let reads_first = graph::Linear { weight: [1.0, 0.0].repeat(3), ..linear(2, 3) };
+        graph.output = graph.node("add", Op::AddEmbedding(reads_first), &[x]);
+        graph.classes = Some(ClassEmbedding { classes: 1, is_assumed: false, table: vec![0.0, 1.0] });
+        let network = rewrite(&graph, false).expect("folds");
+        assert_eq!(names(&network), ["conditioning", "conv"]);
+        assert!(matches!(find(&network, "conv").projection, Some((_, None))));
     }
 
     #[test]

@@ -90,6 +90,16 @@ fn calls_with_fourier_features_vectors_for_classes_and_relu() {
 }
 
 #[test]
+fn calls_with_blocks_that_filter_beside_a_path_of_pictures() {
+    check_calls(&golden("filtered"), "filtered");
+}
+
+#[test]
+fn calls_of_the_diffusion_courses_network_whose_classes_are_channels() {
+    check_calls(&golden("class_channels"), "class_channels");
+}
+
+#[test]
 fn calls_of_openais_layout_with_classes_variances_and_residual_blocks_that_resample() {
     check_calls(&golden("guided_diffusion"), "guided_diffusion");
 }

@@ -57,6 +57,11 @@ impl Draft {
 
     fn import(&self) -> Result<Graph, ImportError> {
         self.write_to(self.folder.path());
+        self.import_again()
+    }
+
+    /// Without writing it again.
+    fn import_again(&self) -> Result<Graph, ImportError> {
         import(&Checkpoint::open(self.folder.path())?)
     }
 
@@ -151,13 +156,18 @@ fn fields_that_are_not_supported_are_named_with_their_value() {
         (json!({ "sample_size": -8 }), "sample_size"),
         (json!({ "time_embedding_type": "rotary" }), "supported: positional, fourier, learned"),
         (json!({ "time_embedding_type": "learned" }), "num_train_timesteps = null"),
+        // A path of pictures has three channels, whatever the network's.
+        (json!({ "down_block_types": ["SkipDownBlock2D", "DownBlock2D"] }), "in_channels = 1 is not supported; 3"),
+        (json!({ "up_block_types": ["AttnSkipUpBlock2D", "SkipUpBlock2D"] }), "out_channels = 1 is not supported; 3"),
         (
-            json!({ "down_block_types": ["SkipDownBlock2D", "DownBlock2D"] }),
-            "SkipDownBlock2D\" is not supported; it resamples by FIR",
+            json!({ "up_block_types": ["SkipUpBlock2D", "UpBlock2D"], "out_channels": 3 }),
+            "up_block_types = other blocks",
         ),
-        (json!({ "down_block_types": ["AttnSkipDownBlock2D", "DownBlock2D"] }), "it resamples by FIR"),
+        (
+            json!({ "down_block_types": ["SkipDownBlock2D", "DownBlock2D"], "norm_num_groups": null }),
+            "norm_num_groups = null",
+        ),
         (json!({ "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"] }), "it attends to a text"),
-        (json!({ "up_block_types": ["UpBlock2D", "SkipUpBlock2D"] }), "ResnetUpsampleBlock2D"),
         (json!({ "up_block_types": ["UpBlock2D"] }), "up_block_types = 1 blocks"),
         (json!({ "down_block_types": "DownBlock2D" }), "down_block_types"),
         (json!({ "mid_block_type": "UNetMidBlock2DCrossAttn" }), "mid_block_type"),
@@ -202,11 +212,109 @@ fn every_block_is_in_a_checkpoint_of_diffusers() {
         let refusal = Draft::of("heads").with(&json!({ field: ["Block", "Block"] })).refusal();
         let (_, supported) = refusal.split_once("supported: ").expect(&refusal);
         let names: Vec<&str> = supported.split(", ").map(str::trim).collect();
-        assert!(names.len() >= 3, "{refusal}");
+        assert!(names.len() >= 5, "{refusal}");
         for name in names {
             assert!(configs.contains(&format!("\"{name}\"")), "tests/goldens/make.py makes no checkpoint with {name}");
         }
     }
+}
+
+/// What a configuration says and tensors do not.
+const UNTOLD: [&str; 11] = [
+    "sample_size",
+    "norm_num_groups",
+    "norm_eps",
+    "downsample_padding",
+    "flip_sin_to_cos",
+    "freq_shift",
+    "attention_head_dim",
+    "attn_norm_num_groups",
+    "center_input_sample",
+    "mid_block_scale_factor",
+    "act_fn",
+];
+
+#[test]
+fn a_state_dictionary_tells_what_its_tensors_tell() {
+    for name in ["cifar_small", "heads", "velocity", "resampling", "scale_shift", "class_timestep", "conditioned"] {
+        let mut draft = Draft::of(name);
+        let whole = draft.import().expect("imports");
+        draft.config.retain(|field, _| UNTOLD.contains(&field.as_str()));
+        let found = draft.import().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(weights(&found), weights(&whole), "{name}");
+        let shapes = |graph: &Graph| graph.tensors.iter().map(|tensor| tensor.shape).collect::<Vec<_>>();
+        assert_eq!(shapes(&found), shapes(&whole), "{name}");
+        assert_eq!(found.classes.is_some(), whole.classes.is_some(), "{name}");
+        let notes = |draft: &Draft| Checkpoint::open(draft.folder.path()).expect("opens").notes().to_vec();
+        let told: String = notes(&draft).iter().map(ToString::to_string).collect();
+        assert!(told.contains("down_block_types = [") && !told.contains("act_fn"), "{name}: {told}");
+        draft.config.remove("act_fn");
+        draft.write_to(draft.folder.path());
+        let told: String = notes(&draft).iter().map(ToString::to_string).collect();
+        assert!(told.contains("a UNet2DModel's") && told.contains("act_fn"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn what_a_state_dictionary_does_not_tell_is_asked_for() {
+    let state = |name: &str| {
+        let mut draft = Draft::of(name);
+        draft.config.retain(|field, _| UNTOLD.contains(&field.as_str()));
+        draft
+    };
+    let cases = [
+        (state("heads").with(&json!({ "sample_size": null })), "sample_size = null"),
+        (state("heads").with(&json!({ "layers_per_block": 2 })), "layers_per_block = 2, and the tensors say 1"),
+        (state("heads").with(&json!({ "add_attention": true })), "add_attention = true, and the tensors say false"),
+        (state("filtered"), "down_block_types is not stated"),
+        (
+            state("filtered").with(&json!({ "down_block_types": ["AttnSkipDownBlock2D", "SkipDownBlock2D"] })),
+            "up_block_types is not stated",
+        ),
+    ];
+    for (draft, expected) in cases {
+        let refusal = draft.refusal();
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+    let draft = state("filtered").with(&json!({
+        "down_block_types": ["AttnSkipDownBlock2D", "SkipDownBlock2D"],
+        "up_block_types": ["SkipUpBlock2D", "AttnSkipUpBlock2D"],
+    }));
+    assert_eq!(weights(&draft.import().expect("imports")), weights(&Draft::of("filtered").import().expect("imports")));
+    // Without any configuration.
+    let draft = state("heads");
+    draft.write_to(draft.folder.path());
+    std::fs::remove_file(draft.folder.path().join("config.json")).expect("removes");
+    let refusal = draft.import_again().expect_err("refused").to_string();
+    assert!(refusal.contains("what its call stated and tensors do not tell"), "{refusal}");
+}
+
+#[test]
+fn tables_of_classes_that_do_not_fit_are_refused() {
+    let folder = copy_of("class_channels");
+    let write = |name: &str, value: Value| std::fs::write(folder.path().join(name), value.to_string()).expect("writes");
+    let refusal = || {
+        let opened = Checkpoint::open(folder.path()).expect("opens");
+        import(&opened).expect_err("refused").to_string()
+    };
+    let config = json!({ "sample_size": 8, "norm_num_groups": 4 });
+    write("waft.json", json!({ "classes": 7 }));
+    assert!(refusal().contains("class_emb.weight says it"), "{}", refusal());
+    write("waft.json", json!({ "condition_channels": 1 }));
+    assert!(refusal().contains("condition_channels = stated"), "{}", refusal());
+    write("waft.json", json!({}));
+    let with = |field: &str, value: Value| {
+        let mut config = config.as_object().expect("an object").clone();
+        config.insert(field.into(), value);
+        write("config.json", Value::Object(config));
+    };
+    with("num_class_embeds", json!(5));
+    assert!(refusal().contains("num_class_embeds"), "{}", refusal());
+    // The configuration of the member, as diffusers writes it.
+    with("_class_name", json!("UNet2DModel"));
+    let graph = import(&Checkpoint::open(folder.path()).expect("opens")).expect("imports");
+    assert_eq!(graph.classes.map(|classes| classes.classes), Some(5));
+    assert_eq!((graph.tensors[0].shape.c, graph.condition), (1, None));
 }
 
 #[test]

@@ -308,7 +308,8 @@ fn integer_normalizations_follow_the_real_statistics() {
 /// nothing there makes up for what rounding loses.
 #[test]
 fn integer_calls_of_every_configuration_stay_close() {
-    for name in ["heads", "resampling", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"] {
+    let names = ["heads", "resampling", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"];
+    for name in names.into_iter().chain(["filtered", "class_channels"]) {
         let output = |precision| {
             let export = exported(&golden(name), &options(precision, ResidualWidth::Auto));
             let model = model(&export.bytes);

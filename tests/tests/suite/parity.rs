@@ -41,11 +41,12 @@ fn batch(model: &Model<'_>, count: usize) -> Batch {
 }
 
 /// Networks that together have every form of every operation.
-fn checkpoints() -> [PathBuf; 8] {
+fn checkpoints() -> [PathBuf; 10] {
     let [small, heads, velocity, steps, classes, relu, pixels] =
         ["cifar_small", "heads", "velocity", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"]
             .map(golden);
-    [digits(), small, heads, velocity, steps, classes, relu, pixels]
+    let [filtered, channels] = ["filtered", "class_channels"].map(golden);
+    [digits(), small, heads, velocity, steps, classes, relu, pixels, filtered, channels]
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub(super) struct Config {
     pub(super) mid_block_scale_factor: f64,
     pub(super) downsample_padding: usize,
     pub(super) heads: Heads,
-    pub(super) norm_num_groups: usize,
+    /// `None`: a [quarter] of the channels.
+    pub(super) norm_num_groups: Option<usize>,
     pub(super) attn_norm_num_groups: Option<usize>,
     pub(super) norm_eps: f64,
     pub(super) act_fn: Activation,
@@ -86,7 +87,10 @@ impl Config {
                 None if config.contains_key("attention_head_dim") => Heads::Count(1),
                 None => Heads::Width(8),
             },
-            norm_num_groups: fields.int("norm_num_groups", 8192)?.unwrap_or(32),
+            norm_num_groups: match fields.int("norm_num_groups", 8192)? {
+                None if config.contains_key("norm_num_groups") => None,
+                stated => Some(stated.unwrap_or(32)),
+            },
             attn_norm_num_groups: fields.int("attn_norm_num_groups", 8192)?,
             norm_eps: fields.float("norm_eps", 1e-5)?,
             act_fn: fields.choice_in_any_case("act_fn", &ACTIVATIONS)?,
@@ -114,15 +118,59 @@ impl Config {
     /// unless groups are stated.
     pub(super) fn mid_groups(&self) -> Option<usize> {
         match (self.attn_norm_num_groups, self.resnet_time_scale_shift) {
-            (None, Conditioning::Add) => Some(self.norm_num_groups),
+            (None, Conditioning::Add) => self.channels.last().map(|&channels| self.groups(channels)),
             (stated, _) => stated,
         }
+    }
+
+    /// Groups of a normalization of so many channels, where a block has none of its own.
+    pub(super) fn groups(&self, channels: usize) -> usize {
+        self.norm_num_groups.unwrap_or(quarter(channels))
     }
 
     /// Whether some block halves its map by a convolution, which `downsample_padding` is for.
     fn has_strided_convolution(&self) -> bool {
         let halving = self.down.iter().take(self.channels.len() - 1);
         halving.clone().any(|block| block.resampler(self.downsample_type) == Resampler::Conv)
+    }
+
+    /// What diffusers asks of blocks that resample by FIR filters when it runs them: pictures of three channels, of the size of
+    /// the block's map.
+    fn check_filters(&self) -> Result<(), ImportError> {
+        let last = self.channels.len() - 1;
+        let (down, up): (Vec<bool>, Vec<bool>) = (
+            self.down.iter().map(|block| block.filters()).collect(),
+            self.up.iter().map(|block| block.filters()).collect(),
+        );
+        if self.norm_num_groups.is_none() && down.iter().chain(&up).any(|filters| !filters) {
+            return Err(refuse(
+                "norm_num_groups",
+                "null",
+                "a number, where not all blocks are SkipDownBlock2D and the like",
+            ));
+        }
+        // The last block on the way down and the last on the way up have the map of the one before and resample nothing.
+        let halves = down[..last].iter().rposition(|&filters| filters);
+        if let Some(index) = halves.filter(|&index| down[..index].contains(&false)) {
+            let expected =
+                format!("blocks that filter before block {index}, which does, or its picture is of another size");
+            return Err(refuse("down_block_types", "other blocks before", expected));
+        }
+        let doubles = up[..last].iter().position(|&filters| filters);
+        if let Some(index) = doubles.filter(|&index| up[index..].contains(&false)) {
+            let expected =
+                format!("blocks that filter behind block {index}, which does, or its picture is of another size");
+            return Err(refuse("up_block_types", "other blocks behind", expected));
+        }
+        for (field, channels, filters) in [
+            ("in_channels", self.in_channels, halves.is_some()),
+            ("out_channels", self.out_channels, doubles.is_some()),
+        ] {
+            if filters && channels != PICTURE {
+                return Err(refuse(field, channels, "3, as the path of pictures beside blocks that filter has"));
+            }
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), ImportError> {
@@ -156,9 +204,7 @@ impl Config {
         if self.time_embedding_type == TimeEmbedding::Learned && self.num_train_timesteps.is_none() {
             return Err(refuse("num_train_timesteps", "null", "a learned time embedding needs it"));
         }
-        if let Some(channels) = self.channels.iter().find(|channels| !channels.is_multiple_of(self.norm_num_groups)) {
-            return Err(refuse("norm_num_groups", self.norm_num_groups, format!("a divisor of {channels} channels")));
-        }
+        self.check_filters()?;
         if self.mid_block_scale_factor == 0.0 {
             return Err(refuse("mid_block_scale_factor", self.mid_block_scale_factor, "another number than 0"));
         }
@@ -171,6 +217,14 @@ impl Config {
         Ok(())
     }
 }
+
+/// Groups of so many channels where they are not configured.
+pub(super) fn quarter(channels: usize) -> usize {
+    (channels / 4).min(32)
+}
+
+/// Channels of the path of pictures beside blocks that filter, whatever the network's.
+pub(super) const PICTURE: usize = 3;
 
 /// diffusers' names of activations, in lower case; the first is the default.
 const ACTIVATIONS: [(&str, Activation); 5] = [

@@ -106,7 +106,7 @@ pub(in super::super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportE
     let mut translation = Translation { from: checkpoint, heads, order, tensors: vec![] };
     translation.network(&layout)?;
     let translated = checkpoint.with_tensors(&translation.tensors)?;
-    let graph = super::build(&translated, &config)?;
+    let graph = super::build(&translated, &config, None)?;
     super::super::refuse_unused(&translated)?;
     Ok(Graph { params: checkpoint.params(), ..graph })
 }

@@ -7,6 +7,9 @@ pub(super) enum Resampler {
     Conv,
     /// A residual block.
     Resnet,
+    /// A residual block by FIR filters, and a path of pictures beside the network that is resampled by them as well (Song et al.,
+    /// 2021, arXiv:2011.13456, appendix H: NCSN++).
+    Fir,
 }
 
 /// A block on the way down.
@@ -15,6 +18,8 @@ pub(super) enum DownBlock {
     Down,
     AttnDown,
     ResnetDown,
+    SkipDown,
+    AttnSkipDown,
 }
 
 /// A block on the way up.
@@ -23,6 +28,8 @@ pub(super) enum UpBlock {
     Up,
     AttnUp,
     ResnetUp,
+    SkipUp,
+    AttnSkipUp,
 }
 
 /// How a timestep becomes the input of a perceptron.
@@ -55,10 +62,7 @@ const OLD_PREFIX: &str = "UNetRes";
 
 /// Why a block is refused, and what is supported.
 fn refusal(name: &str, supported: &str) -> String {
-    let reason = if name.contains("Skip") {
-        "it resamples by FIR filters, for which there is no operation, and its models are drawn by a sampler of variance \
-         exploding processes; "
-    } else if name.contains("CrossAttn") || name.starts_with('K') {
+    let reason = if name.contains("CrossAttn") || name.starts_with('K') {
         "it attends to a text or an image, which a UNet2DModel is not given; "
     } else {
         ""
@@ -73,15 +77,26 @@ impl DownBlock {
             "DownBlock2D" => Self::Down,
             "AttnDownBlock2D" => Self::AttnDown,
             "ResnetDownsampleBlock2D" => Self::ResnetDown,
-            other => return Err(refusal(other, "DownBlock2D, AttnDownBlock2D, ResnetDownsampleBlock2D")),
+            "SkipDownBlock2D" => Self::SkipDown,
+            "AttnSkipDownBlock2D" => Self::AttnSkipDown,
+            other => {
+                let supported =
+                    "DownBlock2D, AttnDownBlock2D, ResnetDownsampleBlock2D, SkipDownBlock2D, AttnSkipDownBlock2D";
+                return Err(refusal(other, supported));
+            }
         })
     }
 
     pub(super) fn has_attention(self) -> bool {
         match self {
-            Self::AttnDown => true,
-            Self::Down | Self::ResnetDown => false,
+            Self::AttnDown | Self::AttnSkipDown => true,
+            Self::Down | Self::ResnetDown | Self::SkipDown => false,
         }
+    }
+
+    /// Whether it resamples by FIR filters; groups and factors are others there.
+    pub(super) fn filters(self) -> bool {
+        self.resampler(Resampler::Conv) == Resampler::Fir
     }
 
     /// How it ends, where `downsample_type` is `configured`; diffusers reads that for blocks with attention only.
@@ -90,6 +105,7 @@ impl DownBlock {
             Self::Down => Resampler::Conv,
             Self::AttnDown => configured,
             Self::ResnetDown => Resampler::Resnet,
+            Self::SkipDown | Self::AttnSkipDown => Resampler::Fir,
         }
     }
 }
@@ -101,15 +117,27 @@ impl UpBlock {
             "UpBlock2D" => Self::Up,
             "AttnUpBlock2D" => Self::AttnUp,
             "ResnetUpsampleBlock2D" => Self::ResnetUp,
-            other => return Err(refusal(other, "UpBlock2D, AttnUpBlock2D, ResnetUpsampleBlock2D")),
+            "SkipUpBlock2D" => Self::SkipUp,
+            "AttnSkipUpBlock2D" => Self::AttnSkipUp,
+            other => {
+                let supported = "UpBlock2D, AttnUpBlock2D, ResnetUpsampleBlock2D, SkipUpBlock2D, AttnSkipUpBlock2D";
+                return Err(refusal(other, supported));
+            }
         })
     }
 
-    pub(super) fn has_attention(self) -> bool {
+    /// Whether an attention follows layer `layer`, of which `last` is the last.
+    pub(super) fn has_attention(self, layer: usize, last: usize) -> bool {
         match self {
             Self::AttnUp => true,
-            Self::Up | Self::ResnetUp => false,
+            Self::AttnSkipUp => layer == last,
+            Self::Up | Self::ResnetUp | Self::SkipUp => false,
         }
+    }
+
+    /// Whether it resamples by FIR filters; groups and factors are others there.
+    pub(super) fn filters(self) -> bool {
+        self.resampler(Resampler::Conv) == Resampler::Fir
     }
 
     /// How it ends, where `upsample_type` is `configured`; diffusers reads that for blocks with attention only.
@@ -118,6 +146,7 @@ impl UpBlock {
             Self::Up => Resampler::Conv,
             Self::AttnUp => configured,
             Self::ResnetUp => Resampler::Resnet,
+            Self::SkipUp | Self::AttnSkipUp => Resampler::Fir,
         }
     }
 }

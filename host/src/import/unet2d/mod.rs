@@ -1,11 +1,14 @@
 //! diffusers' `UNet2DModel`.
 
 mod blocks;
+mod class_channels;
 mod config;
 mod guided_diffusion;
 mod kind;
 mod layout;
 
+use blocks::Left;
+use class_channels::ClassChannels;
 use config::Config;
 use kind::{ClassEmbedding, TimeEmbedding};
 
@@ -18,6 +21,7 @@ use super::embedding;
 use crate::checkpoint::Checkpoint;
 use crate::graph::{self, Activation, Graph, Op, Projection, Shape, TensorId};
 
+pub(super) use class_channels::import as import_class_conditioned;
 pub(super) use guided_diffusion::import as import_guided_diffusion;
 
 /// Classes of a network that takes any number for one, where nobody says how many there are.
@@ -25,11 +29,11 @@ const ASSUMED_CLASSES: usize = 10;
 
 /// Imports the network.
 pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
-    build(checkpoint, &Config::read(checkpoint.config())?)
+    build(checkpoint, &Config::read(checkpoint.config())?, None)
 }
 
-/// The network of a configuration.
-fn build(checkpoint: &Checkpoint, config: &Config) -> Result<Graph, ImportError> {
+/// The network of a configuration. `beside`: what the last of its input's channels are instead of a condition, if classes are.
+fn build(checkpoint: &Checkpoint, config: &Config, beside: Option<ClassChannels>) -> Result<Graph, ImportError> {
     let first = config.channels[0];
     let embedding = config.time_embedding_dim.unwrap_or(4 * first);
     let projection = match config.time_embedding_type {
@@ -47,23 +51,25 @@ fn build(checkpoint: &Checkpoint, config: &Config) -> Result<Graph, ImportError>
         }
     };
     let [h, w] = config.size;
-    let condition = condition_channels(checkpoint, config)?;
+    let condition = match &beside {
+        Some(classes) => classes.width,
+        None => condition_channels(checkpoint, config)?,
+    };
     let time = embedding::timestep(checkpoint, "time_embedding", projection.clone(), embedding)?;
     let mut graph = Graph::new(Shape::new(h, w, config.in_channels - condition), time);
     graph.activation = config.act_fn;
     graph.classes = classes(checkpoint, config, projection, embedding)?;
     graph.over_timestep = config.time_embedding_type == TimeEmbedding::Fourier;
     graph.params = checkpoint.params();
-    graph.condition = (condition > 0).then(|| graph.tensor("condition", Shape::new(h, w, condition)));
-    let mut builder = Builder {
-        checkpoint,
-        graph,
-        embedding,
-        conditioning: config.resnet_time_scale_shift,
-        groups: config.norm_num_groups,
-        eps: config.norm_eps,
-    };
-    builder.graph.output = network(&mut builder, config)?;
+    graph.condition =
+        (condition > 0 && beside.is_none()).then(|| graph.tensor("condition", Shape::new(h, w, condition)));
+    let mut builder =
+        Builder { checkpoint, graph, embedding, conditioning: config.resnet_time_scale_shift, eps: config.norm_eps };
+    let classes = beside.as_ref().map(|classes| classes.map(&mut builder.graph));
+    builder.graph.output = network(&mut builder, config, classes)?;
+    if let (Some(beside), Some(map)) = (beside, classes) {
+        beside.condition(&mut builder.graph, map);
+    }
     Ok(builder.graph)
 }
 
@@ -115,27 +121,30 @@ fn classes(
     }))
 }
 
-fn network(builder: &mut Builder<'_>, config: &Config) -> Result<TensorId, ImportError> {
+/// `classes`: the channels of the class, if it has some.
+fn network(builder: &mut Builder<'_>, config: &Config, classes: Option<TensorId>) -> Result<TensorId, ImportError> {
     let mut x = builder.graph.input;
-    if let Some(condition) = builder.graph.condition {
-        x = builder.graph.node("condition (join)", Op::Concat, &[x, condition]);
+    if let Some(beside) = builder.graph.condition.or(classes) {
+        x = builder.graph.node("condition (join)", Op::Concat, &[x, beside]);
     }
     if config.center_input_sample {
         x = builder.graph.node("center_input_sample", Op::Affine { gain: 2.0, offset: -1.0 }, &[x]);
     }
-    x = builder.conv("conv_in", x, config.channels[0], Window::SAME)?;
-    let mut skips = vec![x];
+    let first = builder.conv("conv_in", x, config.channels[0], Window::SAME)?;
+    let mut left = Left { skips: vec![first], sample: x, picture: None };
+    x = first;
     for index in 0..config.channels.len() {
-        x = builder.down_block(index, config, x, &mut skips)?;
+        x = builder.down_block(index, config, x, &mut left)?;
     }
     if config.mid_block {
         x = builder.mid_block(config, x)?;
     }
     for index in 0..config.channels.len() {
-        x = builder.up_block(index, config, x, &mut skips)?;
+        x = builder.up_block(index, config, x, &mut left)?;
     }
-    x = builder.norm("conv_norm_out", x, builder.groups)?;
+    x = builder.norm("conv_norm_out", x, config.groups(config.channels[0]))?;
     // Whatever the activation of the blocks.
     x = builder.graph.node("conv_act", Op::Activation(Activation::Silu), &[x]);
-    builder.conv("conv_out", x, config.out_channels, Window::SAME)
+    x = builder.conv("conv_out", x, config.out_channels, Window::SAME)?;
+    Ok(left.picture.map_or(x, |picture| builder.residual("conv_out", [picture, x], 1.0)))
 }
