@@ -121,6 +121,12 @@ pub enum CheckpointError {
         /// What the tensors say.
         told: String,
     },
+    /// A pickled network that is not imported.
+    #[error("the snapshot of a network is not supported: {what}")]
+    Snapshot {
+        /// What it is, and what to do.
+        what: String,
+    },
     /// A field that the tensors do not tell.
     #[error(
         "config.json: {field} is not stated, and several kinds of blocks have these tensors; give it, as the training had it"

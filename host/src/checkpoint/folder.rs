@@ -17,12 +17,16 @@ pub(super) struct Found {
     pub(super) model: PathBuf,
     /// A file of weights, if one was asked for.
     pub(super) file: Option<PathBuf>,
+    /// Whether it is a whole network, which needs no configuration beside it.
+    pub(super) is_snapshot: bool,
 }
 
 /// What diffusers calls its weights.
 const STEM: &str = "diffusion_pytorch_model";
 /// Kinds of files that weights come in, those first that are read without a pickle.
 const KINDS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
+/// What a pickled network is called.
+const SNAPSHOT: &str = "pkl";
 /// What training scripts save beside the model.
 const NOT_WEIGHTS: [&str; 5] = ["optimizer", "scheduler", "scaler", "random_states", "training_args"];
 /// Folders that are looked through for a checkpoint when the one that was given is none.
@@ -33,14 +37,17 @@ pub(super) fn find(path: &Path) -> Result<Found, CheckpointError> {
         let top = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // diffusion_policy keeps its checkpoints in a folder beside that of the configuration.
         let beside = || with_config(&top.join("..")).filter(|folder| folder.join(CONFIGS[2]).is_file());
+        if path.extension().is_some_and(|extension| extension == SNAPSHOT) {
+            return Ok(Found { top: top.into(), model: top.into(), file: Some(path.into()), is_snapshot: true });
+        }
         let model = with_config(top).or_else(beside).ok_or_else(|| no_config(top))?;
-        return Ok(Found { top: top.into(), model, file: Some(path.into()) });
+        return Ok(Found { top: top.into(), model, file: Some(path.into()), is_snapshot: false });
     }
     if !path.is_dir() {
         return Err(CheckpointError::NotFound { path: path.into(), advice: advice(path) });
     }
     let model = with_config(path).ok_or_else(|| no_config(path))?;
-    Ok(Found { top: path.into(), model, file: None })
+    Ok(Found { top: path.into(), model, file: None, is_snapshot: false })
 }
 
 /// A folder or its `unet`, whichever has a configuration.
@@ -77,6 +84,9 @@ fn no_config(folder: &Path) -> CheckpointError {
                  ClassConditionedUnet, what its call stated and tensors do not tell is enough, at least {\"sample_size\": 28}"
                     .into()
             }
+            [] if names.iter().any(|name| is_kind(name, SNAPSHOT)) => {
+                "a pickled network (.pkl) needs none: give the path of the file".into()
+            }
             [] => "give the folder that save_pretrained wrote".into(),
             near => format!("there is one in {}: give that folder", near.join(", ")),
         },
@@ -101,6 +111,12 @@ fn checkpoints(folder: &Path) -> Vec<String> {
         .flat_map(|path| if with_config(&path).is_some() { vec![path] } else { inside(&path) });
     let near = near.filter(|path| with_config(path).is_some());
     near.take(NEAR).map(|path| path.display().to_string()).collect()
+}
+
+/// Whether a path is that of a file of weights, by its name.
+pub fn is_weights(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_file() && KINDS.iter().chain(&[SNAPSHOT]).any(|kind| is_kind(&name, kind))
 }
 
 fn is_kind(name: &str, kind: &str) -> bool {

@@ -6,6 +6,7 @@
 //! for. What was chosen on the way, or found and not used, is told in [`Checkpoint::notes`].
 
 pub(crate) mod denoising_diffusion;
+pub(crate) mod edm;
 mod entry;
 mod error;
 mod folder;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use error::CheckpointError;
+pub use folder::is_weights;
 pub use note::Note;
 pub use pickle::PickleError;
 pub(crate) use state_dict::CLASS_CONDITIONED;
@@ -144,7 +146,7 @@ impl Checkpoint {
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self, CheckpointError> {
         let found = folder::find(path.as_ref())?;
         let mut notes = vec![];
-        let mut config = policy::config(&found.model)?;
+        let mut config = if found.is_snapshot { Map::new() } else { policy::config(&found.model)? };
         tidy(&mut config, options.size, &mut notes);
         let mut scheduler = pipeline::scheduler(&found, options.scheduler_config.as_deref(), &mut notes)?;
         let decoder = pipeline::decoder(&found, &mut notes)?;
@@ -170,6 +172,10 @@ impl Checkpoint {
         let weights = folder::weights(&found, options.variant.as_deref(), &mut notes)?;
         let weights = Weights::open(&weights, &mut notes)?;
         state_dict::complete(&mut config, &weights, &mut notes)?;
+        if let Some(snapshot) = weights.snapshot() {
+            let config = snapshot.complete(&mut config)?;
+            scheduler.get_or_insert(Scheduler { config, path: None });
+        }
         if scheduler.is_none()
             && let Some(found) = denoising_diffusion::scheduler(&config, &weights)?
         {
@@ -197,6 +203,13 @@ impl Checkpoint {
         };
         let weights = Weights::from_bytes(weights, &mut notes)?;
         state_dict::complete(&mut config, &weights, &mut notes)?;
+        let scheduler = match weights.snapshot() {
+            Some(snapshot) => {
+                let config = snapshot.complete(&mut config)?;
+                Some(scheduler.unwrap_or(Scheduler { config, path: None }))
+            }
+            None => scheduler,
+        };
         let (folder, defaults) = (PathBuf::new(), ExportDefaults::default());
         Ok(Self {
             folder,

@@ -40,7 +40,9 @@ pub(super) fn read(bytes: &[u8], notes: &mut Vec<Note>) -> Result<Vec<(String, E
     let pickle = Pickle::read(&bytes[pickle])?;
     let mut found = vec![];
     for (key, tensor) in state_dict(&pickle, notes)? {
-        let Value::Text(storage) = pickle.get(tensor.storage.key) else { return refuse("a storage has no name") };
+        let Some(Value::Text(storage)) = tensor.storage.key.map(|key| pickle.get(key)) else {
+            return refuse("a storage has no name");
+        };
         let place = archive.storage(storage)?;
         let size = size(tensor.storage.dtype);
         if tensor.storage.len.checked_mul(size).is_none_or(|len| len > place.len()) {
@@ -161,7 +163,7 @@ impl<'b> Archive<'b> {
 }
 
 /// Whether the elements lie one after the other in row-major order.
-fn is_contiguous(tensor: &Tensor) -> bool {
+pub(super) fn is_contiguous(tensor: &Tensor) -> bool {
     let mut expected = 1usize;
     tensor.shape.iter().zip(&tensor.strides).rev().all(|(&n, &stride)| {
         let fits = n <= 1 || stride == expected;
@@ -171,7 +173,7 @@ fn is_contiguous(tensor: &Tensor) -> bool {
 }
 
 /// Bytes of an element.
-fn size(dtype: Dtype) -> usize {
+pub(super) fn size(dtype: Dtype) -> usize {
     match dtype {
         Dtype::F64 | Dtype::I64 => 8,
         Dtype::F32 | Dtype::I32 => 4,

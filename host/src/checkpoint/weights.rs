@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use super::edm::Snapshot;
 use super::entry::Entry;
+use super::pickle::{Pickle, Storage, Tensor, persistent};
 use super::torch::{self, TorchError};
 use super::{CheckpointError, NamedTensor, Note};
 use crate::pointer::is_pointer;
@@ -42,6 +44,8 @@ pub(super) struct Weights {
     files: Vec<Bytes>,
     index: BTreeMap<String, Entry>,
     used: RefCell<BTreeSet<String>>,
+    /// What a pickled network says beside its tensors.
+    snapshot: Option<Snapshot>,
 }
 
 /// Names of wrappers: data parallelism, `torch.compile`, and the members that training scripts keep a network in.
@@ -89,7 +93,7 @@ impl Weights {
 
     fn add(&mut self, bytes: Bytes, path: &Path, notes: &mut Vec<Note>) -> Result<(), CheckpointError> {
         let file = self.files.len();
-        for (key, entry) in parse(&bytes, path, notes)? {
+        for (key, entry) in parse(&bytes, path, notes, &mut self.snapshot)? {
             if self.index.insert(key.clone(), Entry { file, ..entry }).is_some() {
                 return Err(CheckpointError::Duplicate { key });
             }
@@ -125,6 +129,11 @@ impl Weights {
     fn wrapper(&self) -> Option<&'static str> {
         let all = |wrapper: &&&str| self.index.keys().all(|key| key.starts_with(**wrapper));
         if self.index.is_empty() { None } else { WRAPPERS.iter().find(all).copied() }
+    }
+
+    /// What a pickled network says beside its tensors.
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -180,7 +189,12 @@ impl Weights {
 }
 
 /// The tensors of one file, by what its first bytes say it is.
-fn parse(bytes: &[u8], path: &Path, notes: &mut Vec<Note>) -> Result<Vec<(String, Entry)>, CheckpointError> {
+fn parse(
+    bytes: &[u8],
+    path: &Path,
+    notes: &mut Vec<Note>,
+    snapshot: &mut Option<Snapshot>,
+) -> Result<Vec<(String, Entry)>, CheckpointError> {
     let refuse = |what: String| CheckpointError::Weights { path: path.into(), what };
     if is_pointer(bytes) {
         return Err(CheckpointError::LargeFilePointer { path: path.into() });
@@ -194,6 +208,18 @@ fn parse(bytes: &[u8], path: &Path, notes: &mut Vec<Note>) -> Result<Vec<(String
         });
     }
     if !has_header && matches!(bytes, [0x80, 1..=5, ..]) {
+        let failed = |error| CheckpointError::Pickle { path: path.into(), error };
+        let pickle = Pickle::read(bytes).map_err(failed)?;
+        if let Some(network) = persistent::network(&pickle) {
+            *snapshot = Some(Snapshot::of(&network));
+            let entry = |(key, tensor): &(String, &Tensor)| {
+                let Storage { dtype, place, .. } = tensor.storage;
+                let start = place + tensor.offset * torch::size(dtype);
+                let strides = (!torch::is_contiguous(tensor)).then(|| tensor.strides.clone());
+                (key.clone(), Entry { file: 0, dtype, start, strides, shape: tensor.shape.clone() })
+            };
+            return Ok(network.tensors.iter().map(entry).collect());
+        }
         let what = "a pickle without an archive, as PyTorch before 1.6 wrote: load it in PyTorch and save it again";
         return Err(refuse(what.into()));
     }
@@ -229,14 +255,15 @@ mod tests {
     fn headers_of_any_length_are_recognized() {
         // 0x0280 and 0x0380 begin as a pickle of protocol 2 and 3 does.
         for len in [0x80, 0x0180, 0x0280, 0x0380, 0x0480, 0x0580, 0x100] {
-            let tensors = parse(&with_header(len), Path::new("w"), &mut vec![]).expect("safetensors");
+            let tensors = parse(&with_header(len), Path::new("w"), &mut vec![], &mut None).expect("safetensors");
             assert_eq!(tensors[0].0, "a", "{len}");
         }
     }
 
     #[test]
     fn other_files_are_named_for_what_they_are() {
-        let refusal = |bytes: &[u8]| parse(bytes, Path::new("w"), &mut vec![]).expect_err("refused").to_string();
+        let refusal =
+            |bytes: &[u8]| parse(bytes, Path::new("w"), &mut vec![], &mut None).expect_err("refused").to_string();
         assert!(refusal(&[0x80, 2, b'}', b'.']).contains("before 1.6"));
         assert!(refusal(&[]).contains("empty"));
         assert!(refusal(b"garbage that is long enough").contains("neither safetensors"));

@@ -9,7 +9,7 @@ use waft::{Accelerator, Model, Precision, Session};
 
 use super::args::{CheckpointArgs, check_extension, tell_unread};
 use super::output::{self, print_json, write_whole};
-use crate::checkpoint::{ClassVectors, MOST_CLASSES};
+use crate::checkpoint::{ClassVectors, MOST_CLASSES, is_weights};
 use crate::condition::Conditions;
 use crate::export::{precision_name, predictor};
 use crate::fixed::{fits_fixed, to_floats};
@@ -20,7 +20,7 @@ use crate::tensors::{self, Tensors, to_chw, to_hwc};
 /// Runs one network call on given tensors: how the importer is held against diffusers.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Checkpoint folder (runs the f32 precision at any timestep), or .waft file (runs its precision at its own timesteps).
+    /// Checkpoint, a folder or its file of weights (runs the f32 precision at any timestep), or .waft file (runs its precision at its own timesteps).
     model: PathBuf,
     /// Tensors `sample` (N, C, H, W) f32, `timestep` (N) i64 or f32, and `class_labels` (N) i64 where there are classes, or
     /// (N, D) f32 where a vector stands for one, and `condition` (N, C', H, W) f32 where there is one, unless `sample` has its
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("{}: sample, timestep and class_labels must hold the same number of calls", args.input.display());
     }
 
-    let is_checkpoint = args.model.is_dir();
+    let is_checkpoint = args.model.is_dir() || is_weights(&args.model);
     let bytes: AlignedBytes = if is_checkpoint {
         let mut checkpoint = args.reading.open(&args.model)?;
         match &classes {

@@ -20,6 +20,11 @@ pub enum Projection {
         /// The frequencies.
         frequencies: Vec<f32>,
     },
+    /// Sines, then cosines, of 2π·w·t for each frequency w.
+    Angles {
+        /// The frequencies.
+        frequencies: Vec<f32>,
+    },
     /// Sines, then cosines, of 2π·w·ln t for each frequency w (Song et al., 2021, arXiv:2011.13456, appendix H.2.1;
     /// diffusers' `GaussianFourierProjection`).
     Fourier {
@@ -40,7 +45,7 @@ impl Projection {
     pub fn channels(&self) -> usize {
         match self {
             Projection::Sinusoid { channels, .. } | Projection::Learned { channels, .. } => *channels,
-            Projection::Fourier { frequencies } => 2 * frequencies.len(),
+            Projection::Fourier { frequencies } | Projection::Angles { frequencies } => 2 * frequencies.len(),
             Projection::Frequencies { frequencies } => 1 + 2 * frequencies.len(),
         }
     }
@@ -48,7 +53,7 @@ impl Projection {
     /// Why there is no vector of timestep `t`, if there is none.
     pub fn missing(&self, t: f64) -> Option<String> {
         match self {
-            Projection::Sinusoid { .. } | Projection::Frequencies { .. } => None,
+            Projection::Sinusoid { .. } | Projection::Frequencies { .. } | Projection::Angles { .. } => None,
             Projection::Fourier { .. } if t > 0.0 => None,
             Projection::Fourier { .. } => {
                 Some("Fourier features of a timestep need its logarithm: it must be above 0".into())
@@ -84,6 +89,11 @@ impl Projection {
                 let angle = |w: &f32| libm::sincos(f64::from(t as f32 * w * 2.0 * std::f32::consts::PI));
                 let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
                 [vec![t], sines, cosines].concat()
+            }
+            Projection::Angles { frequencies } => {
+                let angle = |w: &f32| libm::sincos(f64::from(t as f32 * (2.0 * std::f32::consts::PI * w)));
+                let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
+                [sines, cosines].concat()
             }
             Projection::Fourier { frequencies } => {
                 // Angles of hundreds of turns: PyTorch's roundings to single precision are part of what was trained.

@@ -42,6 +42,11 @@ impl Window {
     pub(super) const SAME: Self = Self { kernel: 3, stride: 1, padding: [1; 4] };
 }
 
+/// Groups of a normalization of so many channels where they are not configured: of four channels, and at most 32.
+pub(super) fn quarter(channels: usize) -> usize {
+    (channels / 4).min(32)
+}
+
 /// `key.weight` and `key.bias` of a dense layer.
 pub(super) fn linear(checkpoint: &Checkpoint, key: &str, inputs: usize, outputs: usize) -> Result<Linear, ImportError> {
     Ok(Linear {
@@ -81,7 +86,7 @@ impl Builder<'_> {
 
     pub(super) fn norm(&mut self, key: &str, x: TensorId, groups: usize) -> Result<TensorId, ImportError> {
         let channels = self.graph.shape(x).c;
-        if !channels.is_multiple_of(groups) {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             return Err(refuse("norm_num_groups", groups, format!("a divisor of the {channels} channels of {key}")));
         }
         let gamma = self.checkpoint.tensor(&format!("{key}.weight"), &[channels])?;

@@ -8,6 +8,7 @@ mod denoising_diffusion;
 mod embedding;
 mod resample;
 mod resnet;
+mod song_unet;
 mod unet2d;
 
 use thiserror::Error;
@@ -56,6 +57,12 @@ pub enum ImportError {
     #[error("the tensors are not laid out as in guided-diffusion's UNetModel: {what}")]
     Layout {
         /// Where they differ.
+        what: String,
+    },
+    /// A `SongUNet` that is not one, or not one that can be imported.
+    #[error("the network is not a SongUNet that can be imported: {what}")]
+    Song {
+        /// What is wrong.
         what: String,
     },
     /// A table of classes that is none.
@@ -116,13 +123,14 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
         "UNet2DModel" => unet2d::import(checkpoint)?,
         "ClassConditionedUnet" => unet2d::import_class_conditioned(checkpoint)?,
         crate::checkpoint::denoising_diffusion::CLASS => denoising_diffusion::import(checkpoint)?,
+        crate::checkpoint::edm::CLASS => song_unet::import(checkpoint)?,
         "guided_diffusion.UNetModel" => unet2d::import_guided_diffusion(checkpoint)?,
         _ => {
             return Err(ImportError::Field {
                 field: "_class_name".into(),
                 value: format!("{class:?}"),
                 expected:
-                    "waft imports UNet2DModel, ClassConditionedUnet, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, LeRobot's policies of type diffusion, and \
+                    "waft imports UNet2DModel, ClassConditionedUnet, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, edm.SongUNet, LeRobot's policies of type diffusion, and \
                            diffusion_policy's DiffusionUnetLowdimPolicy"
                         .into(),
             });

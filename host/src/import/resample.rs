@@ -9,6 +9,9 @@ use super::ImportError;
 use super::builder::{Builder, Window};
 use crate::graph::{Conv2d, Op, TensorId};
 
+/// The filter of halving.
+const FIR: [f32; 4] = [0.125, 0.375, 0.375, 0.125];
+
 /// Resampling without weights.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resample {
@@ -48,6 +51,12 @@ impl Builder<'_> {
         self.resampled_conv(name, x, resample, identity)
     }
 
+    /// A convolution whose result is halved, where that is not cut off at the map's edges.
+    pub(super) fn filtered_conv(&mut self, name: &str, x: TensorId, halving: Resample, conv: &Conv2d) -> TensorId {
+        let taps: &[f32] = if halving == Resample::FirHalf { &FIR } else { &[0.5; 2] };
+        self.graph.node(name, Op::Conv2d(filtered(conv, taps)), &[x])
+    }
+
     /// A convolution of stride 1 over the resampled input.
     pub(super) fn resampled_conv(&mut self, name: &str, x: TensorId, resample: Resample, conv: Conv2d) -> TensorId {
         match resample {
@@ -60,15 +69,32 @@ impl Builder<'_> {
                 let x = self.resampled(&format!("{name} (filter)"), x, resample);
                 self.graph.node(name, Op::Conv2d(conv), &[x])
             }
-            Resample::FirHalf => {
-                self.graph.node(name, Op::Conv2d(over_filter(&conv, &[0.125, 0.375, 0.375, 0.125], 2)), &[x])
-            }
+            Resample::FirHalf => self.graph.node(name, Op::Conv2d(over_filter(&conv, &FIR, 2)), &[x]),
             Resample::FirDouble => {
                 let x = self.graph.node(format!("{name} (upsample)"), Op::Upsample, &[x]);
                 self.graph.node(name, Op::Conv2d(over_filter(&conv, &[0.25, 0.5, 0.25], 1)), &[x])
             }
         }
     }
+}
+
+/// The convolution that computes from a map what halving it computes of the result of `conv` of stride 1, where that is not cut off
+/// at the map's edges: a tap of one behind each of the other's.
+fn filtered(conv: &Conv2d, taps: &[f32]) -> Conv2d {
+    let (kernel, inputs) = (conv.kernel.map(|size| size + taps.len() - 1), conv.inputs);
+    let mut weight = vec![0.0; conv.outputs * kernel[0] * kernel[1] * inputs];
+    let area = conv.kernel[0] * conv.kernel[1];
+    for (number, tap) in conv.weight.chunks_exact(inputs).enumerate() {
+        let (output, row, column) = (number / area, number % area / conv.kernel[1], number % conv.kernel[1]);
+        for (down, a) in taps.iter().enumerate() {
+            for (right, b) in taps.iter().enumerate() {
+                let at = ((output * kernel[0] + row + down) * kernel[1] + column + right) * inputs;
+                weight[at..at + inputs].iter_mut().zip(tap).for_each(|(sum, w)| *sum += w * a * b);
+            }
+        }
+    }
+    let padding = conv.padding.map(|padding| padding + (taps.len() - 1) / 2);
+    Conv2d { kernel, stride: 2, padding, weight, bias: conv.bias.clone(), ..*conv }
 }
 
 /// The convolution that computes from a map what a pointwise `conv` computes from every `stride`-th result of a filter of these
@@ -145,6 +171,47 @@ mod tests {
         assert_eq!(found.len(), 16);
         for (found, expected) in found.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-12, "{found} but {expected}");
+        }
+    }
+
+    fn square(kernel: usize, stride: usize, padding: usize, weight: Vec<f32>) -> Conv2d {
+        Conv2d { kernel: [kernel; 2], stride, padding: [padding; 4], inputs: 1, outputs: 1, weight, bias: vec![0.0] }
+    }
+
+    fn close(found: &[f64], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
+        let far = found.iter().zip(expected).find(|(found, expected)| (*found - *expected).abs() > 1e-5);
+        assert_eq!(far, None);
+    }
+
+    /// The filter's definition: zeros between the pixels, two before and one behind, and every tap times the gain of 4.
+    #[test]
+    fn doubling_by_a_filter_is_a_filter_over_nearest_neighbours() {
+        let map: Vec<f64> = (0..16).map(|at| f64::from(at * 37 % 29) - 11.0).collect();
+        let (mut zeros, mut nearest) = (vec![0.0; 11 * 11], vec![0.0; 64]);
+        for (at, pixel) in nearest.iter_mut().enumerate() {
+            let (y, x) = (at / 8, at % 8);
+            *pixel = map[y / 2 * 4 + x / 2];
+            if y % 2 == 0 && x % 2 == 0 {
+                zeros[(y + 2) * 11 + x + 2] = *pixel;
+            }
+        }
+        let taps: Vec<f32> = FIR.iter().flat_map(|a| FIR.iter().map(move |b| 4.0 * a * b)).collect();
+        let expected = apply(&square(4, 1, 0, taps), &zeros, 11);
+        let identity = square(1, 1, 0, vec![1.0]);
+        close(&apply(&over_filter(&identity, &[0.25, 0.5, 0.25], 1), &nearest, 8), &expected);
+    }
+
+    #[test]
+    fn a_filter_behind_a_convolution_is_a_larger_one() {
+        let weight: Vec<f32> = (0..9).map(|tap| (tap * tap % 7) as f32 - 2.5).collect();
+        let map: Vec<f64> = (0..64).map(|at| f64::from(at * 37 % 29) - 11.0).collect();
+        for (taps, border) in [(&FIR[..], 1), (&[0.5; 2][..], 0)] {
+            // Its result a border wider than the map, of which the filter takes every second place.
+            let wide = apply(&square(3, 1, 1 + border, weight.clone()), &map, 8);
+            let filter = taps.iter().flat_map(|a| taps.iter().map(move |b| a * b)).collect();
+            let expected = apply(&square(taps.len(), 2, 0, filter), &wide, 8 + 2 * border);
+            close(&apply(&filtered(&square(3, 1, 1, weight.clone()), taps), &map, 8), &expected);
         }
     }
 }

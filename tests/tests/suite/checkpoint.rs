@@ -321,6 +321,71 @@ fn whatever_else_a_pickle_does_is_refused_by_name() {
     }
 }
 
+/// The bytes of the golden snapshot with some of them replaced by as many, wherever they are.
+fn snapshot(from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = fs::read(golden("edm/network-snapshot-000001.pkl")).expect("golden");
+    let places: Vec<usize> =
+        (0..bytes.len() - from.len()).filter(|&at| bytes[at..].starts_with(from.as_bytes())).collect();
+    assert!(!places.is_empty(), "{from}");
+    places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to.as_bytes()));
+    bytes
+}
+
+#[test]
+fn a_snapshot_is_a_network_with_its_noise() {
+    let folder = temporary();
+    let path = folder.path().join("network-snapshot-000001.pkl");
+    write(&path, snapshot("SongUNet", "SongUNet"));
+    let opened = Checkpoint::open(&path).expect("opens");
+    assert_eq!(opened.scheduler().expect("its own").class_name, "EDMEulerScheduler");
+    import_for_sampling(&opened).expect("imports");
+    // A scheduler that lies beside it is taken.
+    write(&folder.path().join(SCHEDULER), json!({ "_class_name": "EDMEulerScheduler", "sigma_data": 0.7 }).to_string());
+    let opened = Checkpoint::open(&path).expect("opens");
+    assert_eq!(opened.scheduler_path(), Some(folder.path().join(SCHEDULER).as_path()));
+    let refusal = refusal(folder.path());
+    assert!(refusal.contains("give the path of the file"), "{refusal}");
+}
+
+#[test]
+fn snapshots_of_other_networks_are_refused_by_name() {
+    let cases = [
+        ("SongUNet", "ADM_UNet", "its network is a \"ADM_UNet\""),
+        ("EDMPrecond", "VP_Precond", "its preconditioning is \"VP_Precond\""),
+        ("ModuleDict", "ModuleDoct", "torch.nn.modules.container.ModuleDoct is not imported"),
+        ("_reconstruct_persistent_obj", "_reconstruct_persistent_abc", "_reconstruct_persistent_abc is not imported"),
+        ("map_layer1", "map_lager1", "there is no map_layer0 or map_layer1"),
+        ("aux_residual", "aux_resudial", "aux_resudial"),
+        ("map_augment", "map_label__", "map_label__"),
+        ("4x4_down", "7x4_down", "enc.4x4_down"),
+    ];
+    for (from, to, expected) in cases {
+        let opened = Checkpoint::from_bytes("{}", None, snapshot(from, to));
+        let refusal = match opened {
+            Ok(opened) => import(&opened).map(|_| String::new()).unwrap_or_else(|error| error.to_string()),
+            Err(error) => error.to_string(),
+        };
+        assert!(refusal.contains(expected), "{from} → {to}: {refusal}");
+    }
+}
+
+#[test]
+fn damaged_snapshots_are_refused() {
+    let whole = snapshot("SongUNet", "SongUNet");
+    for len in (0..whole.len()).step_by(997) {
+        assert!(Checkpoint::from_bytes("{}", None, whole[..len].to_vec()).is_err(), "{len}");
+    }
+    // Whatever a flipped bit makes of it, it is refused or a network.
+    for at in (0..whole.len()).step_by(613) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        if let Ok(opened) = Checkpoint::from_bytes("{}", None, bytes) {
+            let _ = import_for_sampling(&opened);
+        }
+    }
+}
+
 #[test]
 fn damaged_pickles_are_refused() {
     let whole = fs::read(golden("pickles/state_dict.bin")).expect("golden");

@@ -100,6 +100,11 @@ fn calls_of_the_diffusion_courses_network_whose_classes_are_channels() {
 }
 
 #[test]
+fn calls_of_edms_ncsnpp() {
+    check_calls(&golden("edm/network-snapshot-000001.pkl"), "edm");
+}
+
+#[test]
 fn calls_of_openais_layout_with_classes_variances_and_residual_blocks_that_resample() {
     check_calls(&golden("guided_diffusion"), "guided_diffusion");
 }

@@ -41,12 +41,12 @@ fn batch(model: &Model<'_>, count: usize) -> Batch {
 }
 
 /// Networks that together have every form of every operation.
-fn checkpoints() -> [PathBuf; 10] {
+fn checkpoints() -> [PathBuf; 11] {
     let [small, heads, velocity, steps, classes, relu, pixels] =
         ["cifar_small", "heads", "velocity", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"]
             .map(golden);
-    let [filtered, channels] = ["filtered", "class_channels"].map(golden);
-    [digits(), small, heads, velocity, steps, classes, relu, pixels, filtered, channels]
+    let [filtered, channels, edm] = ["filtered", "class_channels", "edm/network-snapshot-000001.pkl"].map(golden);
+    [digits(), small, heads, velocity, steps, classes, relu, pixels, filtered, channels, edm]
 }
 
 #[test]

@@ -1,19 +1,24 @@
-//! A reader of the pickles that `torch.save` writes: tensors, dictionaries and plain values.
+//! A reader of the pickles that `torch.save` writes: tensors, dictionaries and plain values; and of those of whole networks that
+//! `persistent` takes apart.
 //!
 //! A pickle is a program for a machine with a stack. This machine executes the opcodes that build data, calls nothing,
 //! and refuses every other opcode and every other name that a pickle may import. Values refer to each other by index, so
 //! that time and memory are proportional to the pickle whatever it does, and nothing recurses.
 
 mod opcodes;
+pub(super) mod persistent;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::collections::HashMap;
 
-use safetensors::Dtype;
 use thiserror::Error;
 
-/// Longest pickle, without the tensors' data, which lies beside it.
+use value::global;
+pub(super) use value::{Global, Id, Storage, Tensor, Value};
+
+/// Longest pickle, without the tensors' data, which lies beside it or in strings of bytes.
 const BYTES: usize = 8 << 20;
 /// Most values that it may build.
 const VALUES: usize = 1 << 20;
@@ -60,54 +65,6 @@ pub enum PickleError {
     },
 }
 
-/// Index of a value in its [`Pickle`].
-pub(super) type Id = usize;
-
-/// A value.
-#[derive(Clone, Debug)]
-pub(super) enum Value {
-    /// A value that tensors do not need: `None`, a truth value, a float, bytes, a set, or an integer of more than 64 bits.
-    Plain,
-    Int(i64),
-    Text(String),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Global(Global),
-    Storage(Storage),
-    Tensor(Box<Tensor>),
-}
-
-/// What a pickle may import.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(Dtype),
-}
-
-/// The memory of tensors, in a file of its own beside the pickle.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Storage {
-    pub(super) dtype: Dtype,
-    /// The text that names the file: an index, or many storages of a long name would need more memory than the pickle.
-    pub(super) key: Id,
-    /// Number of elements.
-    pub(super) len: usize,
-}
-
-/// A tensor over a storage.
-#[derive(Clone, Debug)]
-pub(super) struct Tensor {
-    pub(super) storage: Storage,
-    /// Index of the first element.
-    pub(super) offset: usize,
-    pub(super) shape: Vec<usize>,
-    /// Elements from one index to the next, for each dimension.
-    pub(super) strides: Vec<usize>,
-}
-
 /// A pickle's values.
 #[derive(Debug)]
 pub(super) struct Pickle {
@@ -127,25 +84,34 @@ impl Pickle {
 
     /// Executes a pickle.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, PickleError> {
-        if bytes.len() > BYTES {
-            return Err(PickleError::Large { limit: BYTES, what: "bytes" });
-        }
-        let mut machine = Machine { bytes, at: 0, values: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
+        Self::read_from(bytes, 0, false).map(|(pickle, _)| pickle)
+    }
+
+    /// Executes a pickle that begins at a byte, and says where it ends; one that lies in another holds none.
+    fn read_from(bytes: &[u8], start: usize, is_inner: bool) -> Result<(Self, usize), PickleError> {
+        let (values, stack, marks, memo) = (vec![], vec![], vec![], HashMap::new());
+        let mut machine = Machine { bytes, at: start, data: 0, is_inner, values, stack, marks, memo };
         loop {
             machine.at += 1;
+            if machine.at - start - machine.data > BYTES {
+                return Err(PickleError::Large { limit: BYTES, what: "bytes" });
+            }
             match *bytes.get(machine.at - 1).ok_or(PickleError::Truncated)? {
                 opcodes::STOP => break,
                 opcode => machine.execute(opcode)?,
             }
         }
         let root = machine.pop()?;
-        Ok(Self { values: machine.values, root })
+        Ok((Self { values: machine.values, root }, machine.at))
     }
 }
 
 struct Machine<'b> {
     bytes: &'b [u8],
     at: usize,
+    /// Bytes of strings of bytes, which were skipped.
+    data: usize,
+    is_inner: bool,
     values: Vec<Value>,
     stack: Vec<Id>,
     /// Heights of the stack where marks stand.
@@ -190,12 +156,13 @@ impl Machine<'_> {
                 self.push(long)?;
             }
             opcodes::BINFLOAT => {
-                self.take(8)?;
-                self.push(Value::Plain)?;
+                let float = f64::from_be_bytes(self.array()?);
+                self.push(Value::Float(float))?;
             }
             opcodes::BINUNICODE | opcodes::BINSTRING => self.text(4)?,
             opcodes::SHORT_BINUNICODE | opcodes::SHORT_BINSTRING => self.text(1)?,
             opcodes::BINBYTES => self.skip_bytes(4)?,
+            opcodes::BINBYTES8 => self.skip_bytes(8)?,
             opcodes::SHORT_BINBYTES => self.skip_bytes(1)?,
             opcodes::EMPTY_TUPLE => self.push(Value::Tuple(vec![]))?,
             opcodes::TUPLE => {
@@ -238,9 +205,22 @@ impl Machine<'_> {
                 self.push(Value::Global(global))?;
             }
             opcodes::REDUCE => self.call()?,
+            opcodes::NEWOBJ => {
+                let ids = self.pop_many(2)?;
+                match self.values[ids[0]] {
+                    Value::Global(Global::Module) => self.push(Value::Object { class: None, state: None })?,
+                    Value::Global(Global::OrderedDict) => self.push(Value::Dict(vec![]))?,
+                    _ => return self.refuse("makes an object of what is no class that is known"),
+                }
+            }
             opcodes::BUILD => {
-                // An ordered dictionary's attributes: `_metadata`, the versions of modules.
+                // An ordered dictionary's attributes: `_metadata`, the versions of modules. Or an object's.
                 let state = self.pop()?;
+                if let Some(Value::Object { state: attributes, .. }) = self.stack.last().map(|&id| &mut self.values[id])
+                {
+                    *attributes = Some(state);
+                    return Ok(());
+                }
                 let is_dict = |id: &Id| matches!(self.values[*id], Value::Dict(_));
                 if !is_dict(&state) || !self.stack.last().is_some_and(is_dict) {
                     return self.refuse("gives attributes to what is not an ordered dictionary");
@@ -273,7 +253,7 @@ impl Machine<'_> {
         Ok(array)
     }
 
-    /// An unsigned integer of at most four bytes.
+    /// An unsigned integer of at most eight bytes.
     fn length(&mut self, bytes: usize) -> Result<usize, PickleError> {
         Ok(self.take(bytes)?.iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte)))
     }
@@ -294,8 +274,10 @@ impl Machine<'_> {
 
     fn skip_bytes(&mut self, length: usize) -> Result<(), PickleError> {
         let len = self.length(length)?;
+        let start = self.at;
         self.take(len)?;
-        self.push(Value::Plain)
+        self.data += len;
+        self.push(Value::Bytes(start..start + len))
     }
 
     fn push(&mut self, value: Value) -> Result<(), PickleError> {
@@ -382,7 +364,8 @@ impl Machine<'_> {
     fn storage(&mut self) -> Result<(), PickleError> {
         let id = self.pop()?;
         if let Value::Tuple(items) = &self.values[id]
-            && let &[kind, dtype, key, device, len] = &items[..]
+            // Old archives say of which storage one is a part: none.
+            && let &[kind, dtype, key, device, len] | &[kind, dtype, key, device, len, _] = &items[..]
             && let (Value::Text(kind), Value::Global(Global::Storage(dtype))) =
                 (&self.values[kind], &self.values[dtype])
             && kind == "storage"
@@ -390,7 +373,7 @@ impl Machine<'_> {
                 (&self.values[key], &self.values[device], &self.values[len])
             && let Ok(len) = usize::try_from(*len)
         {
-            let storage = Storage { dtype: *dtype, key, len };
+            let storage = Storage { dtype: *dtype, key: Some(key), place: 0, len };
             return self.push(Value::Storage(storage));
         }
         self.refuse("refers to what is not a storage")
@@ -405,6 +388,21 @@ impl Machine<'_> {
         let items: Vec<&Value> = arguments.iter().take(8).map(|&id| &self.values[id]).collect();
         match (callable, &items[..]) {
             (Global::OrderedDict, []) => self.push(Value::Dict(vec![])),
+            (Global::Unread, _) => self.push(Value::Object { class: None, state: None }),
+            (Global::LoadStorage, [Value::Bytes(place)]) if !self.is_inner => {
+                let (storage, string) = (persistent::storage(self.bytes, place.clone())?, arguments[0]);
+                // Once: time is proportional to the pickle.
+                self.values[string] = Value::Plain;
+                self.push(Value::Storage(storage))
+            }
+            (Global::Persistent, [Value::Dict(meta)]) if meta.len() <= persistent::META => {
+                let named = |name: &str| {
+                    let is = |key: &Id| matches!(&self.values[*key], Value::Text(text) if text == name);
+                    meta.iter().rev().find(|(key, _)| is(key)).map(|&(_, value)| value)
+                };
+                let (class, state) = (named("class_name"), named("state"));
+                self.push(Value::Object { class, state })
+            }
             (Global::RebuildParameter, [Value::Tensor(_), ..]) => {
                 self.stack.push(arguments[0]);
                 Ok(())
@@ -434,29 +432,6 @@ impl Machine<'_> {
     }
 }
 
-impl Tensor {
-    /// Whether every element lies in the storage, and there are no more of them than the storage has: a tensor that
-    /// repeats elements could be of any size.
-    fn is_inside(&self) -> bool {
-        let rank = self.shape.len();
-        if self.strides.len() != rank || self.len().is_none_or(|len| len > self.storage.len) {
-            return false;
-        }
-        if self.shape.contains(&0) {
-            return true;
-        }
-        let steps = self.shape.iter().zip(&self.strides);
-        let last = steps
-            .map(|(&n, &stride)| (n - 1).checked_mul(stride))
-            .try_fold(self.offset, |last, step| last.checked_add(step?));
-        last.is_some_and(|last| last < self.storage.len)
-    }
-
-    fn len(&self) -> Option<usize> {
-        self.shape.iter().try_fold(1usize, |len, &n| len.checked_mul(n))
-    }
-}
-
 /// A little-endian integer in two's complement.
 fn long(bytes: &[u8]) -> Value {
     if bytes.len() > 8 {
@@ -466,23 +441,4 @@ fn long(bytes: &[u8]) -> Value {
     let mut wide = [fill; 8];
     wide[..bytes.len()].copy_from_slice(bytes);
     Value::Int(i64::from_le_bytes(wide))
-}
-
-fn global(module: String, name: String) -> Result<Global, PickleError> {
-    Ok(match (module.as_str(), name.as_str()) {
-        ("collections", "OrderedDict") => Global::OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
-        ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
-        ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
-        ("torch", "HalfStorage") => Global::Storage(Dtype::F16),
-        ("torch", "BFloat16Storage") => Global::Storage(Dtype::BF16),
-        ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
-        ("torch", "LongStorage") => Global::Storage(Dtype::I64),
-        ("torch", "IntStorage") => Global::Storage(Dtype::I32),
-        ("torch", "ShortStorage") => Global::Storage(Dtype::I16),
-        ("torch", "CharStorage") => Global::Storage(Dtype::I8),
-        ("torch", "ByteStorage") => Global::Storage(Dtype::U8),
-        ("torch", "BoolStorage") => Global::Storage(Dtype::BOOL),
-        _ => return Err(PickleError::Global { module, name }),
-    })
 }

@@ -44,6 +44,8 @@ pub(super) const LONG_BINPUT: u8 = b'r';
 pub(super) const BINGET: u8 = b'h';
 pub(super) const LONG_BINGET: u8 = b'j';
 pub(super) const MEMOIZE: u8 = 0x94;
+pub(super) const NEWOBJ: u8 = 0x81;
+pub(super) const BINBYTES8: u8 = 0x8e;
 
 /// The name of an opcode that is not executed.
 pub(super) fn name(opcode: u8) -> String {
@@ -60,13 +62,11 @@ pub(super) fn name(opcode: u8) -> String {
         b'd' => "DICT",
         b'i' => "INST",
         b'o' => "OBJ",
-        0x81 => "NEWOBJ",
         0x82 => "EXT1",
         0x83 => "EXT2",
         0x84 => "EXT4",
         0x8b => "LONG4",
         0x8d => "BINUNICODE8",
-        0x8e => "BINBYTES8",
         0x91 => "FROZENSET",
         0x92 => "NEWOBJ_EX",
         0x96 => "BYTEARRAY8",

@@ -1,3 +1,5 @@
+use safetensors::Dtype;
+
 use super::*;
 
 fn read(program: &[&[u8]]) -> Result<Pickle, PickleError> {
@@ -36,6 +38,7 @@ fn tensors_stay_inside_of_their_storage() {
     assert!(tensor(12, 2, [3, 2], [1, 8]).is_err(), "the last element is the 13th");
     assert!(tensor(24, 0, [5, 5], [0, 1]).is_err(), "25 elements repeat what 24 hold");
     assert!(tensor(0, 0, [0, 7], [7, 1]).is_ok(), "empty");
+    assert!(tensor(0, 1, [0, 7], [7, 1]).is_err(), "empty, behind the end");
 }
 
 #[test]
@@ -45,9 +48,60 @@ fn opcodes_and_names_that_do_more_than_hold_data_are_refused() {
     assert_eq!(error.to_string(), "posix.system is not imported");
     let error = read(&[b"\x80\x04\x8c\x05posix\x8c\x06system\x93."]).expect_err("refused");
     assert!(matches!(error, PickleError::Global { .. }));
-    for (opcode, name) in [(0x81, "NEWOBJ"), (b'i', "INST"), (0x82, "EXT1"), (0xff, "0xff")] {
+    for (opcode, name) in [(0x92, "NEWOBJ_EX"), (b'i', "INST"), (0x82, "EXT1"), (0xff, "0xff")] {
         assert_eq!(read(&[&[opcode]]).expect_err("refused"), PickleError::Opcode { name: name.into(), at: 0 });
     }
+}
+
+/// A network's own object with attributes: `class_name`, and a member `m` of `_modules`.
+fn network(member: &[u8]) -> Vec<u8> {
+    let begin = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n}(U\nclass_nameU\x08SongUNetU\x05state";
+    [begin, &b"}(U\x08_modules}(U\x01m"[..], member, b"uuu\x85R."].concat()
+}
+
+const MODULES: &[u8] = b"ctorch.nn.modules.container\nModuleDict\n)\x81";
+
+#[test]
+fn objects_of_known_classes_alone_are_data() {
+    assert!(malformed(&[b"ctorch\nFloatStorage\n)\x81."]).contains("no class that is known"));
+    let pickle = read(&[&network(MODULES)]).expect("data");
+    let found = persistent::network(&pickle).expect("a network");
+    assert_eq!((found.classes, found.tensors.len(), found.numbers.len()), ([Some("SongUNet"), None], 0, 0));
+    assert!(persistent::network(&read(&[b"}."]).expect("empty")).is_none());
+}
+
+/// Eight modules in each of as many levels, each the same: few values, and no end of places.
+#[test]
+fn modules_inside_of_themselves_end() {
+    let members: Vec<u8> = (b'a'..=b'h').flat_map(|name| [b'U', 1, name, b'h', 0]).collect();
+    let itself = [MODULES, b"q\x00}(U\x08_modules}(", &members, b"uub"].concat();
+    let pickle = read(&[&network(&itself)]).expect("data");
+    assert!(persistent::network(&pickle).is_none());
+}
+
+#[test]
+fn storages_in_strings_of_bytes_are_whole_and_read_once() {
+    // A magic number, a version, a machine; the storage; the keys; the number of elements, and as many.
+    let parts: [&[u8]; 5] = [b"\x80\x02\x8a\x011.", b"\x80\x02M\xe9\x03.", b"\x80\x02}.", b"\x80\x02", b"."];
+    let old = |claimed: u8, elements: u8| {
+        let storage = [parts[0], parts[1], parts[2], parts[3], &storage(2), parts[4], b"\x80\x02]."].concat();
+        [&storage[..], &u64::from(claimed).to_le_bytes(), &vec![0; 4 * usize::from(elements)]].concat()
+    };
+    let load = |inner: &[u8], again: &[u8]| {
+        let len = [inner.len() as u8];
+        read(&[b"ctorch.storage\n_load_from_bytes\nC", &len, inner, b"q\x00\x85R", again, b"."])
+    };
+    let whole = old(2, 2);
+    let pickle = load(&whole, b"").expect("whole");
+    let Value::Storage(found) = pickle.root() else { panic!("a storage") };
+    assert_eq!((found.len, found.dtype, found.place + 8), (2, Dtype::F32, 34 + whole.len()));
+    assert!(load(&old(2, 1), b"").is_err() && load(&old(3, 3), b"").is_err());
+    assert!(load(&whole[..20], b"").is_err());
+    let again = b"0ctorch.storage\n_load_from_bytes\nh\x00\x85R";
+    assert!(load(&whole, again).is_err(), "once");
+    // None of them holds another.
+    let inner = [b"ctorch.storage\n_load_from_bytes\nC\x00\x85R.", &whole[..]].concat();
+    assert!(load(&inner, b"").is_err());
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use super::super::ImportError;
 use super::super::attention::Attention;
-use super::super::builder::{Builder, Window};
+use super::super::builder::{Builder, Window, quarter};
 use super::super::resample::Resample;
 use super::super::resnet::Residual;
-use super::config::{Config, PICTURE, quarter};
+use super::config::{Config, PICTURE};
 use super::kind::{Resampler, UpBlock};
 use crate::graph::{Activation, Op, TensorId};
 

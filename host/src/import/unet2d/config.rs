@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::ImportError;
 use super::super::attention::Heads;
-use super::super::builder::Conditioning;
+use super::super::builder::{Conditioning, quarter};
 use super::super::config::{Fields, refuse};
 use super::kind::{ClassEmbedding, DownBlock, Resampler, TimeEmbedding, UpBlock};
 use crate::graph::Activation;
@@ -216,11 +216,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// Groups of so many channels where they are not configured.
-pub(super) fn quarter(channels: usize) -> usize {
-    (channels / 4).min(32)
 }
 
 /// Channels of the path of pictures beside blocks that filter, whatever the network's.

@@ -1,0 +1,48 @@
+//! What a snapshot of NVIDIA's EDM (Karras et al., 2022, arXiv:2206.00364) says of its network and of its noise, beside tensors.
+
+use serde_json::{Map, Value, json};
+
+use super::pickle::persistent::Network;
+use super::{CheckpointError, SchedulerConfig};
+
+/// What `config.json` calls the network of a snapshot.
+pub(crate) const CLASS: &str = "edm.SongUNet";
+/// What the network of a snapshot is wrapped in.
+const PRECONDITIONING: &str = "EDMPrecond";
+
+/// A pickled network without its tensors.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    preconditioning: String,
+    network: String,
+    sigma_data: Option<f64>,
+}
+
+impl Snapshot {
+    pub(super) fn of(network: &Network<'_>) -> Self {
+        let [preconditioning, inner] = network.classes.map(|class| class.unwrap_or("nothing").to_string());
+        let number = network.numbers.iter().find(|(name, _)| *name == "sigma_data").map(|&(_, number)| number);
+        Self { preconditioning, network: inner, sigma_data: number }
+    }
+
+    /// Completes the configuration, and gives the noise of the training.
+    pub(super) fn complete(&self, config: &mut Map<String, Value>) -> Result<SchedulerConfig, CheckpointError> {
+        let refuse = |what: String| Err(CheckpointError::Snapshot { what });
+        if self.network != "SongUNet" {
+            return refuse(format!(
+                "its network is a {:?}, and waft imports SongUNet (DDPM++ and NCSN++)",
+                self.network
+            ));
+        }
+        let Some(sigma_data) = self.sigma_data.filter(|_| self.preconditioning == PRECONDITIONING) else {
+            return refuse(format!(
+                "its preconditioning is {:?}, whose input, noise levels and output are scaled otherwise than in {PRECONDITIONING}, the \
+                 only one that a sampler here knows; take a network that was trained with --precond=edm",
+                self.preconditioning
+            ));
+        };
+        config.insert("_class_name".into(), CLASS.into());
+        let scheduler = json!({ "_class_name": "EDMEulerScheduler", "sigma_data": sigma_data });
+        Ok(SchedulerConfig::from_json(&scheduler.to_string())?)
+    }
+}
