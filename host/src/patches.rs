@@ -5,6 +5,7 @@
 //! - Tiles of 4×4 outputs (Winograd, see `runtime/src/arch/winograd.rs`) need a quarter of the products of a 3×3 kernel over a
 //!   ring of 8 bits, tiles of 2×2 outputs four ninths over one of 16, in which values then have 14 bits at most. They are worth
 //!   4 bytes for each input channel and point of a pair of tiles, as much once more for weights, and more rows of the ring.
+//! - Where the file may have the weights of tiles transformed ([`stored`]), they need no room, and one row of tiles is enough.
 //!
 //! A convolution without either reads its ring as it is. The result is the same bit for bit.
 
@@ -14,7 +15,7 @@ use waft::format::{self, Element, PATCH_GROUP, PATCH_PIXELS, Tiling, WeightLayou
 
 use crate::graph::Shape;
 use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
-use crate::plan::{Plan, live_bytes, plan};
+use crate::plan::{ALIGN, Plan, live_bytes, plan};
 
 /// Output columns from which patches are worth it: a row with fewer leaves most of them unused.
 const FEWEST: usize = 3;
@@ -35,7 +36,20 @@ pub fn default_limit(arena_bytes: u64) -> u64 {
 enum Way {
     /// Some rows of tiles at once.
     Tiles(Tiling, usize),
+    /// A row of tiles, whose weights come transformed from the file.
+    StoredTiles(Tiling),
     Patches,
+}
+
+impl Way {
+    /// The tiles and their rows.
+    fn tiles(self) -> Option<(Tiling, usize)> {
+        match self {
+            Way::Tiles(tiling, rows) => Some((tiling, rows)),
+            Way::StoredTiles(tiling) => Some((tiling, 1)),
+            Way::Patches => None,
+        }
+    }
 }
 
 /// A convolution and what it may do, the best last.
@@ -95,6 +109,11 @@ pub fn with_patches(
 fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidates: &[Candidate]) -> (Network, Plan) {
     elements.truncate(network.tensors.len());
     let mut network = network.clone();
+    for (_, op) in &mut network.ops {
+        if let Op::Conv2d(conv) = op {
+            conv.stored_tiles = false;
+        }
+    }
     for Candidate { id, ways, .. } in candidates {
         let (Some(&(way, _)), Op::Conv2d(conv)) = (ways.last(), &network.ops[*id].1) else { continue };
         let shape = shape(&network, conv, way);
@@ -103,11 +122,11 @@ fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidat
         elements.push(Element::I32);
         if let Op::Conv2d(conv) = &mut network.ops[*id].1 {
             conv.patches = Some(tensor);
-            if let Way::Tiles(tiling, rows) = way {
-                let record = record(conv, tiling, rows);
-                (conv.tile_rows, conv.ring_limit) = (rows, record.ring_limit);
+            if let Some(record) = record(conv, way) {
+                (conv.tile_rows, conv.ring_limit) = (record.tile_rows.into(), record.ring_limit);
                 network.tensors[ring].shape.h = record.ring_rows();
             }
+            conv.stored_tiles = matches!(way, Way::StoredTiles(_));
         }
     }
     let plan = plan(&network, elements);
@@ -125,10 +144,10 @@ fn ways(network: &Network, conv: &Conv2d, elements: &TiSlice<TensorId, Element>)
     }
     let (ring, element) = (network.tensors[conv.ring].shape, elements[conv.ring]);
     let tiling = if element == Element::I8 { Tiling::Four } else { Tiling::Two };
-    for rows in 1..=most_rows(output, tiling) {
-        if may_tile(network, conv, tiling, rows) {
-            let way = Way::Tiles(tiling, rows);
-            let rows_more = (record(conv, tiling, rows).ring_rows() - ring.h) * ring.w * ring.c * element.bytes();
+    let stored = conv.stored_tiles.then_some(Way::StoredTiles(tiling));
+    for way in (1..=most_rows(output, tiling)).map(|rows| Way::Tiles(tiling, rows)).chain(stored) {
+        if let Some(record) = may_tile(network, conv, way) {
+            let rows_more = (record.ring_rows() - ring.h) * ring.w * ring.c * element.bytes();
             ways.push((way, bytes(way) + rows_more as u64));
         }
     }
@@ -146,8 +165,10 @@ fn estimate(conv: &Conv2d, output: Shape, way: Way) -> f64 {
         Way::Patches => return 0.82 * conv.taps() as f64 + 45.0,
         Way::Tiles(Tiling::Four, _) => (1.41, 75.0, 20.0, 60.0),
         Way::Tiles(Tiling::Two, _) => (2.5, 60.0, 20.0, 110.0),
+        Way::StoredTiles(Tiling::Four) => (1.41, 0.0, 14.0, 48.0),
+        Way::StoredTiles(Tiling::Two) => (2.5, 0.0, 12.0, 72.0),
     };
-    let Way::Tiles(tiling, rows) = way else { return f64::INFINITY };
+    let Some((tiling, rows)) = way.tiles() else { return f64::INFINITY };
     let together = (rows * tiling.side() * output.w) as f64;
     inputs * (product + weight / together + input / outputs) + rest
 }
@@ -157,45 +178,92 @@ fn most_rows(output: Shape, tiling: Tiling) -> usize {
     (OUTPUTS / (output.w * tiling.side()).max(1)).max(1)
 }
 
-/// Whether a convolution whose weights have eight bits may be computed by so many rows of tiles, and they are worth their
-/// memory: they take at most three quarters of what patches take.
-fn may_tile(network: &Network, conv: &Conv2d, tiling: Tiling, rows: usize) -> bool {
+/// The record of a convolution whose weights have eight bits, if it may be computed by such tiles, and they are worth their
+/// memory: they take at most three quarters of what patches take, or less than these where flash is spent on them.
+fn may_tile(network: &Network, conv: &Conv2d, way: Way) -> Option<format::Conv2d> {
     let output = conv.computed(&network.tensors);
     let shape = [output.h, output.w, output.c];
-    record(conv, tiling, rows).tiles(conv.conv.inputs as u64, shape)
-        && estimate(conv, output, Way::Tiles(tiling, rows)) <= 0.75 * estimate(conv, output, Way::Patches)
+    let share = if matches!(way, Way::StoredTiles(_)) { 1.0 } else { 0.75 };
+    let is_worth_it = estimate(conv, output, way) <= share * estimate(conv, output, Way::Patches);
+    record(conv, way).filter(|record| is_worth_it && record.tiles(conv.conv.inputs as u64, shape))
+}
+
+/// The convolutions whose weights the file is to have as tiles need them, where it may grow by `room` bytes: first those that
+/// save the most instructions for each byte. `network` has patches and tiles as they are without, `elements` are those of its
+/// tensors, `layouts` those of its weights.
+pub fn stored(
+    network: &Network,
+    elements: &TiSlice<TensorId, Element>,
+    layouts: &TiSlice<OpId, WeightLayout>,
+    mut room: u64,
+) -> Vec<OpId> {
+    let mut candidates = vec![];
+    for (id, conv) in network.convs().filter(|&(id, _)| layouts[id] == WeightLayout::Rows8) {
+        let tiling = if elements[conv.ring] == Element::I8 { Tiling::Four } else { Tiling::Two };
+        let way = Way::StoredTiles(tiling);
+        if may_tile(network, conv, way).is_none() {
+            continue;
+        }
+        let output = conv.computed(&network.tensors);
+        let now = match (conv.patches, conv.tile_rows) {
+            // Without patches a weight is loaded for each output.
+            (None, _) => 3.0 * estimate(conv, output, Way::Patches),
+            (_, 0) => estimate(conv, output, Way::Patches),
+            (_, rows) => estimate(conv, output, Way::Tiles(tiling, rows)),
+        };
+        let saved = (now - estimate(conv, output, way)) * output.len() as f64;
+        let bytes = |layout: WeightLayout| layout.bytes(output.c as u64, conv.taps() as u64).next_multiple_of(ALIGN);
+        let tensor = if conv.patches.is_none() { size_of::<format::Tensor>() as u64 } else { 0 };
+        let more = bytes(tiling.layout()) - bytes(WeightLayout::Rows8) + tensor.next_multiple_of(ALIGN);
+        if saved > 0.0 {
+            candidates.push((saved / more as f64, more, id));
+        }
+    }
+    candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut chosen = vec![];
+    for (_, more, id) in candidates {
+        if more <= room {
+            room -= more;
+            chosen.push(id);
+        }
+    }
+    chosen
 }
 
 /// How far from zero values of a convolution's ring of 16 bits may be so that tiles can take it; `None` if they cannot
 /// anyway. Whether there is room for tiles is seen when everything else is decided.
 pub fn ring_limit(network: &Network, conv: &Conv2d) -> Option<u16> {
     let output = conv.computed(&network.tensors);
-    let fits = (1..=most_rows(output, Tiling::Two)).any(|rows| may_tile(network, conv, Tiling::Two, rows));
+    let on_device = (1..=most_rows(output, Tiling::Two)).map(|rows| Way::Tiles(Tiling::Two, rows));
+    let stored = conv.stored_tiles.then_some(Way::StoredTiles(Tiling::Two));
+    let fits = on_device.chain(stored).any(|way| may_tile(network, conv, way).is_some());
     fits.then(|| Tiling::Two.ring_limit(conv.conv.inputs as u64))
 }
 
 /// The shape of the tensor of patches or tiles.
 fn shape(network: &Network, conv: &Conv2d, way: Way) -> Shape {
-    match way {
-        Way::Patches => Shape::new(1, conv.taps().div_ceil(PATCH_GROUP), 2 * PATCH_PIXELS),
-        Way::Tiles(tiling, rows) => {
+    match record(conv, way) {
+        None => Shape::new(1, conv.taps().div_ceil(PATCH_GROUP), 2 * PATCH_PIXELS),
+        Some(record) => {
             let columns = conv.computed(&network.tensors).w;
             let inputs = conv.conv.inputs;
-            Shape::new(1, record(conv, tiling, rows).tile_columns(columns, inputs as u64), inputs)
+            Shape::new(1, record.tile_columns(columns, inputs as u64), inputs)
         }
     }
 }
 
-/// What tiles depend on, as the file has it.
-fn record(conv: &Conv2d, tiling: Tiling, tile_rows: usize) -> format::Conv2d {
-    format::Conv2d {
+/// What tiles depend on, as the file has it; `None` without tiles.
+fn record(conv: &Conv2d, way: Way) -> Option<format::Conv2d> {
+    let (tiling, rows) = way.tiles()?;
+    let layout = if matches!(way, Way::StoredTiles(_)) { tiling.layout() } else { WeightLayout::Rows8 };
+    Some(format::Conv2d {
         kernel: conv.conv.kernel.map(|size| size as u8),
         stride: conv.conv.stride as u8,
-        layout: WeightLayout::Rows8.code(),
-        tile_rows: tile_rows as u8,
+        layout: layout.code(),
+        tile_rows: rows as u8,
         ring_limit: tiling.ring_limit(conv.conv.inputs as u64),
         ..Zeroable::zeroed()
-    }
+    })
 }
 
 #[cfg(test)]
@@ -275,6 +343,43 @@ mod tests {
         assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Four, 2)), Shape::new(1, 3 * 36 + 12, 64));
         assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Two, 4)), Shape::new(1, 9 * 16 + 10, 64));
         assert_eq!(ring_limit(&network, conv), Some(7281));
+    }
+
+    /// Flash is spent where it saves most for each byte, and no more than there is; a row of tiles is enough then.
+    #[test]
+    fn transformed_weights_take_the_flash_that_there_is() {
+        let mut graph = graph(8, 16);
+        let a = graph.node("a", conv(16, 64), &[graph.input]);
+        let b = graph.node("b", conv(64, 64), &[a]);
+        graph.output = graph.node("c", conv(64, 16), &[b]);
+        let network = rewrite(&graph, false).expect("folds");
+        let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
+        let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| Element::I8).collect();
+        let (as_is, _) = with_patches(&network, &mut elements, &layouts, u64::MAX);
+        let sizes = [16 * 64, 64 * 64, 64 * 16].map(|channels| 7 * 9 * channels as u64);
+        let chosen = |room| -> Vec<usize> {
+            let ids = stored(&as_is, &elements, &layouts, room);
+            ids.into_iter().map(|id| as_is.convs().position(|(other, _)| other == id).expect("one of three")).collect()
+        };
+        let [first, all] = [chosen(sizes[0]), chosen(u64::MAX)];
+        assert_eq!((first.len(), all.len(), chosen(sizes[0] - 1).len()), (1, 3, 0));
+        assert_eq!(
+            (first[0], chosen(sizes[0] + sizes[2]).len()),
+            (all.into_iter().find(|&at| at != 1).unwrap_or(1), 2)
+        );
+        let ids = stored(&as_is, &elements, &layouts, sizes[1]);
+        assert!(ids.len() == 1 || !ids.contains(&network.convs().nth(1).expect("three").0), "within the room");
+        let mut flagged = network.clone();
+        for (_, op) in &mut flagged.ops {
+            if let Op::Conv2d(conv) = op {
+                conv.stored_tiles = true;
+            }
+        }
+        let (laid, _) = with_patches(&flagged, &mut elements, &layouts, u64::MAX);
+        let rows: Vec<_> = laid.convs().map(|(_, conv)| (conv.stored_tiles, conv.tile_rows)).collect();
+        assert_eq!(rows, [(true, 1); 3]);
+        let (none, _) = with_patches(&flagged, &mut elements, &layouts, 0);
+        assert!(none.convs().all(|(_, conv)| !conv.stored_tiles && conv.tile_rows == 0), "no room for tiles");
     }
 
     #[test]

@@ -259,13 +259,15 @@ impl Writer {
     }
 }
 
-/// Lays out weights: `bits` gives those of a tap of an output, in the lowest [`WeightLayout::bits`].
+/// Lays out weights: `bits` gives those of a number of an output, in the lowest [`WeightLayout::bits`]; numbers are counted as
+/// [`WeightLayout::index`] does.
 pub fn pack(layout: WeightLayout, [outputs, taps]: [usize; 2], bits: impl Fn(usize, usize) -> u32) -> Vec<u8> {
     let mut packed = vec![0u8; layout.bytes(outputs as u64, taps as u64) as usize];
+    let numbers = layout.numbers(taps as u64) as usize;
     for output in 0..outputs {
-        for tap in 0..taps {
-            let first_bit = layout.index(output, tap, taps) * layout.bits();
-            let value = bits(output, tap).to_le_bytes();
+        for at in 0..numbers {
+            let first_bit = layout.index(output, at, numbers) * layout.bits();
+            let value = bits(output, at).to_le_bytes();
             match layout.bits() / 8 {
                 0 => packed[first_bit / 8] |= (value[0] & 15) << (first_bit % 8),
                 bytes => packed[first_bit / 8..][..bytes].copy_from_slice(&value[..bytes]),
@@ -305,5 +307,13 @@ mod tests {
         let halves = pack(WeightLayout::Groups16, [5, 2], value);
         let expected = [0, 10, 20, 30, 40, 0, 0, 0, 1, 11, 21, 31, 41, 0, 0, 0u16];
         assert_eq!(halves, bytemuck::cast_slice::<u16, u8>(&expected));
+        // Three outputs of four inputs: 16 points, at each four inputs of one output, then of the other.
+        let number = |output: usize, at: usize| (1000 * output + at) as u32;
+        let tiles = pack(WeightLayout::Tiles2, [3, 36], number);
+        let point = |first: u16, at: u16| [0, 2, 1, 3].map(|input| 1000 * first + 4 * at + input);
+        let pairs = (0..16).flat_map(|at| [point(0, at), point(1, at)]);
+        let last = (0..16).flat_map(|at| [point(2, at), [0; 4]]);
+        let expected: Vec<u16> = pairs.chain(last).flatten().collect();
+        assert_eq!(tiles, bytemuck::cast_slice::<u16, u8>(&expected));
     }
 }

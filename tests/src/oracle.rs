@@ -1,9 +1,13 @@
 //! Independent references for single operations: real numbers from the network's own weights, and integers straight
 //! from the file's specification. Both unfold everything naively; neither shares code with the runtime's operations.
 
+mod weights;
+
 use waft::Model;
 use waft::format::{self, Activation, Bias, Element, Film, Gather, NONE, Tensor, Upsample, WeightLayout};
 use waft_host::network::{Activate, GroupNorm, Network, Op, OpId, TensorId};
+
+use self::weights::transformed_weight;
 
 /// Real values of a tensor's bytes.
 ///
@@ -338,8 +342,10 @@ pub fn integer_conv(
     let taps = kh * kw * channels;
     let weight = |output: usize, tap: usize| -> i64 {
         let first = op.weights as usize;
-        if op.layout() != WeightLayout::Groups4 {
-            return i64::from(model.bytes()[first + output * taps + tap] as i8);
+        match op.layout() {
+            WeightLayout::Groups4 => {}
+            WeightLayout::Tiles4 | WeightLayout::Tiles2 => return transformed_weight(model, op, channels, output, tap),
+            _ => return i64::from(model.bytes()[first + output * taps + tap] as i8),
         }
         // Four outputs side by side in two bytes, the first in the lowest bits.
         let byte = model.bytes()[first + (output / 4 * taps + tap) * 2 + output % 4 / 2];

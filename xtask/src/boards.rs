@@ -43,8 +43,8 @@ const fn arm(
     instructions_in_four: u64,
 ) -> Board {
     let machine = Machine::Qemu { program: "qemu-system-arm", arguments, instructions_in_four };
-    // The last three of the four megabytes that code lies in.
-    Board { name, triple, core, layout, has_mve: false, model_at: Some(0x0010_0000), machine }
+    // Memory of 16 megabytes beside that of code and data.
+    Board { name, triple, core, layout, has_mve: false, model_at: Some(0x2100_0000), machine }
 }
 
 const fn virt(
@@ -63,14 +63,17 @@ pub(crate) const BOARDS: [Board; 12] = [
     arm("thumbv7m-none-eabi", "thumbv7m-none-eabi", "Cortex-M3", "mps2-an385", &["-M", "mps2-an385"], 160),
     arm("thumbv7em-none-eabi", "thumbv7em-none-eabi", "Cortex-M4", "mps2-an386", &["-M", "mps2-an386"], 160),
     arm("thumbv7em-none-eabihf", "thumbv7em-none-eabihf", "Cortex-M4F", "mps2-an386", &["-M", "mps2-an386"], 160),
-    arm(
-        "thumbv7em-none-eabihf/cortex-m7",
-        "thumbv7em-none-eabihf",
-        "Cortex-M7",
-        "mps2-an500",
-        &["-M", "mps2-an500"],
-        160,
-    ),
+    Board {
+        model_at: Some(0x6000_0000),
+        ..arm(
+            "thumbv7em-none-eabihf/cortex-m7",
+            "thumbv7em-none-eabihf",
+            "Cortex-M7",
+            "mps2-an500",
+            &["-M", "mps2-an500"],
+            160,
+        )
+    },
     Board {
         // The secure alias.
         model_at: Some(0x1010_0000),

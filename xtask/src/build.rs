@@ -61,6 +61,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     if ops.iter().any(|op| matches!(op, Op::Conv2d(op) if op.tile_rows > 0)) {
         features.push("tiles");
     }
+    if ops.iter().any(|op| matches!(op, Op::Conv2d(op) if op.layout().is_transformed())) {
+        features.push("stored-tiles");
+    }
     if ops.iter().any(|op| matches!(op, Op::LayerNorm(_))) {
         features.push("layer-norm");
     }

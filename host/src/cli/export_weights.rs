@@ -112,8 +112,9 @@ struct IntegerArgs {
     /// Most bytes of the arena: activations get 16 bits as long as they fit [default: as --residual says].
     #[arg(long, value_name = "BYTES", conflicts_with = "residual", value_parser = clap::value_parser!(u64).range(1..))]
     budget_ram: Option<u64>,
-    /// Most bytes of the file: weights of convolutions get four bits until it fits, those first that lose least by it
-    /// [default: as --weights says].
+    /// Most bytes of the file: weights of convolutions get four bits until it fits, those first that lose least by it; what is
+    /// left is spent on weights that are stored transformed, where that saves the most instructions for each byte [default: as
+    /// --weights says, and nothing is stored transformed].
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["weights", "stream"], value_parser = clap::value_parser!(u64).range(1..))]
     budget_flash: Option<u64>,
 }

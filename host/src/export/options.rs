@@ -89,7 +89,8 @@ pub struct ExportOptions {
     /// `budget_ram`, anything but [`Room::None`] is that budget.
     pub patches: Room,
     /// Most bytes of the file in the `i8` precision: weights of convolutions get four bits until it fits, those first that
-    /// lose least by it. `None`: as `weights` says.
+    /// lose least by it; what is left is spent on weights that are stored transformed, where that saves the most instructions
+    /// for each byte. `None`: as `weights` says, and nothing is stored transformed.
     pub budget_flash: Option<u64>,
     /// Name in the header; `None`: the checkpoint's, or its folder's.
     pub name: Option<String>,

@@ -10,8 +10,9 @@ use super::prepared::Prepared;
 use super::{ExportError, ExportOptions, Room, weights};
 use crate::calibrate::output_gains;
 use crate::emit;
-use crate::emit::i8::QuantizedConvs;
-use crate::network::OpId;
+use crate::emit::i8::{QuantizedConv, QuantizedConvs};
+use crate::network::{Network, Op, OpId};
+use crate::patches;
 use crate::progress::Progress;
 use crate::widths::{WeightWidth, WeightWidths, weight_widths};
 use crate::write::Writer;
@@ -22,6 +23,8 @@ pub(super) struct Quantized {
     pub convs: QuantizedConvs,
     /// The most bytes of the arena with patches.
     room: Room,
+    /// The convolutions whose weights the file may have as tiles need them.
+    stored: Vec<OpId>,
 }
 
 impl Quantized {
@@ -38,25 +41,62 @@ impl Quantized {
         };
         let network = &calibrated.prepared.network;
         let Some(budget) = options.budget_flash else {
-            let convs = round(&calibrated, &weight_widths(network, options.weights), progress);
-            return Ok(Self { calibrated, convs, room });
+            let convs = round(&calibrated, network, &weight_widths(network, options.weights), progress);
+            return Ok(Self { calibrated, convs, room, stored: vec![] });
         };
-        let convs = round(&calibrated, &weight_widths(network, WeightWidth::Eight), progress);
-        let eight = Self { calibrated, convs, room };
+        let widths = weight_widths(network, WeightWidth::Eight);
+        let convs = round(&calibrated, network, &widths, progress);
+        let mut eight = Self { calibrated, convs, room, stored: vec![] };
         let bytes = eight.emit(None)?.bytes.as_slice().len() as u64;
         if bytes <= budget {
+            eight.stored = eight.worth_storing(budget - bytes)?;
+            if !eight.stored.is_empty() {
+                // Tiles may ask for narrower rings.
+                eight.convs = round(&eight.calibrated, &eight.network(), &widths, progress);
+            }
             return Ok(eight);
         }
         let Self { calibrated, convs, .. } = eight;
         let network = &calibrated.prepared.network;
-        let four = round(&calibrated, &weight_widths(network, WeightWidth::Four), progress);
+        let four = round(&calibrated, network, &weight_widths(network, WeightWidth::Four), progress);
         let widths = weights::within(network, &calibrated.seen, &four, [bytes, budget])?;
         let pick = |((width, eight), four)| match width {
             WeightWidth::Eight => eight,
             WeightWidth::Four => four,
         };
         let convs = widths.into_iter().zip(convs).zip(four).map(pick).collect();
-        Ok(Self { calibrated, convs, room })
+        Ok(Self { calibrated, convs, room, stored: vec![] })
+    }
+
+    /// The network, with what the file may have as tiles need it.
+    fn network(&self) -> Network {
+        let mut network = self.prepared().network.clone();
+        for &id in &self.stored {
+            if let Op::Conv2d(conv) = &mut network.ops[id].1 {
+                conv.stored_tiles = true;
+            }
+        }
+        network
+    }
+
+    /// How the weights are laid out where nothing is transformed.
+    fn layouts(&self) -> TiVec<OpId, WeightLayout> {
+        let layout =
+            |conv: &Option<QuantizedConv>| conv.as_ref().map_or(WeightLayout::Rows8, |conv| conv.width.layout());
+        self.convs.iter().map(layout).collect()
+    }
+
+    /// The convolutions whose weights are worth so many bytes as tiles need them.
+    fn worth_storing(&self, bytes: u64) -> Result<Vec<OpId>, ExportError> {
+        let layout = self.layout(None)?;
+        Ok(patches::stored(&layout.network, &layout.elements, &self.layouts(), bytes))
+    }
+
+    fn layout(&self, stream: Option<u64>) -> Result<Layout, ExportError> {
+        let layouts = self.layouts();
+        let network = self.network();
+        let elements = self.calibrated.widths.elements(&network);
+        Layout::new(&network, elements, &layouts, stream)?.with_patches(&layouts, self.room)
     }
 
     pub(super) fn prepared(&self) -> &Prepared {
@@ -79,22 +119,14 @@ impl Quantized {
 
     /// Emits the file.
     pub(super) fn emit(&self, stream: Option<u64>) -> Result<File, ExportError> {
-        let Calibrated { prepared, widths, .. } = &self.calibrated;
-        let elements = widths.elements(&prepared.network);
-        let layouts: TiVec<OpId, WeightLayout> = self
-            .convs
-            .iter()
-            .map(|conv| conv.as_ref().map_or(WeightLayout::Rows8, |conv| conv.width.layout()))
-            .collect();
-        let layout = Layout::new(&prepared.network, elements, &layouts, stream)?;
-        let layout = layout.with_patches(&layouts, self.room)?;
+        let layout = self.layout(stream)?;
         let mut writer = Writer::default();
         let from = self.calibrated.quantization(&layout.network);
         let emitted = emit::i8::emit(from, &self.convs, &layout.plan, &layout.elements, &mut writer);
-        prepared.finish(writer, Precision::I8, &layout, &emitted)
+        self.prepared().finish(writer, Precision::I8, &layout, &emitted)
     }
 }
 
-fn round(calibrated: &Calibrated, widths: &WeightWidths, progress: &dyn Progress) -> QuantizedConvs {
-    emit::i8::quantize(calibrated.quantization(&calibrated.prepared.network), widths, progress)
+fn round(calibrated: &Calibrated, network: &Network, widths: &WeightWidths, progress: &dyn Progress) -> QuantizedConvs {
+    emit::i8::quantize(calibrated.quantization(network), widths, progress)
 }

@@ -86,7 +86,11 @@ impl Program {
                     } else {
                         conv2d::float::pack(model, index, file)
                     };
-                    let at = builder.append(&weights.ok_or_else(too_large)?)?;
+                    let weights = weights.ok_or_else(|| {
+                        let what = "its weights are not all there, or numbers that no weights are transformed to";
+                        GpuError::Unfit(format!("operation {index}: {what}"))
+                    })?;
+                    let at = builder.append(&weights)?;
                     packed.push(at);
                     conv2d::Parameters::new(model, index, strides, at).ok_or_else(too_large)?.scratch_bytes()
                 }

@@ -194,6 +194,8 @@ pub struct Conv2d {
     pub patches: Option<TensorId>,
     /// Rows of tiles that are computed at once; 0 without tiles.
     pub tile_rows: usize,
+    /// Whether the file has the weights as tiles need them; before tiles are chosen, whether it may have them so.
+    pub stored_tiles: bool,
     /// The convolution that this one does once more, with the same integers.
     pub repeats: Option<OpId>,
     /// How far from zero values of the ring are at most, as tiles of two rows ask for; else 0.

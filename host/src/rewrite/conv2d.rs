@@ -54,6 +54,7 @@ impl Rewriter<'_> {
             ring,
             patches: None,
             tile_rows: 0,
+            stored_tiles: false,
             ring_limit: 0,
             repeats: None,
             window: None,

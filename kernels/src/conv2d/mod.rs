@@ -173,7 +173,7 @@ impl<'a> Weights<'a> {
         Some(Self { bytes, layout: op.layout(), taps, outputs: outputs.into(), chunks })
     }
 
-    /// The bits of a weight; 0 for outputs beyond the last.
+    /// The bits of a weight; 0 for outputs beyond the last. `None` for numbers that no weights are transformed to.
     fn bits(&self, output: usize, tap: usize) -> Option<u32> {
         if output >= self.outputs {
             return Some(0);
@@ -182,13 +182,22 @@ impl<'a> Weights<'a> {
             None => (0, output),
             Some((channels, bytes)) => (output / channels * bytes, output % channels),
         };
-        let bit = self.layout.index(output, tap, self.taps) * self.layout.bits();
-        let bytes = self.bytes.get(start + bit / 8..)?;
+        let numbers = self.layout.numbers(self.taps as u64) as usize;
+        let bit = |at: usize| self.layout.index(output, at, numbers) * self.layout.bits();
+        let from = |bit: usize| self.bytes.get(start + bit / 8..);
         Some(match self.layout {
-            WeightLayout::Rows8 => (*bytes.first()?).into(),
-            WeightLayout::Groups4 => (*bytes.first()? >> (bit % 8) & 15).into(),
-            WeightLayout::Groups16 => u16::from_le_bytes(*bytes.first_chunk()?).into(),
-            WeightLayout::Groups32 => u32::from_le_bytes(*bytes.first_chunk()?),
+            WeightLayout::Rows8 => (*from(bit(tap))?.first()?).into(),
+            WeightLayout::Groups4 => (*from(bit(tap))?.first()? >> (bit(tap) % 8) & 15).into(),
+            WeightLayout::Groups16 => u16::from_le_bytes(*from(bit(tap))?.first_chunk()?).into(),
+            WeightLayout::Groups32 => u32::from_le_bytes(*from(bit(tap))?.first_chunk()?),
+            // The products are those of the weights themselves.
+            WeightLayout::Tiles4 | WeightLayout::Tiles2 => {
+                let inputs = self.taps / 9;
+                let number =
+                    |point: usize| Some(i16::from_le_bytes(*from(bit(point * inputs + tap % inputs))?.first_chunk()?));
+                let weights = self.layout.tiling()?.weights(|point| number(point).unwrap_or_default())?;
+                (*weights.get(tap / inputs)? as u8).into()
+            }
         })
     }
 }

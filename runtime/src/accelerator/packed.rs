@@ -1,12 +1,13 @@
 //! Weights in the order in which kernels read them.
 
+use std::vec;
 use std::vec::Vec;
 
 use bytemuck::Pod;
 
 use crate::arch::wide::{LANES, PANEL, Scale};
 use crate::fixed::RESIDUAL_BITS;
-use crate::format::{Conv2d, Element, NONE, WeightLayout};
+use crate::format::{Conv2d, Element, NONE, Tiling, WeightLayout};
 use crate::model::Model;
 
 /// A convolution's weights and what belongs to its channels.
@@ -116,9 +117,27 @@ impl Source<'_> {
     }
 }
 
+/// Weights in rows, from what they are transformed to; `None` where there are none of eight bits.
+fn untransformed(tiling: Tiling, values: &[u8], [outputs, inputs]: [usize; 2]) -> Option<Vec<u8>> {
+    let numbers = tiling.points() * inputs;
+    let mut rows = vec![0; outputs * 9 * inputs];
+    for (output, row) in rows.chunks_exact_mut(9 * inputs).enumerate() {
+        for input in 0..inputs {
+            let weights = tiling.weights(|point| {
+                let index = tiling.layout().index(output, point * inputs + input, numbers);
+                values.as_chunks().0.get(index).map_or(0, |&bytes| i16::from_le_bytes(bytes))
+            })?;
+            for (tap, weight) in weights.into_iter().enumerate() {
+                *row.get_mut(tap * inputs + input)? = weight as u8;
+            }
+        }
+    }
+    Some(rows)
+}
+
 impl Packed {
-    /// `None` for what has to be executed in slices: streamed weights, and scales of each step.
-    /// `offset` is that of [`Wide`](crate::arch::wide::Wide).
+    /// `None` for what has to be executed in slices: streamed weights, scales of each step, and numbers that no weights are
+    /// transformed to. `offset` is that of [`Wide`](crate::arch::wide::Wide).
     pub(super) fn new(model: &Model<'_>, op: &Conv2d, offset: Option<i32>) -> Option<Self> {
         let (ring, output) = (model.tensor(op.scratch)?, op.computed(model.tensor(op.output)?));
         if op.window != NONE || op.weight_sums != 0 {
@@ -130,15 +149,17 @@ impl Packed {
         if values.len() != bytes {
             return None;
         }
-        let kernel = op.kernel.map(usize::from);
-        let source = |group: usize| Source {
-            kernel,
-            inputs,
-            outputs,
-            padded: inputs.next_multiple_of(group),
-            values,
-            layout: op.layout(),
+        let plain;
+        let (values, layout) = match op.layout().tiling() {
+            None => (values, op.layout()),
+            Some(tiling) => {
+                plain = untransformed(tiling, values, [outputs, inputs])?;
+                (plain.as_slice(), WeightLayout::Rows8)
+            }
         };
+        let kernel = op.kernel.map(usize::from);
+        let source =
+            |group: usize| Source { kernel, inputs, outputs, padded: inputs.next_multiple_of(group), values, layout };
         let residual = Scale::uniform(op.residual_multiplier, op.residual_shift);
         let integers = |weights, excess| {
             let bits = if op.residual == NONE { 0 } else { RESIDUAL_BITS };

@@ -40,6 +40,8 @@ mod unfold;
 mod winograd;
 
 pub(crate) use self::convolution::{convolve_i8, convolve_i16};
+#[cfg(feature = "tiles")]
+pub(crate) use self::convolution::{finish_i8, finish_i16};
 pub(crate) use self::gather::{gather_i8_i8, gather_i8_i16, gather_i16_i8, gather_i16_i16};
 pub(crate) use self::moments::{moments_i8, moments_i16};
 #[cfg(feature = "attention")]
@@ -48,6 +50,7 @@ pub(crate) use self::unfold::{unfold_i8, unfold_i16};
 #[cfg(feature = "tiles")]
 pub(crate) use self::winograd::{
     limit_i16,
+    output::{winograd_output, winograd2_output},
     two::{winograd2_input, winograd2_weights},
     winograd_input, winograd_multiply, winograd_weights,
 };

@@ -36,7 +36,7 @@ pub(crate) mod patches;
 #[cfg(feature = "std")]
 pub(crate) mod wide;
 
-#[cfg(all(feature = "tiles", any(dsp, test)))]
+#[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
 pub(crate) mod winograd;
 
 #[cfg(all(feature = "i8", any(dsp, test)))]
@@ -123,10 +123,14 @@ macro_rules! kernels {
             moments_i16 (feature = "i8"): dsp;
             scores_i8 (all(feature = "i8", feature = "attention")): dsp;
             limit_i16 (all(feature = "i8", feature = "tiles")): dsp;
-            winograd_input (all(feature = "tiles", any(dsp, test))): dsp;
+            winograd_input (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
             winograd_weights (all(feature = "tiles", any(dsp, test))): dsp;
-            winograd_multiply (all(feature = "tiles", any(dsp, test))): dsp;
-            winograd2_input (all(feature = "tiles", any(dsp, test))): dsp;
+            winograd_multiply (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
+            winograd_output (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
+            winograd2_output (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
+            finish_i8 (all(feature = "tiles", any(all(dsp, not(mve)), test))): dsp;
+            finish_i16 (all(feature = "tiles", any(all(dsp, not(mve)), test))): dsp;
+            winograd2_input (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
             winograd2_weights (all(feature = "tiles", any(dsp, test))): dsp;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;

@@ -47,6 +47,10 @@ pub(crate) struct Channels<'a> {
     pub(crate) zero: i32,
 }
 
+/// The sums of a block of channels at [`PIXELS`] neighbouring pixels.
+#[cfg(feature = "tiles")]
+pub(crate) type BlockSums = [[i32; PIXELS]; crate::format::CHANNEL_BLOCK];
+
 /// Where the results of [`PIXELS`] pixels go, and where their residual is.
 #[cfg(any(dsp, test))]
 #[derive(Clone, Copy)]

@@ -7,6 +7,8 @@ use super::PIXELS;
 use super::QUAD;
 #[cfg(feature = "i4")]
 use super::SPREAD;
+#[cfg(all(feature = "tiles", test))]
+use super::patches::BlockSums;
 #[cfg(all(feature = "i8", test))]
 use super::patches::{Channels, Finish, Kept, Place};
 #[cfg(feature = "i8")]
@@ -19,9 +21,11 @@ use crate::float::Float;
 use crate::format::CHANNEL_BLOCK;
 
 #[cfg(all(feature = "tiles", test))]
+pub(crate) use super::winograd::{reference::winograd_weights, two::reference::winograd2_weights};
+#[cfg(all(feature = "tiles", any(test, all(feature = "stored-tiles", not(dsp)))))]
 pub(crate) use super::winograd::{
-    reference::{winograd_input, winograd_multiply, winograd_weights},
-    two::reference::{winograd2_input, winograd2_weights},
+    reference::{winograd_input, winograd_multiply, winograd_output},
+    two::reference::{winograd2_input, winograd2_output},
 };
 
 /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³², for `i8` activations.
@@ -283,11 +287,64 @@ fn convolve<T: Copy + Into<i32>>(
     output: &mut [T],
     nearest: impl Fn(i32) -> T,
 ) -> usize {
+    let rows = rows(channels.weights, channels.taps, channels.stride).take(channels.bias.len());
+    finish(rows.map(|row| dot_channel(patches, row)), channels, place, kept, output, nearest)
+}
+
+/// The same from sums of products; weights are not read. Fours of pixels follow one another, each as far from the one before as
+/// the second pixel's place says; the last has a place for all of its channels.
+#[cfg(all(feature = "tiles", test))]
+pub(crate) fn finish_i8(
+    sums: &[BlockSums],
+    channels: &Channels<'_>,
+    place: Place,
+    kept: Option<(Kept, Option<&[i8]>)>,
+    output: &mut [i8],
+) -> usize {
+    finish_blocks(sums, channels, place, kept, output, crate::fixed::saturate_i8)
+}
+
+/// The same for `i16` results.
+#[cfg(all(feature = "tiles", test))]
+pub(crate) fn finish_i16(
+    sums: &[BlockSums],
+    channels: &Channels<'_>,
+    place: Place,
+    kept: Option<(Kept, Option<&[i16]>)>,
+    output: &mut [i16],
+) -> usize {
+    finish_blocks(sums, channels, place, kept, output, crate::fixed::saturate_i16)
+}
+
+#[cfg(all(feature = "tiles", test))]
+fn finish_blocks<T: Copy + Into<i32>>(
+    sums: &[BlockSums],
+    channels: &Channels<'_>,
+    place: Place,
+    kept: Option<(Kept, Option<&[T]>)>,
+    output: &mut [T],
+    nearest: impl Fn(i32) -> T,
+) -> usize {
+    for (at, sums) in (place.at..).step_by(PIXELS * place.offsets[1]).zip(sums) {
+        let sums = sums.iter().copied().take(channels.bias.len());
+        finish(sums, channels, Place { at, ..place }, kept, output, &nearest);
+    }
+    channels.bias.len()
+}
+
+#[cfg(all(feature = "i8", test))]
+fn finish<T: Copy + Into<i32>>(
+    sums: impl Iterator<Item = [i32; PIXELS]>,
+    channels: &Channels<'_>,
+    place: Place,
+    kept: Option<(Kept, Option<&[T]>)>,
+    output: &mut [T],
+    nearest: impl Fn(i32) -> T,
+) -> usize {
     use crate::fixed::{RESIDUAL_BITS, requantize, round_shift};
-    let Channels { weights, taps, stride, bias, requant, zero, .. } = *channels;
-    for (channel, row) in rows(weights, taps, stride).take(bias.len()).enumerate() {
+    let Channels { bias, requant, zero, .. } = *channels;
+    for (channel, sums) in sums.enumerate() {
         let [multiplier, shift] = requant[channel];
-        let sums = dot_channel(patches, row);
         let places = place.offsets.map(|offset| place.at + offset + channel);
         // All are read before any is written: pixels may share a place.
         let results = core::array::from_fn::<_, PIXELS, _>(|pixel| {

@@ -15,14 +15,14 @@
 //!
 //! Rings of 16 bits have [tiles of their own](two).
 
-#[cfg(test)]
+#[cfg(any(not(dsp), test))]
 use super::patches::GROUP;
 use crate::format::Tiling;
 
 pub(crate) mod two;
 
 /// Rows and columns of outputs of a tile.
-const TILE: usize = Tiling::Four.side();
+pub(crate) const TILE: usize = Tiling::Four.side();
 
 /// Rows and columns of a transformed tile.
 pub(crate) const SIDE: usize = 6;
@@ -33,41 +33,11 @@ pub(crate) const POINTS: usize = Tiling::Four.points();
 /// At one point, four channels of two tiles, or four weights of two output channels.
 pub(crate) type Pair = [[i16; 4]; 2];
 
+/// Output channels that are multiplied at a time.
+pub(crate) const CHANNELS: usize = 2;
+
 /// Sums of products at one point: of the first tile for both channels, then of the second.
 pub(crate) type Products = [i32; 4];
-
-/// The inverse of 9 modulo 2³².
-const NINTH: i32 = 0x38E3_8E39;
-
-/// The 4×4 sums of products of one tile and channel: number `which` of the [`Products`].
-// Without loops, in which the compiler would keep everything in memory where code is to be small.
-#[inline(never)]
-pub(crate) fn output(sums: &mut [[i32; TILE]; TILE], products: &[Products; POINTS], which: usize) {
-    let at = |point: usize| products.get(point).and_then(|sums| sums.get(which)).copied().unwrap_or(0);
-    let column =
-        |x| inverse([at(x), at(SIDE + x), at(2 * SIDE + x), at(3 * SIDE + x), at(4 * SIDE + x), at(5 * SIDE + x)]);
-    let [a, b, c, d, e, f] = [column(0), column(1), column(2), column(3), column(4), column(5)];
-    // What rows and columns lack of 576, as powers of two, and the inverse of 9; then 64 is left.
-    let row = |y: usize, missing: u32| {
-        let [first, second, third, fourth] = inverse([a[y], b[y], c[y], d[y], e[y], f[y]]);
-        let whole = |value: i32, missing: u32| value.wrapping_mul(NINTH << missing) >> 6;
-        [whole(first, missing), whole(second, missing + 1), whole(third, missing + 2), whole(fourth, missing + 2)]
-    };
-    *sums = [row(0, 0), row(1, 1), row(2, 2), row(3, 2)];
-}
-
-/// `Aᵀ` times 24, 12, 6 and 6 by rows, with the denominators of `G`.
-#[inline(always)]
-fn inverse(m: [i32; SIDE]) -> [i32; TILE] {
-    let (p, k) = (m[1].wrapping_add(m[2]), m[1].wrapping_sub(m[2]));
-    let (r, s) = (m[3].wrapping_add(m[4]), m[3].wrapping_sub(m[4]));
-    [
-        r.wrapping_sub(p << 2).wrapping_add(m[0].wrapping_mul(6)),
-        s.wrapping_sub(k << 1),
-        r.wrapping_sub(p),
-        (s << 1).wrapping_sub(k).wrapping_add(m[5].wrapping_mul(6)),
-    ]
-}
 
 /// `Bᵀ d` for numbers, or for pairs of them.
 #[inline(always)]
@@ -88,6 +58,7 @@ pub(super) fn transform_input<T: Copy>(d: [T; SIDE], add: impl Fn(T, T) -> T, su
 }
 
 /// `G g` without denominators.
+#[cfg(any(dsp, test))]
 #[inline(always)]
 pub(super) fn transform_weights<T: Copy>(g: [T; 3], add: impl Fn(T, T) -> T, sub: impl Fn(T, T) -> T) -> [T; SIDE] {
     let double = |x| add(x, x);
@@ -98,29 +69,34 @@ pub(super) fn transform_weights<T: Copy>(g: [T; 3], add: impl Fn(T, T) -> T, sub
 }
 
 /// The definitions of the kernels.
-#[cfg(test)]
+#[cfg(any(not(dsp), test))]
 pub(super) mod reference {
     use super::*;
 
     /// Transforms tile `tile`, 0 or 1, of a pair: `rows` are its six rows of six pixels with all channels, a multiple of four.
     /// The pair has its groups of channels at the first point, then those at the second, and so on.
+    #[inline(never)]
     pub(crate) fn winograd_input(pair: &mut [Pair], tile: usize, rows: [&[i8]; SIDE]) {
         let groups = pair.len() / POINTS;
-        for channel in 0..groups * GROUP {
-            let at = |x: usize, y: usize| i16::from(rows[y][x * groups * GROUP + channel]);
-            let columns: [[i16; SIDE]; SIDE] = core::array::from_fn(|x| {
-                transform_input(core::array::from_fn(|y| at(x, y)), |a, b| a + b, |a, b| a - b)
-            });
-            for row in 0..SIDE {
-                let points = transform_input(columns.map(|column| column[row]), |a, b| a + b, |a, b| a - b);
-                for (column, point) in points.into_iter().enumerate() {
-                    pair[(row * SIDE + column) * groups + channel / GROUP][tile][place(channel)] = point;
+        let pixel = groups * GROUP;
+        for channel in 0..pixel {
+            let column = |x: usize| {
+                let at = rows.map(|row| row.get(x * pixel + channel).map_or(0, |&value| value.into()));
+                transform_input(at, i16::wrapping_add, i16::wrapping_sub)
+            };
+            let [a, b, c, d, e, f] = [column(0), column(1), column(2), column(3), column(4), column(5)];
+            let rows = a.into_iter().zip(b).zip(c).zip(d).zip(e).zip(f);
+            for (row, (((((a, b), c), d), e), f)) in rows.enumerate() {
+                let points = transform_input([a, b, c, d, e, f], i16::wrapping_add, i16::wrapping_sub);
+                for (point, value) in (row * SIDE..).zip(points) {
+                    put(pair, point * groups, tile, channel, value);
                 }
             }
         }
     }
 
     /// Transforms the weights of output channel `channel`, 0 or 1, of a pair: nine taps with all input channels.
+    #[cfg(test)]
     pub(crate) fn winograd_weights(pair: &mut [Pair], channel: usize, weights: &[i8]) {
         let groups = pair.len() / POINTS;
         for input in 0..groups * GROUP {
@@ -130,30 +106,76 @@ pub(super) mod reference {
             for row in 0..SIDE {
                 let points = transform_weights(columns.map(|column| column[row]), |a, b| a + b, |a, b| a - b);
                 for (column, point) in points.into_iter().enumerate() {
-                    pair[(row * SIDE + column) * groups + input / GROUP][channel][place(input)] = point;
+                    put(pair, (row * SIDE + column) * groups, channel, input, point);
                 }
             }
         }
     }
 
     /// The sums of products at each point over all channels, modulo 2³².
+    #[inline(never)]
     pub(crate) fn winograd_multiply(products: &mut [Products], tiles: &[Pair], channels: &[Pair]) {
-        let groups = (tiles.len() / products.len().max(1)).max(1);
+        let groups = tiles.len().checked_div(products.len()).unwrap_or(0).max(1);
         let points = tiles.chunks(groups).zip(channels.chunks(groups));
         for (products, (tiles, channels)) in products.iter_mut().zip(points) {
-            *products = [0; 4];
-            for (tiles, channels) in tiles.iter().zip(channels) {
-                for (which, sum) in products.iter_mut().enumerate() {
-                    for (&x, &w) in tiles[which / 2].iter().zip(&channels[which % 2]) {
-                        *sum = sum.wrapping_add(i32::from(x) * i32::from(w));
-                    }
-                }
+            let [mut a, mut b, mut c, mut d] = [0i32; 4];
+            let halves = tiles
+                .iter()
+                .zip(channels)
+                .flat_map(|([first, second], [one, other])| first.iter().zip(second).zip(one.iter().zip(other)));
+            for ((&first, &second), (&one, &other)) in halves {
+                let [first, second, one, other]: [i32; 4] = [first.into(), second.into(), one.into(), other.into()];
+                a = a.wrapping_add(first.wrapping_mul(one));
+                b = b.wrapping_add(first.wrapping_mul(other));
+                c = c.wrapping_add(second.wrapping_mul(one));
+                d = d.wrapping_add(second.wrapping_mul(other));
             }
+            *products = [a, b, c, d];
         }
     }
 
-    /// Where a group holds a channel.
-    pub(super) fn place(channel: usize) -> usize {
-        [0, 2, 1, 3][channel % GROUP]
+    /// The inverse of 9 modulo 2³².
+    const NINTH: i32 = 0x38E3_8E39;
+
+    /// The 4×4 sums of products of one tile and channel, number `which` of the [`Products`]: rows of sums, `stride` apart.
+    // Without loops, in which the compiler would keep everything in memory where code is to be small.
+    #[inline(never)]
+    pub(crate) fn winograd_output(sums: &mut [[i32; TILE]], stride: usize, products: &[Products], which: usize) {
+        let at = |point: usize| products.get(point).and_then(|sums| sums.get(which)).copied().unwrap_or(0);
+        let column =
+            |x| inverse([at(x), at(SIDE + x), at(2 * SIDE + x), at(3 * SIDE + x), at(4 * SIDE + x), at(5 * SIDE + x)]);
+        let [a, b, c, d, e, f] = [column(0), column(1), column(2), column(3), column(4), column(5)];
+        // What rows and columns lack of 576, as powers of two, and the inverse of 9; then 64 is left.
+        let row = |y: usize, missing: u32| {
+            let [first, second, third, fourth] = inverse([a[y], b[y], c[y], d[y], e[y], f[y]]);
+            let whole = |value: i32, missing: u32| value.wrapping_mul(NINTH << missing) >> 6;
+            [whole(first, missing), whole(second, missing + 1), whole(third, missing + 2), whole(fourth, missing + 2)]
+        };
+        let rows = [row(0, 0), row(1, 1), row(2, 2), row(3, 2)];
+        sums.iter_mut().step_by(stride.max(1)).zip(rows).for_each(|(sums, row)| *sums = row);
+    }
+
+    /// `Aᵀ` times 24, 12, 6 and 6 by rows, with the denominators of `G`.
+    #[inline(always)]
+    fn inverse(m: [i32; SIDE]) -> [i32; TILE] {
+        let (p, k) = (m[1].wrapping_add(m[2]), m[1].wrapping_sub(m[2]));
+        let (r, s) = (m[3].wrapping_add(m[4]), m[3].wrapping_sub(m[4]));
+        [
+            r.wrapping_sub(p << 2).wrapping_add(m[0].wrapping_mul(6)),
+            s.wrapping_sub(k << 1),
+            r.wrapping_sub(p),
+            (s << 1).wrapping_sub(k).wrapping_add(m[5].wrapping_mul(6)),
+        ]
+    }
+
+    /// Writes what a channel of a tile or of weights has at a point, whose groups begin at `point`.
+    #[inline(always)]
+    pub(in super::super) fn put(pair: &mut [Pair], point: usize, side: usize, channel: usize, value: i16) {
+        let group = pair.get_mut(point + channel / GROUP).and_then(|pair| pair.get_mut(side));
+        // Where a group holds a channel.
+        let fourth = channel % GROUP;
+        if let Some(place) = group.and_then(|group| group.get_mut(fourth / 2 + fourth % 2 * 2)) {
+            *place = value;
+        }
     }
 }

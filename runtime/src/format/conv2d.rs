@@ -91,6 +91,48 @@ impl Tiling {
         (self.side() + 2) * (self.side() + 2)
     }
 
+    /// How weights that the file has transformed are laid out.
+    pub const fn layout(self) -> WeightLayout {
+        match self {
+            Tiling::Four => WeightLayout::Tiles4,
+            Tiling::Two => WeightLayout::Tiles2,
+        }
+    }
+
+    /// `G` of Lavin and Gray without the denominators of its rows, by rows.
+    const fn rows(self) -> &'static [[i32; 3]] {
+        match self {
+            Tiling::Four => &[[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]],
+            Tiling::Two => &[[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]],
+        }
+    }
+
+    /// What the nine weights of an input and an output, by rows, are transformed to at a point, `(G g Gᵀ)` of it.
+    pub fn transformed(self, weights: &[i8; 9], point: usize) -> i16 {
+        let rows = self.rows();
+        let row = |at: Option<usize>| at.and_then(|at| rows.get(at)).copied().unwrap_or_default();
+        let [y, x] = [point.checked_div(rows.len()), point.checked_rem(rows.len())].map(row);
+        let terms = weights.iter().enumerate().map(|(tap, &weight)| y[tap / 3] * x[tap % 3] * i32::from(weight));
+        terms.sum::<i32>() as i16
+    }
+
+    /// The weights that are transformed to what `at` gives for each point; `None` if there are none.
+    pub fn weights(self, at: impl Fn(usize) -> i16) -> Option<[i8; 9]> {
+        let side = self.rows().len();
+        // The first weight of three is the first of their transforms, the third the last, the sum of all is the second.
+        let line = |at: &dyn Fn(usize) -> i32| [at(0), at(1) - at(0) - at(side - 1), at(side - 1)];
+        let columns = [0, 1, side - 1].map(|x| line(&|y| i32::from(at(y * side + x))));
+        let mut weights = [0; 9];
+        for (y, row) in weights.chunks_exact_mut(3).enumerate() {
+            let [first, sum, last] = columns.map(|column| column[y]);
+            for (weight, value) in row.iter_mut().zip([first, sum - first - last, last]) {
+                *weight = i8::try_from(value).ok()?;
+            }
+        }
+        let points = 0..self.points();
+        points.into_iter().all(|point| self.transformed(&weights, point) == at(point)).then_some(weights)
+    }
+
     /// Input channels, at most.
     pub const fn most_inputs(self) -> u16 {
         match self {
@@ -276,7 +318,7 @@ impl Conv2d {
         if self.ring_limit == 0 { Tiling::Four } else { Tiling::Two }
     }
 
-    /// Whether a convolution may be computed by tiles: 3×3 kernels in steps of one, 8-bit weights, whole tiles in
+    /// Whether a convolution may be computed by tiles: 3×3 kernels in steps of one, weights of 8 bits or transformed, whole tiles in
     /// pairs, channels in groups of four, and few enough of them that sums of products stay exact. Not seen from here: the
     /// ring's element.
     pub const fn tiles(&self, inputs: u64, [rows, columns, outputs]: [usize; 3]) -> bool {
@@ -284,7 +326,11 @@ impl Conv2d {
         let kernel = self.kernel[0] == 3 && self.kernel[1] == 3 && self.stride == 1;
         let whole = rows.is_multiple_of(self.band_rows()) && columns.is_multiple_of(2 * tiling.side());
         let channels = inputs.is_multiple_of(4) && inputs <= tiling.most_inputs() as u64 && outputs.is_multiple_of(2);
-        kernel && whole && channels && matches!(self.layout(), WeightLayout::Rows8)
+        let layout = self.layout();
+        kernel
+            && whole
+            && channels
+            && (layout.code() == WeightLayout::Rows8.code() || layout.code() == tiling.layout().code())
     }
 
     /// Output rows that are computed at once: one, or those of some rows of tiles.
@@ -298,12 +344,14 @@ impl Conv2d {
     }
 
     /// Columns of the tensor of transformed tiles, which has a row of `i32` and as many channels as the input: a tile's
-    /// points for each pair of neighbouring tiles, and for the weights of two output channels; then four products for each
+    /// points for each pair of neighbouring tiles, and for the weights of two output channels unless the file has all of them
+    /// transformed; then four products for each
     /// point, and the sums of eight output channels. The number is even, so that the room is a whole number of groups of
     /// patches for any channels in groups of four.
     pub const fn tile_columns(&self, columns: usize, inputs: u64) -> usize {
         let tiling = self.tiling();
-        let transformed = (columns / (2 * tiling.side()) * self.tile_rows as usize + 1) * tiling.points();
+        let pairs = columns / (2 * tiling.side()) * self.tile_rows as usize;
+        let transformed = (pairs + !self.layout().is_transformed() as usize) * tiling.points();
         let sums = 4 * tiling.points() + self.band_rows() * columns * CHANNEL_BLOCK;
         // A width of addresses may have no room for such a number.
         match inputs as usize {
@@ -349,12 +397,34 @@ mod tests {
                 assert!(!fits(tiled(1), inputs, shape), "{tiling:?}: {inputs} inputs, {shape:?}");
             }
             assert!(!fits(tiled(2), 4, [side, 2 * side, 2]));
+            let other = if tiling == Tiling::Four { Tiling::Two } else { Tiling::Four };
+            let stored = |layout: WeightLayout| Conv2d { layout: layout.code(), ..tiled(1) };
+            assert!(fits(stored(tiling.layout()), 4, [side, 2 * side, 2]));
+            assert!(!fits(stored(other.layout()), 4, [side, 2 * side, 2]));
             let changed: [fn(&mut Conv2d); 4] =
                 [|op| op.kernel = [3, 1], |op| op.kernel = [1, 3], |op| op.stride = 2, |op| op.layout = 1];
             for change in changed {
                 let mut op = tiled(1);
                 change(&mut op);
                 assert!(!fits(op, 4, [side, 2 * side, 2]), "{op:?}");
+            }
+        }
+    }
+
+    /// Weights come back from what they are transformed to; numbers that no weights are transformed to are told.
+    #[test]
+    fn transforms_of_weights_are_inverted() {
+        for tiling in [Tiling::Four, Tiling::Two] {
+            for seed in 0..200i32 {
+                let weights: [i8; 9] = core::array::from_fn(|tap| match seed {
+                    0 => -128,
+                    1 => 127,
+                    _ => (seed * 7919 + tap as i32 * 104_729).rem_euclid(256).wrapping_sub(128) as i8,
+                });
+                let at = |point| tiling.transformed(&weights, point);
+                assert_eq!(tiling.weights(at), Some(weights), "{tiling:?}");
+                let wrong = seed as usize % tiling.points();
+                assert_eq!(tiling.weights(|point| at(point) + i16::from(point == wrong)), None, "{tiling:?}");
             }
         }
     }

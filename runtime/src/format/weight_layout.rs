@@ -1,7 +1,7 @@
 //! How the weights of a convolution are laid out: the one place that knows their order and size.
 
 use super::record::codes;
-use super::{ALIGN, CHANNEL_BLOCK};
+use super::{ALIGN, CHANNEL_BLOCK, PATCH_GROUP, Tiling};
 
 codes! {
     /// Order and width of a convolution's weights. A *tap* is one of the (row, column, input channel) positions of the
@@ -17,39 +17,83 @@ codes! {
         Groups16 = 2,
         /// `f32` in (group of 8 outputs, tap, output in group) order.
         Groups32 = 3,
+        /// `i16`, transformed for [`Tiling::Four`], in (pair of outputs, point, four inputs, output in pair, input) order; the four
+        /// inputs stand in the order 0, 2, 1, 3. There are 3×3 taps and whole fours of inputs.
+        Tiles4 = 4,
+        /// The same for [`Tiling::Two`].
+        Tiles2 = 5,
     }
 }
+
+/// Whether transformed weights are ever read: a session of a model that has any is refused without the feature, so that nothing
+/// depends on their size.
+const READS_TILES: bool = cfg!(feature = "stored-tiles");
 
 impl WeightLayout {
     /// Outputs whose weights stand side by side.
     pub const fn group(self) -> usize {
         match self {
-            WeightLayout::Rows8 => 1,
             WeightLayout::Groups4 => 4,
             WeightLayout::Groups16 | WeightLayout::Groups32 => CHANNEL_BLOCK,
+            WeightLayout::Tiles4 | WeightLayout::Tiles2 if READS_TILES => 2,
+            WeightLayout::Rows8 | WeightLayout::Tiles4 | WeightLayout::Tiles2 => 1,
         }
+    }
+
+    /// The tiles that weights are transformed for, if they are.
+    pub const fn tiling(self) -> Option<Tiling> {
+        match self {
+            WeightLayout::Tiles4 => Some(Tiling::Four),
+            WeightLayout::Tiles2 => Some(Tiling::Two),
+            WeightLayout::Rows8 | WeightLayout::Groups4 | WeightLayout::Groups16 | WeightLayout::Groups32 => None,
+        }
+    }
+
+    /// Whether weights are transformed for some tiles.
+    pub const fn is_transformed(self) -> bool {
+        matches!(self, WeightLayout::Tiles4 | WeightLayout::Tiles2)
     }
 
     /// Bits of one weight.
     pub const fn bits(self) -> usize {
         match self {
-            WeightLayout::Rows8 => 8,
             WeightLayout::Groups4 => 4,
             WeightLayout::Groups16 => 16,
             WeightLayout::Groups32 => 32,
+            WeightLayout::Tiles4 | WeightLayout::Tiles2 if READS_TILES => 16,
+            WeightLayout::Rows8 | WeightLayout::Tiles4 | WeightLayout::Tiles2 => 8,
+        }
+    }
+
+    /// Numbers that stand for the `taps` weights of an output: these, or what they are transformed to, a number for each point
+    /// and input.
+    pub const fn numbers(self, taps: u64) -> u64 {
+        match self.tiling() {
+            // A convolution has less than 2³² taps.
+            Some(tiling) if READS_TILES => (taps as u32 / 9) as u64 * tiling.points() as u64,
+            _ => taps,
         }
     }
 
     /// Bytes of the weights of `outputs` channels of `taps` weights each.
     pub const fn bytes(self, outputs: u64, taps: u64) -> u64 {
-        outputs.next_multiple_of(self.group() as u64) * taps * self.bits() as u64 / 8
+        // A power of two, which not every compiler finds out.
+        let rest = self.group() as u64 - 1;
+        ((outputs + rest) & !rest) * self.numbers(taps) * self.bits() as u64 / 8
     }
 
-    /// Which weight of the array belongs to a tap of an output; counts weights, not bytes.
+    /// Which number of the array is number `at` of the `numbers` of an output: its tap, or `point·inputs + input`.
     #[inline(always)]
-    pub const fn index(self, output: usize, tap: usize, taps: usize) -> usize {
+    pub const fn index(self, output: usize, at: usize, numbers: usize) -> usize {
         let group = self.group();
-        (output / group * taps + tap) * group + output % group
+        match self.tiling() {
+            None => (output / group * numbers + at) * group + output % group,
+            Some(_) => {
+                let fourth = at % PATCH_GROUP;
+                let place = fourth / 2 + fourth % 2 * 2;
+                (output / group * numbers + at - fourth) * group + output % group * PATCH_GROUP + place
+            }
+        }
     }
 
     /// Cuts the weights of `outputs` channels into chunks of `blocks` times eight channels.
@@ -103,18 +147,30 @@ mod tests {
     #[test]
     fn places_are_distinct_and_inside() {
         for &layout in WeightLayout::ALL {
-            for (outputs, taps) in [(1, 1), (3, 9), (8, 9), (13, 5), (16, 25)] {
-                let bytes = layout.bytes(outputs as u64, taps as u64) as usize;
-                let mut seen = [false; 1024];
+            let sizes = match layout.tiling() {
+                None => [(1, 1), (3, 9), (8, 9), (13, 5), (16, 25)],
+                Some(_) => [(1, 36), (2, 36), (3, 36), (2, 72), (7, 36)],
+            };
+            for (outputs, taps) in sizes {
+                let bytes = layout.bytes(outputs as u64, taps) as usize;
+                let numbers = layout.numbers(taps) as usize;
+                let mut seen = [false; 2048];
                 for output in 0..outputs {
-                    for tap in 0..taps {
-                        let index = layout.index(output, tap, taps);
+                    for tap in 0..numbers {
+                        let index = layout.index(output, tap, numbers);
                         assert!((index + 1) * layout.bits() <= 8 * bytes, "{layout:?} {output} {tap}");
                         assert!(!core::mem::replace(&mut seen[index], true), "{layout:?} {output} {tap}");
                     }
                 }
             }
         }
+    }
+
+    /// Two bytes for each of 36 or 16 points instead of nine taps, for whole pairs of outputs.
+    #[test]
+    fn transformed_weights_take_more() {
+        assert_eq!([1, 2, 3].map(|outputs| WeightLayout::Tiles4.bytes(outputs, 9 * 20)), [2880, 2880, 5760]);
+        assert_eq!([1, 2, 3].map(|outputs| WeightLayout::Tiles2.bytes(outputs, 9 * 20)), [1280, 1280, 2560]);
     }
 
     #[test]

@@ -287,6 +287,7 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
     match op {
         Op::Conv2d(op) if matches!(op.layout(), WeightLayout::Groups4) && !cfg!(feature = "i4") => Some("i4"),
         Op::Conv2d(op) if op.weight_sums != 0 && !cfg!(feature = "step-scales") => Some("step-scales"),
+        Op::Conv2d(op) if op.layout().is_transformed() && !cfg!(feature = "stored-tiles") => Some("stored-tiles"),
         // Other tiles are the convolution as it is defined.
         Op::Conv2d(op) if op.ring_limit != 0 && !cfg!(feature = "tiles") => Some("tiles"),
         Op::Conv2d(op) if !is_built(op.gather().activation()) => Some("activations"),

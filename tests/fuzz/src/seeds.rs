@@ -50,6 +50,10 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     add("i8-wide".into(), with(plain(), wide));
     add("i8-tiles".into(), tiles(Tiling::Four));
     add("i8-tiles-of-two".into(), tiles(Tiling::Two));
+    for tiling in [Tiling::Four, Tiling::Two] {
+        add(format!("i8-{:?}", tiling.layout()), stored_tiles(tiling));
+        stream(&format!("i8-{:?}-streamed", tiling.layout()), stored_tiles(tiling), 1);
+    }
     seeds.into_inner()
 }
 
@@ -150,6 +154,15 @@ fn chunked(precision: Precision, layout: WeightLayout) -> Draft {
         chain.push([1, 2, outputs], conv);
     }
     chain.draft
+}
+
+/// A convolution by tiles whose weights are transformed.
+fn stored_tiles(tiling: Tiling) -> Draft {
+    let mut draft = tiles(tiling);
+    draft.conv(1).layout = tiling.layout().code();
+    let (patches, columns) = (draft.conv(1).patches, draft.conv(1).tile_columns(8, 4) as u16);
+    draft.resize(patches, [1, columns, 4], Element::I32);
+    draft
 }
 
 /// A convolution by tiles, over a ring of their width.

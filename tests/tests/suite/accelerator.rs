@@ -79,6 +79,10 @@ fn all_precisions_and_widths_are_the_same() {
         let options = ExportOptions { residual, weights, ..options(Precision::I8) };
         assert_same(&model(&exported(&digits(), &options).bytes), all);
     }
+    for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
+        let options = ExportOptions { residual, budget_flash: Some(1 << 24), ..options(Precision::I8) };
+        assert_same(&model(&exported(&digits(), &options).bytes), all);
+    }
 }
 
 /// Joins that cut groups in two, heads, resampling by residual blocks, other activations and normalizations, odd sizes.

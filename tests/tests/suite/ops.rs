@@ -3,7 +3,7 @@
 
 use waft::format::{self, Affine, Precision};
 use waft::{Model, Request, SamplesMut, Session};
-use waft_host::export::{Export, ExportOptions, Recipe, ResidualWidth, Shortcuts, WeightWidth};
+use waft_host::export::{Export, ExportOptions, Recipe, ResidualWidth, Room, Shortcuts, WeightWidth};
 use waft_host::network::{Op, OpId, Role, TensorId};
 use waft_host::sample::{AlignedBytes, arena};
 use waft_host::shipped;
@@ -266,6 +266,25 @@ fn integer_convolutions_are_exact_in_every_width() {
         for weights in [WeightWidth::Eight, WeightWidth::Four] {
             let found = integer_suite(&exported(&checkpoint, &stepwise(weights, Shortcuts::Joint)));
             assert!(with_scales.contains(&found), "{name:?}: {found} convolutions have scales of each step");
+        }
+    }
+}
+
+/// The file has the weights of tiles transformed, where flash is free: over rings of both widths, with scales of each step.
+#[test]
+fn integer_convolutions_of_transformed_weights_are_exact() {
+    for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
+        for step_scales in [false, residual == ResidualWidth::Narrow] {
+            let recipe = Recipe { step_scales, ..Recipe::default() };
+            let patches = Room::Bytes(1 << 20);
+            let options =
+                ExportOptions { budget_flash: Some(1 << 24), recipe, patches, ..options(Precision::I8, residual) };
+            let export = exported(&digits(), &options);
+            let parsed = model(&export.bytes);
+            let ops: Vec<_> = (0..parsed.ops()).filter_map(|index| parsed.op(index)).collect();
+            let stored = |op: &&format::Op| matches!(op, format::Op::Conv2d(op) if op.layout().is_transformed());
+            assert!(ops.iter().filter(stored).count() >= 4, "{residual:?}");
+            integer_suite(&export);
         }
     }
 }

@@ -51,6 +51,10 @@ fn checkpoints() -> [PathBuf; 11] {
 
 #[test]
 fn integer_operations_agree_in_every_bit() {
+    for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
+        let stored = ExportOptions { residual, budget_flash: Some(1 << 24), ..options(Precision::I8) };
+        assert_ops(&mut Host::default(), &model(&exported(&digits(), &stored).bytes), &[]);
+    }
     for checkpoint in checkpoints() {
         for residual in [ResidualWidth::Auto, ResidualWidth::Narrow, ResidualWidth::Wide] {
             let export = exported(&checkpoint, &ExportOptions { residual, ..options(Precision::I8) });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
-use waft::format::{Conv2d, Element, NONE, Op, chunk_checksum};
+use waft::format::{Conv2d, Element, NONE, Op, WeightLayout, chunk_checksum};
 use waft::{Model, Request as HostRequest, Session};
 use waft_host::export::{ExportOptions, ResidualWidth, Room, export_graph};
 use waft_host::progress::Progress;
@@ -48,6 +48,9 @@ pub(super) struct Args {
 /// Scratch that the first figure of a layer may take.
 const SCRATCH_BYTES: u64 = 20 * 1024;
 
+/// Memory that the firmware has for any model.
+const ARENA_BYTES: u64 = 384 * 1024;
+
 /// What variants with activations of 16 bits end in: more than the peer's layers have.
 const OF_WORDS: &str = ", i16";
 
@@ -82,6 +85,8 @@ pub(super) struct Measured {
     flash_factor: f64,
     /// Instructions as a multiple of CMSIS-NN's, on the cores that it was measured on.
     pub(super) ratio_to_cmsis_nn: Option<f64>,
+    /// The same of the variant with the fewest, whatever it stores and keeps.
+    pub(super) fast_ratio_to_cmsis_nn: Option<f64>,
     pub(super) variants: Vec<Variant>,
 }
 
@@ -167,8 +172,8 @@ fn print(args: &Args, measured: &[Measured]) -> anyhow::Result<()> {
         return print_json(&serde_json::json!({ "target": args.target, "layers": measured }));
     }
     println!(
-        "{:<22} {:>11} {:>13} {:>7} {:>9} {:>12}  variant",
-        "layer", "MACs", "instructions", "a MAC", "scratch", "CMSIS-NN ×"
+        "{:<22} {:>11} {:>13} {:>7} {:>9} {:>6} {:>12}  variant",
+        "layer", "MACs", "instructions", "a MAC", "scratch", "flash", "CMSIS-NN ×"
     );
     for layer in measured {
         for variant in &layer.variants {
@@ -178,8 +183,13 @@ fn print(args: &Args, measured: &[Measured]) -> anyhow::Result<()> {
                 |ratio| format!("{:.2}", ratio * variant.instructions as f64 / layer.instructions as f64),
             );
             println!(
-                "{:<22} {:>11} {:>13} {per_mac:>7.2} {:>9} {ratio:>12}  {}",
-                layer.layer, layer.macs, variant.instructions, variant.scratch_bytes, variant.variant
+                "{:<22} {:>11} {:>13} {per_mac:>7.2} {:>9} {:>6.1} {ratio:>12}  {}",
+                layer.layer,
+                layer.macs,
+                variant.instructions,
+                variant.scratch_bytes,
+                variant.flash_factor,
+                variant.variant
             );
         }
     }
@@ -188,9 +198,15 @@ fn print(args: &Args, measured: &[Measured]) -> anyhow::Result<()> {
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
     let mut variants: Vec<Variant> = vec![];
-    let rooms = [Room::Bytes(u64::MAX), Room::Third, Room::None].map(|room| (ResidualWidth::Narrow, room));
-    for (residual, patches) in rooms.into_iter().chain([(ResidualWidth::Wide, Room::Bytes(u64::MAX))]) {
-        let measured = variant(board, &exported(layer, residual, patches)?)?;
+    let free = Room::Bytes(ARENA_BYTES);
+    let as_they_are = [free, Room::Third, Room::None].map(|room| (ResidualWidth::Narrow, room, None));
+    let others = [
+        (ResidualWidth::Narrow, free, Some(u64::MAX)),
+        (ResidualWidth::Wide, free, None),
+        (ResidualWidth::Wide, free, Some(u64::MAX)),
+    ];
+    for (residual, patches, flash) in as_they_are.into_iter().chain(others) {
+        let measured = variant(board, &exported(layer, residual, patches, flash)?)?;
         // Where patches are not worth it, both are the same.
         if variants.iter().all(|variant| variant.variant != measured.variant) {
             variants.push(measured);
@@ -202,9 +218,13 @@ fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyho
 impl Measured {
     /// The fewest instructions with little scratch come first.
     fn best(layer: &'static str, macs: usize, variants: Vec<Variant>, cmsis_nn: Option<u64>) -> anyhow::Result<Self> {
-        let fits = |variant: &&Variant| variant.scratch_bytes <= SCRATCH_BYTES && variant.is_peers();
+        let is_peers = |variant: &&Variant| variant.is_peers();
+        let fits = |variant: &&Variant| variant.scratch_bytes <= SCRATCH_BYTES && variant.flash_factor == 1.0;
+        let ratio = |instructions: u64| cmsis_nn.map(|cmsis_nn| instructions as f64 / cmsis_nn as f64);
+        let fast = variants.iter().filter(is_peers).map(|variant| variant.instructions).min().and_then(ratio);
         let best = variants
             .iter()
+            .filter(is_peers)
             .filter(fits)
             .min_by_key(|variant| variant.instructions)
             .context("no variant with little scratch")?
@@ -215,7 +235,8 @@ impl Measured {
             instructions: best.instructions,
             scratch_bytes: best.scratch_bytes,
             flash_factor: best.flash_factor,
-            ratio_to_cmsis_nn: cmsis_nn.map(|cmsis_nn| best.instructions as f64 / cmsis_nn as f64),
+            ratio_to_cmsis_nn: ratio(best.instructions),
+            fast_ratio_to_cmsis_nn: fast,
             variants,
         })
     }
@@ -230,7 +251,7 @@ fn measure_parts(board: &'static Board, names: &[&'static str]) -> anyhow::Resul
         scratch_bytes: 0,
         flash_factor: 1.0,
     };
-    let [without, with] = SUM.map(|layer| exported(&layer, ResidualWidth::Narrow, Room::Bytes(u64::MAX)));
+    let [without, with] = SUM.map(|layer| exported(&layer, ResidualWidth::Narrow, Room::Bytes(u64::MAX), None));
     let (without, with) = (without?, with?);
     let mut measured = vec![];
     if names.contains(&SUM[0].name) {
@@ -255,8 +276,14 @@ fn measure_parts(board: &'static Board, names: &[&'static str]) -> anyhow::Resul
 }
 
 /// The file of a layer's network.
-fn exported(layer: &Layer, residual: ResidualWidth, patches: Room) -> anyhow::Result<Vec<u8>> {
-    let options = ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, ..Default::default() };
+fn exported(
+    layer: &Layer,
+    residual: ResidualWidth,
+    patches: Room,
+    budget_flash: Option<u64>,
+) -> anyhow::Result<Vec<u8>> {
+    let options =
+        ExportOptions { steps: vec![1], calibration_images: 2, residual, patches, budget_flash, ..Default::default() };
     Ok(export_graph(layer.graph(), &options, &())?.bytes.as_slice().to_vec())
 }
 
@@ -278,6 +305,8 @@ fn variant(board: &'static Board, model: &[u8]) -> anyhow::Result<Variant> {
         (_, 1) => "tiles, a row".into(),
         (_, rows) => format!("tiles, {rows} rows"),
     };
+    let is_stored = op.layout().is_transformed();
+    let variant = if is_stored { "tiles, stored".into() } else { variant };
     let is_wide = parsed.tensor(op.scratch).is_some_and(|ring| ring.element() == Element::I16);
     let variant = if is_wide { format!("{variant}{OF_WORDS}") } else { variant };
     let request = Request::default();
@@ -285,12 +314,14 @@ fn variant(board: &'static Board, model: &[u8]) -> anyhow::Result<Variant> {
     let operation = measured.get(&OPERATION).context("the firmware did not count the layer")?;
     let expected = on_host(&parsed)?;
     ensure!(operation.checksum == expected, "{variant}: the output differs from the host's");
+    let channels = |id| parsed.tensor(id).map_or(0, |tensor| u64::from(tensor.channels));
+    let bytes = |layout: WeightLayout| layout.bytes(channels(op.output), op.taps(channels(op.scratch))) as f64;
     let scratch = [op.scratch, op.patches].into_iter().filter_map(|id| parsed.tensor(id));
     Ok(Variant {
         variant,
         instructions: operation.instructions.context("this machine has no exact counter")?,
         scratch_bytes: scratch.map(|tensor| u64::from(tensor.bytes)).sum(),
-        flash_factor: 1.0,
+        flash_factor: bytes(op.layout()) / bytes(WeightLayout::Rows8),
     })
 }
 

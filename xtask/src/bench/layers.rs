@@ -17,14 +17,21 @@ pub(super) struct Layer {
     channels: [usize; 2],
     /// Whether a residual is added.
     residual: bool,
+    /// Whether all output channels have weights of one scale.
+    per_tensor: bool,
 }
 
 const fn layer(name: &'static str, kernel: usize, stride: usize, channels: [usize; 2], side: usize) -> Layer {
-    Layer { name, kernel, side, stride, channels, residual: false }
+    Layer { name, kernel, side, stride, channels, residual: false, per_tensor: false }
+}
+
+/// A dense layer with one scale for all outputs: to CMSIS-NN a kernel of its own, here the same as with a scale for each.
+const fn per_tensor(name: &'static str, channels: [usize; 2]) -> Layer {
+    Layer { per_tensor: true, ..layer(name, 1, 1, channels, 1) }
 }
 
 /// Those that CMSIS-NN was measured on.
-pub(super) const LAYERS: [Layer; 14] = [
+pub(super) const LAYERS: [Layer; 16] = [
     layer("conv3x3_1x16_8x8", 3, 1, [1, 16], 8),
     layer("conv3x3_16x16_8x8", 3, 1, [16, 16], 8),
     layer("conv3x3_32x32_8x8", 3, 1, [32, 32], 8),
@@ -37,6 +44,8 @@ pub(super) const LAYERS: [Layer; 14] = [
     layer("conv3x3s2_32x32_32x32", 3, 2, [32, 32], 32),
     layer("conv1x1_64x64_16x16", 1, 1, [64, 64], 16),
     layer("conv1x1_128x128_8x8", 1, 1, [128, 128], 8),
+    per_tensor("fc_64x256", [64, 256]),
+    per_tensor("fc_256x256", [256, 256]),
     layer("fc_pc_64x256", 1, 1, [64, 256], 1),
     layer("fc_pc_256x256", 1, 1, [256, 256], 1),
 ];
@@ -116,7 +125,13 @@ impl Layer {
         let [inputs, outputs] = self.channels;
         let mut graph = Graph::new(Shape::new(self.side, self.side, inputs), time_embedding());
         let before = graph.node("before", conv(1, 1, [inputs, inputs], 1), &[graph.input]);
-        let mut layer = graph.node("layer", conv(self.kernel, self.stride, [inputs, outputs], 3), &[before]);
+        let mut op = conv(self.kernel, self.stride, [inputs, outputs], 3);
+        if let (true, Op::Conv2d(conv)) = (self.per_tensor, &mut op) {
+            // The largest weight of each output gives its scale.
+            let most = conv.weight.iter().fold(0f32, |most, weight| most.max(weight.abs()));
+            conv.weight.iter_mut().step_by(inputs).for_each(|first| *first = most);
+        }
+        let mut layer = graph.node("layer", op, &[before]);
         if self.residual {
             layer = graph.node("sum", Op::Add, &[layer, before]);
         }

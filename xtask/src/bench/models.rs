@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// Target triple, with `/core` where several cores share it, or `all`.
     #[arg(long, default_value = "thumbv7em-none-eabihf")]
     target: String,
-    /// Shipped models, separated by commas: names of their files without `.waft`.
+    /// Models, separated by commas: names of shipped files without `.waft`, or paths of `.waft` files.
     #[arg(long, value_delimiter = ',', default_value = "digits-i8,digits-i4,digits-f16,emoji-i8,emoji-i4")]
     models: Vec<String>,
     /// Print each operation too.
@@ -127,7 +127,9 @@ fn print(network: &Measured, operations: bool) {
 
 fn measure(board: &'static Board, name: &str) -> anyhow::Result<Measured> {
     let folder = shipped::models_folder().join(name.split('-').next().unwrap_or(name));
-    let bytes = shipped::read(&folder.join(format!("{name}.waft")))?;
+    let is_path = name.ends_with(".waft");
+    let path = if is_path { PathBuf::from(name) } else { folder.join(format!("{name}.waft")) };
+    let bytes = shipped::read(&path)?;
     let model = Model::from_bytes(bytes.as_slice())?;
     let request = Request { class: (model.classes() > 0).then_some(0), ..Request::default() };
     let counted = profile(board, bytes.as_slice(), &request)?;

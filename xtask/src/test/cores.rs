@@ -58,20 +58,56 @@ fn graph() -> Graph {
     graph
 }
 
-/// Runs them in rings and in patches, with streams of eight and of sixteen bits, and with weights of eight and of four.
+/// A map of 8×16 pixels, which tiles divide, through 3×3 kernels of channels in groups of four; with residuals.
+fn tiled_graph() -> Graph {
+    let mut graph = Graph::new(Shape::new(8, 16, 4), time_embedding());
+    let mut last = graph.input;
+    for (index, [inputs, outputs]) in [[4, 8], [8, 8], [8, 20], [20, 36], [36, 36], [36, 10]].into_iter().enumerate() {
+        let node = graph.node(format!("layer {index}"), conv(3, 1, [inputs, outputs], 2 * index as u32), &[last]);
+        let kept = inputs == outputs;
+        last = if kept { graph.node(format!("sum {index}"), Node::Add, &[node, last]) } else { node };
+    }
+    graph.output = graph.node("last", conv(1, 1, [10, 4], 99), &[last]);
+    graph
+}
+
+/// Runs them in rings and in patches, with streams of eight and of sixteen bits, and with weights of eight and of four; and by
+/// tiles, with weights as they are and transformed in the file.
 pub(super) fn kernels_on_cores() -> anyhow::Result<()> {
+    let free = Room::Bytes(u64::MAX);
+    let mut networks = vec![];
     for (patches, residual, weights) in [
-        (Room::Bytes(u64::MAX), ResidualWidth::Narrow, WeightWidth::Eight),
-        (Room::Bytes(u64::MAX), ResidualWidth::Wide, WeightWidth::Eight),
+        (free, ResidualWidth::Narrow, WeightWidth::Eight),
+        (free, ResidualWidth::Wide, WeightWidth::Eight),
         (Room::None, ResidualWidth::Narrow, WeightWidth::Eight),
-        (Room::Bytes(u64::MAX), ResidualWidth::Narrow, WeightWidth::Four),
-        (Room::Bytes(u64::MAX), ResidualWidth::Wide, WeightWidth::Four),
+        (free, ResidualWidth::Narrow, WeightWidth::Four),
+        (free, ResidualWidth::Wide, WeightWidth::Four),
     ] {
-        let options =
-            ExportOptions { steps: vec![1], calibration_images: 2, residual, weights, patches, ..Default::default() };
-        let export = export_graph(graph(), &options, &())?;
-        let expected = on_host(&Model::from_bytes(export.bytes.as_slice())?)?;
-        ensure!(expected.len() > LAYERS.len(), "the network has {} convolutions", expected.len());
+        networks.push((graph(), patches, (residual, weights), None));
+    }
+    for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
+        networks.extend([None, Some(u64::MAX)].map(|flash| (tiled_graph(), free, (residual, WeightWidth::Eight), flash)));
+    }
+    for (graph, patches, (residual, weights), budget_flash) in networks {
+        let convolutions = graph.nodes.len();
+        let options = ExportOptions {
+            steps: vec![1],
+            calibration_images: 2,
+            residual,
+            weights,
+            patches,
+            budget_flash,
+            ..Default::default()
+        };
+        let export = export_graph(graph, &options, &())?;
+        let model = Model::from_bytes(export.bytes.as_slice())?;
+        let is_stored = |op: &Op| matches!(op, Op::Conv2d(op) if op.layout().is_transformed());
+        let stored = (0..model.ops()).filter_map(|index| model.op(index)).filter(is_stored).count();
+        ensure!(
+            (stored > 0) == budget_flash.is_some(),
+            "{residual:?}: {stored} of {convolutions} nodes have transformed weights"
+        );
+        let expected = on_host(&model)?;
         for target in TARGETS {
             let board = boards::find(target)?[0];
             let found = profile(board, export.bytes.as_slice(), &Request::default())?;

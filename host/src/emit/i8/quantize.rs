@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 use typed_index_collections::{TiSlice, TiVec};
-use waft::format::StepScales;
+use waft::format::{StepScales, WeightLayout};
 
 use super::{Emitter, Quantization, activation_multiplier};
 use crate::emit::conditioning_peak;
@@ -59,6 +59,15 @@ pub fn quantize(
 }
 
 impl QuantizedConv {
+    /// How the file has the weights of `conv`, whose integers these are.
+    pub(super) fn layout(&self, conv: &Conv2d) -> WeightLayout {
+        match (conv.stored_tiles, conv.ring_limit) {
+            (false, _) => self.width.layout(),
+            (true, 0) => WeightLayout::Tiles4,
+            (true, _) => WeightLayout::Tiles2,
+        }
+    }
+
     /// The scales of a step, by the number of its list and its own.
     pub(super) fn step_scales(&self, [list, step]: [usize; 2]) -> StepScales {
         let ring = self.step_rings.as_ref().map_or(self.ring, |lists| lists[list][step]);

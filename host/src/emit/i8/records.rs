@@ -202,8 +202,16 @@ impl Emitter<'_> {
     ) -> Conv2d {
         let QuantizedConv { ring, weights, units, corrections, .. } = quantized;
         let (outputs, taps) = (conv.conv.outputs, weights.len() / conv.conv.outputs);
-        let layout = quantized.width.layout();
-        let packed = pack(layout, [outputs, taps], |output, tap| weights[output * taps + tap] as u32);
+        let layout = quantized.layout(conv);
+        let weight = |output: usize, tap: usize| weights[output * taps + tap];
+        let packed = pack(layout, [outputs, taps], |output, at| match layout.tiling() {
+            None => weight(output, at) as u32,
+            Some(tiling) => {
+                let inputs = conv.conv.inputs;
+                let nine = std::array::from_fn(|tap| weight(output, tap * inputs + at % inputs));
+                tiling.transformed(&nine, at / inputs) as u32
+            }
+        });
         let stored = writer.conv_weights(layout, taps, &packed, conv.window);
         let mut record = conv_record(self.source.network, conv, layout, stored);
         record.ring_zero = ring.zero;

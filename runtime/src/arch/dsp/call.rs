@@ -26,7 +26,7 @@ pub(super) struct Call {
     pub(super) weights: *const i8,
     /// Weights from one row to the next.
     pub(super) stride: usize,
-    /// 1: elements of 16 bits, 2: a residual, 4: weights are aligned to words.
+    /// 1: elements of 16 bits, 2: a residual, 4: weights are aligned to words, 8: sums of each channel instead of patches.
     pub(super) mode: usize,
     /// Places in the code that the function notes: where a channel begins, its pairs of groups, and its results.
     pub(super) entry: usize,

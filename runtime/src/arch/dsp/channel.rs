@@ -6,6 +6,35 @@ use super::call::{Call, field};
 /// Shift of a sum that the high word decides at the right place, at most.
 pub(super) const MOST_LEFT: u32 = 13;
 
+/// Parts of the loop for sums that are there, where tiles make any.
+#[cfg(all(dsp, feature = "tiles"))]
+macro_rules! of_sums {
+    (enter) => {
+        "lsls r5, r4, #28
+        bpl 36f
+        adr.w r6, 17f
+        adds r6, r6, #1
+        36:"
+    };
+    (channel) => {
+        ".p2align 2
+        17:
+        ldmia r0!, {{r6-r9}}
+        str r0, [sp, #{patches}]
+        add r2, r2, r6
+        add r3, r3, r7
+        add r4, r4, r8
+        add r5, r5, r9
+        b 14f"
+    };
+}
+#[cfg(all(dsp, not(feature = "tiles")))]
+macro_rules! of_sums {
+    ($part:ident) => {
+        ""
+    };
+}
+
 /// Computes channels until one's shift is out of range, or to the end: returns the place of the bias behind the last.
 ///
 /// A group has 16 products and takes 12.5 instructions: 2 loads of four words of activations, half a load of two words of
@@ -81,6 +110,7 @@ pub(super) unsafe extern "C" fn multiply_channel(call: Call) -> *const i32 {
         "adr.w r6, 12f",
         "adds r6, r6, #1",
         "35:",
+        of_sums!(enter),
         "str r6, [sp, #{entry}]",
         "ldr r1, [sp, #{weights}]",
         "ldr r12, [sp, #{behind}]",
@@ -102,6 +132,7 @@ pub(super) unsafe extern "C" fn multiply_channel(call: Call) -> *const i32 {
         "cmp r0, lr",
         "bne 16b",
         "b 14f",
+        of_sums!(channel),
         ".p2align 2",
         "12:",
         "ldr r10, [r1], #4",

@@ -12,6 +12,8 @@ use super::channel::MOST_LEFT;
 #[cfg(dsp)]
 use super::{channel::multiply_channel, pixel};
 use crate::arch::PIXELS;
+#[cfg(feature = "tiles")]
+use crate::arch::patches::BlockSums;
 use crate::arch::patches::{Channels, GROUP, Group, Kept, Place};
 use crate::fixed::RESIDUAL_BITS;
 
@@ -65,6 +67,85 @@ pub(crate) fn convolve_i16(
     convolve(channels, patches, place, kept, output).unwrap_or(0)
 }
 
+/// See [`reference::finish_i8`](crate::arch::reference::finish_i8).
+#[cfg(feature = "tiles")]
+#[inline]
+pub(crate) fn finish_i8(
+    sums: &[BlockSums],
+    channels: &Channels<'_>,
+    place: Place,
+    kept: Option<(Kept, Option<&[i8]>)>,
+    output: &mut [i8],
+) -> usize {
+    finish(sums, channels, place, kept, output).unwrap_or(0)
+}
+
+/// See [`reference::finish_i16`](crate::arch::reference::finish_i16).
+#[cfg(feature = "tiles")]
+#[inline]
+pub(crate) fn finish_i16(
+    sums: &[BlockSums],
+    channels: &Channels<'_>,
+    place: Place,
+    kept: Option<(Kept, Option<&[i16]>)>,
+    output: &mut [i16],
+) -> usize {
+    finish(sums, channels, place, kept, output).unwrap_or(0)
+}
+
+/// What the sums of a channel come from.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    /// The products of patches and weights.
+    Patches(&'a [Group]),
+    /// They are there, for one channel after another.
+    #[cfg(feature = "tiles")]
+    Sums(&'a BlockSums),
+}
+
+/// As [`convolve`] does, for all pixels.
+#[cfg(feature = "tiles")]
+#[inline(always)]
+fn finish<T: Element>(
+    sums: &[BlockSums],
+    channels: &Channels<'_>,
+    place: Place,
+    kept: Option<(Kept, Option<&[T]>)>,
+    output: &mut [T],
+) -> Option<usize> {
+    let values = kept.map(|(_, values)| values);
+    let len = values.flatten().map_or(output.len(), |values| values.len().min(output.len()));
+    let first = sums.first()?;
+    // If there is room for the last pixels, there is for all.
+    let next = PIXELS * place.offsets[1];
+    let last = Place { at: place.at + (sums.len() - 1) * next, ..place };
+    let (channels, scale) = placed(channels, last, kept.map(|(kept, _)| kept), (len, T::BITS), first.len())?;
+    #[cfg(dsp)]
+    {
+        let bytes = size_of::<T>();
+        let mut call = call(&channels, Origin::Sums(first), place, &scale, values, output);
+        let mut done = 0;
+        for sums in sums {
+            call.patches = sums.as_ptr().cast();
+            call.bias_end = channels.bias.as_ptr_range().end;
+            // SAFETY: the caller has seen that there are a constant and a sum at each pixel for each channel, and an element of
+            // the output and of the residual for each at each pixel. The same channels are left at all pixels.
+            done = (unsafe { multiply_channel(call) }.addr() - call.bias.addr()) / size_of::<i32>();
+            call.output = call.output.wrapping_add(next * bytes);
+            call.residual = call.residual.wrapping_add(next * bytes);
+        }
+        Some(done)
+    }
+    #[cfg(not(dsp))]
+    {
+        let mut done = 0;
+        for (at, sums) in (place.at..).step_by(next).zip(sums) {
+            done = compute(&channels, Origin::Sums(sums), Place { at, ..place }, &scale, values, output);
+        }
+        Some(done)
+    }
+}
+
 /// What all channels have in common; `None` where the loop below does not hold for them.
 #[inline(always)]
 fn convolve<T: Element>(
@@ -78,7 +159,7 @@ fn convolve<T: Element>(
     let len = values.flatten().map_or(output.len(), |values| values.len().min(output.len()));
     let (channels, scale) = bounded(channels, place, kept.map(|(kept, _)| kept), len, T::BITS)?;
     let patches = patches.get(..channels.taps.div_ceil(GROUP)).filter(|patches| !patches.is_empty())?;
-    Some(compute(&channels, patches, place, &scale, values, output))
+    Some(compute(&channels, Origin::Patches(patches), place, &scale, values, output))
 }
 
 /// The channels that have all they need in an output, or in an output and a residual, of `len` elements of some bits.
@@ -92,7 +173,18 @@ fn bounded<'a>(
 ) -> Option<(Channels<'a>, Scale)> {
     // Behind a row's last tap there are zeros in the patch, and weights of the next row, or nothing.
     let last = channels.weights.len().checked_sub(channels.taps.next_multiple_of(GROUP))?;
-    let there = last.checked_div(channels.stride)? + 1;
+    placed(channels, place, kept, (len, bits), last.checked_div(channels.stride)? + 1)
+}
+
+/// The same of the first `there` channels.
+#[inline(always)]
+fn placed<'a>(
+    channels: &Channels<'a>,
+    place: Place,
+    kept: Option<Kept>,
+    (len, bits): (usize, u32),
+    there: usize,
+) -> Option<(Channels<'a>, Scale)> {
     let count = there.min(channels.bias.len()).min(channels.requant.len());
     let zero = channels.zero;
     if place.at + place.offsets[PIXELS - 1] + count > len || zero.unsigned_abs() >> 20 != 0 {
@@ -134,12 +226,28 @@ fn kept_words(kept: Kept, zero: i32, element: u32) -> Option<[i32; 5]> {
 #[inline(always)]
 fn compute<T: Element>(
     channels: &Channels<'_>,
-    patches: &[Group],
+    origin: Origin<'_>,
     place: Place,
     scale: &Scale,
     kept: Option<Option<&[T]>>,
     output: &mut [T],
 ) -> usize {
+    // SAFETY: the caller has seen that there is a constant, and a row of whole groups of weights, for each channel, and an
+    // element of the output and of the residual for each at each pixel; patches are as many as the groups of a row.
+    unsafe { run(&mut call(channels, origin, place, scale, kept, output), channels.bias.len(), size_of::<T>()) }
+}
+
+/// What the loops are to do.
+#[cfg(dsp)]
+#[inline(always)]
+fn call<T: Element>(
+    channels: &Channels<'_>,
+    origin: Origin<'_>,
+    place: Place,
+    scale: &Scale,
+    kept: Option<Option<&[T]>>,
+    output: &mut [T],
+) -> Call {
     let bytes = size_of::<T>();
     let output = output.as_mut_ptr().wrapping_add(place.at);
     let residual = match kept {
@@ -147,9 +255,15 @@ fn compute<T: Element>(
         _ => output.cast_const(),
     };
     let [_, b, c, d] = place.offsets;
-    let mut call = Call {
-        patches: patches.as_ptr(),
-        end: patches.as_ptr_range().end,
+    let (patches, sums) = match origin {
+        Origin::Patches(patches) => (patches.as_ptr_range(), 0),
+        #[cfg(feature = "tiles")]
+        Origin::Sums(sums) => (sums.as_ptr().cast()..sums.as_ptr().cast(), 8),
+    };
+    let groups = (patches.end.addr() - patches.start.addr()) / size_of::<Group>();
+    Call {
+        patches: patches.start,
+        end: patches.end,
         requant: channels.requant.as_ptr(),
         output: output.cast(),
         bias: channels.bias.as_ptr(),
@@ -158,19 +272,16 @@ fn compute<T: Element>(
         base: -1 - scale.bits,
         most: scale.constant.unsigned_abs().leading_zeros() - 1,
         offsets: [b * bytes, c * bytes, d * bytes],
-        behind: channels.stride.wrapping_sub(GROUP * patches.len()),
+        behind: channels.stride.wrapping_sub(GROUP * groups),
         residual: residual.cast(),
         kept: scale.kept,
         weights: channels.weights.as_ptr(),
         stride: channels.stride,
-        mode: usize::from(bytes == 2) | usize::from(kept.is_some()) << 1,
+        mode: usize::from(bytes == 2) | usize::from(kept.is_some()) << 1 | sums,
         entry: 0,
         pairs: 0,
         finish: 0,
-    };
-    // SAFETY: the caller has seen that there is a constant, and a row of whole groups of weights, for each channel, and an
-    // element of the output and of the residual for each at each pixel; patches are as many as the groups of a row.
-    unsafe { run(&mut call, channels.bias.len(), bytes) }
+    }
 }
 
 /// Computes `count` channels with elements of some bytes, or as many as the loops can.
@@ -210,7 +321,7 @@ unsafe fn run(call: &mut Call, count: usize, bytes: usize) -> usize {
 #[cfg(not(dsp))]
 fn compute<T: Element>(
     channels: &Channels<'_>,
-    patches: &[Group],
+    origin: Origin<'_>,
     place: Place,
     scale: &Scale,
     kept: Option<Option<&[T]>>,
@@ -218,12 +329,21 @@ fn compute<T: Element>(
 ) -> usize {
     let high = |value: i32, multiplier: i32| ((i64::from(value) * i64::from(multiplier)) >> 32) as i32;
     let most = scale.constant.unsigned_abs().leading_zeros() as i32 - 1;
-    let rows = channels.weights.chunks(channels.stride);
-    for (channel, ((row, &bias), &[multiplier, shift])) in rows.zip(channels.bias).zip(channels.requant).enumerate() {
+    for (channel, (&bias, &[multiplier, shift])) in channels.bias.iter().zip(channels.requant).enumerate() {
         let mut sums = [bias; PIXELS];
-        for (k, group) in patches.iter().enumerate() {
-            let weights = channels.weights.get(channel * channels.stride + k * GROUP..).unwrap_or(row);
-            super::add_group(&mut sums, group, weights.first_chunk().copied().unwrap_or_default());
+        match origin {
+            Origin::Patches(patches) => {
+                for (k, group) in patches.iter().enumerate() {
+                    let weights = channels.weights.get(channel * channels.stride + k * GROUP..).unwrap_or_default();
+                    super::add_group(&mut sums, group, weights.first_chunk().copied().unwrap_or_default());
+                }
+            }
+            #[cfg(feature = "tiles")]
+            Origin::Sums(of_channels) => {
+                for (sum, &more) in sums.iter_mut().zip(of_channels.get(channel).into_iter().flatten()) {
+                    *sum = sum.wrapping_add(more);
+                }
+            }
         }
         let mut right = (-1 - scale.bits).wrapping_sub(shift);
         if right < 1 || right > most {

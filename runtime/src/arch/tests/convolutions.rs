@@ -142,6 +142,66 @@ pub(super) fn convolve_i16(
     convolve(i16s, |value| value.clamp(-32_768, 32_767) as i16, kernel, [-32_768, 32_767]);
 }
 
+/// The sums of the channels' products, as tiles would have them, at four pixels and, the same, at four others.
+fn sums(channels: &patches::Channels<'_>, patches: &[patches::Group], fours: usize) -> Vec<patches::BlockSums> {
+    let mut sums = [[77; PIXELS]; CHANNEL_BLOCK];
+    let of_channels = &mut sums[..channels.bias.len()];
+    super::super::reference::dot_patches(of_channels, patches, channels.weights, channels.taps, channels.stride);
+    std::vec![sums; fours]
+}
+
+/// Several fours of pixels at once are what each is.
+fn finish<T: Copy + PartialEq + core::fmt::Debug>(
+    kernel: impl Fn(
+        &[patches::BlockSums],
+        &patches::Channels<'_>,
+        patches::Place,
+        Option<(patches::Kept, Option<&[T]>)>,
+        &mut [T],
+    ) -> usize,
+    (channels, patches, place): (&patches::Channels<'_>, &[patches::Group], patches::Place),
+    kept: Option<(patches::Kept, Option<&[T]>)>,
+    output: &mut [T],
+) -> usize {
+    let before = output.to_vec();
+    let done = kernel(&sums(channels, patches, 1), channels, place, kept, output);
+    let next = PIXELS * place.offsets[1];
+    let twice = |values: &[T]| [&values[..next], values].concat();
+    let values = kept.map(|(kept, values)| (kept, values.map(twice)));
+    let of_both = values.as_ref().map(|(kept, values)| (*kept, values.as_deref()));
+    let mut both = twice(&before);
+    let again = kernel(&sums(channels, patches, 2), channels, place, of_both, &mut both);
+    // What the first four write is what the residual of the second is, if they overlap.
+    if next > place.at + place.offsets[PIXELS - 1] + channels.bias.len() {
+        assert_eq!((again, &both[next + place.at..]), (done, &output[place.at..]));
+    }
+    done
+}
+
+pub(super) fn finish_i8(
+    kernel: impl Fn(
+        &[patches::BlockSums],
+        &patches::Channels<'_>,
+        patches::Place,
+        Option<(patches::Kept, Option<&[i8]>)>,
+        &mut [i8],
+    ) -> usize,
+) {
+    convolve_i8(|channels, patches, place, kept, output| finish(&kernel, (channels, patches, place), kept, output));
+}
+
+pub(super) fn finish_i16(
+    kernel: impl Fn(
+        &[patches::BlockSums],
+        &patches::Channels<'_>,
+        patches::Place,
+        Option<(patches::Kept, Option<&[i16]>)>,
+        &mut [i16],
+    ) -> usize,
+) {
+    convolve_i16(|channels, patches, place, kept, output| finish(&kernel, (channels, patches, place), kept, output));
+}
+
 /// A multiplier of every way into a ring.
 const MULTIPLIER: i32 = 1_500_000_000;
 

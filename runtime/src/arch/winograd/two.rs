@@ -11,9 +11,11 @@
 //!
 //! The two tiles of a pair are neighbours of one row, and share two columns of their inputs.
 
-#[cfg(test)]
+#[cfg(any(not(dsp), test))]
 use super::Pair;
+#[cfg(any(not(dsp), test))]
 use super::Products;
+#[cfg(any(not(dsp), test))]
 use crate::arch::PIXELS;
 use crate::format::Tiling;
 
@@ -29,37 +31,6 @@ pub(crate) const POINTS: usize = Tiling::Two.points();
 /// Columns of inputs of a pair of tiles.
 pub(crate) const COLUMNS: usize = SIDE + TILE;
 
-/// The sums of products of both tiles of a pair, by rows: those of output channel `channel`, 0 or 1, of the pair.
-#[inline(never)]
-pub(crate) fn output(sums: &mut [[i32; PIXELS]; TILE], products: &[Products; POINTS], channel: usize) {
-    let ([a, b], [c, d]) = (tile(products, channel), tile(products, 2 + channel));
-    *sums = [[a[0], a[1], c[0], c[1]], [b[0], b[1], d[0], d[1]]];
-}
-
-/// The rows of one tile: number `which` of the [`Products`].
-// Out of line, and by constant offsets: both tiles at once do not fit the registers.
-#[inline(never)]
-fn tile(products: &[Products; POINTS], which: usize) -> [[i32; TILE]; TILE] {
-    const NEXT: usize = size_of::<Products>() / size_of::<i32>();
-    const SPAN: usize = (POINTS - 1) * NEXT + 1;
-    let from = products.as_flattened().get(which..).unwrap_or_default();
-    let Some(sums) = from.first_chunk::<SPAN>() else { return Default::default() };
-    let at = |point: usize| sums[point * NEXT];
-    let [a, e] = inverse([at(0), at(SIDE), at(2 * SIDE), at(3 * SIDE)]);
-    let [b, f] = inverse([at(1), at(SIDE + 1), at(2 * SIDE + 1), at(3 * SIDE + 1)]);
-    let [c, g] = inverse([at(2), at(SIDE + 2), at(2 * SIDE + 2), at(3 * SIDE + 2)]);
-    let [d, h] = inverse([at(3), at(SIDE + 3), at(2 * SIDE + 3), at(3 * SIDE + 3)]);
-    let ([i, j], [k, l]) = (inverse([a, b, c, d]), inverse([e, f, g, h]));
-    [[i >> 2, j >> 2], [k >> 2, l >> 2]]
-}
-
-/// `Aᵀ`, twice where `G` is taken once.
-#[inline(always)]
-fn inverse(m: [i32; SIDE]) -> [i32; TILE] {
-    let (near, far) = (m[1].wrapping_add(m[2]), m[1].wrapping_sub(m[2]));
-    [near.wrapping_add(m[0] << 1), far.wrapping_sub(m[3] << 1)]
-}
-
 /// `Bᵀ d` for numbers, or for pairs of them.
 #[cfg(any(not(dsp), test))]
 #[inline(always)]
@@ -72,7 +43,7 @@ pub(in crate::arch) fn transform_input<T: Copy>(
 }
 
 /// `G g`, twice where it has denominators.
-#[cfg(any(not(dsp), test))]
+#[cfg(test)]
 #[inline(always)]
 pub(in crate::arch) fn transform_weights<T: Copy>(
     g: [T; 3],
@@ -84,32 +55,69 @@ pub(in crate::arch) fn transform_weights<T: Copy>(
 }
 
 /// The definitions of the kernels.
-#[cfg(test)]
+#[cfg(any(not(dsp), test))]
 pub(in crate::arch) mod reference {
     use super::super::GROUP;
-    use super::super::reference::place;
+    use super::super::reference::put;
     use super::*;
 
     /// Transforms a pair of tiles: `rows` are four rows of six pixels with all channels, a multiple of four. The pair has its
     /// groups of channels at the first point, then those at the second, and so on.
+    #[inline(never)]
     pub(crate) fn winograd2_input(pair: &mut [Pair], rows: [&[i16]; SIDE]) {
         let groups = pair.len() / POINTS;
-        for channel in 0..groups * GROUP {
-            let at = |x: usize, y: usize| rows[y][x * groups * GROUP + channel];
-            let columns: [[i16; SIDE]; COLUMNS] = core::array::from_fn(|x| {
-                transform_input(core::array::from_fn(|y| at(x, y)), i16::wrapping_add, i16::wrapping_sub)
-            });
-            for (tile, row) in (0..2).flat_map(|tile| (0..SIDE).map(move |row| (tile, row))) {
-                let row_of_tile = core::array::from_fn(|x| columns[TILE * tile + x][row]);
-                let points = transform_input(row_of_tile, i16::wrapping_add, i16::wrapping_sub);
-                for (column, point) in points.into_iter().enumerate() {
-                    pair[(row * SIDE + column) * groups + channel / GROUP][tile][place(channel)] = point;
+        let pixel = groups * GROUP;
+        for channel in 0..pixel {
+            let column = |x: usize| {
+                let at = rows.map(|row| row.get(x * pixel + channel).copied().unwrap_or_default());
+                transform_input(at, i16::wrapping_add, i16::wrapping_sub)
+            };
+            let [a, b, c, d, e, f] = [column(0), column(1), column(2), column(3), column(4), column(5)];
+            for (tile, [a, b, c, d]) in [[a, b, c, d], [c, d, e, f]].into_iter().enumerate() {
+                for (row, (((a, b), c), d)) in a.into_iter().zip(b).zip(c).zip(d).enumerate() {
+                    let points = transform_input([a, b, c, d], i16::wrapping_add, i16::wrapping_sub);
+                    for (point, value) in (row * SIDE..).zip(points) {
+                        put(pair, point * groups, tile, channel, value);
+                    }
                 }
             }
         }
     }
 
+    /// The sums of products of both tiles of a pair, those of output channel `channel`, 0 or 1: two rows of sums, `stride` apart.
+    #[inline(never)]
+    pub(crate) fn winograd2_output(sums: &mut [[i32; PIXELS]], stride: usize, products: &[Products], channel: usize) {
+        let ([a, b], [c, d]) = (tile(products, channel), tile(products, 2 + channel));
+        let rows = [[a[0], a[1], c[0], c[1]], [b[0], b[1], d[0], d[1]]];
+        sums.iter_mut().step_by(stride.max(1)).zip(rows).for_each(|(sums, row)| *sums = row);
+    }
+
+    /// The rows of one tile: number `which` of the [`Products`].
+    // Out of line, and by constant offsets: both tiles at once do not fit the registers.
+    #[inline(never)]
+    fn tile(products: &[Products], which: usize) -> [[i32; TILE]; TILE] {
+        const NEXT: usize = size_of::<Products>() / size_of::<i32>();
+        const SPAN: usize = (POINTS - 1) * NEXT + 1;
+        let from = products.as_flattened().get(which..).unwrap_or_default();
+        let Some(sums) = from.first_chunk::<SPAN>() else { return Default::default() };
+        let at = |point: usize| sums[point * NEXT];
+        let [a, e] = inverse([at(0), at(SIDE), at(2 * SIDE), at(3 * SIDE)]);
+        let [b, f] = inverse([at(1), at(SIDE + 1), at(2 * SIDE + 1), at(3 * SIDE + 1)]);
+        let [c, g] = inverse([at(2), at(SIDE + 2), at(2 * SIDE + 2), at(3 * SIDE + 2)]);
+        let [d, h] = inverse([at(3), at(SIDE + 3), at(2 * SIDE + 3), at(3 * SIDE + 3)]);
+        let ([i, j], [k, l]) = (inverse([a, b, c, d]), inverse([e, f, g, h]));
+        [[i >> 2, j >> 2], [k >> 2, l >> 2]]
+    }
+
+    /// `Aᵀ`, twice where `G` is taken once.
+    #[inline(always)]
+    fn inverse(m: [i32; SIDE]) -> [i32; TILE] {
+        let (near, far) = (m[1].wrapping_add(m[2]), m[1].wrapping_sub(m[2]));
+        [near.wrapping_add(m[0] << 1), far.wrapping_sub(m[3] << 1)]
+    }
+
     /// Transforms the weights of output channel `channel`, 0 or 1, of a pair: nine taps with all input channels.
+    #[cfg(test)]
     pub(crate) fn winograd2_weights(pair: &mut [Pair], channel: usize, weights: &[i8]) {
         let groups = pair.len() / POINTS;
         for input in 0..groups * GROUP {
@@ -119,7 +127,7 @@ pub(in crate::arch) mod reference {
             for row in 0..SIDE {
                 let points = transform_weights(columns.map(|column| column[row]), |a, b| a + b, |a, b| a - b);
                 for (column, point) in points.into_iter().enumerate() {
-                    pair[(row * SIDE + column) * groups + input / GROUP][channel][place(input)] = point;
+                    put(pair, (row * SIDE + column) * groups, channel, input, point);
                 }
             }
         }

@@ -15,7 +15,7 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
     check!(validate_geometry(op, [rows, columns], &output, index));
     let layout_fits = matches!(
         (file.precision(), op.layout()),
-        (Precision::I8, WeightLayout::Rows8 | WeightLayout::Groups4)
+        (Precision::I8, WeightLayout::Rows8 | WeightLayout::Groups4 | WeightLayout::Tiles4 | WeightLayout::Tiles2)
             | (Precision::F16, WeightLayout::Groups16)
             | (Precision::F32, WeightLayout::Groups32)
     );
@@ -50,6 +50,8 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Conv2d) -> Check {
             ensure!(patches.channels as usize == channels, Operand, index);
         }
     }
+    // Only tiles read what is transformed for them.
+    ensure!(op.tile_rows != 0 || !op.layout().is_transformed(), Op, index);
     // Only tiles of two rows ask for limits, the tighter the more input channels there are.
     let limit = if op.tile_rows == 0 { 0 } else { op.tiling().ring_limit(channels as u64) };
     ensure!(op.ring_limit <= limit, Op, index);

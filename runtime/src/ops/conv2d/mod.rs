@@ -54,7 +54,7 @@ struct Geometry {
 const SLICE_MACS: usize = 1 << 18;
 
 /// The same with tiles, which take a quarter of the products, or less than half, where a kernel has them.
-const TILED_SLICE_MACS: usize = 1 << 20;
+const TILED_SLICE_MACS: usize = if cfg!(dsp) { 1 << 20 } else { SLICE_MACS };
 
 /// Whether rows of a band are computed one by one, as there are no kernels for tiles: all channels of a row share its patches then,
 /// and a slice may have a part of a band's rows.
@@ -131,8 +131,10 @@ impl Geometry {
             band: op.band_rows(),
         };
         if !matches!(ring.element(), Element::F32) {
-            let rows = if BY_ROWS { 1 } else { geometry.band };
-            let budget = if op.tile_rows == 0 || BY_ROWS { SLICE_MACS } else { TILED_SLICE_MACS };
+            // Weights that are transformed in the file are for tiles alone.
+            let by_rows = BY_ROWS && !(cfg!(feature = "stored-tiles") && op.layout().is_transformed());
+            let rows = if by_rows { 1 } else { geometry.band };
+            let budget = if op.tile_rows == 0 || by_rows { SLICE_MACS } else { TILED_SLICE_MACS };
             let block = geometry.output_columns * rows * geometry.taps() * CHANNEL_BLOCK;
             let most = budget.checked_div(block).unwrap_or(1);
             geometry.slice_blocks = most.clamp(1, geometry.chunk_blocks.max(1));
@@ -140,7 +142,7 @@ impl Geometry {
                 let most = most.checked_div(geometry.chunk_blocks).unwrap_or(1);
                 // Whole bands, of which there is a whole number, or an even part of one.
                 let rows = most.max(1).saturating_mul(rows);
-                let part = if BY_ROWS {
+                let part = if by_rows {
                     (1..=geometry.band.min(rows)).rev().find(|&part| geometry.band.is_multiple_of(part)).unwrap_or(1)
                 } else {
                     1

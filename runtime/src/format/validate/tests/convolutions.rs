@@ -20,10 +20,10 @@ fn convolutions() {
         Op,
         |d, v| d.conv(ADD).layout = v,
         [WeightLayout::Groups4.code()],
-        [4, WeightLayout::Groups16.code(), 3]
+        [6, WeightLayout::Groups16.code(), 3, WeightLayout::Tiles4.code(), WeightLayout::Tiles2.code()]
     );
-    bounds!(Precision::F16, Op, |d, v| d.conv(ADD).layout = v, [2], [0, 1, 3]);
-    bounds!(F32, Op, |d, v| d.conv(ADD).layout = v, [3], [0, 1, 2]);
+    bounds!(Precision::F16, Op, |d, v| d.conv(ADD).layout = v, [2], [0, 1, 3, 4, 5]);
+    bounds!(F32, Op, |d, v| d.conv(ADD).layout = v, [3], [0, 1, 2, 4, 5]);
     bounds!(I8, Op, |d, v| d.conv(TO_QUERY).affine_shift = v, [4, 30], [3, 31]);
     bounds!(I8, Op, |d, v| d.conv(FIRST).stride = v, [1], [0, 3, 4, 5]);
     bounds!(I8, Op, |d, v| d.conv(FIRST).kernel = v, [], [[0, 3], [3, 0], [16, 3], [3, 16]]);
@@ -174,6 +174,22 @@ fn tiles() {
             tiled(d, tiling);
             d.conv(ADD).layout = WeightLayout::Groups4.code();
         });
+        // Weights that are transformed: for these tiles, whose room they do not need, and for nothing else.
+        let stored = |d: &mut Draft, layout: WeightLayout| {
+            tiled(d, tiling);
+            d.conv(ADD).layout = layout.code();
+            let columns = d.conv(ADD).tile_columns(8, 4) as u16;
+            d.resize(tiles, [1, columns, 4], Element::I32);
+        };
+        accepted(I8, |d| stored(d, tiling.layout()));
+        let other = if tiling == Tiling::Four { WeightLayout::Tiles2 } else { WeightLayout::Tiles4 };
+        refused(I8, Field::Op, |d| stored(d, other));
+        refused(I8, Field::Operand, |d| {
+            stored(d, tiling.layout());
+            let Tensor { columns, channels, .. } = *d.tensor(tiles);
+            d.resize(tiles, [1, columns + tiling.points() as u16, channels], Element::I32);
+        });
+        refused(I8, Field::Op, |d| d.conv(ADD).layout = tiling.layout().code());
     }
     // Limits are for tiles of two rows, and keep their sums exact.
     bounds!(

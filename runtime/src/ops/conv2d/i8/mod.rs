@@ -6,7 +6,7 @@ mod gather;
 mod output;
 mod values;
 mod weights;
-#[cfg(all(feature = "tiles", any(dsp, test)))]
+#[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
 mod winograd;
 
 pub use self::gather::{gathered, limited, raw_map};
@@ -22,9 +22,13 @@ use super::{BY_ROWS, Bound, Layer, Tile};
 use crate::arch::PIXELS;
 #[cfg(feature = "i4")]
 use crate::arch::QUAD;
+#[cfg(feature = "stored-tiles")]
+use crate::arch::patches::GROUP;
 #[cfg(any(dsp, test))]
 use crate::arch::patches::{self, Channels};
 use crate::arch::patches::{Group, Window};
+#[cfg(feature = "stored-tiles")]
+use crate::arch::winograd::{CHANNELS, Pair};
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, StepScales, WeightLayout};
 use crate::ops::{Context, sources, tail, view, view_mut};
 
@@ -53,8 +57,9 @@ fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile,
                 gather_row::<R>(layer, &sources, ring_row, arena)?;
             }
         }
-        #[cfg(all(feature = "tiles", any(dsp, test)))]
-        if layer.op.tile_rows > 0 {
+        // Without kernels for tiles the convolution as it is defined is faster, where its weights are there.
+        #[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
+        if layer.op.tile_rows > 0 && (cfg!(any(dsp, test)) || layer.op.layout().is_transformed()) {
             winograd::compute(layer, scales, &band, Operands::<R>::bind(layer, &band, arena)?);
             continue;
         }
@@ -92,6 +97,14 @@ impl<'a, R: Activation> Operands<'a, R> {
             WeightLayout::Groups4 => {
                 let weights: &[u16] = layer.weights(tile, bound.window)?;
                 Weights::I4(weights.get(first / QUAD * taps..(first + tile.count).div_ceil(QUAD) * taps)?)
+            }
+            #[cfg(feature = "stored-tiles")]
+            WeightLayout::Tiles4 | WeightLayout::Tiles2 => {
+                // By words, which kernels load.
+                let words: &[[u32; 4]] = layer.weights(tile, bound.window)?;
+                let pairs: &[Pair] = bytemuck::must_cast_slice(words);
+                let of_two = op.tiling().points() * geometry.channels / GROUP;
+                Weights::Tiled(pairs.get(first / CHANNELS * of_two..)?)
             }
             // Behind the last row kernels read what multiplies zeros.
             WeightLayout::Rows8 => Weights::I8(layer.weights(tile, bound.window)?.get(first * taps..)?),

@@ -9,6 +9,8 @@ use crate::arch::SPREAD;
 #[cfg(feature = "i4")]
 use crate::arch::patches::GROUP;
 use crate::arch::patches::{Group, Patches};
+#[cfg(feature = "stored-tiles")]
+use crate::arch::winograd::Pair;
 use crate::arch::{self, PIXELS, QUAD};
 #[cfg(any(dsp, test))]
 use crate::fixed::IntoRing;
@@ -16,12 +18,13 @@ use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::CHANNEL_BLOCK;
 use crate::ops::tail;
 
-/// What tiles the elements of a ring are computed by, on cores that have kernels for them.
-#[cfg(all(feature = "tiles", any(dsp, test)))]
+/// What tiles the elements of a ring are computed by, on cores that have kernels for them, and where files may have weights that
+/// are transformed.
+#[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
 pub(super) use super::winograd::Tiles;
-#[cfg(not(all(feature = "tiles", any(dsp, test))))]
+#[cfg(not(all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))))]
 pub(super) trait Tiles {}
-#[cfg(not(all(feature = "tiles", any(dsp, test))))]
+#[cfg(not(all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))))]
 impl<T> Tiles for T {}
 
 /// An element of the ring.
@@ -116,6 +119,9 @@ pub(super) enum Weights<'a> {
     /// One row for each four.
     #[cfg(feature = "i4")]
     I4(&'a [u16]),
+    /// Transformed for tiles, two channels after another.
+    #[cfg(feature = "stored-tiles")]
+    Tiled(&'a [Pair]),
 }
 
 impl Weights<'_> {
@@ -128,6 +134,9 @@ impl Weights<'_> {
                 let groups = first / QUAD..(first + count).div_ceil(QUAD);
                 Weights::I4(weights.get(groups.start * taps..groups.end * taps).unwrap_or_default())
             }
+            // Tiles take all of them.
+            #[cfg(feature = "stored-tiles")]
+            Weights::Tiled(weights) => Weights::Tiled(weights),
         }
     }
 
@@ -162,6 +171,8 @@ impl Weights<'_> {
                         *quad = R::dot4_packed(*quad, activations, tail(row, at));
                     }
                 }
+                #[cfg(feature = "stored-tiles")]
+                Weights::Tiled(_) => {}
             }
             at += activations.len();
         }
@@ -189,6 +200,9 @@ impl Weights<'_> {
                     multiply_packed(&R::patches(), patches, row.get(used.clone()).unwrap_or_default(), sums);
                 }
             }
+            // Patches go with rows of eight bits.
+            #[cfg(feature = "stored-tiles")]
+            Weights::Tiled(_) => {}
         }
     }
 }

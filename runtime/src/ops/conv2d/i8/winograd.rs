@@ -1,29 +1,24 @@
 //! Convolution by tiles, see [`winograd`](crate::arch::winograd).
 //!
-//! A band of tiles is transformed once for all channels. The weights of two channels are transformed before they meet the
-//! tiles, for each band again: no memory would hold them all.
+//! A band of tiles is transformed once for all channels. The weights of two channels come transformed from the file, or are
+//! transformed before they meet the tiles, for each band again: no memory would hold them all.
 
 use super::Operands;
 use super::output::{Block, Place, Scales};
 use super::weights::{Activation, Weights};
-use crate::arch::patches::{GROUP, Group};
-use crate::arch::winograd::{self, Pair, Products, two};
-use crate::arch::{PIXELS, winograd_input, winograd_multiply, winograd_weights, winograd2_input, winograd2_weights};
+#[cfg(any(all(dsp, not(mve)), test))]
+use crate::arch::patches::{self, Channels};
+use crate::arch::patches::{BlockSums, GROUP, Group};
+use crate::arch::winograd::{self, CHANNELS, Pair, Products, two};
+use crate::arch::{PIXELS, winograd_input, winograd_multiply, winograd_output, winograd2_input, winograd2_output};
+#[cfg(any(dsp, test))]
+use crate::arch::{winograd_weights, winograd2_weights};
 use crate::format::{CHANNEL_BLOCK, Tiling};
 use crate::ops::conv2d::{Geometry, Layer, Tile};
 use crate::ops::tail;
 
-/// Output channels whose weights are transformed at a time.
-const CHANNELS: usize = 2;
-
 /// Tiles of a pair.
 const TILES: usize = 2;
-
-/// Rows of outputs of a pair of tiles, at most.
-const MOST_ROWS: usize = Tiling::Four.side();
-
-/// The sums of products of one output channel at neighbouring pixels of a pair's rows.
-type Sums = [[i32; PIXELS]; MOST_ROWS];
 
 /// What tiles the elements of a ring are computed by.
 pub(super) trait Tiles: Sized {
@@ -33,10 +28,11 @@ pub(super) trait Tiles: Sized {
     fn transform(pair: &mut [Pair], geometry: &Geometry, ring: &[Self], at: [usize; 2]);
 
     /// Transforms the weights of output channel `channel`, 0 or 1, of a pair.
+    #[cfg(any(dsp, test))]
     fn transform_weights(pair: &mut [Pair], channel: usize, weights: &[i8]);
 
-    /// The sums of output channel `channel`, 0 or 1, at the `part`th [`PIXELS`] of each row.
-    fn output(sums: &mut Sums, products: &[Products], part: usize, channel: usize);
+    /// The sums of output channel `channel`, 0 or 1, at the `part`th [`PIXELS`] of each row, which are `stride` apart.
+    fn output(sums: &mut [[i32; PIXELS]], stride: usize, products: &[Products], part: usize, channel: usize);
 }
 
 impl Tiles for i8 {
@@ -49,14 +45,14 @@ impl Tiles for i8 {
         }
     }
 
+    #[cfg(any(dsp, test))]
     fn transform_weights(pair: &mut [Pair], channel: usize, weights: &[i8]) {
         winograd_weights(pair, channel, weights);
     }
 
-    fn output(sums: &mut Sums, products: &[Products], part: usize, channel: usize) {
-        if let Some(products) = products.first_chunk() {
-            winograd::output(sums, products, part * CHANNELS + channel);
-        }
+    #[inline(always)]
+    fn output(sums: &mut [[i32; PIXELS]], stride: usize, products: &[Products], part: usize, channel: usize) {
+        winograd_output(sums, stride, products, part * CHANNELS + channel);
     }
 }
 
@@ -67,14 +63,14 @@ impl Tiles for i16 {
         winograd2_input(pair, under(geometry, ring, at, two::COLUMNS));
     }
 
+    #[cfg(any(dsp, test))]
     fn transform_weights(pair: &mut [Pair], channel: usize, weights: &[i8]) {
         winograd2_weights(pair, channel, weights);
     }
 
-    fn output(sums: &mut Sums, products: &[Products], _part: usize, channel: usize) {
-        if let (Some(products), Some(sums)) = (products.first_chunk(), sums.first_chunk_mut()) {
-            two::output(sums, products, channel);
-        }
+    #[inline(always)]
+    fn output(sums: &mut [[i32; PIXELS]], stride: usize, products: &[Products], _part: usize, channel: usize) {
+        winograd2_output(sums, stride, products, channel);
     }
 }
 
@@ -92,53 +88,86 @@ fn under<'a, T, const N: usize>(geometry: &Geometry, ring: &'a [T], at: [usize; 
 /// The channels of a tile in a band of rows.
 pub(super) fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, band: &Tile, operands: Operands<'_, R>) {
     let Layer { op, geometry, .. } = layer;
-    let Operands { ring, patches, weights, bias, sums, requant, residual, mut output } = operands;
+    let Operands { ring, patches, weights, bias, sums: of_weights, requant, residual, mut output } = operands;
     // Validation has seen that all of this is there.
-    let Some(scratch) = Scratch::new::<R>(patches, geometry) else { return };
+    let Some(scratch) = Scratch::new::<R>(patches, geometry, !op.layout().is_transformed()) else { return };
+    #[cfg_attr(not(any(dsp, test)), expect(unused_variables, reason = "transformed weights are in the file"))]
     let Scratch { tiles, channels, products, sums: block_sums } = scratch;
     let (rows, wide) = (R::TILING.side(), TILES * R::TILING.side());
     let pairs = || {
         let columns = (0..geometry.output_columns).step_by(wide);
         (0..band.rows).step_by(rows).flat_map(move |y| columns.clone().map(move |x| [y, x]))
     };
-    let whole = channels.len().max(1);
+    // Sums from one row of outputs to the next.
+    let stride = geometry.output_columns / PIXELS * CHANNEL_BLOCK;
+    let whole = (geometry.channels / GROUP * R::TILING.points()).max(1);
     if band.gathers() {
         for ([y, x], pair) in pairs().zip(tiles.chunks_exact_mut(whole)) {
             R::transform(pair, geometry, ring, [band.y + y, x]);
         }
     }
-    let taps = geometry.taps();
     for first in (0..band.count).step_by(CHANNEL_BLOCK) {
         let count = CHANNEL_BLOCK.min(band.count - first);
         for of_block in (0..count).step_by(CHANNELS) {
-            for channel in 0..CHANNELS {
-                #[cfg_attr(
-                    not(feature = "i4"),
-                    expect(irrefutable_let_patterns, reason = "the only layout without the feature")
-                )]
-                if let Weights::I8(weights) = weights {
-                    R::transform_weights(channels, channel, tail(weights, (first + of_block + channel) * taps));
+            let channels = match weights {
+                #[cfg(feature = "stored-tiles")]
+                Weights::Tiled(pairs) => {
+                    tail(pairs, (first + of_block) / CHANNELS * whole).get(..whole).unwrap_or_default()
                 }
-            }
-            for ([y, x], pair) in pairs().zip(tiles.chunks_exact(whole)) {
-                winograd_multiply(products, pair, channels);
-                for (part, channel) in (0..wide / PIXELS).flat_map(|part| (0..CHANNELS).map(move |c| (part, c))) {
-                    let mut found = [[0; PIXELS]; MOST_ROWS];
-                    R::output(&mut found, products, part, channel);
-                    let quad = (y * geometry.output_columns + x) / PIXELS + part;
-                    let targets = block_sums.iter_mut().skip(quad).step_by((geometry.output_columns / PIXELS).max(1));
-                    for (sums, &found) in targets.zip(&found).take(rows) {
-                        sums.get_mut(of_block + channel).into_iter().for_each(|sums| *sums = found);
+                #[cfg(any(dsp, test))]
+                Weights::I8(weights) => {
+                    for channel in 0..CHANNELS {
+                        let row = (first + of_block + channel) * geometry.taps();
+                        R::transform_weights(channels, channel, tail(weights, row));
+                    }
+                    &*channels
+                }
+                // Validation has seen that there are none.
+                #[cfg(any(not(dsp), feature = "i4"))]
+                _ => return,
+            };
+            let mut pairs = tiles.chunks_exact(whole);
+            for sums in block_sums.as_flattened_mut().chunks_mut((rows * stride).max(1)) {
+                for (x, pair) in (0..geometry.output_columns).step_by(wide).zip(&mut pairs) {
+                    winograd_multiply(products, pair, channels);
+                    for channel in 0..CHANNELS {
+                        for part in 0..wide / PIXELS {
+                            let at = (x / PIXELS + part) * CHANNEL_BLOCK + of_block + channel;
+                            R::output(sums.get_mut(at..).unwrap_or_default(), stride, products, part, channel);
+                        }
                     }
                 }
             }
         }
-        let block =
-            Block { op, scales, bias: tail(bias, first), sums: tail(sums, first), requant: tail(requant, first) };
+        let advance = geometry.output_channels;
+        #[cfg(not(any(all(dsp, not(mve)), test)))]
+        let done = 0;
+        #[cfg(any(all(dsp, not(mve)), test))]
+        let done = if of_weights.is_empty() {
+            let channels = Channels {
+                weights: &[],
+                taps: 0,
+                stride: 0,
+                narrow: false,
+                bias: tail(bias, first).get(..count).unwrap_or_default(),
+                requant: tail(requant, first),
+                zero: op.output_zero,
+            };
+            let offsets = core::array::from_fn(|pixel| pixel * advance);
+            let place = patches::Place { at: band.channel + first, offsets };
+            output.finish(op, &channels, block_sums, place, residual.as_ref())
+        } else {
+            0
+        };
+        if done >= count {
+            continue;
+        }
+        let behind = first + done;
+        let (bias, requant) = (tail(bias, behind), tail(requant, behind));
+        let block = Block { op, scales, bias, sums: tail(of_weights, behind), requant };
         for (sums, pixel) in block_sums.iter().zip((0..).step_by(PIXELS)) {
-            let at = pixel * geometry.output_channels + band.channel + first;
-            let place = Place { at, advance: geometry.output_channels, pixels: PIXELS };
-            block.write(sums.get(..count).unwrap_or_default(), residual.as_ref(), &mut output, place);
+            let place = Place { at: pixel * advance + band.channel + behind, advance, pixels: PIXELS };
+            block.write(sums.get(done..count).unwrap_or_default(), residual.as_ref(), &mut output, place);
         }
     }
 }
@@ -147,22 +176,23 @@ pub(super) fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, ba
 struct Scratch<'a> {
     /// A band's, in pairs.
     tiles: &'a mut [Pair],
-    /// The transformed weights of two output channels.
+    /// The transformed weights of two output channels; empty if they are in the file.
     channels: &'a mut [Pair],
     products: &'a mut [Products],
     /// The sums of a block of channels, for each [`PIXELS`] of the band.
-    sums: &'a mut [[[i32; PIXELS]; CHANNEL_BLOCK]],
+    sums: &'a mut [BlockSums],
 }
 
 impl<'a> Scratch<'a> {
-    fn new<R: Tiles>(room: &'a mut [Group], geometry: &Geometry) -> Option<Self> {
+    fn new<R: Tiles>(room: &'a mut [Group], geometry: &Geometry, transforms: bool) -> Option<Self> {
         let points = R::TILING.points();
         let quads = geometry.band * geometry.output_columns / PIXELS;
         // Four groups are the sums of a block at one pixel of each quad, a half the products of a point.
         let (room, sums) = room.split_at_mut_checked(room.len().checked_sub(quads * CHANNEL_BLOCK / 2)?)?;
         let (room, products) = room.split_at_mut_checked(room.len().checked_sub(points / 2)?)?;
         let room: &mut [Pair] = bytemuck::must_cast_slice_mut(room);
-        let tiles = room.len().checked_sub(geometry.channels / GROUP * points)?;
+        let of_channels = if transforms { geometry.channels / GROUP * points } else { 0 };
+        let tiles = room.len().checked_sub(of_channels)?;
         let (tiles, channels) = room.split_at_mut_checked(tiles)?;
         let products = bytemuck::try_cast_slice_mut(products).ok()?;
         Some(Self { tiles, channels, products, sums: bytemuck::try_cast_slice_mut(sums).ok()? })
