@@ -40,6 +40,7 @@ pub(crate) const CHANNELS: usize = 2;
 pub(crate) type Products = [i32; 4];
 
 /// `Bᵀ d` for numbers, or for pairs of them.
+#[cfg(any(not(dsp), test))]
 #[inline(always)]
 pub(super) fn transform_input<T: Copy>(d: [T; SIDE], add: impl Fn(T, T) -> T, sub: impl Fn(T, T) -> T) -> [T; SIDE] {
     let double = |x| add(x, x);
