@@ -88,6 +88,9 @@ impl Quantized {
 
     /// The convolutions whose weights are worth so many bytes as tiles need them.
     fn worth_storing(&self, bytes: u64) -> Result<Vec<OpId>, ExportError> {
+        if self.room == Room::None {
+            return Ok(vec![]);
+        }
         let layout = self.layout(None)?;
         Ok(patches::stored(&layout.network, &layout.elements, &self.layouts(), bytes))
     }

@@ -146,7 +146,7 @@ fn run_on_linux(args: &Args) -> anyhow::Result<()> {
     bar.begin("layers", layers.len() as u64);
     let mut measured = vec![];
     for layer in layers {
-        let model = exported(layer, ResidualWidth::Narrow, Room::None)?;
+        let model = exported(layer, ResidualWidth::Narrow, Room::None, None)?;
         let parsed = Model::from_bytes(&model)?;
         let expected = on_host(&parsed)?;
         let file = tempfile::NamedTempFile::new()?;
