@@ -41,7 +41,7 @@ mod winograd;
 
 pub(crate) use self::convolution::{convolve_i8, convolve_i16};
 #[cfg(feature = "tiles")]
-pub(crate) use self::convolution::{finish_i8, finish_i16};
+pub(crate) use self::convolution::{finish_blocks_i8, finish_blocks_i16};
 pub(crate) use self::gather::{gather_i8_i8, gather_i8_i16, gather_i16_i8, gather_i16_i16};
 pub(crate) use self::moments::{moments_i8, moments_i16};
 #[cfg(feature = "attention")]

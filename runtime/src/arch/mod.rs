@@ -128,8 +128,8 @@ macro_rules! kernels {
             winograd_multiply (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
             winograd_output (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
             winograd2_output (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
-            finish_i8 (all(feature = "tiles", any(all(dsp, not(mve)), test))): dsp;
-            finish_i16 (all(feature = "tiles", any(all(dsp, not(mve)), test))): dsp;
+            finish_blocks_i8 (all(feature = "tiles", any(all(dsp, not(mve)), test))): dsp;
+            finish_blocks_i16 (all(feature = "tiles", any(all(dsp, not(mve)), test))): dsp;
             winograd2_input (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
             winograd2_weights (all(feature = "tiles", any(dsp, test))): dsp;
             dot4_packed_i8 (feature = "i4"):;

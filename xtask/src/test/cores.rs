@@ -86,7 +86,8 @@ pub(super) fn kernels_on_cores() -> anyhow::Result<()> {
         networks.push((graph(), patches, (residual, weights), None));
     }
     for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
-        networks.extend([None, Some(u64::MAX)].map(|flash| (tiled_graph(), free, (residual, WeightWidth::Eight), flash)));
+        networks
+            .extend([None, Some(u64::MAX)].map(|flash| (tiled_graph(), free, (residual, WeightWidth::Eight), flash)));
     }
     for (graph, patches, (residual, weights), budget_flash) in networks {
         let convolutions = graph.nodes.len();

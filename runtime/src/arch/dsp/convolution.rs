@@ -67,10 +67,10 @@ pub(crate) fn convolve_i16(
     convolve(channels, patches, place, kept, output).unwrap_or(0)
 }
 
-/// See [`reference::finish_i8`](crate::arch::reference::finish_i8).
+/// See [`reference::finish_blocks_i8`](crate::arch::reference::finish_blocks_i8).
 #[cfg(feature = "tiles")]
 #[inline]
-pub(crate) fn finish_i8(
+pub(crate) fn finish_blocks_i8(
     sums: &[BlockSums],
     channels: &Channels<'_>,
     place: Place,
@@ -80,10 +80,10 @@ pub(crate) fn finish_i8(
     finish(sums, channels, place, kept, output).unwrap_or(0)
 }
 
-/// See [`reference::finish_i16`](crate::arch::reference::finish_i16).
+/// See [`reference::finish_blocks_i16`](crate::arch::reference::finish_blocks_i16).
 #[cfg(feature = "tiles")]
 #[inline]
-pub(crate) fn finish_i16(
+pub(crate) fn finish_blocks_i16(
     sums: &[BlockSums],
     channels: &Channels<'_>,
     place: Place,

@@ -178,7 +178,7 @@ fn finish<T: Copy + PartialEq + core::fmt::Debug>(
     done
 }
 
-pub(super) fn finish_i8(
+pub(super) fn finish_blocks_i8(
     kernel: impl Fn(
         &[patches::BlockSums],
         &patches::Channels<'_>,
@@ -190,7 +190,7 @@ pub(super) fn finish_i8(
     convolve_i8(|channels, patches, place, kept, output| finish(&kernel, (channels, patches, place), kept, output));
 }
 
-pub(super) fn finish_i16(
+pub(super) fn finish_blocks_i16(
     kernel: impl Fn(
         &[patches::BlockSums],
         &patches::Channels<'_>,

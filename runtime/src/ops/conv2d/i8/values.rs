@@ -7,7 +7,7 @@ use crate::arch::patches::{Channels, Group, Kept, Place};
 #[cfg(any(dsp, test))]
 use crate::arch::{convolve_i8, convolve_i16};
 #[cfg(all(feature = "tiles", any(all(dsp, not(mve)), test)))]
-use crate::arch::{finish_i8, finish_i16};
+use crate::arch::{finish_blocks_i8, finish_blocks_i16};
 #[cfg(any(dsp, test))]
 use crate::fixed::IntoRing;
 use crate::fixed::{saturate_i8, saturate_i16};
@@ -77,15 +77,15 @@ impl<'a> Values<'a> {
     ) -> usize {
         let kept = Kept { zero: op.residual_zero, map: [op.residual_multiplier, op.residual_shift] };
         match (self, residual) {
-            (Values::I8(output), _) if op.residual == NONE => finish_i8(sums, channels, place, None, output),
-            (Values::I16(output), _) if op.residual == NONE => finish_i16(sums, channels, place, None, output),
-            (Values::I8(output), None) => finish_i8(sums, channels, place, Some((kept, None)), output),
-            (Values::I16(output), None) => finish_i16(sums, channels, place, Some((kept, None)), output),
+            (Values::I8(output), _) if op.residual == NONE => finish_blocks_i8(sums, channels, place, None, output),
+            (Values::I16(output), _) if op.residual == NONE => finish_blocks_i16(sums, channels, place, None, output),
+            (Values::I8(output), None) => finish_blocks_i8(sums, channels, place, Some((kept, None)), output),
+            (Values::I16(output), None) => finish_blocks_i16(sums, channels, place, Some((kept, None)), output),
             (Values::I8(output), Some(Values::I8(values))) => {
-                finish_i8(sums, channels, place, Some((kept, Some(values))), output)
+                finish_blocks_i8(sums, channels, place, Some((kept, Some(values))), output)
             }
             (Values::I16(output), Some(Values::I16(values))) => {
-                finish_i16(sums, channels, place, Some((kept, Some(values))), output)
+                finish_blocks_i16(sums, channels, place, Some((kept, Some(values))), output)
             }
             _ => 0,
         }
