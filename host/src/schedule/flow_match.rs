@@ -56,8 +56,7 @@ pub(super) fn steps(config: &SchedulerConfig, n: usize) -> Result<Vec<Step>, Sch
     let fields = Fields::read(config)?;
     let [high, low] = fields.extremes().map(|sigma| sigma * fields.train);
     let step = (low - high) / (n.max(2) - 1) as f64;
-    let at = |i: usize| if n > 1 && i == n - 1 { low } else { high + i as f64 * step };
-    build(config, &fields, (0..n).map(|i| at(i) / fields.train).collect(), None)
+    build(config, &fields, (0..n).map(|i| (high + i as f64 * step) / fields.train).collect(), None)
 }
 
 pub(super) fn steps_at(config: &SchedulerConfig, timesteps: &[i64]) -> Result<Vec<Step>, ScheduleError> {

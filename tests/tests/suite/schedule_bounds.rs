@@ -32,8 +32,10 @@ fn assert_near(found: Level, expected: Level) {
 #[test]
 fn steps_start_from_the_noise_level_of_their_timestep() {
     let plain = config(&json!({}));
-    for solver in [Solver::Ddim(Ddim::default()), Solver::Ddpm, Solver::DpmSolver] {
-        for step in solver.steps(&plain, 7).expect("steps") {
+    for solver in [Solver::Ddim(Ddim::default()), Solver::Ddpm, Solver::DpmSolver, Solver::UniPc, Solver::Lcm] {
+        // LCM's betas are others by default.
+        let fields = json!({ "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear" });
+        for step in solver.steps(&of(solver, &fields), 7).expect("steps") {
             assert_near(step.level, variance_preserving(step.timestep));
         }
     }
