@@ -90,6 +90,21 @@ mod tests {
         search.found()
     }
 
+    /// The same with magnitudes in two parts, as the threads of a GPU take them.
+    fn search_in_parts(magnitudes: &[u32], rank: u32) -> [u32; 2] {
+        let mut search = Search::default();
+        while !search.is_complete() {
+            let parts = [0, 1].map(|part| {
+                let mut search = search;
+                magnitudes.iter().skip(part).step_by(2).for_each(|&magnitude| search.add(magnitude));
+                search
+            });
+            let [first, second] = parts;
+            search = first.joined(first.below + second.below, first.least.max(second.least)).after_pass(rank);
+        }
+        search.found()
+    }
+
     #[test]
     fn magnitudes_of_neighbouring_ranks_are_those_of_a_sorted_list() {
         for (seed, len) in (0..).zip([2usize, 3, 4, 17, 64]) {
@@ -97,6 +112,8 @@ mod tests {
                 let mut magnitudes: Vec<u32> =
                     (0..len as u32).map(|i| philox([seed, right], [i, 0, 0, 0])[0] >> right).collect();
                 let found: Vec<_> = (0..len as u32 - 1).map(|rank| search(&magnitudes, rank)).collect();
+                let in_parts: Vec<_> = (0..len as u32 - 1).map(|rank| search_in_parts(&magnitudes, rank)).collect();
+                assert_eq!(in_parts, found);
                 magnitudes.sort_unstable();
                 for (rank, found) in found.into_iter().enumerate() {
                     assert_eq!(found, [magnitudes[rank], magnitudes[rank + 1]], "{seed} {right} {rank}");

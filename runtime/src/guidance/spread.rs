@@ -134,6 +134,21 @@ mod tests {
         }
     }
 
+    /// Half of the way is the mean of the ratio and of 1, rounded half up.
+    #[test]
+    fn shares_are_rounded() {
+        let mut odd = 0;
+        for conditional in 1..50 {
+            let outputs = ([0, conditional, 7, 3], [0, 41, -9, 2]);
+            let mut spread = Spread::default();
+            outputs.0.iter().zip(outputs.1).for_each(|(&c, m)| spread.add(c, m));
+            let [whole, half] = [1 << 16, 1 << 15].map(|share| spread.factor(Rescale::from_bits(share)));
+            assert_eq!(half, (whole + (1 << FACTOR_BITS) + 1) >> 1);
+            odd += whole & 1;
+        }
+        assert!(odd > 0, "nothing is rounded");
+    }
+
     #[test]
     fn extremes_stay_in_range() {
         let full = Rescale::from_bits(1 << 16);
