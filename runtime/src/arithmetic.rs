@@ -4,6 +4,8 @@
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::float::{Float, activate, exp};
 pub use crate::guidance::{FACTOR_BITS, Moments, Spread};
+#[cfg(feature = "i8")]
+pub use crate::ops::requantize::requantize_each;
 pub use crate::sampler::{Sample, Step, Terms, byte_fixed, guide_fixed};
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub use crate::sampler::{byte_float, guide_float, to_float};

@@ -42,50 +42,6 @@ pub const fn requantize(value: i32, multiplier: i32, shift: i32) -> i32 {
     saturate_i32((multiply(value, multiplier) + (1 << (right - 1))) >> right)
 }
 
-/// [`requantize`] of each value: what depends on the multiplier alone is done once.
-#[inline(never)]
-pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
-    let right = (31 - shift.clamp(-31, 30)) as u32;
-    #[cfg(armv6m)]
-    let high = HighWord::with_room(values, multiplier, shift);
-    #[cfg(not(armv6m))]
-    let high = HighWord::new(multiplier, right);
-    if let Some(high) = high {
-        #[cfg(all(feature = "i8", any(armv6m, test)))]
-        crate::arch::scale_each(values, high);
-        #[cfg(not(all(feature = "i8", any(armv6m, test))))]
-        values.iter_mut().for_each(|value| *value = high.scale(*value));
-    } else {
-        let rounding = 1i64 << (right - 1);
-        values.iter_mut().for_each(|value| *value = saturating_shift(multiply(*value, multiplier) + rounding, right));
-    }
-}
-
-/// [`requantize`] of each value less `zero`; values have some bits. Where these are few there is room above them, and the high
-/// word decides for every shift of practical size.
-#[cfg(feature = "i8")]
-pub(crate) fn requantize_centered(values: &mut [i32], (bits, zero): (u32, i32), multiplier: i32, shift: i32) {
-    values.iter_mut().for_each(|value| *value = value.saturating_sub(zero));
-    let right = (31 - shift.clamp(-31, 30)) as u32;
-    let left = 33u32.saturating_sub(right);
-    let is_narrow = bits <= 16 && zero.unsigned_abs() <= NARROW / 2;
-    // Where a product of 64 bits takes long anyway, small code wins.
-    if !cfg!(no_long_multiply) && is_narrow && left > 0 && left <= NARROW_ROOM {
-        values.iter_mut().for_each(|value| *value <<= left);
-        requantize_each(values, multiplier, -2);
-    } else {
-        requantize_each(values, multiplier, shift);
-    }
-}
-
-/// What a value of 16 bits and a zero point of 16 bits are apart at most.
-#[cfg(feature = "i8")]
-const NARROW: u32 = 1 << 17;
-
-/// Bits by which [`NARROW`] can grow.
-#[cfg(feature = "i8")]
-const NARROW_ROOM: u32 = 13;
-
 /// `(value·multiplier + 2^(k−1)) >> k` for `k > 32`, which the high word of the product decides: the rounding constant has
 /// no low word, and the product has at most 62 bits.
 #[derive(Clone, Copy)]
@@ -151,7 +107,7 @@ const fn multiply_high(a: i32, b: i32) -> i32 {
 
 /// The product.
 #[inline(always)]
-const fn multiply(a: i32, b: i32) -> i64 {
+pub(crate) const fn multiply(a: i32, b: i32) -> i64 {
     if cfg!(no_long_multiply) {
         (multiply_high(a, b) as i64) << 32 | a.wrapping_mul(b) as u32 as i64
     } else {
@@ -213,7 +169,7 @@ pub(crate) const fn affine_by_halves(value: i32, factor: i32, right: u32, summan
 
 /// The nearest `i32` of `value >> right`, for 1 ≤ `right` ≤ 32: shifts of words, where 64 bits would take branches.
 #[inline(always)]
-const fn saturating_shift(value: i64, right: u32) -> i32 {
+pub(crate) const fn saturating_shift(value: i64, right: u32) -> i32 {
     let (high, low) = ((value >> 32) as i32, value as u32);
     // Two shifts, so that 32 is none too many.
     let result = ((low >> (right - 1) >> 1) | (high as u32) << (32 - right)) as i32;

@@ -39,13 +39,13 @@ impl Float for half::f16 {
     #[cfg(vfp)]
     #[inline(always)]
     fn to_f32(self) -> f32 {
-        crate::arch::vfp::half_to_single(self.to_bits())
+        crate::arch::vfp::convert::half_to_single(self.to_bits())
     }
 
     #[cfg(vfp)]
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
-        Self::from_bits(crate::arch::vfp::single_to_half(value))
+        Self::from_bits(crate::arch::vfp::convert::single_to_half(value))
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io::{Cursor, sink};
 use std::ops::Range;
 
-use safetensors::Dtype;
 use zip::ZipArchive;
 
 use super::Note;
@@ -44,7 +43,7 @@ pub(super) fn read(bytes: &[u8], notes: &mut Vec<Note>) -> Result<Vec<(String, E
             return refuse("a storage has no name");
         };
         let place = archive.storage(storage)?;
-        let size = size(tensor.storage.dtype);
+        let size = tensor.storage.dtype.bitsize() / 8;
         if tensor.storage.len.checked_mul(size).is_none_or(|len| len > place.len()) {
             return refuse(format!("the storage of tensor {key:?} is incomplete; the file is damaged"));
         }
@@ -170,14 +169,4 @@ pub(super) fn is_contiguous(tensor: &Tensor) -> bool {
         expected = expected.saturating_mul(n.max(1));
         fits
     })
-}
-
-/// Bytes of an element.
-pub(super) fn size(dtype: Dtype) -> usize {
-    match dtype {
-        Dtype::F64 | Dtype::I64 => 8,
-        Dtype::F32 | Dtype::I32 => 4,
-        Dtype::F16 | Dtype::BF16 | Dtype::I16 => 2,
-        _ => 1,
-    }
 }

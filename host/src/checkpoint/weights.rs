@@ -214,7 +214,7 @@ fn parse(
             *snapshot = Some(Snapshot::of(&network));
             let entry = |(key, tensor): &(String, &Tensor)| {
                 let Storage { dtype, place, .. } = tensor.storage;
-                let start = place + tensor.offset * torch::size(dtype);
+                let start = place + tensor.offset * (dtype.bitsize() / 8);
                 let strides = (!torch::is_contiguous(tensor)).then(|| tensor.strides.clone());
                 (key.clone(), Entry { file: 0, dtype, start, strides, shape: tensor.shape.clone() })
             };

@@ -3,6 +3,9 @@
 //!
 //! Products are rounded before they are added, as everywhere: `vmul` and `vadd`, which are faster than `vmla` there.
 
+#[cfg(feature = "f16")]
+pub(crate) mod convert;
+
 use super::{PIXELS, reference};
 use crate::float::Float;
 use crate::format::CHANNEL_BLOCK;
@@ -34,27 +37,6 @@ pub(crate) fn dot_pixels<E: Float>(
         // these are the channels from `first` on; sums are eight for each pixel.
         unsafe { multiply(sums, &starts, weights.cast(), count) };
     }
-}
-
-/// Half precision, by its bits, in single precision. A signalling NaN becomes a quiet one.
-#[cfg(feature = "f16")]
-#[unsafe(naked)]
-pub(crate) extern "C" fn half_to_single(bits: u16) -> f32 {
-    core::arch::naked_asm!(".cpu cortex-m4", ".fpu fpv4-sp-d16", "vmov s0, r0", "vcvtb.f32.f16 s0, s0", "bx lr",)
-}
-
-/// The bits of the nearest half precision, ties to even.
-#[cfg(feature = "f16")]
-#[unsafe(naked)]
-pub(crate) extern "C" fn single_to_half(value: f32) -> u16 {
-    core::arch::naked_asm!(
-        ".cpu cortex-m4",
-        ".fpu fpv4-sp-d16",
-        "vcvtb.f16.f32 s0, s0",
-        "vmov r0, s0",
-        "uxth r0, r0",
-        "bx lr",
-    )
 }
 
 /// Two loops of one shape: how four weights are loaded is what they differ in.

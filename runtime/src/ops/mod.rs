@@ -36,6 +36,8 @@ pub(crate) mod layer_norm;
 pub(crate) mod linear_attention;
 #[cfg(feature = "unet1d")]
 pub(crate) mod observe;
+#[cfg(feature = "i8")]
+pub(crate) mod requantize;
 
 /// What an operation knows besides its own record.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use waft::Noise;
+use waft::arithmetic::requantize_each;
 use waft::fixed::{
-    activate, affine, exp2_neg, isqrt, requantize, requantize_each, round_shift, rsqrt_q16, saturate_i8, saturate_i16,
-    saturate_i32,
+    activate, affine, exp2_neg, isqrt, requantize, round_shift, rsqrt_q16, saturate_i8, saturate_i16, saturate_i32,
 };
 use waft::format::Activation;
 use waft::noise::{Seed, gaussian};

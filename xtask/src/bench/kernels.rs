@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
 use waft::format::{Conv2d, Element, NONE, Op, WeightLayout, chunk_checksum};
 use waft::{Model, Request as HostRequest, Session};
 use waft_host::export::{ExportOptions, ResidualWidth, Room, export_graph};
@@ -11,6 +10,7 @@ use waft_host::progress::Progress;
 use waft_host::sample::AlignedBytes;
 
 use super::layers::{LAYERS, Layer, OPERATION, RESNET8, SUM, SUM_ELEMENTS};
+use super::measured::{Measured, OF_WORDS, Variant};
 use crate::args::{Bar, print_json};
 use crate::boards::{self, Board};
 use crate::emulate::Request;
@@ -45,50 +45,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Scratch that the first figure of a layer may take.
-const SCRATCH_BYTES: u64 = 20 * 1024;
-
 /// Memory that the firmware has for any model.
 const ARENA_BYTES: u64 = 384 * 1024;
 
-/// What variants with activations of 16 bits end in: more than the peer's layers have.
-const OF_WORDS: &str = ", i16";
-
 /// CMSIS-NN 7.0: the fewest instructions of twelve configurations of gcc 12.2 and clang 22, by layer and core.
 const PEER: &str = include_str!("cmsis_nn.json");
-
-/// One way to compute a layer.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Variant {
-    variant: String,
-    pub(super) instructions: u64,
-    scratch_bytes: u64,
-    /// Bytes of the stored weights as a multiple of those of eight bits.
-    flash_factor: f64,
-}
-
-impl Variant {
-    /// Whether activations are as wide as the peer's.
-    pub(super) fn is_peers(&self) -> bool {
-        !self.variant.ends_with(OF_WORDS)
-    }
-}
-
-/// What a layer takes.
-#[derive(Debug, Serialize)]
-pub(super) struct Measured {
-    pub(super) layer: &'static str,
-    macs: usize,
-    /// What the exporter chooses with weights as they are and little scratch.
-    pub(super) instructions: u64,
-    scratch_bytes: u64,
-    flash_factor: f64,
-    /// Instructions as a multiple of CMSIS-NN's, on the cores that it was measured on.
-    pub(super) ratio_to_cmsis_nn: Option<f64>,
-    /// The same of the variant with the fewest, whatever it stores and keeps.
-    pub(super) fast_ratio_to_cmsis_nn: Option<f64>,
-    pub(super) variants: Vec<Variant>,
-}
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -213,33 +174,6 @@ fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyho
         }
     }
     Measured::best(layer.name, layer.macs(), variants, cmsis_nn)
-}
-
-impl Measured {
-    /// The fewest instructions with little scratch come first.
-    fn best(layer: &'static str, macs: usize, variants: Vec<Variant>, cmsis_nn: Option<u64>) -> anyhow::Result<Self> {
-        let is_peers = |variant: &&Variant| variant.is_peers();
-        let fits = |variant: &&Variant| variant.scratch_bytes <= SCRATCH_BYTES && variant.flash_factor == 1.0;
-        let ratio = |instructions: u64| cmsis_nn.map(|cmsis_nn| instructions as f64 / cmsis_nn as f64);
-        let fast = variants.iter().filter(is_peers).map(|variant| variant.instructions).min().and_then(ratio);
-        let best = variants
-            .iter()
-            .filter(is_peers)
-            .filter(fits)
-            .min_by_key(|variant| variant.instructions)
-            .context("no variant with little scratch")?
-            .clone();
-        Ok(Self {
-            layer,
-            macs,
-            instructions: best.instructions,
-            scratch_bytes: best.scratch_bytes,
-            flash_factor: best.flash_factor,
-            ratio_to_cmsis_nn: ratio(best.instructions),
-            fast_ratio_to_cmsis_nn: fast,
-            variants,
-        })
-    }
 }
 
 /// Measures what is a part of an operation: its name, its elements or multiply-accumulates, and what it takes.

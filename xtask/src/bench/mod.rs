@@ -7,6 +7,7 @@ mod cuda;
 mod host;
 mod kernels;
 pub(crate) mod layers;
+mod measured;
 mod models;
 
 /// Measures speed beside a peer.

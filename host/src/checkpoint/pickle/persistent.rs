@@ -30,7 +30,7 @@ pub(super) fn storage(bytes: &[u8], place: Range<usize>) -> Result<Storage, Pick
     let storage = found.ok_or_else(|| refuse("has a storage that PyTorch does not write"))?;
     let header = inside.get(at..).and_then(|rest| rest.first_chunk()).ok_or(PickleError::Truncated)?;
     let (len, place) = (u64::from_le_bytes(*header), at + 8);
-    let size = super::super::torch::size(storage.dtype);
+    let size = storage.dtype.bitsize() / 8;
     let fits = storage.len.checked_mul(size).is_some_and(|bytes| bytes <= inside.len() - place);
     if len != storage.len as u64 || !fits {
         return Err(refuse("has a storage whose data is incomplete"));

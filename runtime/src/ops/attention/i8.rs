@@ -2,9 +2,10 @@
 
 use super::Operands;
 use crate::arch::{QUAD, scores_i8, weighted4_i8};
-use crate::fixed::{divide, exp2_neg, requantize, requantize_each, saturate_i8};
+use crate::fixed::{divide, exp2_neg, requantize, saturate_i8};
 use crate::format::Attention;
 use crate::ops::Context;
+use crate::ops::requantize::requantize_each;
 
 pub(crate) fn run(context: &Context<'_>, op: &Attention, place: u32, arena: &mut [u8]) -> Option<()> {
     let Operands { query, key_value, memory, memory_scores, scores, head } =

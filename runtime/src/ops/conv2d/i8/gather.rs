@@ -5,11 +5,11 @@ use super::weights::Activation;
 #[cfg(any(dsp, test))]
 use crate::fixed::{Entry, IntoRing};
 use crate::fixed::{
-    HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_by_halves, affine_narrow, affine_room, requantize,
-    requantize_centered, requantize_each, silu,
+    HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_by_halves, affine_narrow, affine_room, requantize, silu,
 };
 use crate::format::{Activation as Function, Conv2d, Gather};
 use crate::ops::conv2d::{Gathered, Layer};
+use crate::ops::requantize::{requantize_centered, requantize_each};
 use crate::ops::{Source, Sources, tail, view, view_mut};
 
 /// Brings one row of the padded, transformed input into its slot of the ring.

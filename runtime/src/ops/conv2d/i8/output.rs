@@ -4,10 +4,9 @@ use super::values::Values;
 use crate::arch::PIXELS;
 #[cfg(any(armv6m, test))]
 use crate::arch::{finish_i8, finish_i16, patches::Finish};
-use crate::fixed::{
-    HighWord, RESIDUAL_BITS, requantize, requantize_centered, requantize_each, saturate_i8, saturate_i16,
-};
+use crate::fixed::{HighWord, RESIDUAL_BITS, requantize, saturate_i8, saturate_i16};
 use crate::format::{CHANNEL_BLOCK, Conv2d, NONE};
+use crate::ops::requantize::{requantize_centered, requantize_each};
 
 /// What a ring's scales ask of accumulators. A type, so that a firmware without scales of steps is none the larger.
 pub(super) trait Scales: Copy {
