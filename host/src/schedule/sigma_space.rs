@@ -104,9 +104,8 @@ fn timesteps(config: &SchedulerConfig, n: usize) -> Result<Vec<f64>, ScheduleErr
     let train = config.num_train_timesteps;
     let spacing = config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace);
     if spacing == TimestepSpacing::Linspace && (1..=train).contains(&n) {
-        let (stop, step) = ((train - 1) as f64, (train - 1) as f64 / (n.max(2) - 1) as f64);
-        let at = |i: usize| if n > 1 && i == n - 1 { stop } else { i as f64 * step };
-        return Ok((0..n).rev().map(|i| single(at(i))).collect());
+        let step = (train - 1) as f64 / (n.max(2) - 1) as f64;
+        return Ok((0..n).rev().map(|i| single(i as f64 * step)).collect());
     }
     let list = config.checked_timesteps(spacing, n, |n| match spacing {
         TimestepSpacing::Leading => leading(n, train / n, config.steps_offset),
@@ -117,7 +116,7 @@ fn timesteps(config: &SchedulerConfig, n: usize) -> Result<Vec<f64>, ScheduleErr
 
 /// σ between two timesteps of training, as `numpy.interp` has it.
 fn interpolate(training: &[f32], t: f64) -> f64 {
-    let below = (t as usize).min(training.len() - 1);
+    let below = t as usize;
     let low = f64::from(training[below]);
     match training.get(below + 1) {
         Some(&high) => (f64::from(high) - low) * (t - below as f64) + low,

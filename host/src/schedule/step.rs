@@ -137,6 +137,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn levels_are_what_a_device_can_hold() {
+        let steps = |level| Step { level, ..Step::default() };
+        assert!(steps(Level { signal: -7.9, noise: 7.9, start: -127.9 }).is_finite());
+        let level = Level { signal: 1.0, noise: 1.0, start: 1.0 };
+        for large in [
+            Level { signal: 8.0, ..level },
+            Level { noise: -8.0, ..level },
+            Level { start: 128.0, ..level },
+            Level { noise: f64::NAN, ..level },
+        ] {
+            assert!(!steps(large).is_finite(), "{large:?}");
+        }
+    }
+
+    #[test]
     fn the_history_that_is_needed_is_the_longest_that_a_step_uses() {
         let with = |next_history| Step { next_history, ..Step::default() };
         assert_eq!(history(&[]), 0);

@@ -199,11 +199,7 @@ impl Interval {
 /// The sample's factor, and those of the clean samples of step `i` and of earlier ones.
 fn predict(fields: &Fields, points: &[Point], i: usize, order: usize) -> (f64, Vec<f64>) {
     let interval = Interval::new(fields, points, i, order);
-    let weights = match order {
-        1 => vec![],
-        2 => vec![0.5],
-        _ => solve(&interval.distances, &interval.conditions[..order - 1]),
-    };
+    let weights = if order == 2 { vec![0.5] } else { solve(&interval.distances, &interval.conditions) };
     (interval.kept, interval.factors(&weights))
 }
 
@@ -216,9 +212,9 @@ fn correct(fields: &Fields, points: &[Point], i: usize, order: usize) -> Vec<f64
         let ends: Vec<f64> = interval.distances.iter().copied().chain([1.0]).collect();
         solve(&ends, &interval.conditions)
     };
-    let (now, earlier) = (interval.slope * weights[order - 1], &weights[..order - 1]);
+    let now = interval.slope * weights[order - 1];
     interval.plain -= now;
-    [vec![now], interval.factors(earlier)].concat()
+    [vec![now], interval.factors(&weights)].concat()
 }
 
 /// Weights `w` with `Σ wₖ·pₖ^j = bⱼ` for `j` from 0, by elimination.

@@ -95,6 +95,38 @@ fn there_are_no_more_steps_than_timesteps_of_training() {
     }
 }
 
+#[test]
+fn counts_beyond_a_list_are_refused() {
+    let lcm = of(Solver::Lcm, &json!({ "original_inference_steps": 10 }));
+    for (n, is_possible) in [(0, false), (1, true), (10, true), (11, false)] {
+        let steps = Solver::Lcm.steps(&lcm, n);
+        assert_eq!(steps.is_ok(), is_possible, "{n} steps: {steps:?}");
+    }
+    // Levels spread over those of training, of which there may be one or two.
+    for (train, timesteps) in [(1, &[0.0][..]), (2, &[1.0, 0.0])] {
+        let spread = of(Solver::DpmSolver, &json!({ "num_train_timesteps": train, "use_karras_sigmas": true }));
+        let steps = Solver::DpmSolver.steps(&spread, train).expect("steps");
+        assert_eq!(steps.iter().map(|step| step.timestep).collect::<Vec<_>>(), timesteps);
+        for n in [0, train + 1] {
+            let error = Solver::DpmSolver.steps(&spread, n).expect_err("refused").to_string();
+            assert!(error.contains(&format!("{n} steps")), "{error}");
+        }
+    }
+}
+
+/// UniPC through the timesteps of its own count takes its steps.
+#[test]
+fn a_list_of_unipc_gives_the_steps_of_its_count() {
+    let plain = of(Solver::UniPc, &json!({}));
+    let expected = Solver::UniPc.steps(&plain, 6).expect("steps");
+    let list: Vec<i64> = expected.iter().map(|step| step.timestep as i64).collect();
+    assert_eq!(Solver::UniPc.steps_at(&plain, &list).expect("steps"), expected);
+    // Corrected, a step of third order looks back on three clean samples.
+    let third = of(Solver::UniPc, &json!({ "solver_order": 3 }));
+    let error = Solver::UniPc.steps(&third, 6).expect_err("refused").to_string();
+    assert!(error.contains("looks back on 3 clean samples") && error.contains("solver_order 2"), "{error}");
+}
+
 /// Fields that have to be above 0, and no infinity, are refused with their value.
 #[test]
 fn positive_fields_are_positive() {
