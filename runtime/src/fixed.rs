@@ -168,6 +168,7 @@ pub(crate) const fn affine_by_halves(value: i32, factor: i32, right: u32, summan
 }
 
 /// The nearest `i32` of `value >> right`, for 1 ≤ `right` ≤ 32: shifts of words, where 64 bits would take branches.
+#[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) const fn saturating_shift(value: i64, right: u32) -> i32 {
     let (high, low) = ((value >> 32) as i32, value as u32);
