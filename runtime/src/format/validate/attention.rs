@@ -36,7 +36,7 @@ pub(super) const fn validate_linear(file: File<'_>, index: u16, op: &LinearAtten
     };
     let query = check!(operands.validate(file, index));
     let scratch = require!(file.tensor(op.scratch), Operand, index);
-    let head = (query.channels / op.heads) as u64;
+    let head = require!(query.channels.checked_div(op.heads), Op, index) as u64;
     ensure!(scratch.len() as u64 == query.channels as u64 * (head + 1), Operand, index);
     ensure!(scratch.element().is(file.conditioning()), Operand, index);
     if file.is_i8() {
