@@ -4,6 +4,30 @@
 //! halves of a register; the activations come in the same pairs, and `smlad` adds both products of a pair. A sum beyond
 //! 32 bits wraps, as in the reference.
 
+/// In assembly: `waft_products`, the products of a group of four pixels, at r0, which moves on, with four weights in a register,
+/// added to r2 to r5. Changes that register, r6 to r9 and r12.
+#[cfg(dsp)]
+macro_rules! group_products {
+    () => {
+        concat!(
+            ".macro waft_products word\n",
+            "ldmia r0!, {{r6-r9}}\n",
+            "sxtb16 r12, \\word\n",
+            "sxtb16 \\word, \\word, ror #8\n",
+            "smlad r2, r6, r12, r2\n",
+            "smlad r2, r7, \\word, r2\n",
+            "smlad r3, r8, r12, r3\n",
+            "smlad r3, r9, \\word, r3\n",
+            "ldmia r0!, {{r6-r9}}\n",
+            "smlad r4, r6, r12, r4\n",
+            "smlad r4, r7, \\word, r4\n",
+            "smlad r5, r8, r12, r5\n",
+            "smlad r5, r9, \\word, r5\n",
+            ".endm",
+        )
+    };
+}
+
 /// In assembly: `waft_row`, the products of eight elements of a row, which moves on, with activations in r7 to r10, added to a
 /// sum. Changes r11, r12 and lr.
 #[cfg(dsp)]
@@ -242,21 +266,7 @@ unsafe extern "C" fn multiply_channels(
 ) {
     core::arch::naked_asm!(
         ".cpu cortex-m4",
-        // One group: its weights are in a register, spread into that and r12.
-        ".macro waft_group word",
-        "ldmia r0!, {{r6-r9}}",
-        "sxtb16 r12, \\word",
-        "sxtb16 \\word, \\word, ror #8",
-        "smlad r2, r6, r12, r2",
-        "smlad r2, r7, \\word, r2",
-        "smlad r3, r8, r12, r3",
-        "smlad r3, r9, \\word, r3",
-        "ldmia r0!, {{r6-r9}}",
-        "smlad r4, r6, r12, r4",
-        "smlad r4, r7, \\word, r4",
-        "smlad r5, r8, r12, r5",
-        "smlad r5, r9, \\word, r5",
-        ".endm",
+        group_products!(),
         // On the stack: patches, unrolled, sums; behind what is saved: end, sums_end, behind.
         "push {{r0, r2-r11, lr}}",
         "0:",
@@ -271,8 +281,8 @@ unsafe extern "C" fn multiply_channels(
         "1:",
         ".rept 2",
         "ldmia r1!, {{r10, r11}}",
-        "waft_group r10",
-        "waft_group r11",
+        "waft_products r10",
+        "waft_products r11",
         ".endr",
         "cmp r0, lr",
         "bne 1b",
@@ -282,7 +292,7 @@ unsafe extern "C" fn multiply_channels(
         "beq 4f",
         "3:",
         "ldr r10, [r1], #4",
-        "waft_group r10",
+        "waft_products r10",
         "cmp r0, lr",
         "bne 3b",
         "4:",
@@ -295,7 +305,7 @@ unsafe extern "C" fn multiply_channels(
         "bne 0b",
         "add sp, #12",
         "pop {{r4-r11, pc}}",
-        ".purgem waft_group",
+        ".purgem waft_products",
     )
 }
 

@@ -23,8 +23,8 @@ pub fn requantize_each(values: &mut [i32], multiplier: i32, shift: i32) {
     }
 }
 
-/// [`requantize`](crate::fixed::requantize) of each value less `zero`; values have some bits. Where these are few there is room above them, and the high
-/// word decides for every shift of practical size.
+/// [`requantize`](crate::fixed::requantize) of each value less `zero`; values have some bits. Where these are few there is room
+/// above them, and the high word decides for every shift of practical size.
 pub(crate) fn requantize_centered(values: &mut [i32], (bits, zero): (u32, i32), multiplier: i32, shift: i32) {
     values.iter_mut().for_each(|value| *value = value.saturating_sub(zero));
     let right = (31 - shift.clamp(-31, 30)) as u32;

@@ -36,8 +36,8 @@ impl Ring for u8 {
     fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], _is_narrow: bool) {
         let mut bytes = [0i8; LANES];
         wide.store(lanes, &mut bytes);
-        // To flip the sign bits is to add 128.
-        let signs = if W::OFFSET == Some(128) { u128::from_le_bytes([128; LANES]) } else { 0 };
+        // To flip the sign bits is to add 128, the only offset but 0.
+        let signs = u128::from_le_bytes([W::OFFSET.unwrap_or(0) as u8; LANES]);
         let bytes = (u128::from_le_bytes(bytemuck::cast(bytes)) ^ signs).to_le_bytes();
         match values.first_chunk_mut::<LANES>() {
             Some(values) => *values = bytes,

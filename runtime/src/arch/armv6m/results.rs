@@ -7,6 +7,33 @@ use crate::fixed::HighWord;
 #[cfg(armv6m)]
 use crate::fixed::RESIDUAL_BITS;
 
+/// In assembly: the high word of the product of r1 with the word whose low and high half are r5 and r6, and rounding in r8 added.
+/// Changes r2 to r4.
+#[cfg(armv6m)]
+macro_rules! high_word {
+    () => {
+        concat!(
+            "uxth r2, r1\n",
+            "asrs r1, r1, #16\n",
+            "mov r3, r2\n",
+            "muls r3, r5, r3\n",
+            "lsrs r3, r3, #16\n",
+            "mov r4, r1\n",
+            "muls r4, r5, r4\n",
+            "adds r3, r3, r4\n",
+            "muls r2, r6, r2\n",
+            "muls r1, r6, r1\n",
+            "uxth r4, r3\n",
+            "adds r2, r2, r4\n",
+            "asrs r3, r3, #16\n",
+            "asrs r2, r2, #16\n",
+            "adds r1, r1, r3\n",
+            "adds r1, r1, r2\n",
+            "add r1, r8",
+        )
+    };
+}
+
 /// See [`reference::scale_each`](crate::arch::reference::scale_each).
 #[inline(always)]
 pub(crate) fn scale_each(values: &mut [i32], high: HighWord) {
@@ -42,23 +69,7 @@ unsafe extern "C" fn scale_words(values: *mut i32, end: *mut i32, multiplier: i3
         "mov r8, r4",
         "2:",
         "ldr r1, [r0]",
-        "uxth r2, r1",
-        "asrs r1, r1, #16",
-        "mov r3, r2",
-        "muls r3, r5, r3",
-        "lsrs r3, r3, #16",
-        "mov r4, r1",
-        "muls r4, r5, r4",
-        "adds r3, r3, r4",
-        "muls r2, r6, r2",
-        "muls r1, r6, r1",
-        "uxth r4, r3",
-        "adds r2, r2, r4",
-        "asrs r3, r3, #16",
-        "asrs r2, r2, #16",
-        "adds r1, r1, r3",
-        "adds r1, r1, r2",
-        "add r1, r8",
+        high_word!(),
         "asrs r1, r7",
         "stmia r0!, {{r1}}",
         "cmp r0, r12",
@@ -222,23 +233,7 @@ macro_rules! finish {
                 "cmp r4, r3",
                 "bne 7f",
                 "5:",
-                "uxth r2, r1",
-                "asrs r1, r1, #16",
-                "mov r3, r2",
-                "muls r3, r5, r3",
-                "lsrs r3, r3, #16",
-                "mov r4, r1",
-                "muls r4, r5, r4",
-                "adds r3, r3, r4",
-                "muls r2, r6, r2",
-                "muls r1, r6, r1",
-                "uxth r4, r3",
-                "adds r2, r2, r4",
-                "asrs r3, r3, #16",
-                "asrs r2, r2, #16",
-                "adds r1, r1, r3",
-                "adds r1, r1, r2",
-                "add r1, r8",
+                high_word!(),
                 "ldr r2, [sp]",
                 "asrs r1, r2",
                 "mov r3, r10",

@@ -45,21 +45,7 @@ macro_rules! of_sums {
 pub(super) unsafe extern "C" fn multiply_channel(call: Call) -> *const i32 {
     core::arch::naked_asm!(
         ".cpu cortex-m4",
-        // One group: its weights are in a register, spread into that and r12.
-        ".macro waft_products word",
-        "ldmia r0!, {{r6-r9}}",
-        "sxtb16 r12, \\word",
-        "sxtb16 \\word, \\word, ror #8",
-        "smlad r2, r6, r12, r2",
-        "smlad r2, r7, \\word, r2",
-        "smlad r3, r8, r12, r3",
-        "smlad r3, r9, \\word, r3",
-        "ldmia r0!, {{r6-r9}}",
-        "smlad r4, r6, r12, r4",
-        "smlad r4, r7, \\word, r4",
-        "smlad r5, r8, r12, r5",
-        "smlad r5, r9, \\word, r5",
-        ".endm",
+        group_products!(),
         // The first argument's words, which come in registers, join the others on the stack.
         "push {{r0-r3}}",
         "push {{r4-r11, lr}}",

@@ -33,10 +33,11 @@ fn dot<T: Copy, V: Copy, S: Copy, const N: usize, const GROUP: usize>(
 /// See [`Wide::dot_bytes`].
 #[inline(always)]
 pub(super) fn dot_bytes<W: Wide, const N: usize>(sums: &mut Sums<i32>, window: &Window<'_, u8>, weights: &[i8]) {
-    let signed = |byte: u8| if W::OFFSET == Some(128) { byte.into() } else { i32::from(byte as i8) };
+    let offset = W::OFFSET.unwrap_or(0);
+    let value = |byte: u8| i32::from(byte.wrapping_sub(offset as u8) as i8) + offset;
     dot::<_, _, _, N, 4>(sums, window, weights, |sums, taps, weights| {
         for (sum, weights) in sums.iter_mut().zip(weights) {
-            let products = taps.iter().zip(weights).map(|(&a, &w)| signed(a) * i32::from(w));
+            let products = taps.iter().zip(weights).map(|(&a, &w)| value(a) * i32::from(w));
             *sum = products.fold(*sum, i32::wrapping_add);
         }
     });
