@@ -78,12 +78,28 @@ fn found_or_installed(what: &str, found: impl Fn() -> bool, install: impl FnOnce
 
 /// The same through rustup.
 fn found_or_by_rustup(arguments: &[&str], found: impl Fn() -> bool) -> bool {
-    let install = || succeeds(Command::new("rustup").args(arguments));
+    let install = || installs(Command::new("rustup").args(arguments));
     found_or_installed(&format!("rustup {}", arguments.join(" ")), found, install)
 }
 
 fn succeeds(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// Whether an installation succeeds; what it printed is shown if not.
+fn installs(command: &mut Command) -> bool {
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            let (status, printed) = (output.status, String::from_utf8_lossy(&output.stderr));
+            eprintln!("set-up: {} ended with {status}:\n{printed}", command.get_program().display());
+            false
+        }
+        Err(error) => {
+            eprintln!("set-up: {}: {error}", command.get_program().display());
+            false
+        }
+    }
 }
 
 fn output(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Option<String> {
@@ -99,8 +115,9 @@ fn apt(arguments: &[&str]) -> bool {
         command.args(["-n", "apt-get"]);
     }
     eprintln!("set-up: apt-get {}", arguments.join(" "));
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments).arg("-qq");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    // A mirror that does not answer once is asked again.
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Acquire::Retries=5"]).args(arguments);
+    installs(&mut command)
 }
 
 fn has_apt() -> bool {

@@ -133,6 +133,9 @@ struct Passed {
 /// How a line of the report starts that says what was not run.
 const NOT_RUN: &str = "NOT RUN  ";
 
+/// How many lines of a failed part stand in the error.
+const LAST_LINES: usize = 40;
+
 /// Runs the command, two parts at a time: compilers, linkers and interpreters keep few cores busy. Parts that build in folders of
 /// their own run beside those that do not, and take what time is left when these have ended.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -199,7 +202,14 @@ fn run_apart(program: &Path, part: Part) -> anyhow::Result<Passed> {
     let output = Command::new(program).args(["test", "--only", &name]).output()?;
     let (printed, report) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
     eprintln!("\n== {name}, beside the others\n{printed}{report}");
-    ensure!(output.status.success(), "it ended with {}", output.status);
+    // Other parts print more before the run ends: what this one died of stands at the end too.
+    ensure!(output.status.success(), "it ended with {}:\n{}", output.status, last_lines(&printed));
     let missing = report.lines().filter_map(|line| line.strip_prefix(NOT_RUN)).map(Into::into).collect();
     Ok(Passed { name, time: started.elapsed(), missing })
+}
+
+/// The end of what a part has printed.
+fn last_lines(printed: &str) -> String {
+    let lines: Vec<&str> = printed.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }

@@ -40,6 +40,8 @@ impl Browser {
         let mut command = Command::new(self.program);
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
         command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+        // Containers often have little shared memory; and virtual time must not run out while other threads compile the core.
+        command.args(["--disable-dev-shm-usage", "--js-flags=--no-wasm-async-compilation"]);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
         command.arg(format!("--virtual-time-budget={LIMIT}")).args(arguments);
         command.arg(format!("file://{}#{hash}", self.folder.join(page).display()));
