@@ -1,4 +1,4 @@
-//! A GPU for tests: interprets the PTX that ships, thread by thread, so that the very instructions are checked where there
+//! A GPU for tests: interprets the PTX that ships, warp by warp, so that the very instructions are checked where there
 //! is no GPU. It also refuses what a GPU would do quietly: accesses outside the memories or misaligned, and races, that is
 //! bytes that one thread of a launch writes and another reads or writes.
 //!
@@ -13,7 +13,7 @@ use waft_host::gpu::{Device, GpuError, Launch, Program};
 use waft_kernels::{BLOCK_WARPS, LANES, PTX, Space};
 
 use program::{Code, Entry, Instruction, Operand, SPACE, parse};
-use value::{arithmetic, compare, convert};
+use value::{Values, convert};
 
 /// Memory that threads share, and who of a launch touched each byte: 0 nobody, `u32::MAX` several.
 #[derive(Default)]
@@ -40,199 +40,242 @@ impl Default for Emulator {
     }
 }
 
-struct Thread {
-    id: u32,
-    registers: Vec<u64>,
-    local: Vec<u8>,
-    at: usize,
-    done: bool,
+/// Threads that take an instruction together.
+struct Warp {
+    /// Number of the first thread, from 1.
+    first: u32,
+    registers: Vec<Values>,
+    /// Memory of each thread's own.
+    local: Vec<Vec<u8>>,
+    /// The next instruction of each thread.
+    at: [usize; LANES],
 }
 
-impl Thread {
-    fn value(&self, operand: Operand) -> u64 {
+/// Where a thread is that has ended.
+const ENDED: usize = usize::MAX;
+
+impl Warp {
+    fn new(entry: &Entry, block: u32, warp: u32) -> Self {
+        let width = BLOCK_WARPS * LANES as u32;
+        let place = warp * LANES as u32;
+        let mut registers = vec![[0; LANES]; entry.registers.len()];
+        let places = std::array::from_fn(|lane| u64::from(place) + lane as u64);
+        let specials = [places, [block.into(); LANES], [width.into(); LANES]];
+        for (special, values) in entry.specials.iter().zip(specials) {
+            if let Some(register) = special {
+                registers[*register] = values;
+            }
+        }
+        let local = vec![vec![0; entry.local_bytes]; LANES];
+        Self { first: block * width + place + 1, registers, local, at: [0; LANES] }
+    }
+
+    fn values<'v>(&'v self, operand: &'v Operand) -> &'v Values {
         match operand {
-            Operand::Register(register) => self.registers[register],
-            Operand::Value(value) => value,
+            Operand::Register(register) => &self.registers[*register],
+            Operand::Value(values) => values,
         }
     }
 
-    fn set(&mut self, widths: &[u32], register: usize, value: u64) {
-        let width = widths[register];
-        self.registers[register] = if width == 64 { value } else { value & ((1 << width) - 1) };
+    /// Gives the threads that take an instruction new values in a register.
+    fn set(&mut self, entry: &Entry, register: usize, values: &Values, active: &[bool; LANES]) {
+        let bits = entry.registers[register];
+        for ((to, &value), &is_active) in self.registers[register].iter_mut().zip(values).zip(active) {
+            *to = if is_active { value & bits } else { *to };
+        }
     }
 
-    /// Runs to the next instruction of the whole warp, or to the end.
+    /// The instruction to take next: the earliest at which threads are, so that threads that parted meet again. At instructions of
+    /// the whole warp threads wait for each other.
+    fn next(&self, entry: &Entry) -> usize {
+        let at = self.at.into_iter().fold(ENDED, usize::min);
+        let waits = |&at: &usize| at == ENDED || entry.instructions[at].code.is_of_warp();
+        if !waits(&at) || self.at == [at; LANES] {
+            return at;
+        }
+        self.at.into_iter().filter(|at| !waits(at)).min().unwrap_or(at)
+    }
+
+    /// Runs to the end.
     fn run(&mut self, entry: &Entry, memories: &mut [Shared; 5], parameters: &[u64; 6]) {
+        let mut results = [0; LANES];
         loop {
-            let instruction = &entry.instructions[self.at];
-            let Instruction { line, ty, .. } = *instruction;
-            if matches!(instruction.code, Code::Exchange(_) | Code::Multiply(_)) {
-                assert!(instruction.guard.is_none(), "line {line}: a guarded instruction of the warp");
+            let at = self.next(entry);
+            if at == ENDED {
                 return;
             }
-            self.at += 1;
-            if let Some((register, wanted)) = instruction.guard
-                && (self.registers[register] == 1) != wanted
-            {
-                continue;
+            let instruction = &entry.instructions[at];
+            let &Instruction { line, ty, guard, .. } = instruction;
+            let mut active = self.at.map(|other| other == at);
+            for (at, is_active) in self.at.iter_mut().zip(active) {
+                *at += usize::from(is_active);
             }
-            let source = |place: usize| self.value(instruction.sources[place]);
-            let result = match &instruction.code {
-                Code::Parameter(number) => parameters[*number],
-                Code::Load(offset, count) => {
-                    let address = source(0).wrapping_add(*offset as u64);
-                    let size = ty.bits as usize / 8;
-                    for (place, &target) in instruction.targets.iter().enumerate() {
-                        let mut bytes = [0; 8];
-                        let at = address + (place * size) as u64;
-                        // A vector is aligned as a whole.
-                        assert!(address.is_multiple_of((size * count) as u64), "line {line}: misaligned load");
-                        self.load(memories, line, at, &mut bytes[..size]);
-                        let value = ty.extended(u64::from_le_bytes(bytes)) as u64;
-                        self.set(&entry.registers, target, value);
-                    }
+            if instruction.code.is_of_warp() {
+                assert!(guard.is_none(), "line {line}: a guarded instruction of the warp");
+                assert_eq!(active, [true; LANES], "line {line}: not all threads of the warp are here");
+            }
+            if let Some((register, wanted)) = guard {
+                for (is_active, value) in active.iter_mut().zip(self.registers[register]) {
+                    *is_active &= (value == 1) == wanted;
+                }
+            }
+            let sources = [0, 1, 2, 3].map(|place| self.values(&instruction.sources[place]));
+            match &instruction.code {
+                Code::Parameter(number) => results = [parameters[*number]; LANES],
+                Code::Load(offset) => {
+                    let addresses = sources[0].map(|at| at.wrapping_add(*offset as u64));
+                    self.load(entry, memories, instruction, &addresses, &active);
                     continue;
                 }
                 Code::Store(offset) => {
-                    let address = source(0).wrapping_add(*offset as u64);
-                    let bytes = source(1).to_le_bytes();
-                    self.store(memories, line, address, &bytes[..ty.bits as usize / 8]);
+                    let size = ty.bits as usize / 8;
+                    let (addresses, values) = (*sources[0], *sources[1]);
+                    for lane in (0..LANES).filter(|&lane| active[lane]) {
+                        let address = addresses[lane].wrapping_add(*offset as u64);
+                        self.store(memories, line, lane, address, &values[lane].to_le_bytes()[..size]);
+                    }
                     continue;
                 }
-                Code::Move => source(0),
-                Code::High => source(0) >> 32,
-                Code::Arithmetic(name) => arithmetic(name, ty, &|place| source(place)),
-                Code::Compare(name) => compare(name, ty, source(0), source(1)).into(),
-                Code::Select => source(if source(2) == 1 { 0 } else { 1 }),
-                Code::Convert(to, from) => convert(*to, *from, source(0)),
+                Code::Move => results = *sources[0],
+                Code::High => results = sources[0].map(|value| value >> 32),
+                Code::Arithmetic(compute) => {
+                    let [a, b, c, _] = sources;
+                    if active == [true; LANES] {
+                        compute(ty, [a, b, c], &mut results);
+                    } else {
+                        // Threads that are elsewhere have values here that may be no divisors.
+                        let taken = |values: &Values| std::array::from_fn(|i| if active[i] { values[i] } else { 1 });
+                        let [a, b, c] = [a, b, c].map(taken);
+                        compute(ty, [&a, &b, &c], &mut results);
+                    }
+                }
+                Code::Compare(relation) => {
+                    for ((result, &a), &b) in results.iter_mut().zip(sources[0]).zip(sources[1]) {
+                        *result = relation.holds(ty, a, b).into();
+                    }
+                }
+                Code::Select => {
+                    for (lane, result) in results.iter_mut().enumerate() {
+                        *result = if sources[2][lane] == 1 { sources[0][lane] } else { sources[1][lane] };
+                    }
+                }
+                Code::Convert(to, from) => results = sources[0].map(|value| convert(*to, *from, value)),
                 Code::Branch(target) => {
-                    self.at = *target;
+                    self.go(*target, &active);
                     continue;
                 }
                 Code::Exit => {
-                    self.done = true;
-                    return;
+                    self.go(ENDED, &active);
+                    continue;
                 }
-                Code::Trap => panic!("line {line}: thread {} panics", self.id),
-                Code::Exchange(_) | Code::Multiply(_) => unreachable!("returned above"),
-            };
-            self.set(&entry.registers, instruction.targets[0], result);
+                Code::Trap => match active.iter().position(|&is_active| is_active) {
+                    Some(lane) => panic!("line {line}: thread {} panics", self.first + lane as u32),
+                    None => continue,
+                },
+                Code::Exchange(named) => {
+                    let other = |lane: usize| sources[1][lane] as usize ^ if *named { 0 } else { lane };
+                    results = std::array::from_fn(|lane| sources[0][other(lane)]);
+                }
+                Code::Multiply(unsigned) => {
+                    let [even, odd] = multiply(sources, *unsigned);
+                    self.set(entry, instruction.targets[1], &odd, &active);
+                    results = even;
+                }
+            }
+            self.set(entry, instruction.targets[0], &results, &active);
         }
     }
 
-    fn load(&mut self, memories: &mut [Shared; 5], line: usize, address: u64, into: &mut [u8]) {
+    /// Moves the threads that take an instruction to another.
+    fn go(&mut self, target: usize, active: &[bool; LANES]) {
+        for (at, &is_active) in self.at.iter_mut().zip(active) {
+            *at = if is_active { target } else { *at };
+        }
+    }
+
+    /// Loads what an instruction asks for from the threads' addresses.
+    fn load(
+        &mut self,
+        entry: &Entry,
+        memories: &mut [Shared; 5],
+        instruction: &Instruction,
+        addresses: &Values,
+        active: &[bool; LANES],
+    ) {
+        let &Instruction { line, ty, ref targets, .. } = instruction;
+        let size = ty.bits as usize / 8;
+        let vector = (size * targets.len()) as u64;
+        for (place, &target) in targets.iter().enumerate() {
+            let mut values = [0; LANES];
+            for lane in (0..LANES).filter(|&lane| active[lane]) {
+                // A vector is aligned as a whole.
+                assert!(addresses[lane].is_multiple_of(vector), "line {line}: misaligned load");
+                let mut bytes = [0; 8];
+                self.read(memories, line, lane, addresses[lane] + (place * size) as u64, &mut bytes[..size]);
+                values[lane] = ty.extended(u64::from_le_bytes(bytes)) as u64;
+            }
+            self.set(entry, target, &values, active);
+        }
+    }
+
+    fn read(&self, memories: &mut [Shared; 5], line: usize, lane: usize, address: u64, into: &mut [u8]) {
+        let id = self.first + lane as u32;
         let (space, at) = ((address / SPACE) as usize, (address % SPACE) as usize);
         if space == 6 {
-            into.copy_from_slice(&self.local[at..at + into.len()]);
+            into.copy_from_slice(&self.local[lane][at..at + into.len()]);
             return;
         }
         let memory = &mut memories[space - 1];
         let Some(from) = memory.bytes.get(at..at + into.len()) else {
-            panic!("line {line}: thread {} loads from {at} of {} bytes in memory {space}", self.id, memory.bytes.len())
+            panic!("line {line}: thread {} loads from {at} of {} bytes in memory {space}", id, memory.bytes.len())
         };
         into.copy_from_slice(from);
         if memory.readers.is_empty() {
             return;
         }
         for at in at..at + into.len() {
-            assert!(
-                [0, self.id].contains(&memory.writers[at]),
-                "line {line}: thread {} reads what another writes",
-                self.id
-            );
+            assert!([0, id].contains(&memory.writers[at]), "line {line}: thread {} reads what another writes", id);
             let reader = &mut memory.readers[at];
-            *reader = if [0, self.id].contains(reader) { self.id } else { u32::MAX };
+            *reader = if [0, id].contains(reader) { id } else { u32::MAX };
         }
     }
 
-    fn store(&mut self, memories: &mut [Shared; 5], line: usize, address: u64, bytes: &[u8]) {
+    fn store(&mut self, memories: &mut [Shared; 5], line: usize, lane: usize, address: u64, bytes: &[u8]) {
+        let id = self.first + lane as u32;
         let (space, at) = ((address / SPACE) as usize, (address % SPACE) as usize);
         assert!(at.is_multiple_of(bytes.len()), "line {line}: misaligned store");
         if space == 6 {
-            self.local[at..at + bytes.len()].copy_from_slice(bytes);
+            self.local[lane][at..at + bytes.len()].copy_from_slice(bytes);
             return;
         }
         let memory = &mut memories[space - 1];
-        assert!(!memory.readers.is_empty(), "line {line}: thread {} writes to constants", self.id);
+        assert!(!memory.readers.is_empty(), "line {line}: thread {} writes to constants", id);
         let Some(to) = memory.bytes.get_mut(at..at + bytes.len()) else {
-            panic!("line {line}: thread {} stores to {at} of {} bytes in memory {space}", self.id, memory.readers.len())
+            panic!("line {line}: thread {} stores to {at} of {} bytes in memory {space}", id, memory.readers.len())
         };
         to.copy_from_slice(bytes);
         for at in at..at + bytes.len() {
             for others in [memory.readers[at], memory.writers[at]] {
-                assert!([0, self.id].contains(&others), "line {line}: thread {} writes what another uses", self.id);
+                assert!([0, id].contains(&others), "line {line}: thread {} writes what another uses", id);
             }
-            memory.writers[at] = self.id;
+            memory.writers[at] = id;
         }
     }
 }
 
-impl Emulator {
-    fn warp(&mut self, entry: &str, block: u32, warp: u32, parameters: &[u64; 6]) {
-        let entry = &self.entries[entry];
-        let mut threads: Vec<Thread> = (0..LANES as u32)
-            .map(|lane| {
-                let place = warp * LANES as u32 + lane;
-                let width = BLOCK_WARPS * LANES as u32;
-                let mut registers = vec![0; entry.registers.len()];
-                for (special, value) in entry.specials.iter().zip([place, block, width]) {
-                    if let Some(register) = special {
-                        registers[*register] = value.into();
-                    }
-                }
-                Thread {
-                    id: block * width + place + 1,
-                    registers,
-                    local: vec![0; entry.local_bytes],
-                    at: 0,
-                    done: false,
-                }
-            })
-            .collect();
-        loop {
-            for thread in &mut threads {
-                if !thread.done {
-                    thread.run(entry, &mut self.memories, parameters);
-                }
-            }
-            if threads.iter().all(|thread| thread.done) {
-                return;
-            }
-            let at = threads[0].at;
-            let together = threads.iter().all(|thread| !thread.done && thread.at == at);
-            let instruction = &entry.instructions[at];
-            assert!(together, "line {}: not all threads of the warp are here", instruction.line);
-            let value = |lane: usize, place: usize| threads[lane].value(instruction.sources[place]) as u32;
-            let results: Vec<Vec<u32>> = match instruction.code {
-                Code::Exchange(named) => {
-                    let other = |lane: usize| value(lane, 1) as usize ^ if named { 0 } else { lane };
-                    (0..LANES).map(|lane| vec![value(other(lane), 0)]).collect()
-                }
-                Code::Multiply(unsigned) => {
-                    // PTX ISA, fragments of mma.m8n8k16: row r of A and column c of B lie in the four lanes from 4·r and
-                    // 4·c on, four bytes each; lane l holds columns 2·(l mod 4) and the next of row l / 4 of the result.
-                    let byte =
-                        |lane: usize, place: usize, k: usize| value(4 * lane + k / 4, place).to_le_bytes()[k % 4];
-                    let sum = |row: usize, column: usize, start: u32| {
-                        (0..16).fold(start as i32, |sum, k| {
-                            let a = byte(row, 0, k);
-                            let a = if unsigned { i32::from(a) } else { i32::from(a as i8) };
-                            sum.wrapping_add(a * i32::from(byte(column, 1, k) as i8))
-                        }) as u32
-                    };
-                    let result = |lane: usize, j: usize| sum(lane / 4, lane % 4 * 2 + j, value(lane, 2 + j));
-                    (0..LANES).map(|lane| vec![result(lane, 0), result(lane, 1)]).collect()
-                }
-                _ => unreachable!("threads stop at instructions of the warp only"),
-            };
-            for (thread, results) in threads.iter_mut().zip(results) {
-                for (&target, result) in instruction.targets.iter().zip(results) {
-                    thread.set(&entry.registers, target, result.into());
-                }
-                thread.at += 1;
-            }
-        }
-    }
+/// PTX ISA, fragments of mma.m8n8k16: row r of A and column c of B lie in the four lanes from 4·r and 4·c on, four bytes each;
+/// lane l holds columns 2·(l mod 4) and the next of row l / 4 of the result.
+fn multiply(sources: [&Values; 4], unsigned: bool) -> [Values; 2] {
+    let byte = |place: usize, lane: usize, k: usize| (sources[place][4 * lane + k / 4] as u32).to_le_bytes()[k % 4];
+    let sum = |row: usize, column: usize, start: u64| {
+        (0..16).fold(start as i32, |sum, k| {
+            let a = byte(0, row, k);
+            let a = if unsigned { i32::from(a) } else { i32::from(a as i8) };
+            sum.wrapping_add(a * i32::from(byte(1, column, k) as i8))
+        }) as u32
+    };
+    let result = |lane: usize, j: usize| sum(lane / 4, lane % 4 * 2 + j, sources[2 + j][lane]);
+    [0, 1].map(|j| std::array::from_fn(|lane| result(lane, j).into()))
 }
 
 impl Device for Emulator {
@@ -283,10 +326,11 @@ impl Device for Emulator {
                 let spaces = [1, 2, 3, 4].map(|space| space * SPACE);
                 let [constants, arenas, scratch, state] = spaces;
                 let parameters = [constants, arenas, scratch, state, launch.parameters.into(), self.batch.into()];
+                let entry = &self.entries[launch.kernel.name()];
                 let blocks = launch.kernel.warps(self.batch).div_ceil(BLOCK_WARPS.into()) as u32;
                 for block in 0..blocks {
                     for warp in 0..BLOCK_WARPS {
-                        self.warp(launch.kernel.name(), block, warp, &parameters);
+                        Warp::new(entry, block, warp).run(entry, &mut self.memories, &parameters);
                     }
                 }
             }

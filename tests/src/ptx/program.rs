@@ -2,32 +2,34 @@
 
 use std::collections::HashMap;
 
-use super::value::Type;
+use waft_kernels::LANES;
+
+use super::value::{Compute, Relation, Type, Values, arithmetic};
 
 /// Where each memory starts: far apart, so that no address of one reaches another.
 pub(super) const SPACE: u64 = 1 << 40;
 const GLOBALS: u64 = 5 * SPACE;
 const LOCAL: u64 = 6 * SPACE;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Operand {
     Register(usize),
-    Value(u64),
+    /// The same value for each thread.
+    Value(Box<Values>),
 }
 
-#[derive(Clone, Debug)]
 pub(super) enum Code {
     /// Number of the parameter.
     Parameter(usize),
-    /// Offset, number of values.
-    Load(i64, usize),
+    /// Offset from the address.
+    Load(i64),
     Store(i64),
     /// `mov`, `cvta`.
     Move,
     /// The upper half of a double word.
     High,
-    Arithmetic(&'static str),
-    Compare(String),
+    Arithmetic(Compute),
+    Compare(Relation),
     Select,
     /// To, from, rounding towards zero.
     Convert(Type, Type),
@@ -40,19 +42,27 @@ pub(super) enum Code {
     Trap,
 }
 
-#[derive(Clone, Debug)]
+impl Code {
+    /// Whether all threads of a warp take it together.
+    pub(super) fn is_of_warp(&self) -> bool {
+        matches!(self, Self::Exchange(_) | Self::Multiply(_))
+    }
+}
+
 pub(super) struct Instruction {
     pub(super) line: usize,
     pub(super) guard: Option<(usize, bool)>,
     pub(super) code: Code,
     pub(super) ty: Type,
     pub(super) targets: Vec<usize>,
-    pub(super) sources: Vec<Operand>,
+    /// As many as there are, then zeros.
+    pub(super) sources: [Operand; 4],
 }
 
 pub(super) struct Entry {
     pub(super) instructions: Vec<Instruction>,
-    pub(super) registers: Vec<u32>,
+    /// The bits that each register has.
+    pub(super) registers: Vec<u64>,
     pub(super) local_bytes: usize,
     pub(super) specials: [Option<usize>; 3],
 }
@@ -127,6 +137,15 @@ pub(super) fn parse(ptx: &str) -> (HashMap<String, Entry>, Vec<u8>) {
     (entries, globals)
 }
 
+fn same(value: u64) -> Operand {
+    Operand::Value(Box::new([value; LANES]))
+}
+
+/// Sources of an instruction, as many as the one with the most has.
+fn padded(sources: &[Operand]) -> [Operand; 4] {
+    std::array::from_fn(|place| sources.get(place).cloned().unwrap_or(same(0)))
+}
+
 fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
     let mut entry = Entry { instructions: vec![], registers: vec![], local_bytes: 0, specials: [None; 3] };
     let mut names: HashMap<String, usize> = HashMap::new();
@@ -168,7 +187,7 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                     let special = ["%tid.x", "%ctaid.x", "%ntid.x"].iter().position(|&special| special == name);
                     let is_word = special.is_some() || CARRY.contains(&name);
                     let width = if is_word { 32 } else { widths[prefix] };
-                    entry.registers.push(width);
+                    entry.registers.push(u64::MAX >> (64 - width));
                     if let Some(special) = special {
                         entry.specials[special] = Some(entry.registers.len() - 1);
                     }
@@ -192,11 +211,11 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                 }
             };
             let mut operand = |text: &str| match text.strip_prefix("0f").or(text.strip_prefix("0x")) {
-                Some(hex) => Operand::Value(u64::from_str_radix(hex.trim_end_matches('U'), 16).expect("a number")),
+                Some(hex) => same(u64::from_str_radix(hex.trim_end_matches('U'), 16).expect("a number")),
                 None if text.starts_with('%') => Operand::Register(register(text)),
                 None => match text.parse::<i64>() {
-                    Ok(value) => Operand::Value(value as u64),
-                    Err(_) => Operand::Value(*symbols.get(text).unwrap_or_else(|| panic!("line {line}: {text}?"))),
+                    Ok(value) => same(value as u64),
+                    Err(_) => same(*symbols.get(text).unwrap_or_else(|| panic!("line {line}: {text}?"))),
                 },
             };
             let ty = types.next().unwrap_or(Type { signed: false, float: false, bits: 64 });
@@ -206,20 +225,22 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                 let [target, left, right] = [operands[0], operands[1], operands[2]];
                 let mut operand = |text: &str| match text.strip_prefix('%') {
                     Some(_) => Operand::Register(register(text)),
-                    None => Operand::Value(text.parse::<i64>().expect("a number") as u64),
+                    None => same(text.parse::<i64>().expect("a number") as u64),
                 };
                 let (left, right) = (operand(left), operand(right));
                 let target = register(target);
-                let given = if takes { Operand::Register(flag) } else { Operand::Value(0) };
-                let mut push = |code: Code, target: usize, sources: Vec<Operand>| {
-                    entry.instructions.push(Instruction { line, guard, code, ty, targets: vec![target], sources });
+                let given = if takes { Operand::Register(flag) } else { same(0) };
+                let mut push = |code: Code, target: usize, sources: &[Operand]| {
+                    let (targets, sources) = (vec![target], padded(sources));
+                    entry.instructions.push(Instruction { line, guard, code, ty, targets, sources });
                 };
-                push(Code::Arithmetic(carries), new_flag, vec![left, right, given]);
-                push(Code::Arithmetic(adds), target, vec![left, right, given]);
-                push(Code::Move, flag, vec![Operand::Register(new_flag)]);
+                let sources = [left, right, given];
+                push(Code::Arithmetic(arithmetic(carries, ty)), new_flag, &sources);
+                push(Code::Arithmetic(arithmetic(adds, ty)), target, &sources);
+                push(Code::Move, flag, &[Operand::Register(new_flag)]);
                 continue;
             }
-            let arithmetic = || ARITHMETIC.into_iter().find(|known| name.starts_with(&format!("{known}.")));
+            let known = || ARITHMETIC.into_iter().find(|known| name.starts_with(&format!("{known}.")));
             let (code, targets, sources): (Code, &[&str], Vec<Operand>) = match words[0] {
                 "ld" if words[1] == "param" => {
                     let number = operands[1].trim_end_matches(']').rsplit('_').next().expect("a number");
@@ -228,7 +249,7 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                 "ld" => {
                     let (base, offset) = address(operands.last().expect("an address"));
                     let count = operands.len() - 1;
-                    (Code::Load(offset, count), &operands[..count], vec![operand(&base)])
+                    (Code::Load(offset), &operands[..count], vec![operand(&base)])
                 }
                 "st" => {
                     let (base, offset) = address(operands[0]);
@@ -238,7 +259,7 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                 "mov" | "cvta" => (Code::Move, &operands[..1], vec![operand(operands[1])]),
                 "setp" => {
                     let sources = vec![operand(operands[1]), operand(operands[2])];
-                    (Code::Compare(words[1].into()), &operands[..1], sources)
+                    (Code::Compare(Relation::parse(words[1])), &operands[..1], sources)
                 }
                 "selp" => (Code::Select, &operands[..1], operands[1..].iter().map(|text| operand(text)).collect()),
                 "cvt" => {
@@ -261,12 +282,13 @@ fn parse_body(body: &[(usize, &str)], globals: &HashMap<String, u64>) -> Entry {
                 "ret" | "exit" => (Code::Exit, &[], vec![]),
                 "trap" | "call" => (Code::Trap, &[], vec![]),
                 _ => {
-                    let known = arithmetic().unwrap_or_else(|| panic!("line {line}: unknown instruction {name}"));
+                    let known = known().unwrap_or_else(|| panic!("line {line}: unknown instruction {name}"));
                     let sources = operands[1..].iter().map(|text| operand(text)).collect();
-                    (Code::Arithmetic(known), &operands[..1], sources)
+                    (Code::Arithmetic(arithmetic(known, ty)), &operands[..1], sources)
                 }
             };
             let targets = targets.iter().map(|name| register(name)).collect();
+            let sources = padded(&sources);
             entry.instructions.push(Instruction { line, guard, code, ty, targets, sources });
         }
     }
