@@ -36,6 +36,14 @@ pub enum CheckpointError {
         /// What to do.
         advice: String,
     },
+    /// What is there is not a file.
+    #[error("{path}: {what}, where a file is expected")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there, and what to do.
+        what: &'static str,
+    },
     /// A file is missing.
     #[error("{folder}: no {file}; {advice}")]
     Missing {
@@ -120,6 +128,16 @@ pub enum CheckpointError {
         stated: String,
         /// What the tensors say.
         told: String,
+    },
+    /// A field of the configuration has a value that is not supported.
+    #[error("config.json: {field} = {value} is not supported; {expected}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be.
+        expected: &'static str,
     },
     /// A pickled network that is not imported.
     #[error("the snapshot of a network is not supported: {what}")]

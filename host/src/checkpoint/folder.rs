@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -36,24 +37,62 @@ pub(super) fn find(path: &Path) -> Result<Found, CheckpointError> {
     if path.is_file() {
         let top = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // diffusion_policy keeps its checkpoints in a folder beside that of the configuration.
-        let beside = || with_config(&top.join("..")).filter(|folder| folder.join(CONFIGS[2]).is_file());
+        let beside = || with_config(&top.join("..")).map(|found| found.filter(|at| at.join(CONFIGS[2]).is_file()));
         if path.extension().is_some_and(|extension| extension == SNAPSHOT) {
             return Ok(Found { top: top.into(), model: top.into(), file: Some(path.into()), is_snapshot: true });
         }
-        let model = with_config(top).or_else(beside).ok_or_else(|| no_config(top))?;
+        let model = match with_config(top)? {
+            None => beside()?.ok_or_else(|| no_config(top))?,
+            Some(model) => model,
+        };
         return Ok(Found { top: top.into(), model, file: Some(path.into()), is_snapshot: false });
     }
-    if !path.is_dir() {
+    if !path.is_dir() && !has_file(path)? {
         return Err(CheckpointError::NotFound { path: path.into(), advice: advice(path) });
     }
-    let model = with_config(path).ok_or_else(|| no_config(path))?;
+    let model = with_config(path)?.ok_or_else(|| no_config(path))?;
     Ok(Found { top: path.into(), model, file: None, is_snapshot: false })
 }
 
+/// Whether there is a file. What is there and is none is refused, so that it is not taken for one that is missing: downloads
+/// leave links to nothing.
+pub(super) fn has_file(path: &Path) -> Result<bool, CheckpointError> {
+    let what = match (fs::metadata(path), fs::symlink_metadata(path)) {
+        (Ok(found), _) if found.is_file() => return Ok(true),
+        (Ok(found), _) if found.is_dir() => "a folder",
+        (Ok(_), _) => "a device, a pipe or a socket",
+        (Err(_), Ok(_)) => "a link that leads nowhere (download what it is for again)",
+        (Err(_), Err(error)) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
+        (Err(_), Err(error)) => return Err(CheckpointError::Io { path: path.into(), error }),
+    };
+    Err(CheckpointError::NotAFile { path: path.into(), what })
+}
+
+/// The first of some paths that is a file.
+pub(super) fn first_file(paths: impl IntoIterator<Item = PathBuf>) -> Result<Option<PathBuf>, CheckpointError> {
+    for path in paths {
+        if has_file(&path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
 /// A folder or its `unet`, whichever has a configuration.
-fn with_config(folder: &Path) -> Option<PathBuf> {
-    let is_model = |folder: &PathBuf| CONFIGS.iter().any(|name| folder.join(name).is_file());
-    [folder.join("unet"), folder.into()].into_iter().find(is_model)
+fn with_config(folder: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+    for folder in [folder.join("unet"), folder.into()] {
+        if first_file(CONFIGS.map(|name| folder.join(name)))?.is_some() {
+            return Ok(Some(folder));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a folder is a model's or a pipeline's.
+fn is_checkpoint(folder: &Path) -> bool {
+    matches!(with_config(folder), Ok(Some(_)))
 }
 
 /// What to do about a path that leads nowhere.
@@ -108,8 +147,8 @@ fn checkpoints(folder: &Path) -> Vec<String> {
     let near = inside(folder)
         .into_iter()
         .filter(|path| path.is_dir())
-        .flat_map(|path| if with_config(&path).is_some() { vec![path] } else { inside(&path) });
-    let near = near.filter(|path| with_config(path).is_some());
+        .flat_map(|path| if is_checkpoint(&path) { vec![path] } else { inside(&path) });
+    let near = near.filter(|path| is_checkpoint(path));
     near.take(NEAR).map(|path| path.display().to_string()).collect()
 }
 
@@ -123,6 +162,20 @@ fn is_kind(name: &str, kind: &str) -> bool {
     name.strip_suffix(kind).is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// Names of files in a folder, in order. What is called as weights are and is no file is refused, but for folders with names
+/// other than diffusers'.
+fn files(folder: &Path) -> Result<Vec<String>, CheckpointError> {
+    let mut files = vec![];
+    for name in names(folder) {
+        let path = folder.join(&name);
+        let is_weights = || name.starts_with(STEM) || KINDS.iter().any(|kind| is_kind(&name, kind)) && !path.is_dir();
+        if path.is_file() || is_weights() && has_file(&path)? {
+            files.push(name);
+        }
+    }
+    Ok(files)
+}
+
 /// The files that hold the model's weights.
 pub(super) fn weights(
     found: &Found,
@@ -133,7 +186,7 @@ pub(super) fn weights(
         return Ok(vec![file.clone()]);
     }
     let folder = &found.model;
-    let names: Vec<String> = names(folder).into_iter().filter(|name| folder.join(name).is_file()).collect();
+    let names = files(folder)?;
     for name in names.iter().filter(|name| name.contains("lora_weights")) {
         notes.push(Note::Adapter { path: folder.join(name) });
     }

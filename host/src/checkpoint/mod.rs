@@ -151,12 +151,11 @@ impl Checkpoint {
         let mut scheduler = pipeline::scheduler(&found, options.scheduler_config.as_deref(), &mut notes)?;
         let decoder = pipeline::decoder(&found, &mut notes)?;
         pipeline::averaged_beside(&found, &mut notes);
-        let defaults = [found.top.join("waft.json"), found.model.join("waft.json")];
-        let defaults: (ExportDefaults, Option<&Path>) = match defaults.iter().find(|path| path.is_file()) {
+        let defaults = folder::first_file([found.top.join("waft.json"), found.model.join("waft.json")])?;
+        let (mut defaults, beside): (ExportDefaults, Option<&Path>) = match &defaults {
             Some(path) => (parse(path)?, path.parent()),
             None => Default::default(),
         };
-        let (mut defaults, beside) = defaults;
         if let Some(sampling) = policy::sampling(&config)? {
             scheduler.get_or_insert(Scheduler { config: sampling.scheduler, path: None });
             if defaults.timesteps.is_none() && defaults.steps.is_none() {

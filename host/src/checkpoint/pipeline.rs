@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::folder::Found;
+use super::folder::{Found, first_file, has_file};
 use super::{CheckpointError, Note, parse, read};
 use crate::schedule::SchedulerConfig;
 
@@ -56,9 +56,9 @@ pub(super) fn scheduler(
         places =
             vec![pipeline.join("scheduler").join(SCHEDULER), found.model.join(SCHEDULER), pipeline.join(SCHEDULER)];
     }
-    let mut places = places.into_iter().filter(|path| path.is_file());
-    let Some(taken) = places.next() else { return Ok(None) };
-    for other in places {
+    let mut places = places.into_iter();
+    let Some(taken) = first_file(&mut places)? else { return Ok(None) };
+    while let Some(other) = first_file(&mut places)? {
         if read(&other)? != read(&taken)? {
             notes.push(Note::OtherScheduler { taken: taken.clone(), other });
         }
@@ -87,7 +87,7 @@ pub(super) fn decoder(found: &Found, notes: &mut Vec<Note>) -> Result<Option<Str
     let Some(pipeline) = pipeline(found) else { return Ok(None) };
     let mut parts: Vec<(String, String)> = vec![];
     let index = pipeline.join("model_index.json");
-    if index.is_file() {
+    if has_file(&index)? {
         let index: Map<String, Value> = parse(&index)?;
         for (name, value) in index {
             // A library and a class; nulls where an optional part is missing.
@@ -98,7 +98,7 @@ pub(super) fn decoder(found: &Found, notes: &mut Vec<Note>) -> Result<Option<Str
     }
     for name in DECODERS {
         let config = pipeline.join(name).join("config.json");
-        if config.is_file() && !parts.iter().any(|(part, _)| part == name) {
+        if has_file(&config)? && !parts.iter().any(|(part, _)| part == name) {
             parts.push((name.into(), String::new()));
         }
     }

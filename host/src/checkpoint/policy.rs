@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::folder::first_file;
 use super::{CheckpointError, parse, read};
 use crate::schedule::SchedulerConfig;
 
@@ -13,7 +14,7 @@ pub(super) const CONFIGS: [&str; 3] = ["config.json", "config.yaml", ".hydra/con
 
 /// Reads a folder's configuration.
 pub(super) fn config(folder: &Path) -> Result<Map<String, Value>, CheckpointError> {
-    let path = CONFIGS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let path = first_file(CONFIGS.map(|name| folder.join(name)))?;
     let path = path.unwrap_or_else(|| folder.join(CONFIGS[0]));
     if path.extension().is_some_and(|extension| extension == "json") {
         return parse(&path);
@@ -50,30 +51,50 @@ fn lerobot(config: &Map<String, Value>) -> Result<Sampling, CheckpointError> {
             value.clone_from(stated);
         }
     }
-    let kind = config.get("noise_scheduler_type").and_then(Value::as_str).unwrap_or("DDPM");
+    let kind = match config.get("noise_scheduler_type") {
+        None => "DDPM",
+        Some(Value::String(kind)) => kind,
+        Some(value) => return Err(refuse("noise_scheduler_type", value, "a scheduler's name, DDPM or DDIM")),
+    };
     scheduler.insert("_class_name".into(), format!("{kind}Scheduler").into());
-    let steps = [config.get("num_inference_steps"), scheduler.get("num_train_timesteps")];
-    Ok(Sampling { steps: steps.into_iter().flatten().find_map(count), scheduler: read_scheduler(&scheduler)? })
+    sampled(config, &scheduler)
 }
 
 /// The scheduler's class is the last part of its `_target_`, its other fields are that class's.
 fn diffusion_policy(policy: &Map<String, Value>) -> Result<Option<Sampling>, CheckpointError> {
     let Some(stated) = policy.get("noise_scheduler").and_then(Value::as_object) else { return Ok(None) };
     let mut scheduler = stated.clone();
-    if let Some(Value::String(target)) = scheduler.remove("_target_") {
-        let class = target.rsplit('.').next().unwrap_or_default();
-        scheduler.insert("_class_name".into(), class.into());
+    match scheduler.remove("_target_") {
+        Some(Value::String(target)) => {
+            let class = target.rsplit('.').next().unwrap_or_default();
+            scheduler.insert("_class_name".into(), class.into());
+        }
+        stated => {
+            let value = stated.unwrap_or_default();
+            return Err(refuse("policy.noise_scheduler._target_", &value, "the name of a scheduler's class"));
+        }
     }
-    let steps = [policy.get("num_inference_steps"), scheduler.get("num_train_timesteps")];
-    Ok(Some(Sampling { steps: steps.into_iter().flatten().find_map(count), scheduler: read_scheduler(&scheduler)? }))
+    sampled(policy, &scheduler).map(Some)
+}
+
+/// Runs of a policy take as many steps as it states, or as its scheduler was trained with.
+fn sampled(policy: &Map<String, Value>, scheduler: &Map<String, Value>) -> Result<Sampling, CheckpointError> {
+    let steps = match policy.get("num_inference_steps") {
+        None | Some(Value::Null) => scheduler.get("num_train_timesteps").and_then(count),
+        Some(value) => {
+            let expected = "an integer from 1, or null: as many as the training had";
+            Some(count(value).ok_or_else(|| refuse("num_inference_steps", value, expected))?)
+        }
+    };
+    Ok(Sampling { scheduler: SchedulerConfig::from_json(&Value::Object(scheduler.clone()).to_string())?, steps })
 }
 
 fn count(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0)
 }
 
-fn read_scheduler(fields: &Map<String, Value>) -> Result<SchedulerConfig, CheckpointError> {
-    Ok(SchedulerConfig::from_json(&Value::Object(fields.clone()).to_string())?)
+fn refuse(field: &'static str, value: &Value, expected: &'static str) -> CheckpointError {
+    CheckpointError::Field { field, value: value.to_string(), expected }
 }
 
 #[cfg(test)]
@@ -102,5 +123,23 @@ mod tests {
         let found = of(text).expect("a policy");
         assert_eq!((found.scheduler.class_name.as_str(), found.steps), ("DDPMScheduler", Some(16)));
         assert!(of("policy:\n  _target_: x").is_none());
+    }
+
+    #[test]
+    fn values_of_another_kind_are_not_taken_for_absent() {
+        let class = "policy:\n  noise_scheduler:\n    _target_: a.DDPMScheduler\n";
+        for (text, expected) in [
+            ("type: diffusion\nnoise_scheduler_type: 5".into(), "noise_scheduler_type = 5"),
+            ("type: diffusion\nnoise_scheduler_type: null".into(), "noise_scheduler_type = null"),
+            ("type: diffusion\nnum_inference_steps: 0".into(), "num_inference_steps = 0"),
+            ("type: diffusion\nnum_inference_steps: '16'".into(), "num_inference_steps = \"16\""),
+            (format!("{class}  num_inference_steps: 1.5"), "num_inference_steps = 1.5"),
+            ("policy:\n  noise_scheduler:\n    _target_: 3".into(), "_target_ = 3"),
+            ("policy:\n  noise_scheduler:\n    beta_end: 0.1".into(), "_target_ = null"),
+        ] {
+            let config: Map<String, Value> = serde_saphyr::from_str(&text).expect("YAML");
+            let error = sampling(&config).err().expect(&text).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
     }
 }

@@ -48,8 +48,9 @@ pub(super) struct Weights {
     snapshot: Option<Snapshot>,
 }
 
-/// Names of wrappers: data parallelism, `torch.compile`, and the members that training scripts keep a network in.
-const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "unet."];
+/// Names of wrappers: data parallelism, `torch.compile`, and the members that training scripts keep a network or its average in.
+const WRAPPERS: [&str; 9] =
+    ["module.", "_orig_mod.", "_forward_module.", "model.", "unet.", "net.", "network.", "ema.", "ema_model."];
 /// `torch.compile` of a part leaves this inside of a key.
 const COMPILED: &str = "._orig_mod.";
 
@@ -180,8 +181,12 @@ impl Weights {
         self.index.keys().filter(|key| !used.contains(*key)).cloned().collect()
     }
 
-    /// The existing key that shares the longest beginning, if it shares at least half.
+    /// The existing key that has something before this one, or that shares the longest beginning, if it shares at least half.
     fn similar(&self, key: &str) -> Option<String> {
+        let is_member = |other: &&String| other.strip_suffix(key).is_some_and(|before| before.ends_with('.'));
+        if let Some(member) = self.index.keys().find(is_member) {
+            return Some(member.clone());
+        }
         let common = |other: &str| key.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
         let best = self.index.keys().max_by_key(|other| common(other))?;
         (2 * common(best) >= key.len()).then(|| best.clone())

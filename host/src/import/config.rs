@@ -19,12 +19,12 @@ impl Fields {
         Self(fields)
     }
 
-    /// A field, absent or null being `None`.
+    /// A field that is null where nobody states it; absent or null being `None`.
     pub(super) fn take(&mut self, field: &str) -> Option<Value> {
         self.take_stated(field).filter(|value| !value.is_null())
     }
 
-    /// A field whose null means something else than its absence.
+    /// A field that is something else than null where nobody states it: with null most networks do not run.
     pub(super) fn take_stated(&mut self, field: &str) -> Option<Value> {
         self.0.remove(field)
     }
@@ -37,17 +37,27 @@ impl Fields {
         }
     }
 
+    /// An integer that is `default` where nobody states it.
+    pub(super) fn count(&mut self, field: &str, default: usize, max: usize) -> Result<usize, ImportError> {
+        if !self.0.contains_key(field) {
+            return Ok(default);
+        }
+        self.int(field, max)?.ok_or_else(|| refuse(field, "null", format!("an integer from 1 to {max}")))
+    }
+
     pub(super) fn float(&mut self, field: &str, default: f64) -> Result<f64, ImportError> {
-        let Some(value) = self.take(field) else { return Ok(default) };
+        let Some(value) = self.take_stated(field) else { return Ok(default) };
         match value.as_f64() {
             Some(x) if x.is_finite() && x.abs() <= 1e6 => Ok(x),
             _ => Err(refuse(field, value, "a number of at most a million")),
         }
     }
 
+    /// A truth value; null is false, as in Python.
     pub(super) fn flag(&mut self, field: &str, default: bool) -> Result<bool, ImportError> {
-        match self.take(field) {
+        match self.take_stated(field) {
             None => Ok(default),
+            Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(flag),
             Some(value) => Err(refuse(field, value, "true or false")),
         }
@@ -55,12 +65,18 @@ impl Fields {
 
     /// A field that names one of a few choices; the first is the default.
     pub(super) fn choice<T: Copy>(&mut self, field: &str, choices: &[(&str, T)]) -> Result<T, ImportError> {
-        let Some(value) = self.take(field) else { return Ok(choices[0].1) };
+        let Some(value) = self.take_stated(field) else { return Ok(choices[0].1) };
         let found = choices.iter().find(|(name, _)| value.as_str() == Some(name));
         found.map(|&(_, choice)| choice).ok_or_else(|| {
             let names: Vec<_> = choices.iter().map(|&(name, _)| name).collect();
             refuse(field, value, format!("supported: {}", names.join(", ")))
         })
+    }
+
+    /// The same for a field whose null is the default too.
+    pub(super) fn choice_or_null<T: Copy>(&mut self, field: &str, choices: &[(&str, T)]) -> Result<T, ImportError> {
+        self.0.retain(|name, value| name != field || !value.is_null());
+        self.choice(field, choices)
     }
 
     /// The same for a field that diffusers reads in lower case.
@@ -77,7 +93,7 @@ impl Fields {
         field: &str,
         of: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<Vec<T>>, ImportError> {
-        let Some(value) = self.take(field) else { return Ok(None) };
+        let Some(value) = self.take_stated(field) else { return Ok(None) };
         let names: Vec<String> =
             serde_json::from_value(value.clone()).map_err(|_| refuse(field, value, "a list of names"))?;
         let choice = |name: &String| of(name).map_err(|expected| refuse(field, format!("{name:?}"), expected));

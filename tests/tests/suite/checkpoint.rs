@@ -206,6 +206,65 @@ fn what_is_no_checkpoint_is_named_for_what_it_is() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn what_is_there_and_is_no_file_is_not_taken_for_absent() {
+    use std::os::unix::fs::symlink;
+    let folder = temporary();
+    let pipeline = folder.path();
+    let reset = || {
+        fs::remove_dir_all(pipeline).expect("removes");
+        model(&pipeline.join("unet"));
+        write(&pipeline.join("scheduler").join(SCHEDULER), scheduler(9));
+        write(&pipeline.join("model_index.json"), "{}");
+        write(&pipeline.join("waft.json"), "{}");
+    };
+    for name in ["unet/config.json", "scheduler/scheduler_config.json", "model_index.json", "waft.json", "unet/w"] {
+        let name = name.replace("unet/w", &format!("unet/{WEIGHTS}"));
+        let path = pipeline.join(&name);
+        reset();
+        fs::remove_file(&path).expect("removes");
+        fs::create_dir(&path).expect("creates");
+        assert!(refusal(pipeline).contains(&format!("{name}: a folder, where a file is expected")), "{name}");
+        reset();
+        fs::remove_file(&path).expect("removes");
+        // As a download leaves it whose files were moved away.
+        symlink("../../blobs/gone", &path).expect("links");
+        let error = refusal(pipeline);
+        assert!(error.contains(&format!("{name}: a link that leads nowhere")), "{name}: {error}");
+    }
+    reset();
+    let [real, link] = ["real.json", "scheduler/scheduler_config.json"].map(|name| pipeline.join(name));
+    fs::rename(&link, &real).expect("moves");
+    symlink(&real, &link).expect("links");
+    assert_eq!(train_steps(pipeline), 9);
+    assert!(refusal(Path::new("/dev/null")).contains("a device"));
+}
+
+#[test]
+fn prefixes_of_all_keys_are_taken_off_and_others_are_told() {
+    let plain = fs::read(golden("velocity").join(WEIGHTS)).expect("golden");
+    let tensors = safetensors::SafeTensors::deserialize(&plain).expect("safetensors");
+    let folder = temporary();
+    let with = |prefix: &dyn Fn(usize) -> String| {
+        model(folder.path());
+        let named = tensors.iter().enumerate().map(|(at, (key, view))| (prefix(at) + key, view));
+        write(&folder.path().join(WEIGHTS), safetensors::serialize(named, None).expect("serializes"));
+        Checkpoint::open(folder.path()).expect("opens")
+    };
+    let expected = import(&with(&|_| String::new())).expect("imports");
+    for prefix in ["module.", "_orig_mod.", "module._orig_mod.", "_forward_module.", "net.", "ema.", "model.unet."] {
+        let opened = with(&|_| prefix.into());
+        assert_eq!(opened.notes()[0], Note::Wrapper { prefix: prefix.into() });
+        assert_eq!(format!("{:?}", import(&opened).expect("imports")), format!("{expected:?}"), "{prefix}");
+    }
+    // Not a wrapper's name; not all keys.
+    let refusal = import(&with(&|_| "student.".into())).expect_err("refused").to_string();
+    assert!(refusal.contains("there is \"student."), "{refusal}");
+    let refusal = import(&with(&|at| ["module.", ""][at % 2].into())).expect_err("refused").to_string();
+    assert!(refusal.contains("there is \"module."), "{refusal}");
+}
+
 #[test]
 fn a_size_can_be_given() {
     let folder = temporary();

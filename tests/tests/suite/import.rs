@@ -204,6 +204,46 @@ fn fields_that_are_not_supported_are_named_with_their_value() {
     }
 }
 
+/// As `bool(None)` in diffusers' conditions; with null for a number, a list or a name it does not run, but for two names whose
+/// absence it tests.
+#[test]
+fn nulls_mean_what_diffusers_makes_of_them() {
+    let of = |fields: Value| format!("{:?}", Draft::of("heads").with(&fields).import().expect("imports"));
+    for (field, default) in [("flip_sin_to_cos", true), ("center_input_sample", false)] {
+        let [null, no, yes] = [Value::Null, false.into(), true.into()].map(|value| of(json!({ field: value })));
+        assert!(null == no && no != yes, "{field}");
+        let mut draft = Draft::of("heads");
+        draft.config.remove(field);
+        assert_eq!(format!("{:?}", draft.import().expect("imports")), if default { yes } else { no }, "{field}");
+    }
+    // `heads` was made without attention in its middle.
+    assert_eq!(of(json!({ "add_attention": null })), of(json!({ "add_attention": false })));
+    assert!(
+        Draft::of("cifar_small").with(&json!({ "add_attention": null })).refusal().contains("mid_block.attentions")
+    );
+    for field in ["downsample_type", "upsample_type"] {
+        assert_eq!(of(json!({ field: null })), of(json!({ field: "conv" })));
+    }
+    for field in [
+        "act_fn",
+        "block_out_channels",
+        "down_block_types",
+        "downsample_padding",
+        "freq_shift",
+        "in_channels",
+        "layers_per_block",
+        "mid_block_scale_factor",
+        "norm_eps",
+        "out_channels",
+        "resnet_time_scale_shift",
+        "time_embedding_type",
+        "up_block_types",
+    ] {
+        let refusal = Draft::of("heads").with(&json!({ field: null })).refusal();
+        assert!(refusal.contains(&format!("{field} = null")), "{refusal}");
+    }
+}
+
 #[test]
 fn every_block_is_in_a_checkpoint_of_diffusers() {
     let folders = std::fs::read_dir(golden("")).expect("goldens").map(|entry| entry.expect("readable").path());

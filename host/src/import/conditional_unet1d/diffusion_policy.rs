@@ -76,12 +76,13 @@ impl Section<'_> {
     fn get(&self, field: &str) -> Option<&Value> {
         let value = self.fields.get(field)?;
         let name = value.as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix('}'));
-        name.map_or(Some(value), |name| self.root.get(name)).filter(|value| !value.is_null())
+        name.map_or(Some(value), |name| self.root.get(name))
     }
 
     fn flag(&self, field: &str, default: bool) -> Result<bool, ImportError> {
         match self.get(field) {
             None => Ok(default),
+            Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
             Some(value) => Err(refuse(&format!("{}.{field}", self.path), value, "true or false")),
         }

@@ -76,9 +76,9 @@ pub(in super::super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportE
     for field in NOT_OF_THE_NETWORK {
         fields.take_stated(field);
     }
-    let horizon = fields.int("horizon", 1 << 14)?.unwrap_or(16);
-    let steps = fields.int("n_obs_steps", 1 << 10)?.unwrap_or(2);
-    let groups = fields.int("n_groups", 1 << 14)?.unwrap_or(8);
+    let horizon = fields.count("horizon", 16, 1 << 14)?;
+    let steps = fields.count("n_obs_steps", 2, 1 << 10)?;
+    let groups = fields.count("n_groups", 8, 1 << 14)?;
     let is_scaled = fields.flag("use_film_scale_modulation", true)?;
     // The tensors have these.
     for field in ["down_dims", "kernel_size", "diffusion_step_embed_dim"] {

@@ -48,8 +48,8 @@ impl Config {
         let resamplers = [("conv", Resampler::Conv), ("resnet", Resampler::Resnet)];
         let read = Self {
             size: size(fields.take("sample_size"))?,
-            in_channels: fields.int("in_channels", 1024)?.unwrap_or(3),
-            out_channels: fields.int("out_channels", 1024)?.unwrap_or(3),
+            in_channels: fields.count("in_channels", 3, 1024)?,
+            out_channels: fields.count("out_channels", 3, 1024)?,
             center_input_sample: fields.flag("center_input_sample", false)?,
             time_embedding_type: fields.choice("time_embedding_type", &TimeEmbedding::SUPPORTED)?,
             time_embedding_dim: fields.int("time_embedding_dim", 1 << 15)?,
@@ -63,8 +63,8 @@ impl Config {
                 use UpBlock::{AttnUp, Up};
                 vec![AttnUp, AttnUp, AttnUp, Up]
             }),
-            downsample_type: fields.choice("downsample_type", &resamplers)?,
-            upsample_type: fields.choice("upsample_type", &resamplers)?,
+            downsample_type: fields.choice_or_null("downsample_type", &resamplers)?,
+            upsample_type: fields.choice_or_null("upsample_type", &resamplers)?,
             mid_block: match fields.take_stated("mid_block_type") {
                 Some(Value::Null) => false,
                 None => true,
@@ -72,10 +72,10 @@ impl Config {
                 Some(value) => return Err(refuse("mid_block_type", value, "supported: UNetMidBlock2D, null")),
             },
             mid_attention: fields.flag("add_attention", true)?,
-            channels: channels(fields.take("block_out_channels"))?,
-            layers_per_block: fields.int("layers_per_block", 64)?.unwrap_or(2),
+            channels: channels(fields.take_stated("block_out_channels"))?,
+            layers_per_block: fields.count("layers_per_block", 2, 64)?,
             mid_block_scale_factor: fields.float("mid_block_scale_factor", 1.0)?,
-            downsample_padding: match fields.take("downsample_padding") {
+            downsample_padding: match fields.take_stated("downsample_padding") {
                 None => 1,
                 Some(value) => match value.as_u64() {
                     Some(padding @ 0..=1024) => padding as usize,
