@@ -18,7 +18,8 @@ mod state_dict;
 mod torch;
 mod weights;
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -114,8 +115,17 @@ pub(crate) const MOST_CLASSES: usize = 65_534;
 const AVERAGE: [&str; 7] =
     ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
 
+/// Bytes of a text at most: the one that names the tensors of a large model's shards has some megabytes.
+const MOST_TEXT: u64 = 64 << 20;
+
 fn read(path: &Path) -> Result<String, CheckpointError> {
-    let mut text = fs::read_to_string(path).map_err(|error| CheckpointError::Io { path: path.into(), error })?;
+    let io = |error| CheckpointError::Io { path: path.into(), error };
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_TEXT + 1).read_to_string(&mut text)).map_err(io)?;
+    if read as u64 > MOST_TEXT {
+        let error = io::Error::new(io::ErrorKind::FileTooLarge, "too long for a text, which ends after 64 MiB at most");
+        return Err(CheckpointError::Io { path: path.into(), error });
+    }
     // Editors of some systems begin texts with a mark of their byte order.
     if text.starts_with('\u{FEFF}') {
         text.remove(0);

@@ -187,3 +187,10 @@ impl CheckpointArgs {
         Ok(checkpoint)
     }
 }
+
+/// Refuses seeds that would begin again at 0.
+pub(super) fn check_seeds(seed: u64, count: usize) -> anyhow::Result<()> {
+    let last = seed.checked_add(count.saturating_sub(1) as u64);
+    ensure!(last.is_some(), "--seed {seed}: the seeds of {count} pictures count up beyond 2^64 - 1");
+    Ok(())
+}

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use waft::Guidance;
 
-use super::args::{Backend, Bar, CheckpointArgs, Precision, check_extension, guidance, open_device};
+use super::args::{Backend, Bar, CheckpointArgs, Precision, check_extension, check_seeds, guidance, open_device};
 use super::output::{self, print_json, write_whole};
 use super::print_notes;
 use crate::compare::{Combination, Comparison, Options, Outcome, compare};
@@ -86,6 +86,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         false => shipped::checkpoint(&args.checkpoint)?,
     };
     check_files(args, &folder)?;
+    check_seeds(args.seed, args.count)?;
     ensure!(args.steps.len() <= MOST_COUNTS, "--steps: {} counts, at most {MOST_COUNTS}", args.steps.len());
     let steps: Vec<usize> = args.steps.iter().map(|&steps| steps as usize).collect();
     for (index, steps) in args.steps.iter().enumerate() {

@@ -56,8 +56,12 @@ pub(super) fn check(inputs: &[Named<'_>], outputs: &[Named<'_>]) -> anyhow::Resu
 /// Refuses an output that has the name of another, whether or not that exists.
 pub(super) fn distinct((other, other_path): Named<'_>, (option, path): Named<'_>) -> anyhow::Result<()> {
     let what = || format!("{option} {}", path.display());
+    let place = |option: &str, path: &Path| {
+        let found = Target::of(path).with_context(|| format!("{option} {}", path.display()));
+        found.map(|target| target.place)
+    };
     ensure!(
-        Target::of(path).with_context(what)?.place != Target::of(other_path)?.place,
+        place(option, path)? != place(other, other_path)?,
         "{}: {other} names the same file; give each a name of its own",
         what()
     );

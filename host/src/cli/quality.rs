@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use waft::Guidance;
 
-use super::args::{Backend, Bar, check_extension, guidance, open_device};
+use super::args::{Backend, Bar, check_extension, check_seeds, guidance, open_device};
 use super::output::{self, print_json, write_whole};
 use crate::gpu::Device;
 use crate::quality::metrics::Estimate;
@@ -101,6 +101,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut device = open_device(args.backend)?;
     let device = device.as_mut().map(|device| &mut **device as &mut dyn Device);
     let setup = Setup::new(&args.model, &options, &Bar::default())?;
+    check_seeds(args.seed, setup.count)?;
     if let (Some(shard), Some(path)) = (args.shard, &args.out) {
         let range = shard.range(setup.count);
         let pictures = setup.draw(range.clone(), device, &Bar::default())?;

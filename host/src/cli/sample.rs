@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use waft::{Guidance, Model, Request, Rescale};
 
-use super::args::{Bar, Precision, check_extension, guidance, tell_unread};
+use super::args::{Bar, Precision, check_extension, check_seeds, guidance, tell_unread};
 use super::output::{self, print_json, write_whole};
 use super::print_notes;
 use crate::condition::Conditions;
@@ -172,10 +172,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             )
         }
     };
+    let seed = args.seed.unwrap_or(0);
+    if from_seed && args.to_seed.is_none() {
+        check_seeds(seed, count)?;
+    }
     print_notes(without_effect(args, &request, schedule.steps, [conditions.len(), count]).iter().map(String::as_str));
     let batch = Batch {
         request,
-        seed: args.seed.unwrap_or(0),
+        seed,
         to_seed: args.to_seed,
         count,
         guidance,

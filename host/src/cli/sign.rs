@@ -1,5 +1,7 @@
 //! `sign`: puts an Ed25519 signature at the end of a model file.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,6 +11,9 @@ use waft::Model;
 
 use super::output::{self, print_json, write_whole};
 use crate::sample::AlignedBytes;
+
+/// Bytes of a key's file that are read: more than its digits and the end of a line.
+const MOST: u64 = 1024;
 
 /// Signs a .waft file, so that devices that know the public key accept nothing else.
 #[derive(clap::Args)]
@@ -64,7 +69,10 @@ fn create(path: &Path) -> anyhow::Result<()> {
 }
 
 fn read(path: &Path) -> anyhow::Result<SigningKey> {
-    let text = std::fs::read_to_string(path)
+    // A device may never end.
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST).read_to_string(&mut text))
         .with_context(|| format!("cannot read the key {}; --new-key makes one", path.display()))?;
     let mut secret = [0u8; ed25519_dalek::SECRET_KEY_LENGTH];
     hex::decode_to_slice(text.trim(), &mut secret)

@@ -157,6 +157,31 @@ fn what_a_file_cannot_hold_is_refused() {
 }
 
 #[test]
+fn seeds_do_not_begin_again() {
+    let last = u64::MAX.to_string();
+    for command in [&["sample", "--model", "digits"][..], &["compare", "digits"], &["quality", "--model", "digits"]] {
+        refused(&[command, &["--count", "16", "--seed", &last]].concat(), &["--seed", "16 pictures", "2^64 - 1"]);
+    }
+    assert!(json(&["sample", "--model", "digits", "--seed", &last, "--json"])["digest"].is_string());
+}
+
+#[cfg(unix)]
+#[test]
+fn texts_without_end_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (out, heads, endless) = (folder.path().join("x.waft"), golden("heads"), "/dev/zero");
+    let export = ["export-weights", &heads, "--out", text(&out), "--precision", "f32", "--steps", "1"];
+    refused(&[&export[..], &["--scheduler-config", endless]].concat(), &[endless, "64 MiB"]);
+    json(&[&export[..], &["--json"]].concat());
+    let signed = folder.path().join("signed.waft");
+    refused(&["sign", text(&out), "--key", endless, "--out", text(&signed)], &[endless, "64 hexadecimal digits"]);
+    refused(
+        &["sign", text(&out), "--key", text(folder.path()), "--out", text(&signed)],
+        &["--key", text(folder.path()), "a folder"],
+    );
+}
+
+#[test]
 fn negative_numbers_are_values() {
     let draw = |guidance: &str| {
         json(&["sample", "--model", "digits", "--class", "3", "--guidance", guidance, "--json"])["digest"].clone()

@@ -158,6 +158,34 @@ fn positive_fields_are_positive() {
     assert_eq!(Solver::Consistency.steps(&level, 3).expect("steps").len(), 3);
 }
 
+/// Three solvers have noise levels of their own; those of all others follow from β.
+#[test]
+fn solvers_take_over_what_means_the_same_noise_levels() {
+    let own = [Solver::FlowMatchEuler, Solver::EdmEuler, Solver::Consistency];
+    for class in Solver::ALL {
+        let config = of(*class, &json!({}));
+        for solver in Solver::ALL {
+            let is_taken = solver == class || !own.contains(solver) && !own.contains(class);
+            let error = solver.steps(&config, 3).err().map_or(String::new(), |error| error.to_string());
+            let is_refused = error.contains("does not have the noise levels of this class");
+            assert_eq!(is_refused, !is_taken, "{} of {}: {error}", solver.name(), class.name());
+        }
+    }
+}
+
+/// Euler's last noise level is where the last step ends, that of flow matching is where it starts.
+#[test]
+fn lists_of_noise_levels_have_a_least_length() {
+    for (solver, least) in [(Solver::Euler, 2), (Solver::FlowMatchEuler, 1)] {
+        let config = of(solver, &json!({}));
+        let list = [0.75, 0.5, 0.25];
+        for count in 0..=3 {
+            let found = solver.steps_through(&config, &list[..count]);
+            assert_eq!(found.map(|steps| steps.len()).ok(), (count >= least).then(|| count + 1 - least), "{count}");
+        }
+    }
+}
+
 /// A threshold is at least 1 and at most `sample_max_value`; where that is less, it is the threshold of every picture.
 #[test]
 fn a_largest_threshold_below_1_is_the_threshold() {
