@@ -111,3 +111,32 @@ pub(super) fn trailing(n: usize, first: usize, train: usize) -> Vec<i64> {
 pub(super) fn pairs(timesteps: &[i64]) -> impl Iterator<Item = (i64, i64)> {
     timesteps.iter().copied().zip(timesteps.iter().copied().skip(1).chain([-1]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a list of four, where five would be a good one.
+    fn refusal(four: &[i64]) -> String {
+        let config = SchedulerConfig::from_json("{}").expect("a configuration");
+        let list = |n| match n {
+            4 => four.to_vec(),
+            5 => vec![9, 7, 5, 3, 1],
+            _ => vec![],
+        };
+        config.checked_timesteps(TimestepSpacing::Linspace, 4, list).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn faults_of_lists_are_named_and_the_next_good_count_too() {
+        for (four, expected) in [
+            (&[9, 5, 1, -1][..], "a list of 4 that ends at timestep −1"),
+            (&[9, 5, 5, 1], "a list of 4 that visits a timestep twice"),
+            (&[9, 5, 1], "a list of 3 that is not as long"),
+            (&[9, 7, 5, 3, 1], "a list of 5 that is not as long"),
+        ] {
+            let refusal = refusal(four);
+            assert!(refusal.contains(expected) && refusal.contains("take 5 steps"), "{refusal}");
+        }
+    }
+}
