@@ -421,7 +421,8 @@ fn patch(network: &Network, conv: &Conv2d, image: &[f32], [y, x]: [usize; 2]) ->
 /// The result of an operation that has just run.
 fn show_output(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f32>, show: &dyn Fn(Sight)) {
     let output = network.ops[id].1.output();
-    if matches!(network.tensors[output].role, Role::Stream | Role::Attention | Role::KeyValue) {
+    let role = network.tensors[output].role;
+    if matches!(role, Role::Stream | Role::Attention | Role::KeyValue | Role::Features | Role::Backward) {
         show(Sight::Output { output, values: read(output) });
     }
 }

@@ -9,7 +9,7 @@ mod projection;
 use std::fmt;
 
 pub use projection::Projection;
-pub use waft::format::Activation;
+pub use waft::format::{Activation, Pass};
 
 /// Height, width and channels of an activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -179,6 +179,8 @@ pub enum Op {
         /// Learned keys and values besides those of the pixels.
         memory: Memory,
     },
+    /// An elementwise operation of a classifier: one input, or the gradient and the activation's input.
+    Classifier(Pass),
     /// `gain·x + offset`, one input.
     Affine {
         /// Factor.
@@ -299,6 +301,20 @@ pub struct Observation {
     pub normalization: Vec<[f64; 2]>,
 }
 
+/// A classifier that guides: what the graph's nodes do not hold.
+#[derive(Clone, Debug)]
+pub struct Classifier {
+    /// From the timestep to the input of its layer.
+    pub projection: Projection,
+    /// From there to the elements of the conditioning vector that follow the network's own.
+    pub time: Linear,
+    /// Number of classes.
+    pub classes: usize,
+    /// The gradient of the class's log-probability with respect to the sample, times the step's
+    /// [factor](crate::schedule::Step::gradient_factor).
+    pub gradient: TensorId,
+}
+
 /// A network that predicts one tensor of the shape of its input, up to channels.
 #[derive(Clone, Debug)]
 pub struct Graph {
@@ -326,6 +342,8 @@ pub struct Graph {
     pub over_timestep: bool,
     /// What the network says about the variance of a step's noise, if it learned that: of the prediction's shape.
     pub variance: Option<TensorId>,
+    /// What guides it, if that is a classifier.
+    pub classifier: Option<Classifier>,
     /// Number of parameters of the checkpoint.
     pub params: u64,
 }
@@ -346,8 +364,27 @@ impl Graph {
             actions: vec![],
             over_timestep: false,
             variance: None,
+            classifier: None,
             params: 0,
         }
+    }
+
+    /// Number of classes that can be drawn, 0 for none.
+    pub fn class_count(&self) -> usize {
+        let own = self.classes.as_ref().map_or(0, |classes| classes.classes);
+        self.classifier.as_ref().map_or(own, |classifier| classifier.classes)
+    }
+
+    /// What a step's timestep becomes before the activation: the network's own part without the class, then the classifier's.
+    ///
+    /// # Panics
+    /// If the network has [no vector](Projection::missing) of it.
+    pub fn embed(&self, timestep: f64) -> Vec<f64> {
+        let mut embedding = self.time.embed(timestep);
+        if let Some(classifier) = &self.classifier {
+            embedding.extend(classifier.time.apply(&classifier.projection.of(timestep)));
+        }
+        embedding
     }
 
     /// The shape of an activation.
@@ -415,6 +452,8 @@ impl Op {
             (Op::GroupNorm(norm), [x]) if x.c == norm.gamma.len() && x.c.is_multiple_of(norm.groups) => *x,
             (Op::LayerNorm(norm), [x]) if x.c == norm.gamma.len() => *x,
             (Op::Activation(_) | Op::Affine { .. }, [x]) => *x,
+            (Op::Classifier(Pass::Forward | Pass::Loss), [x]) => *x,
+            (Op::Classifier(Pass::Backward | Pass::BackwardScaled), [gradient, x]) if gradient == x => *x,
             (Op::AddEmbedding(linear), [x]) if x.c == linear.outputs => *x,
             (Op::ScaleShift(linear) | Op::Film(linear), [x]) if 2 * x.c == linear.outputs => *x,
             (Op::Add, [a, b]) if a == b => *a,

@@ -102,7 +102,7 @@ fn lives(network: &Network, elements: &TiSlice<TensorId, Element>) -> Lives {
     for id in network.kept() {
         (first[id], last[id]) = (0, ends);
     }
-    for id in [Some(network.prediction), network.variance].into_iter().flatten() {
+    for id in [Some(network.prediction), network.variance, network.gradient].into_iter().flatten() {
         last[id] = ends;
     }
     // What is computed once a run is there for all of its steps.

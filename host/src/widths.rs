@@ -20,9 +20,14 @@ impl Widths {
     /// no scale, and the ring of the last convolution, have to be 16 bits wide; others may.
     pub fn new(network: &Network, wide_stream: TiVec<TensorId, bool>, shortcuts: Shortcuts) -> Self {
         let reads_wide = |conv: &Conv2d| {
+            let is_wide = |id: TensorId| match network.tensors[id].role {
+                Role::Features => false,
+                Role::Backward | Role::Loss => true,
+                _ => id == network.sample || wide_stream[id],
+            };
             conv.norm.is_none()
                 && !shares_scale(conv, shortcuts)
-                && (conv.sources.len() > 1 || conv.sources.iter().any(|&id| id == network.sample || wide_stream[id]))
+                && (conv.sources.len() > 1 || conv.sources.iter().any(|&id| is_wide(id)))
         };
         let wide_ring = network
             .ops
@@ -42,7 +47,8 @@ impl Widths {
             .iter_enumerated()
             .map(|(id, tensor)| match tensor.role {
                 Role::Stream if self.wide_stream[id] => Element::I16,
-                Role::Stream | Role::Attention | Role::KeyValue | Role::Ring => Element::I8,
+                Role::Stream | Role::Attention | Role::KeyValue | Role::Ring | Role::Features => Element::I8,
+                Role::Backward | Role::Loss => Element::I16,
                 Role::Conditioning | Role::Observed | Role::Contexts => Element::I16,
                 _ => Element::I32,
             })

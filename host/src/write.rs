@@ -75,6 +75,8 @@ pub struct Fields {
     pub tensors: [TensorId; 2],
     /// What the network says about the variance of a step's noise.
     pub variance: Option<TensorId>,
+    /// What a classifier adds to the model output.
+    pub gradient: Option<TensorId>,
     /// What the network reads beside the sample.
     pub condition: Option<TensorId>,
     /// What a policy acts on, and number of the operations that a run executes once.
@@ -235,6 +237,7 @@ impl Writer {
             sample: fields.tensors[0].in_file(),
             prediction: fields.tensors[1].in_file(),
             variance: fields.variance.map_or(0, TensorId::in_file),
+            gradient: fields.gradient.map_or(0, TensorId::in_file),
             condition: fields.condition.map_or(0, TensorId::in_file),
             observation: fields.observation.0.map_or(0, TensorId::in_file),
             once: fields.observation.1 as u16,

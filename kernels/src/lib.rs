@@ -16,6 +16,7 @@ extern crate alloc;
 
 pub mod activate;
 pub mod attention;
+pub mod classifier;
 pub mod conv2d;
 mod element;
 pub mod embedding;
@@ -164,6 +165,7 @@ macro_rules! kernels {
             linear_attention_i8_result: $crate::linear_attention::IntegerResultKernel,
             linear_attention_float_context: $crate::linear_attention::FloatContextKernel,
             linear_attention_float_result: $crate::linear_attention::FloatResultKernel,
+            classifier: $crate::classifier::ClassifierKernel,
             noise: $crate::sampler::NoiseKernel,
             keep: $crate::sampler::KeepKernel,
             measure: $crate::sampler::MeasureKernel,

@@ -25,6 +25,9 @@ pub struct Parameters {
     history_at: [u32; 2],
     /// Place of the learned variance, if there is one.
     variance_at: u32,
+    /// Place of a classifier's gradient, and whether there is one.
+    gradient_at: u32,
+    has_gradient: u32,
     /// Elements of the sample.
     len: u32,
     /// Whether it is in the `i8` precision.
@@ -43,6 +46,8 @@ impl Parameters {
             unconditional_at: model.tensor(header.unconditional).map_or(0, |tensor| tensor.offset),
             history_at: header.history.map(|id| model.tensor(id).map_or(u32::MAX, |tensor| tensor.offset)),
             variance_at: if header.variance == 0 { 0 } else { model.tensor(header.variance)?.offset },
+            gradient_at: if header.gradient == 0 { 0 } else { model.tensor(header.gradient)?.offset },
+            has_gradient: u32::from(header.gradient != 0),
             len: sample.len() as u32,
             integer: u32::from(model.precision() == Precision::I8),
         })
@@ -83,7 +88,7 @@ impl Threads for NoiseKernel {
     }
 }
 
-/// Keeps the unconditional output while the conditional one is computed.
+/// Keeps the unconditional output while the conditional one is computed, or makes that of it by adding a classifier's gradient.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct KeepKernel(pub Parameters);
@@ -98,8 +103,18 @@ impl Threads for KeepKernel {
     fn compute<M: Memory>(&self, memory: M, picture: u32, element: u32, _batch: u32) {
         let p = &self.0;
         let arena = p.strides.arena(picture) + 4 * element as usize;
-        let word: u32 = memory.load(Space::Arenas, arena + p.prediction_at as usize);
+        let prediction_at = arena + p.prediction_at as usize;
+        let word: u32 = memory.load(Space::Arenas, prediction_at);
         memory.store(Space::Arenas, arena + p.unconditional_at as usize, word);
+        if p.has_gradient != 0 {
+            let gradient: u32 = memory.load(Space::Arenas, arena + p.gradient_at as usize);
+            let guided = if p.integer != 0 {
+                (word as i32).plus(gradient as i32) as u32
+            } else {
+                f32::from_bits(word).plus(f32::from_bits(gradient)).to_bits()
+            };
+            memory.store(Space::Arenas, prediction_at, guided);
+        }
     }
 }
 

@@ -61,6 +61,15 @@ pub mod linear_attention {
     pub use crate::ops::linear_attention::i8::{context_of, key_weight, query_weight};
 }
 
+/// Classifier guidance.
+#[cfg(feature = "classifier")]
+pub mod classifier {
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub use crate::ops::classifier::float::{backward as backward_float, loss as loss_float, silu};
+    #[cfg(feature = "i8")]
+    pub use crate::ops::classifier::i8::{backward, index, loss, weight};
+}
+
 /// Conditioning.
 #[cfg(all(feature = "conditioning", feature = "i8"))]
 pub mod embedding {

@@ -63,6 +63,7 @@
 //!   [`Session::observation`] and [`Run::actions`]; with `activations` and `conditioning`.
 //! - `layer-norm`, `linear-attention` (on by default): normalization over the channels of each pixel, and attention whose cost
 //!   grows with the number of pixels, not its square.
+//! - `classifier` (on by default): classifiers whose gradient guides a network, see [`format::Classifier`].
 //! - `tiles`, `stored-tiles` (on by default): Winograd's algorithm for 3×3 convolutions on cores with the DSP extension, and on every
 //!   core where the file has their weights transformed.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].

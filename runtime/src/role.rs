@@ -10,7 +10,7 @@ pub enum Role {
     Sample,
     /// What the network reads beside the sample.
     Condition,
-    /// What the network makes of it, with and without the class; a learned variance.
+    /// What the network makes of it, with and without the class; a learned variance; a classifier's gradient.
     Prediction,
     /// Clean samples of earlier steps.
     History,
@@ -76,7 +76,9 @@ impl Role {
             Op::Attention(op) if op.scratch == id => return Some(Self::Scores),
             Op::LinearAttention(op) if op.scratch == id => return Some(Self::Scores),
             Op::LinearAttention(_) => Self::Activation,
-            Op::Conv2d(_) | Op::Attention(_) | Op::Activate(_) | Op::LayerNorm(_) => Self::Activation,
+            Op::Conv2d(_) | Op::Attention(_) | Op::Activate(_) | Op::LayerNorm(_) | Op::Classifier(_) => {
+                Self::Activation
+            }
             Op::GroupNorm(_) => Self::Map,
             Op::Embed(_) | Op::Linear(_) | Op::Observe(_) => Self::Conditioning,
         };
@@ -96,7 +98,10 @@ impl Model<'_> {
             || self.observation_len().is_some() && id == header.observation
         {
             Role::Condition
-        } else if id == header.prediction || id == header.unconditional || header.variance != 0 && id == header.variance
+        } else if id == header.prediction
+            || id == header.unconditional
+            || header.variance != 0 && id == header.variance
+            || header.gradient != 0 && id == header.gradient
         {
             Role::Prediction
         } else if header.history.contains(&id) {

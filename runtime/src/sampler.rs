@@ -40,6 +40,9 @@ pub trait Sample: Pod {
     /// `u + g·(c − u)` for the unconditional and the conditional model output.
     fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self;
 
+    /// The sum, saturated.
+    fn plus(self, other: Self) -> Self;
+
     /// The value in 20 fractional bits, rounded and saturated.
     fn to_fixed(self) -> i32;
 
@@ -137,6 +140,10 @@ impl Sample for i32 {
         guide_fixed(unconditional, conditional, guidance)
     }
 
+    fn plus(self, other: Self) -> Self {
+        self.saturating_add(other)
+    }
+
     fn to_fixed(self) -> i32 {
         self
     }
@@ -208,6 +215,10 @@ impl Sample for f32 {
 
     fn guide(unconditional: Self, conditional: Self, guidance: Guidance) -> Self {
         guide_float(unconditional, conditional, guidance)
+    }
+
+    fn plus(self, other: Self) -> Self {
+        self + other
     }
 
     fn to_fixed(self) -> i32 {

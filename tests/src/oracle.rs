@@ -1,6 +1,7 @@
 //! Independent references for single operations: real numbers from the network's own weights, and integers straight
 //! from the file's specification. Both unfold everything naively; neither shares code with the runtime's operations.
 
+pub mod classifier;
 mod weights;
 
 use waft::Model;
@@ -119,6 +120,7 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
             let key_value: Vec<f64> = learned.chain(read(op.key_value)).collect();
             Some(attention(&read(op.query), &key_value, channels, op.heads, f64::from(op.scale)))
         }
+        Op::Classifier(op) => classifier::real_result(op, read),
         Op::LinearAttention(op) => {
             let channels = network.tensors[op.query].shape.c;
             let learned = op.memory.values.iter().map(|&value| f64::from(value));

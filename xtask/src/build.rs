@@ -70,6 +70,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     if ops.iter().any(|op| matches!(op, Op::LinearAttention(_))) {
         features.push("linear-attention");
     }
+    if model.header().gradient != 0 {
+        features.push("classifier");
+    }
     if ops.iter().any(is_unet1d) {
         features.push("unet1d");
     }

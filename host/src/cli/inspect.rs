@@ -146,6 +146,9 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
                 op.film()
             )
         }
+        Op::Classifier(op) => {
+            format!("classifier  {} → {} ({:?})", join(&[op.gradient, op.source]), tensor(op.output), op.pass())
+        }
         Op::LinearAttention(op) => {
             let learned = if op.memory == 0 { String::new() } else { format!(", {} learned keys", op.memory) };
             format!(

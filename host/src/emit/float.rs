@@ -8,8 +8,8 @@ use waft::format::{
 };
 
 use super::{
-    Emitted, Source, activate_record, attention_record, bias_layout, conv_record, group_norm_record, layer_norm_record,
-    linear_attention_record, observe_record, put_affine, schedules, step_projection, tensor_table,
+    Emitted, Source, activate_record, attention_record, bias_layout, classifier_record, conv_record, group_norm_record,
+    layer_norm_record, linear_attention_record, observe_record, put_affine, schedules, step_projection, tensor_table,
 };
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
@@ -33,8 +33,12 @@ pub fn emit(
         bias_bytes,
         |steps| Steps::Float(steps.iter().map(step_record).collect()),
         |entry, embeddings| embeddings.extend((entry as f32).to_le_bytes()),
-        |_, activated, row| {
+        |[list, step], activated, row| {
             for ((_, op), place) in network.ops.iter().zip(&bias_places) {
+                if let (network::Op::Classifier(_), Some(place)) = (op, place) {
+                    let factor = source.lists[list].steps[step].gradient_factor() as f32;
+                    row[*place..][..4].copy_from_slice(&factor.to_le_bytes());
+                }
                 let (Some(linear), Some(place)) = (step_projection(op), place) else { continue };
                 let words = linear.apply(activated).into_iter().map(|bias| (bias as f32).to_le_bytes());
                 match op {
@@ -101,6 +105,7 @@ fn record(
             Op::LayerNorm(layer_norm_record(op, place, vectors))
         }
         network::Op::Activate(op) => Op::Activate(activate_record(op, place)),
+        network::Op::Classifier(op) => Op::Classifier(classifier_record(op, place)),
         network::Op::Observe(op) => {
             let part = |part: usize| op.normalization.iter().map(|of| of[part] as f32).collect::<Vec<_>>();
             let (centers, gains) = (writer.values(&part(0)), writer.values(&part(1)));

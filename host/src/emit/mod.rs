@@ -7,9 +7,9 @@ use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
 use waft::fixed::SAMPLE_BITS;
 use waft::format::{
-    Activate, Affine, Attention, Bias, Center, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS, LayerNorm, Level,
-    LinearAttention, ORDER_BITS, Observe, Op, OpKind, START_BITS, Shuffle, Tensor, Threshold, Upsample, Variance,
-    WEIGHT_BITS, WeightLayout,
+    Activate, Affine, Attention, Bias, Center, Classifier, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS,
+    LayerNorm, Level, LinearAttention, ORDER_BITS, Observe, Op, OpKind, Pass, START_BITS, Shuffle, Tensor, Threshold,
+    Upsample, Variance, WEIGHT_BITS, WeightLayout,
 };
 
 use crate::graph::{Graph, Linear, activate};
@@ -33,7 +33,7 @@ impl StepList {
     /// # Panics
     /// If the network has [no vector](crate::graph::Projection::missing) of some timestep.
     pub fn new(graph: &Graph, steps: Vec<Step>) -> Self {
-        let embeddings = steps.iter().map(|step| graph.time.embed(step.timestep)).collect();
+        let embeddings = steps.iter().map(|step| graph.embed(step.timestep)).collect();
         Self { steps, embeddings }
     }
 }
@@ -66,7 +66,7 @@ pub fn conditioning_peak(source: &Source<'_>) -> f64 {
     for embedding in source.lists.iter().flat_map(|list| &list.embeddings) {
         for_each_class(source.graph, |class| {
             for (i, &time) in embedding.iter().enumerate() {
-                let sum = time + class.map_or(0.0, |row| f64::from(row[i]));
+                let sum = time + class.and_then(|row| row.get(i)).map_or(0.0, |&entry| f64::from(entry));
                 peak = peak.max(activate(source.graph.activation, sum).abs());
             }
         });
@@ -172,6 +172,20 @@ fn activate_record(op: &network::Activate, place: Option<usize>) -> Activate {
     }
 }
 
+/// The fields of the record of a classifier's operation that do not depend on the precision. `place` is that of the step's factor
+/// among the per-step biases.
+fn classifier_record(op: &network::Classifier, place: Option<usize>) -> Classifier {
+    Classifier {
+        kind: OpKind::Classifier.code(),
+        pass: op.pass.code(),
+        source: op.source.in_file(),
+        gradient: optional(op.gradient),
+        output: op.output.in_file(),
+        factor_at: place.unwrap_or(0) as u32,
+        ..Zeroable::zeroed()
+    }
+}
+
 /// The operands of an observation's record.
 fn observe_record(source: &Source<'_>, op: &network::Observe) -> Observe {
     Observe {
@@ -232,9 +246,7 @@ fn schedules(
         let mut embeddings = vec![];
         let mut biases = vec![0u8; bias_bytes * list.embeddings.len()];
         for (step, embedding) in list.embeddings.iter().enumerate() {
-            if source.network.conditioning > 0 {
-                embedding.iter().for_each(|&e| entry(e, &mut embeddings));
-            }
+            embedding.iter().take(source.network.conditioning).for_each(|&e| entry(e, &mut embeddings));
             let activated: Vec<f64> = embedding.iter().map(|&e| activate(source.graph.activation, e)).collect();
             row([number, step], &activated, &mut biases[bias_bytes * step..][..bias_bytes]);
         }
@@ -290,6 +302,7 @@ fn bias_layout(network: &Network) -> (TiVec<OpId, Option<usize>>, usize) {
             }
             network::Op::LayerNorm(norm) if norm.projection.is_some() => place(2 * aligned(norm.norm.gamma.len())),
             network::Op::Activate(op) => op.film.as_ref().and_then(|film| place(aligned(film.linear.outputs))),
+            network::Op::Classifier(op) if op.pass == Pass::BackwardScaled => place(aligned(2)),
             _ => None,
         })
         .collect();
@@ -381,7 +394,7 @@ fn layer_norm_record(
 /// Elements of every tensor in a float precision.
 pub fn float_elements(network: &Network, activation: Element) -> TiVec<TensorId, Element> {
     let element = |role| match role {
-        Role::Stream | Role::Attention | Role::KeyValue => activation,
+        Role::Stream | Role::Attention | Role::KeyValue | Role::Features | Role::Backward | Role::Loss => activation,
         _ => Element::F32,
     };
     network.tensors.iter().map(|tensor| element(tensor.role)).collect()

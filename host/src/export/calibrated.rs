@@ -38,7 +38,7 @@ impl Calibrated {
         let how = Calibration {
             images: options.calibration_images,
             steps: prepared.lists.iter().map(|list| list.steps.len()).collect(),
-            classes: prepared.graph.classes.as_ref().map_or(0, |classes| classes.classes),
+            classes: prepared.graph.class_count(),
             guidance: prepared.network.unconditional.map(|_| guidance),
             by_step: options.recipe.step_scales,
             conditions: prepared.conditions.clone(),

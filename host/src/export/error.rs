@@ -6,7 +6,7 @@ use waft::ModelError;
 use crate::checkpoint::CheckpointError;
 use crate::condition::ConditionError;
 use crate::graph::Shape;
-use crate::import::ImportError;
+use crate::import::{ClassifierError, ImportError};
 use crate::rewrite::RewriteError;
 use crate::schedule::{ScheduleError, Solver};
 use crate::stream::WindowTooSmall;
@@ -20,6 +20,9 @@ pub enum ExportError {
     /// The network is not supported.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The classifier cannot be used.
+    #[error(transparent)]
+    Classifier(#[from] ClassifierError),
     /// The network does not fold into device operations.
     #[error(transparent)]
     Rewrite(#[from] RewriteError),

@@ -62,6 +62,11 @@ pub struct ExportOptions {
     /// Guidance that the model will be used with, −1000 to 1000: calibrates for it, and keeps room for it if it is not 1.
     /// `None`: room if the model knows "no class", and half of calibration's pictures at 2.
     pub guidance: Option<f32>,
+    /// Folder of a classifier that guides, see [`import::add_classifier`](crate::import::add_classifier); with it there is no
+    /// classifier-free guidance.
+    pub classifier: Option<PathBuf>,
+    /// With a classifier: draw with the class that means "no class", so that the classifier alone says which.
+    pub unconditional: bool,
     /// Derive ε from the clipped sample; `None`: as the checkpoint says.
     pub use_clipped_model_output: Option<bool>,
     /// Lead each step of DDIM to the next timestep of its list, where diffusers leads to `t − T // N`, whatever comes next.
@@ -109,6 +114,8 @@ impl Default for ExportOptions {
             solver: None,
             eta: 0.0,
             guidance: None,
+            classifier: None,
+            unconditional: false,
             use_clipped_model_output: None,
             corrected: false,
             calibration_images: 24,
@@ -146,6 +153,9 @@ impl ExportOptions {
             && !(-1000.0..=1000.0).contains(&guidance)
         {
             return Err(refuse("guidance", guidance, "between -1000 and 1000"));
+        }
+        if self.unconditional && self.classifier.is_none() {
+            return Err(refuse("unconditional", true, "is for networks that a classifier guides; name one"));
         }
         if !(1..=MOST_IMAGES).contains(&self.calibration_images) {
             let expected = format!("between 1 and {MOST_IMAGES} pictures");

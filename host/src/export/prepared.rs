@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::condition::Conditions;
 use crate::emit::{self, Emitted, Source, StepList};
 use crate::graph::Graph;
-use crate::import::{import, import_for_sampling};
+use crate::import::{add_classifier, import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::{again, rewrite};
 use crate::schedule::{Ddim, ScheduleError, SchedulerConfig, Solver, Step, StepRequest, history};
@@ -41,14 +41,31 @@ impl Prepared {
         let requests = options.lists(defaults)?;
         options.check_texts(defaults)?;
         let classes = graph.classes.as_ref().map_or(0, |classes| classes.classes);
-        let unconditional_class = defaults.unconditional_class;
+        let mut unconditional_class = defaults.unconditional_class;
         if let Some(class) = unconditional_class.filter(|&class| class >= classes) {
             return Err(ExportError::UnconditionalClass { class, classes });
         }
-        if let (Some(guidance), None) = (options.guidance.filter(|&guidance| guidance != 1.0), unconditional_class) {
+        if let Some(folder) = &options.classifier {
+            let drawn = classes - usize::from(unconditional_class.is_some());
+            // A classifier's classes are numbered as the network's; the last may mean "no class".
+            if let Some(class) = unconditional_class.filter(|&class| class != drawn) {
+                let expected =
+                    format!("\"no class\" is class {class}, between the others; a classifier needs it behind them");
+                return Err(ExportError::Option { field: "classifier", value: folder.display().to_string(), expected });
+            }
+            let default = SchedulerConfig::default();
+            let scheduler = checkpoint.scheduler().unwrap_or(&default);
+            add_classifier(&mut graph, folder, scheduler, drawn)?;
+            if options.unconditional {
+                make_unconditional(&mut graph, unconditional_class)?;
+            }
+            unconditional_class = None;
+        } else if let (Some(guidance), None) =
+            (options.guidance.filter(|&guidance| guidance != 1.0), unconditional_class)
+        {
             return Err(ExportError::NoUnconditionalClass { guidance });
         }
-        let guided = unconditional_class.is_some() && options.guidance != Some(1.0);
+        let guided = options.classifier.is_some() || unconditional_class.is_some() && options.guidance != Some(1.0);
         let mut notes = vec![];
         if let Some(classes) = graph.classes.as_ref().filter(|classes| classes.is_assumed) {
             notes.push(format!(
@@ -191,10 +208,11 @@ impl Prepared {
         let fields = Fields {
             precision,
             arena: [layout.plan.arena_bytes, layout.plan.lower_bound_bytes],
-            classes: self.graph.classes.as_ref().map_or(0, |classes| classes.classes),
+            classes: self.graph.class_count(),
             unconditional_class: self.unconditional_class,
             tensors: [network.sample, network.prediction],
             variance: network.variance,
+            gradient: network.gradient,
             condition: network.condition,
             observation: (network.observation, network.once),
             actions: self.graph.actions.clone(),
@@ -248,6 +266,19 @@ fn conditions(graph: &Graph, options: &ExportOptions) -> Result<Conditions, Expo
         }
         (Some(shape), None) => Ok(Conditions::zeros(shape)),
     }
+}
+
+/// Adds the class that means "no class" to the time embedding, and leaves out the others.
+fn make_unconditional(graph: &mut Graph, class: Option<usize>) -> Result<(), ExportError> {
+    let Some(classes) = graph.classes.take() else { return Ok(()) };
+    let Some(class) = class else {
+        let expected = "the network has no class that means \"no class\"; name it as unconditional_class in waft.json";
+        return Err(ExportError::Option { field: "unconditional", value: "true".into(), expected: expected.into() });
+    };
+    let bias = &mut graph.time.linear_2.bias;
+    let row = classes.table.chunks_exact(bias.len()).nth(class).unwrap_or_default();
+    bias.iter_mut().zip(row).for_each(|(bias, entry)| *bias += entry);
+    Ok(())
 }
 
 /// Whether the network says what steps with learned variances ask.

@@ -3,8 +3,8 @@
 use waft::Model;
 use waft::format::{Op, Precision};
 use waft_kernels::{
-    Kernel, LANES, Strides, activate, attention, conv2d, embedding, group_norm, layer_norm, linear_attention, sampler,
-    samples_at,
+    Kernel, LANES, Strides, activate, attention, classifier, conv2d, embedding, group_norm, layer_norm,
+    linear_attention, sampler, samples_at,
 };
 
 use super::GpuError;
@@ -33,6 +33,8 @@ pub struct Program {
     once: usize,
     /// The operations that differ for the class that means "no class".
     unconditional: Vec<Option<Launch>>,
+    /// Whether a classifier guides.
+    has_gradient: bool,
     pub(super) noise: Launch,
     keep: Launch,
     measure: Launch,
@@ -107,7 +109,8 @@ impl Program {
                 | Op::Linear(_)
                 | Op::Activate(_)
                 | Op::Observe(_)
-                | Op::LayerNorm(_) => {
+                | Op::LayerNorm(_)
+                | Op::Classifier(_) => {
                     packed.push(0);
                     0
                 }
@@ -195,6 +198,10 @@ impl Program {
                     let kernel = layer_norm::FloatKernel::new(model, index, strides).ok_or_else(too_large)?;
                     vec![Kernel::layer_norm_float(kernel)]
                 }
+                Op::Classifier(_) => {
+                    let kernel = classifier::ClassifierKernel::new(model, index, strides).ok_or_else(too_large)?;
+                    vec![Kernel::classifier(kernel)]
+                }
                 Op::Observe(_) => {
                     vec![Kernel::observe(activate::ObserveKernel::new(model, index, strides).ok_or_else(too_large)?)]
                 }
@@ -211,6 +218,7 @@ impl Program {
             ops,
             once: model.header().once.into(),
             unconditional,
+            has_gradient: model.header().gradient != 0,
             noise: builder.launch(Kernel::noise(sampler::NoiseKernel(around)))?,
             keep: builder.launch(Kernel::keep(sampler::KeepKernel(around)))?,
             measure: builder.launch(Kernel::measure(sampler::MeasureKernel(around)))?,
@@ -248,7 +256,7 @@ impl Program {
     /// Launches of one step of the sampler.
     pub(super) fn step(&self, guided: bool, rescales: bool, thresholds: bool) -> Vec<Launch> {
         let mut launches = vec![];
-        if guided {
+        if guided && !self.has_gradient {
             for (own, other) in self.ops.iter().zip(&self.unconditional).skip(self.once) {
                 match other {
                     Some(other) => launches.push(*other),
@@ -258,6 +266,7 @@ impl Program {
             launches.push(self.keep);
         }
         launches.extend(self.ops.iter().skip(self.once).flatten());
+        launches.extend(self.has_gradient.then_some(self.keep));
         launches.extend((guided && rescales).then_some(self.measure));
         launches.extend(thresholds.then_some(self.search));
         launches.extend([self.update, self.advance]);

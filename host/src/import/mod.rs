@@ -2,6 +2,7 @@
 
 mod attention;
 mod builder;
+mod classifier;
 mod conditional_unet1d;
 mod config;
 mod denoising_diffusion;
@@ -12,6 +13,8 @@ mod song_unet;
 mod unet2d;
 
 use thiserror::Error;
+
+pub use self::classifier::{ClassifierError, add_classifier};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::graph::Graph;

@@ -10,8 +10,8 @@ use typed_index_collections::TiVec;
 use crate::graph::Shape;
 use crate::schedule::MAX_HISTORY;
 pub use op::{
-    Activate, Attention, Conv2d, Embed, Film, GroupNorm, LayerNorm, Linear, LinearAttention, Observe, Op, Operation,
-    Window,
+    Activate, Attention, Classifier, Conv2d, Embed, Film, GroupNorm, LayerNorm, Linear, LinearAttention, Observe, Op,
+    Operation, Window,
 };
 
 /// Declares an index type, made from and turned into numbers.
@@ -71,6 +71,14 @@ pub enum Role {
     Prediction,
     /// What the network says about the variance of a step's noise.
     Variance,
+    /// What a classifier adds to the model output.
+    Gradient,
+    /// The input or the result of a classifier's activation.
+    Features,
+    /// A classifier's logits, or a gradient within it.
+    Backward,
+    /// The gradient with respect to the logits, between −1 and 1.
+    Loss,
     /// The unconditional model output, kept for guidance.
     Unconditional,
     /// The clean sample of an earlier step, kept for samplers that look back.
@@ -131,6 +139,8 @@ pub struct Network {
     pub prediction: TensorId,
     /// What the network says about the variance of a step's noise, if it learned that.
     pub variance: Option<TensorId>,
+    /// What a classifier adds to the model output, if one guides.
+    pub gradient: Option<TensorId>,
     /// The kept unconditional output, if the plan allows for guidance.
     pub unconditional: Option<TensorId>,
     /// The clean samples of the step before and of the one before that, if the sampler looks back so far.
@@ -155,9 +165,9 @@ impl Network {
         }
     }
 
-    /// Whether the sampler reads a tensor behind the network call: the prediction or the learned variance.
+    /// Whether the sampler reads a tensor behind the network call: the prediction, the learned variance, a classifier's gradient.
     pub fn is_result(&self, id: TensorId) -> bool {
-        id == self.prediction || Some(id) == self.variance
+        id == self.prediction || Some(id) == self.variance || Some(id) == self.gradient
     }
 
     /// The tensors of the sampler and of the caller, which hold data between network calls.

@@ -41,6 +41,8 @@ pub enum Op {
     LayerNorm(LayerNorm),
     /// Linear attention.
     LinearAttention(LinearAttention),
+    /// An elementwise operation of a classifier.
+    Classifier(Classifier),
 }
 
 impl Op {
@@ -55,6 +57,7 @@ impl Op {
             Op::Observe(op) => op,
             Op::LayerNorm(op) => op,
             Op::LinearAttention(op) => op,
+            Op::Classifier(op) => op,
         }
     }
 
@@ -436,5 +439,36 @@ impl Operation for LinearAttention {
     fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64 {
         let shape = tensors[self.query].shape;
         ((2 * shape.pixels() + self.memory.len) * shape.c * (shape.c / self.heads)) as u64
+    }
+}
+
+/// An elementwise operation of a classifier.
+#[derive(Clone, Debug)]
+pub struct Classifier {
+    /// Which.
+    pub pass: graph::Pass,
+    /// The activation's input, or the logits.
+    pub source: TensorId,
+    /// The gradient that comes back.
+    pub gradient: Option<TensorId>,
+    /// The result.
+    pub output: TensorId,
+}
+
+impl Operation for Classifier {
+    fn inputs(&self) -> Vec<TensorId> {
+        [Some(self.source), self.gradient].into_iter().flatten().collect()
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
+    }
+
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        0
     }
 }

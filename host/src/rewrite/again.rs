@@ -51,7 +51,12 @@ fn run_twice(network: &Network, id: OpId) -> Option<Network> {
             Op::Activate(op) => std::slice::from_mut(&mut op.source),
             Op::LayerNorm(op) => std::slice::from_mut(&mut op.source),
             // They read no activations of convolutions, or those of their own kind.
-            Op::Embed(_) | Op::Linear(_) | Op::Attention(_) | Op::LinearAttention(_) | Op::Observe(_) => &mut [],
+            Op::Embed(_)
+            | Op::Linear(_)
+            | Op::Attention(_)
+            | Op::LinearAttention(_)
+            | Op::Observe(_)
+            | Op::Classifier(_) => &mut [],
         };
         sources.iter_mut().filter(|source| **source == conv.output).for_each(|source| *source = again.output);
         let residual = match op {
@@ -63,7 +68,8 @@ fn run_twice(network: &Network, id: OpId) -> Option<Network> {
             | Op::Linear(_)
             | Op::Attention(_)
             | Op::LinearAttention(_)
-            | Op::Observe(_) => None,
+            | Op::Observe(_)
+            | Op::Classifier(_) => None,
         };
         residual.into_iter().filter(|id| **id == conv.output).for_each(|id| *id = again.output);
     }

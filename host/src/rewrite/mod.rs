@@ -12,6 +12,7 @@
 //! - `activate`: an activation that is modulated or added to becomes an operation of its own; projections of the observation
 //!   come first.
 //! - `layer_norm`: normalization over the channels of each pixel becomes an operation with what follows it.
+//! - `classifier`: elementwise operations of a classifier keep tensors of their own.
 //! - `again`: what the first convolution gives is computed twice instead of kept, where that takes less memory.
 //! - `shortcuts`: raw convolutions run as soon as the operations that share their inputs are done.
 //!
@@ -21,6 +22,7 @@
 mod activate;
 mod again;
 mod attention;
+mod classifier;
 mod conv2d;
 mod gather;
 mod group_norm;
@@ -79,10 +81,14 @@ pub fn rewrite(graph: &Graph, guidance: bool) -> Result<Network, RewriteError> {
     if let Some(variance) = network.variance {
         network.tensors[variance].role = Role::Variance;
     }
+    network.gradient = graph.classifier.as_ref().map(|classifier| placed(classifier.gradient)).transpose()?;
+    if let Some(gradient) = network.gradient {
+        network.tensors[gradient].role = Role::Gradient;
+    }
     let prediction = &mut network.tensors[network.prediction];
     prediction.role = Role::Prediction;
     let shape = prediction.shape;
-    if guidance && graph.classes.is_some() {
+    if guidance && graph.class_count() > 0 {
         network.unconditional = Some(network.tensor("unconditional prediction", shape, Role::Unconditional));
     }
     shortcuts::hoist(&mut network);
@@ -145,6 +151,7 @@ impl<'g> Rewriter<'g> {
             once: 0,
             prediction: sample,
             variance: None,
+            gradient: None,
             unconditional: None,
             history: [None; MAX_HISTORY],
             conditioning: 0,
@@ -192,6 +199,7 @@ impl<'g> Rewriter<'g> {
                         self.activate(node, activation)?;
                     }
                 }
+                GraphOp::Classifier(pass) => self.classifier(node, *pass)?,
                 // Folded into a convolution when that is reached.
                 _ => {}
             }

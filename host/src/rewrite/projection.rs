@@ -38,7 +38,7 @@ impl Rewriter<'_> {
         }
         classes
             .table
-            .chunks_exact(linear.inputs)
+            .chunks_exact(self.graph.time.linear_2.outputs)
             .any(|row| row.iter().zip(&is_read).any(|(&x, &is_read)| is_read && x != 0.0))
     }
 }

@@ -118,6 +118,15 @@ impl Step {
         self.variance.map_or(z, |orders| z * (orders * (v - 1.0)).exp2())
     }
 
+    /// What the gradient `∇ log p(y | x)` of a class's log-probability with respect to the sample is multiplied by to be added to the
+    /// model output. By Tweedie's formula it moves the clean sample by `noise²/signal` times itself, whatever the network
+    /// predicts; for a network that predicts noise the factor is −noise (Dhariwal and Nichol, 2021, arXiv:2105.05233,
+    /// algorithm 2). 0 where there is no signal, or where the step does not read the output for the clean sample.
+    pub fn gradient_factor(&self) -> f64 {
+        let Level { signal, noise, .. } = self.level;
+        if signal == 0.0 || self.x0_m == 0.0 { 0.0 } else { noise * noise / (signal * self.x0_m) }
+    }
+
     pub(super) fn is_finite(&self) -> bool {
         let [h0, h1] = self.next_history;
         let variance = self.variance.unwrap_or(0.0);

@@ -1,10 +1,11 @@
 //! Small models by hand, for this crate's own tests and as seeds of the fuzz target `model`: a model of pictures here, with
 //! results written over operands, guidance and history, a [policy], a network of
-//! [pixels] and a [chain] besides; together every kind of operation, in any precision. A test changes what it likes and seals it.
+//! [pixels], one that a classifier guides ([classified]) and a [chain] besides; together every kind of operation, in any precision. A test changes what it likes and seals it.
 
 extern crate std;
 
 pub(crate) mod chain;
+pub(crate) mod classified;
 pub(crate) mod pixels;
 pub(crate) mod policy;
 

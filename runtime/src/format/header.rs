@@ -101,8 +101,10 @@ record! {
         /// offset of a record for each channel of the sample, [`FixedAction`](super::FixedAction) or
         /// [`FloatAction`](super::FloatAction); 0: the sample is a picture
         pub actions: u32,
+        /// tensor: what the network's classifier adds to the output at a guidance of 1, of the sample's shape; 0 if it has none
+        pub gradient: u16,
         /// zeros
-        pub reserved_end: [u8; 20],
+        pub reserved_end: [u8; 18],
     }
 }
 

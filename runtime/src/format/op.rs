@@ -1,7 +1,10 @@
 //! Operations: the record of one of the kinds.
 
 use super::record::{bytes_at, codes};
-use super::{Activate, Affine, Attention, Conv2d, Embed, GroupNorm, LayerNorm, Linear, LinearAttention, NONE, Observe};
+use super::{
+    Activate, Affine, Attention, Classifier, Conv2d, Embed, GroupNorm, LayerNorm, Linear, LinearAttention, NONE,
+    Observe,
+};
 
 codes! {
     /// Kind of an operation: the first byte of its record.
@@ -24,6 +27,8 @@ codes! {
         LayerNorm = 7,
         /// [`LinearAttention`]
         LinearAttention = 8,
+        /// [`Classifier`]
+        Classifier = 9,
     }
 }
 
@@ -34,6 +39,7 @@ const _: () = assert!(size_of::<GroupNorm>() == OP_BYTES && size_of::<Attention>
 const _: () = assert!(size_of::<Embed>() == OP_BYTES && size_of::<Linear>() == OP_BYTES);
 const _: () = assert!(size_of::<Activate>() == OP_BYTES && size_of::<Observe>() == OP_BYTES);
 const _: () = assert!(size_of::<LayerNorm>() == OP_BYTES && size_of::<LinearAttention>() == OP_BYTES);
+const _: () = assert!(size_of::<Classifier>() == OP_BYTES);
 
 /// One operation of the network.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,6 +62,8 @@ pub enum Op {
     LayerNorm(LayerNorm),
     /// See [`LinearAttention`].
     LinearAttention(LinearAttention),
+    /// See [`Classifier`].
+    Classifier(Classifier),
 }
 
 impl Op {
@@ -73,6 +81,7 @@ impl Op {
             OpKind::Observe => Op::Observe(Observe::read(bytes, at)),
             OpKind::LayerNorm => Op::LayerNorm(LayerNorm::read(bytes, at)),
             OpKind::LinearAttention => Op::LinearAttention(LinearAttention::read(bytes, at)),
+            OpKind::Classifier => Op::Classifier(Classifier::read(bytes, at)),
         })
     }
 
@@ -88,6 +97,7 @@ impl Op {
             Op::Observe(op) => bytemuck::bytes_of(op),
             Op::LayerNorm(op) => bytemuck::bytes_of(op),
             Op::LinearAttention(op) => bytemuck::bytes_of(op),
+            Op::Classifier(op) => bytemuck::bytes_of(op),
         }
     }
 
@@ -103,6 +113,7 @@ impl Op {
             Op::Observe(_) => "observe",
             Op::LayerNorm(_) => "layer_norm",
             Op::LinearAttention(_) => "linear_attention",
+            Op::Classifier(_) => "classifier",
         }
     }
 
@@ -118,6 +129,7 @@ impl Op {
             Op::Observe(op) => op.output,
             Op::LayerNorm(op) => op.output,
             Op::LinearAttention(op) => op.output,
+            Op::Classifier(op) => op.output,
         }
     }
 
@@ -139,6 +151,7 @@ impl Op {
             Op::Observe(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
             Op::LayerNorm(op) => [op.source, op.residual, NONE, NONE, NONE, NONE, NONE, NONE],
             Op::LinearAttention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE, NONE],
+            Op::Classifier(op) => [op.source, op.gradient, NONE, NONE, NONE, NONE, NONE, NONE],
         }
     }
 

@@ -43,6 +43,7 @@ fn records_are_read_as_written() {
     round_trip(Observe::read);
     round_trip(LayerNorm::read);
     round_trip(LinearAttention::read);
+    round_trip(Classifier::read);
     round_trip(FixedAction::read);
     round_trip(FloatAction::read);
     round_trip(Schedule::read);
@@ -79,7 +80,7 @@ fn codes_stand_for_their_values_only() {
             } )*
         };
     }
-    check!(Precision Output Element OpKind Activation Gather Upsample Shuffle Bias Affine Film Center WeightLayout);
+    check!(Precision Output Element OpKind Activation Gather Upsample Shuffle Bias Affine Film Center Pass WeightLayout);
 }
 
 /// The tables of the documentation, from the records themselves.
@@ -109,6 +110,7 @@ fn tables() -> String {
     table::<Observe>(&mut text, "Operation: observe");
     table::<LayerNorm>(&mut text, "Operation: layer norm");
     table::<LinearAttention>(&mut text, "Operation: linear attention");
+    table::<Classifier>(&mut text, "Operation: classifier");
     table::<Schedule>(&mut text, "Schedule");
     table::<FixedStep>(&mut text, "Step in i8");
     table::<FloatStep>(&mut text, "Step in f16 and f32");
@@ -132,6 +134,7 @@ fn tables() -> String {
     codes(&mut text, "Affine", Affine::ALL);
     codes(&mut text, "Film", Film::ALL);
     codes(&mut text, "Center", Center::ALL);
+    codes(&mut text, "Pass", Pass::ALL);
     text
 }
 

@@ -1,5 +1,7 @@
 //! Classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598): two model outputs, `c` for the class and `u` for none,
-//! become `m = u + g·(c − u)`. Where it is rescaled, `m` is multiplied by a [factor](Spread::factor) then.
+//! become `m = u + g·(c − u)`. Where a classifier guides (Dhariwal and Nichol, 2021, arXiv:2105.05233, algorithm 2), `c` is the sum
+//! of `u` and the classifier's gradient, so that `g` is the gradient's scale, and both come from one network call. Where it is
+//! rescaled, `m` is multiplied by a [factor](Spread::factor) then.
 
 mod spread;
 

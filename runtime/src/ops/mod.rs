@@ -11,6 +11,8 @@ use bytemuck::Pod;
 
 #[cfg(feature = "attention")]
 use crate::format::Attention;
+#[cfg(feature = "classifier")]
+use crate::format::Classifier;
 #[cfg(feature = "layer-norm")]
 use crate::format::LayerNorm;
 #[cfg(feature = "linear-attention")]
@@ -26,6 +28,8 @@ use crate::model::Model;
 pub(crate) mod activate;
 #[cfg(feature = "attention")]
 pub(crate) mod attention;
+#[cfg(feature = "classifier")]
+pub(crate) mod classifier;
 pub(crate) mod conv2d;
 #[cfg(feature = "conditioning")]
 pub(crate) mod embedding;
@@ -45,7 +49,10 @@ pub(crate) struct Context<'m> {
     pub(crate) model: &'m Model<'m>,
     pub(crate) schedule: Schedule,
     pub(crate) step: u32,
-    #[cfg_attr(not(feature = "conditioning"), expect(dead_code, reason = "only class embeddings read it"))]
+    #[cfg_attr(
+        not(any(feature = "conditioning", feature = "classifier")),
+        expect(dead_code, reason = "only class embeddings and classifiers read it")
+    )]
     pub(crate) class: u16,
 }
 
@@ -113,8 +120,12 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
         Op::Activate(_) | Op::Observe(_) => None,
         #[cfg(not(feature = "layer-norm"))]
         Op::LayerNorm(_) => None,
+        #[cfg(feature = "classifier")]
+        Op::Classifier(op) => classifier::slices(model, op),
         #[cfg(not(feature = "linear-attention"))]
         Op::LinearAttention(_) => None,
+        #[cfg(not(feature = "classifier"))]
+        Op::Classifier(_) => None,
     };
     slices.unwrap_or(0)
 }
@@ -145,6 +156,9 @@ pub(crate) trait Operations {
 
     #[cfg(feature = "linear-attention")]
     fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "classifier")]
+    fn classifier(context: &Context<'_>, op: &Classifier, slice: u32, arena: &mut [u8]) -> Option<()>;
 }
 
 #[cfg(feature = "i8")]
@@ -190,6 +204,11 @@ impl Operations for i8 {
     #[cfg(feature = "linear-attention")]
     fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()> {
         linear_attention::i8::run(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "classifier")]
+    fn classifier(context: &Context<'_>, op: &Classifier, slice: u32, arena: &mut [u8]) -> Option<()> {
+        classifier::i8::run(context, op, slice, arena)
     }
 }
 
@@ -237,6 +256,11 @@ impl<E: crate::float::Float> Operations for E {
     fn linear_attention(context: &Context<'_>, op: &LinearAttention, slice: u32, arena: &mut [u8]) -> Option<()> {
         linear_attention::float::run::<E>(context, op, slice, arena)
     }
+
+    #[cfg(feature = "classifier")]
+    fn classifier(context: &Context<'_>, op: &Classifier, slice: u32, arena: &mut [u8]) -> Option<()> {
+        classifier::float::run::<E>(context, op, slice, arena)
+    }
 }
 
 /// What slice `slice` takes of some units, `per_slice` of which are one.
@@ -270,6 +294,8 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::LayerNorm(op) => P::layer_norm(context, op, slice, arena),
         #[cfg(feature = "linear-attention")]
         Op::LinearAttention(op) => P::linear_attention(context, op, slice, arena),
+        #[cfg(feature = "classifier")]
+        Op::Classifier(op) => P::classifier(context, op, slice, arena),
         // A session of such a model is refused.
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
@@ -281,6 +307,8 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::LayerNorm(_) => None,
         #[cfg(not(feature = "linear-attention"))]
         Op::LinearAttention(_) => None,
+        #[cfg(not(feature = "classifier"))]
+        Op::Classifier(_) => None,
     }
 }
 
@@ -304,6 +332,7 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
         Op::Activate(_) | Op::Observe(_) if !cfg!(feature = "unet1d") => Some("unet1d"),
         Op::LayerNorm(_) if !cfg!(feature = "layer-norm") => Some("layer-norm"),
         Op::LinearAttention(_) if !cfg!(feature = "linear-attention") => Some("linear-attention"),
+        Op::Classifier(_) if !cfg!(feature = "classifier") => Some("classifier"),
         Op::Attention(op) if op.memory > 0 && !cfg!(feature = "linear-attention") => Some("linear-attention"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),

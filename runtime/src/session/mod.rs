@@ -81,6 +81,9 @@ impl<'a, W: WeightSource> Session<'a, W> {
         if model.header().variance != 0 && !cfg!(feature = "learned-variance") {
             return Err(SessionError::OperationDisabled { feature: "learned-variance" });
         }
+        if model.header().gradient != 0 && !cfg!(feature = "classifier") {
+            return Err(SessionError::OperationDisabled { feature: "classifier" });
+        }
         let mut schedules = (0..model.schedules()).filter_map(|index| model.schedule(index));
         if schedules.any(|schedule| schedule.threshold != 0) && !THRESHOLDS {
             return Err(SessionError::OperationDisabled { feature: "thresholding" });

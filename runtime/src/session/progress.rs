@@ -79,7 +79,8 @@ impl<N: Noise, W: WeightSource> Run<'_, N, W> {
                 Next::End => return [steps, slices],
             };
             let is_guided = self.request.guidance_at(at.step) != Guidance::NONE;
-            let guided = if is_guided { self.network.saturating_add(measured) } else { 0 };
+            let second = if self.has_gradient() { 0 } else { self.network };
+            let guided = if is_guided { second.saturating_add(measured) } else { 0 };
             steps = steps.saturating_add(1);
             let searched = if self.thresholds() { chunks.saturating_mul(PASSES) } else { 0 };
             slices = slices.saturating_add(self.network).saturating_add(chunks).saturating_add(guided);

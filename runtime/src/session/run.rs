@@ -188,11 +188,9 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                 } else if first_of_two {
                     self.keep_unconditional()?;
                     Stage::Network { first_of_two: false, walk: Walk::at(self.session.model.ops_once()) }
-                } else if self.rescales() && self.guidance != Guidance::NONE {
-                    self.spread = Default::default();
-                    Stage::Measure { chunk: 0 }
                 } else {
-                    self.begin_update()
+                    self.add_gradient::<P::Sample>()?;
+                    self.after_network()
                 }
             }
             Stage::Measure { chunk } => {
@@ -329,7 +327,22 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
     /// `first`: the operation that the network begins with.
     fn begin_step(&mut self, first: u16) -> Stage {
         self.guidance = self.request.guidance_at(self.position.step);
-        Stage::Network { first_of_two: self.guidance != Guidance::NONE, walk: Walk::at(first) }
+        let first_of_two = self.guidance != Guidance::NONE && !self.has_gradient();
+        Stage::Network { first_of_two, walk: Walk::at(first) }
+    }
+
+    /// Whether a classifier guides: one network call gives both outputs.
+    pub(super) fn has_gradient(&self) -> bool {
+        cfg!(feature = "classifier") && self.session.model.header().gradient != 0
+    }
+
+    /// What follows the network's outputs.
+    fn after_network(&mut self) -> Stage {
+        if self.rescales() && self.guidance != Guidance::NONE {
+            self.spread = Default::default();
+            return Stage::Measure { chunk: 0 };
+        }
+        self.begin_update()
     }
 
     /// What follows the network's output.
@@ -362,6 +375,25 @@ impl<'a, N: Noise, W: WeightSource> Run<'a, N, W> {
                 }
                 _ => z.started(self.schedule.start),
             };
+        }
+        Ok(())
+    }
+
+    /// Keeps the output as the unconditional one, and adds the classifier's gradient, which makes it the conditional one: by
+    /// Bayes' rule, `∇ log p(x | y) = ∇ log p(x) + ∇ log p(y | x)`.
+    fn add_gradient<S: Sample>(&mut self) -> Result<(), RunError> {
+        if !self.has_gradient() {
+            return Ok(());
+        }
+        self.keep_unconditional()?;
+        let corrupt = RunError::Corrupt { op: self.session.model.ops() };
+        let header = self.session.model.header();
+        let place = |id: u16| self.session.model.tensor(id).map(|tensor| tensor.range()).ok_or(corrupt);
+        let places = [place(header.prediction)?, place(header.gradient)?];
+        let [prediction, gradient] = self.session.arena.get_disjoint_mut(places).map_err(|_| corrupt)?;
+        let [prediction, gradient] = [prediction, gradient].map(view_mut::<S>);
+        for (m, gradient) in prediction.ok_or(corrupt)?.iter_mut().zip(gradient.ok_or(corrupt)?) {
+            *m = m.plus(*gradient);
         }
         Ok(())
     }

@@ -95,6 +95,20 @@ fn runs_depend_on_the_request_alone() {
     });
 }
 
+#[cfg(feature = "classifier")]
+#[test]
+#[cfg_attr(miri, ignore = "it differs in safe code alone")]
+fn runs_that_a_classifier_guides_do_too() {
+    for &precision in Precision::ALL {
+        let draft = Draft::classified(precision);
+        let request = Request::new().class(0).seed(5).guidance(crate::Guidance::from_ratio(3, 1));
+        let picture = draw(&draft, request, 0xFF);
+        assert_eq!(draw(&draft, request, 0x00), picture, "{precision:?}: the memory shows");
+        let without = draw(&draft, request.guidance_interval(0, 0), 0x00);
+        assert_eq!(without, draw(&draft, request.guidance(crate::Guidance::NONE), 0x00));
+    }
+}
+
 #[cfg(feature = "thresholding")]
 #[test]
 #[cfg_attr(miri, ignore = "it differs in safe code alone")]

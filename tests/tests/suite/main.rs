@@ -3,6 +3,7 @@
 mod accelerator;
 mod arithmetic;
 mod checkpoint;
+mod classifier;
 mod condition;
 mod denoising_diffusion;
 mod diffusers;

@@ -13,12 +13,18 @@ fn options(precision: Precision, residual: ResidualWidth) -> ExportOptions {
     ExportOptions { precision, residual, steps: vec![4], calibration_images: 4, ..Default::default() }
 }
 
+/// Digits with their classifier.
+fn classified(precision: Precision) -> ExportOptions {
+    let classifier = Some(digits().with_file_name("guide"));
+    ExportOptions { classifier, ..options(precision, ResidualWidth::Auto) }
+}
+
 /// Visits every operation of one network call: its index, what its operands held before and its result after.
 fn visit(model: &Model<'_>, step: u32, mut check: impl FnMut(u16, &dyn Fn(u16) -> Vec<u8>, Vec<u8>)) {
     let mut memory = arena(model);
     let mut session = Session::new(model, memory.as_mut_slice()).expect("fits");
     // The initial noise of a seed.
-    let class = (model.classes() > 0).then_some(1);
+    let class = (model.classes() > 0).then_some(oracle::classifier::CLASS as u16);
     let mut request = Request::new().seed(99);
     if let Some(class) = class {
         request = request.class(class);
@@ -72,7 +78,7 @@ fn floor(precision: Precision) -> f64 {
 
 fn real_suite(export: &Export) {
     let model = model(&export.bytes);
-    let mut seen = [0; 7];
+    let mut seen = [0; 8];
     visit(&model, 1, |index, read, result| {
         let op = &export.network.ops[OpId::from(index)].1;
         // Integer maps and bias vectors have scales of their own, which the integer suite knows.
@@ -80,7 +86,15 @@ fn real_suite(export: &Export) {
             model.precision() != Precision::I8
                 || matches!(
                     export.network.tensors[id].role,
-                    Role::Sample | Role::Prediction | Role::Unconditional | Role::Stream | Role::Attention
+                    Role::Sample
+                        | Role::Prediction
+                        | Role::Unconditional
+                        | Role::Stream
+                        | Role::Attention
+                        | Role::Gradient
+                        | Role::Features
+                        | Role::Backward
+                        | Role::Loss
                 )
         };
         if !op.inputs().into_iter().chain([op.output()]).all(real) {
@@ -100,6 +114,7 @@ fn real_suite(export: &Export) {
             Op::Activate(_) => 4,
             Op::LayerNorm(_) => 5,
             Op::LinearAttention(_) => 6,
+            Op::Classifier(_) => 7,
         }] += 1;
     });
     assert!(seen[0] >= 3, "{seen:?}");
@@ -206,6 +221,11 @@ macro_rules! precision_suite {
             }
 
             #[test]
+            fn classifiers_and_their_gradients() {
+                real_suite(&exported(&digits(), &classified($precision)));
+            }
+
+            #[test]
             fn normalized_pixels_linear_attention_and_learned_keys() {
                 real_suite(&exported(&golden("denoising_diffusion"), &options($precision, ResidualWidth::Auto)));
             }
@@ -230,6 +250,9 @@ fn the_suite_has_every_operation() {
     kinds.extend(kinds_of(&shipped::find("reach", None, None, &()).expect("a shipped model")));
     // Those over the channels of pixels are in `denoising_diffusion.rs` too.
     let export = exported(&golden("denoising_diffusion"), &options(Precision::F32, ResidualWidth::Auto));
+    kinds.extend(kinds_of(&export.bytes));
+    // Those of a classifier are held against PyTorch in `classifier.rs` too.
+    let export = exported(&digits(), &classified(Precision::F32));
     kinds.extend(kinds_of(&export.bytes));
     for kind in format::OpKind::ALL {
         assert!(kinds.contains(&kind.code()), "no suite has {kind:?}: let a model of this one have it");

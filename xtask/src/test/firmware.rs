@@ -60,6 +60,7 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     from_a_picture()?;
     thresholding()?;
     learned_variance()?;
+    classifier_guidance()?;
     policy()?;
     no_long_step()?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
@@ -244,6 +245,16 @@ fn learned_variance() -> anyhow::Result<()> {
     let options = ExportOptions { steps: vec![3], calibration_images: 2, ..ExportOptions::default() };
     let request = Request { steps: None, seed: 1, class: Some(1), ..PLAIN };
     same_image_of("learned variances", export(&checkpoint, &options, &())?.bytes.as_slice(), &request).map(drop)
+}
+
+/// What a classifier guides is the host's picture.
+fn classifier_guidance() -> anyhow::Result<()> {
+    let digits = shipped::models_folder().join("digits");
+    let classifier = Some(digits.join("guide"));
+    let options = ExportOptions { steps: vec![3], calibration_images: 4, classifier, ..ExportOptions::default() };
+    let export = export(&Checkpoint::open(digits.join("checkpoint"))?, &options, &())?;
+    let request = Request { steps: None, seed: 1, class: Some(7), guidance: Some(3.0), ..PLAIN };
+    same_image_of("classifier guidance", export.bytes.as_slice(), &request).map(drop)
 }
 
 /// The policy's actions are the host's, bit for bit, and no step of it is long.

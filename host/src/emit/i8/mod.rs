@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use typed_index_collections::{TiSlice, TiVec};
 use waft::arithmetic::activate;
 use waft::fixed::{NORM_BITS, SAMPLE_BITS, SILU_BITS};
-use waft::format::{self, ALIGN, Element, StepScales};
+use waft::format::{self, ALIGN, Element, SLOPE_BITS, StepScales};
 
 pub use self::quantize::{QuantizedConv, QuantizedConvs, quantize};
 use self::records::step_record;
@@ -105,6 +105,7 @@ pub fn emit(
         Op::LinearAttention(op) => format::Op::LinearAttention(emitter.linear_attention(op, writer)),
         Op::LayerNorm(op) => format::Op::LayerNorm(emitter.layer_norm(op, bias_places[id], writer)),
         Op::Activate(op) => format::Op::Activate(emitter.activate(op, bias_places[id])),
+        Op::Classifier(op) => format::Op::Classifier(emitter.classifier(op, bias_places[id], writer)),
         Op::Observe(op) => format::Op::Observe(emitter.observe(op, writer)),
         Op::Conv2d(conv) => {
             let quantized = convs[id].as_ref().expect("computed above for every convolution");
@@ -118,7 +119,12 @@ pub fn emit(
         |steps| Steps::Fixed(steps.iter().map(step_record).collect()),
         |entry, embeddings| embeddings.extend(emitter.table_entry(entry).to_le_bytes()),
         |place, activated, row| {
+            let [list, step] = place;
             for (id, (_, op)) in network.ops.iter_enumerated() {
+                if let (Op::Classifier(op), Some(place)) = (op, bias_places[id]) {
+                    let factor = emitter.backward_factor(op, source.lists[list].steps[step].gradient_factor());
+                    row[place..][..8].copy_from_slice(bytemuck::bytes_of(&factor));
+                }
                 let (Some(linear), Some(place)) = (step_projection(op), bias_places[id]) else { continue };
                 let values = linear.apply(activated);
                 if let Some(quantized) = &convs[id] {
@@ -193,12 +199,16 @@ impl<'a> Emitter<'a> {
                 | Role::Observation
                 | Role::Prediction
                 | Role::Variance
+                | Role::Gradient
                 | Role::Unconditional
                 | Role::History => sample,
                 // Sixteen bits have room for twice of what was seen.
                 Role::Stream if widths.wide_stream[id] => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
                 Role::Stream => seen.tensors[id].asymmetric_i8(recipe.ranges),
                 Role::Attention => seen.tensors[id].symmetric_i8(recipe.ranges),
+                Role::Features => seen.tensors[id].asymmetric_i8(recipe.ranges),
+                Role::Backward => Scale::symmetric(2.0 * seen.tensors[id].peak(), 32767.0),
+                Role::Loss => Scale { scale: 2f64.powi(-(SLOPE_BITS as i32)), zero: 0 },
                 Role::KeyValue => key_value[&id][0],
                 _ => Scale { scale: 1.0, zero: 0 },
             })

@@ -4,13 +4,14 @@ use bytemuck::Zeroable;
 use waft::arithmetic::activate;
 use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
 use waft::format::{
-    Activate, Attention, Conv2d, Embed, FixedStep, GroupNorm, LayerNorm, Linear, LinearAttention, Observe, OpKind,
+    Activate, Attention, Classifier, Conv2d, Embed, FixedStep, GroupNorm, LayerNorm, Linear, LinearAttention, Observe,
+    OpKind, Pass, SLOPE_BITS,
 };
 
 use super::{Emitter, FACTOR_BITS, QuantizedConv, activation_multiplier, integer_bias};
 use crate::emit::{
-    activate_record, attention_record, conv_record, group_norm_record, layer_norm_record, linear_attention_record,
-    observe_record,
+    activate_record, attention_record, classifier_record, conv_record, group_norm_record, layer_norm_record,
+    linear_attention_record, observe_record,
 };
 use crate::graph;
 use crate::network::{self, Role, TensorId};
@@ -129,6 +130,41 @@ impl Emitter<'_> {
             record.residual_zero = from.zero;
         }
         record
+    }
+
+    pub(super) fn classifier(&self, op: &network::Classifier, place: Option<usize>, writer: &mut Writer) -> Classifier {
+        let (source, output) = (self.scales[op.source], self.scales[op.output]);
+        let value = |z: i32| f64::from(z - source.zero) * source.scale;
+        let sigmoid = |z: f64| 1.0 / (1.0 + libm::exp(-z));
+        let word = |value: f64| value.round().clamp(-32_768.0, 32_767.0) as i16;
+        let mut table = |of: &dyn Fn(f64) -> i16| {
+            let entries: Vec<i16> = (-128..128).map(|z| of(value(z))).collect();
+            writer.values(&entries)
+        };
+        let mut record = classifier_record(op, place);
+        match op.pass {
+            Pass::Forward => {
+                record.table = table(&|z| word(z * sigmoid(z) / output.scale + f64::from(output.zero)));
+            }
+            Pass::Backward | Pass::BackwardScaled => {
+                let slope = |z: f64| sigmoid(z) * (1.0 + z * (1.0 - sigmoid(z)));
+                record.table = table(&|z| word(slope(z) * 2f64.powi(SLOPE_BITS as i32)));
+                if op.pass == Pass::Backward {
+                    [record.multiplier, record.shift] = self.backward_factor(op, 1.0);
+                }
+            }
+            Pass::Loss => {
+                (record.multiplier, record.shift) = multiplier(source.scale * std::f64::consts::LOG2_E * 256.0);
+            }
+        }
+        record
+    }
+
+    /// Multiplier and shift from a product of a gradient and a derivative to the output, times `factor`.
+    pub(super) fn backward_factor(&self, op: &network::Classifier, factor: f64) -> [i32; 2] {
+        let gradient = op.gradient.map_or(1.0, |id| self.scales[id].scale);
+        let unit = gradient * 2f64.powi(-(SLOPE_BITS as i32)) / self.scales[op.output].scale;
+        <[i32; 2]>::from(multiplier(unit * factor))
     }
 
     pub(super) fn observe(&self, op: &network::Observe, writer: &mut Writer) -> Observe {

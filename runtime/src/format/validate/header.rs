@@ -22,7 +22,7 @@ pub(super) const fn validate(file: File<'_>) -> Check {
     ensure!(h.conditioning <= 1 << 15, Header, 0);
     // What a run executes once reads the observation, and is not all there is.
     ensure!(h.once < h.ops && (h.once > 0) == (h.observation != 0), Header, 0);
-    // Without a conditioning vector there is nothing that a class could change.
-    ensure!(h.conditioning > 0 || h.classes == 0, Header, 0);
+    // Without a conditioning vector or a classifier there is nothing that a class could change.
+    ensure!(h.conditioning > 0 || h.classes == 0 || h.gradient != 0, Header, 0);
     Ok(())
 }

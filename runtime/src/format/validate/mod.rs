@@ -2,6 +2,7 @@
 
 mod activate;
 mod attention;
+mod classifier;
 mod conv2d;
 mod header;
 mod layer_norm;
@@ -139,9 +140,11 @@ impl File<'_> {
             || self.header.observation != 0 && id == self.header.observation
     }
 
-    /// Whether the sampler reads a tensor behind the network call: the prediction, or the learned variance.
+    /// Whether the sampler reads a tensor behind the network call: the prediction, the learned variance, the classifier's gradient.
     const fn is_result(self, id: u16) -> bool {
-        id == self.header.prediction || self.header.variance != 0 && id == self.header.variance
+        id == self.header.prediction
+            || self.header.variance != 0 && id == self.header.variance
+            || self.header.gradient != 0 && id == self.header.gradient
     }
 
     /// Whether a tensor belongs to the sampler, so that no operation reads or writes it: it holds what lies between calls.

@@ -45,9 +45,19 @@ pub(super) const fn validate(file: File<'_>) -> Check {
         ensure!(header.variance != header.prediction, Header, 0);
         ensure!(variance.last == header.ops, Lifetime, header.variance);
     }
+    if header.gradient != 0 {
+        // The same; with it, the prediction is kept as it was without, and there is a class to go to.
+        let gradient = require!(file.tensor(header.gradient), Header, 0);
+        ensure!(gradient.element().is(wide) && gradient.has_shape_of(&sample), Header, 0);
+        ensure!(!file.is_given(header.gradient) && !file.is_kept(header.gradient), Header, 0);
+        ensure!(header.gradient != header.prediction && header.gradient != header.variance, Header, 0);
+        ensure!(gradient.last == header.ops, Lifetime, header.gradient);
+        ensure!(prediction.has_shape_of(&sample) && header.unconditional != NONE, Header, 0);
+        ensure!(header.classes > 0 && header.unconditional_class == NONE, Header, 0);
+    }
     check!(validate_actions(file, sample.channels));
     if header.unconditional != NONE {
-        ensure!(header.unconditional_class != NONE, Header, 0);
+        ensure!(header.unconditional_class != NONE || header.gradient != 0, Header, 0);
         check!(keeps(file, header.unconditional, &prediction));
     }
     // The older history is of no use without the newer one.

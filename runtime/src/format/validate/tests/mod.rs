@@ -50,6 +50,7 @@ macro_rules! bounds {
     };
 }
 
+mod classifiers;
 mod convolutions;
 mod operations;
 mod overlap;
@@ -64,7 +65,7 @@ const F32: Precision = Precision::F32;
 
 #[test]
 fn the_drafts_are_valid_and_have_every_kind_of_operation() {
-    let drafts = [Draft::new, Draft::policy, Draft::pixels];
+    let drafts = [Draft::new, Draft::policy, Draft::pixels, Draft::classified];
     let kinds: Vec<u8> = drafts.iter().flat_map(|draft| draft(I8).ops).map(|op| op.bytes()[0]).collect();
     OpKind::ALL.iter().for_each(|kind| assert!(kinds.contains(&kind.code()), "no draft has {kind:?}"));
     for draft in drafts {
@@ -104,7 +105,7 @@ fn what_is_no_file_is_told_from_what_is_damaged() {
 fn header() {
     let tensors = Draft::new(I8).tensors.len() as u16;
     bounds!(I8, Header, |d, v| d.header.output = v, [0, 1], [2]);
-    bounds!(I8, Header, |d, v| d.header.reserved_end[19] = v, [0], [1]);
+    bounds!(I8, Header, |d, v| d.header.reserved_end[17] = v, [0], [1]);
     bounds!(I8, Header, |d, v| d.header.arena_bytes += v, [16], [1, 8]);
     bounds!(I8, Header, |d, v| d.header.arena_bytes = v, [1 << 30], [(1 << 30) + 16]);
     bounds!(I8, Offset, |d, v| d.header.tensors_at = v, [], [1, 0xFFFF_FFF0, 16]);
