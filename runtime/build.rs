@@ -32,6 +32,11 @@ impl Target {
         has_extension && self.triple.ends_with("eabihf")
     }
 
+    /// Cores whose registers hold one number: no instruction adds or multiplies two.
+    fn is_scalar(&self) -> bool {
+        ["thumbv6m", "thumbv7m", "riscv32"].iter().any(|name| self.triple.starts_with(name))
+    }
+
     /// Cores whose products have 32 bits: Armv6-M, Armv8-M Baseline.
     fn lacks_long_multiply(&self) -> bool {
         self.triple.starts_with("thumbv6m") || self.triple.starts_with("thumbv8m.base")
@@ -47,7 +52,9 @@ fn main() {
         features: variable("CARGO_CFG_TARGET_FEATURE"),
         mve: env::var_os("CARGO_FEATURE_MVE").is_some(),
     };
-    println!("cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, armv7m, riscv, sse2, neon, vfp, no_long_multiply)");
+    println!(
+        "cargo::rustc-check-cfg=cfg(dsp, mve, armv6m, armv7m, riscv, scalar, tile_kernels, sse2, neon, vfp, no_long_multiply)"
+    );
     if target.triple.starts_with("thumbv6m") {
         println!("cargo::rustc-cfg=armv6m");
     }
@@ -75,5 +82,11 @@ fn main() {
     }
     if target.has_dsp() {
         println!("cargo::rustc-cfg=dsp");
+    }
+    if target.is_scalar() {
+        println!("cargo::rustc-cfg=scalar");
+    }
+    if target.has_dsp() || target.is_scalar() {
+        println!("cargo::rustc-cfg=tile_kernels");
     }
 }

@@ -36,8 +36,12 @@ pub(crate) mod patches;
 #[cfg(feature = "std")]
 pub(crate) mod wide;
 
-#[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
+#[cfg(all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles")))]
 pub(crate) mod winograd;
+
+#[cfg(all(feature = "tiles", any(scalar, test)))]
+#[allow(unsafe_code, reason = "a loop for which the compiler runs out of registers; addresses that it would test")]
+mod scalar;
 
 #[cfg(all(feature = "i8", any(dsp, test)))]
 #[cfg_attr(mve, allow(dead_code, unused_imports, reason = "called where the vector extension has no kernel"))]
@@ -123,15 +127,15 @@ macro_rules! kernels {
             moments_i16 (feature = "i8"): dsp;
             scores_i8 (all(feature = "i8", feature = "attention")): dsp;
             limit_i16 (all(feature = "i8", feature = "tiles")): dsp;
-            winograd_input (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
-            winograd_weights (all(feature = "tiles", any(dsp, test))): dsp;
-            winograd_multiply (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
-            winograd_output (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
-            winograd2_output (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
+            winograd_input (all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles"))): dsp, scalar;
+            winograd_weights (all(feature = "tiles", any(tile_kernels, test))): dsp, scalar;
+            winograd_multiply (all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles"))): dsp, scalar;
+            winograd_output (all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles"))): dsp;
+            winograd2_output (all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles"))): dsp;
             finish_blocks_i8 (all(feature = "tiles", any(all(dsp, not(mve)), test))): dsp;
             finish_blocks_i16 (all(feature = "tiles", any(all(dsp, not(mve)), test))): dsp;
-            winograd2_input (all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))): dsp;
-            winograd2_weights (all(feature = "tiles", any(dsp, test))): dsp;
+            winograd2_input (all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles"))): dsp, scalar;
+            winograd2_weights (all(feature = "tiles", any(tile_kernels, test))): dsp, scalar;
             dot4_packed_i8 (feature = "i4"):;
             dot4_packed_i16 (feature = "i4"):;
             spread_packed (feature = "i4"):;

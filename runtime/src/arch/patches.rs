@@ -48,7 +48,7 @@ pub(crate) struct Channels<'a> {
 }
 
 /// The sums of a block of channels at [`PIXELS`] neighbouring pixels.
-#[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
+#[cfg(all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles")))]
 pub(crate) type BlockSums = [[i32; PIXELS]; crate::format::CHANNEL_BLOCK];
 
 /// Where the results of [`PIXELS`] pixels go, and where their residual is.

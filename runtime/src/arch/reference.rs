@@ -21,12 +21,14 @@ mod results;
 #[cfg(all(feature = "i8", test))]
 pub(crate) use self::results::*;
 
+#[cfg(all(feature = "tiles", any(test, scalar, all(feature = "stored-tiles", not(dsp)))))]
+pub(crate) use super::winograd::{reference::winograd_output, two::reference::winograd2_output};
 #[cfg(all(feature = "tiles", test))]
 pub(crate) use super::winograd::{reference::winograd_weights, two::reference::winograd2_weights};
-#[cfg(all(feature = "tiles", any(test, all(feature = "stored-tiles", not(dsp)))))]
+#[cfg(all(feature = "tiles", any(test, all(feature = "stored-tiles", not(tile_kernels)))))]
 pub(crate) use super::winograd::{
-    reference::{winograd_input, winograd_multiply, winograd_output},
-    two::reference::{winograd2_input, winograd2_output},
+    reference::{winograd_input, winograd_multiply},
+    two::reference::winograd2_input,
 };
 
 /// `sums[c] + Σ activations[k]·weights[c][k]`, modulo 2³², for `i8` activations.

@@ -15,10 +15,13 @@
 //!
 //! Rings of 16 bits have [tiles of their own](two).
 
-#[cfg(any(not(dsp), test))]
+#[cfg(any(not(tile_kernels), test))]
 use super::patches::GROUP;
 use crate::format::Tiling;
 
+#[cfg(any(tile_kernels, test))]
+#[allow(unsafe_code, reason = "addresses that the compiler would test one by one")]
+pub(super) mod transforms;
 pub(crate) mod two;
 
 /// Rows and columns of outputs of a tile.
@@ -59,7 +62,7 @@ pub(super) fn transform_input<T: Copy>(d: [T; SIDE], add: impl Fn(T, T) -> T, su
 }
 
 /// `G g` without denominators.
-#[cfg(any(dsp, test))]
+#[cfg(any(tile_kernels, test))]
 #[inline(always)]
 pub(super) fn transform_weights<T: Copy>(g: [T; 3], add: impl Fn(T, T) -> T, sub: impl Fn(T, T) -> T) -> [T; SIDE] {
     let double = |x| add(x, x);
@@ -76,6 +79,7 @@ pub(super) mod reference {
 
     /// Transforms tile `tile`, 0 or 1, of a pair: `rows` are its six rows of six pixels with all channels, a multiple of four.
     /// The pair has its groups of channels at the first point, then those at the second, and so on.
+    #[cfg(any(not(tile_kernels), test))]
     #[inline(never)]
     pub(crate) fn winograd_input(pair: &mut [Pair], tile: usize, rows: [&[i8]; SIDE]) {
         let groups = pair.len() / POINTS;
@@ -114,6 +118,7 @@ pub(super) mod reference {
     }
 
     /// The sums of products at each point over all channels, modulo 2³².
+    #[cfg(any(not(tile_kernels), test))]
     #[inline(never)]
     pub(crate) fn winograd_multiply(products: &mut [Products], tiles: &[Pair], channels: &[Pair]) {
         let groups = tiles.len().checked_div(products.len()).unwrap_or(0).max(1);
@@ -135,6 +140,14 @@ pub(super) mod reference {
         }
     }
 
+    /// Sums from one point of a tile and channel to the next.
+    pub(in super::super) const NEXT: usize = size_of::<Products>() / size_of::<i32>();
+
+    /// Sums from the first of so many points to the last: with as many, places of points are constants.
+    pub(in super::super) const fn span(points: usize) -> usize {
+        (points - 1) * NEXT + 1
+    }
+
     /// The inverse of 9 modulo 2³².
     const NINTH: i32 = 0x38E3_8E39;
 
@@ -142,7 +155,11 @@ pub(super) mod reference {
     // Without loops, in which the compiler would keep everything in memory where code is to be small.
     #[inline(never)]
     pub(crate) fn winograd_output(sums: &mut [[i32; TILE]], stride: usize, products: &[Products], which: usize) {
-        let at = |point: usize| products.get(point).and_then(|sums| sums.get(which)).copied().unwrap_or(0);
+        const SPAN: usize = span(POINTS);
+        let Some(from) = products.as_flattened().get(which..).and_then(|from| from.first_chunk::<SPAN>()) else {
+            return;
+        };
+        let at = |point: usize| from[point * NEXT];
         let column =
             |x| inverse([at(x), at(SIDE + x), at(2 * SIDE + x), at(3 * SIDE + x), at(4 * SIDE + x), at(5 * SIDE + x)]);
         let [a, b, c, d, e, f] = [column(0), column(1), column(2), column(3), column(4), column(5)];
@@ -170,6 +187,7 @@ pub(super) mod reference {
     }
 
     /// Writes what a channel of a tile or of weights has at a point, whose groups begin at `point`.
+    #[cfg(any(not(tile_kernels), test))]
     #[inline(always)]
     pub(in super::super) fn put(pair: &mut [Pair], point: usize, side: usize, channel: usize, value: i16) {
         let group = pair.get_mut(point + channel / GROUP).and_then(|pair| pair.get_mut(side));

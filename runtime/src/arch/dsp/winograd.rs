@@ -4,9 +4,8 @@ use super::super::patches::GROUP;
 pub(super) mod output;
 pub(super) mod two;
 
-#[cfg(not(dsp))]
-use super::super::winograd::transform_input;
-use super::super::winograd::{POINTS, Pair, Products, SIDE, transform_weights};
+use super::super::winograd::transforms::{self, Lanes, Load};
+use super::super::winograd::{POINTS, Pair, Products, SIDE};
 use super::even_bytes;
 
 /// A [`Pair`] as words: of the first tile or channel, then of the second.
@@ -33,30 +32,7 @@ pub(crate) fn winograd_input(pair: &mut [Pair], tile: usize, rows: [&[i8]; SIDE]
     }
     // The same over the modelled instructions.
     #[cfg(not(dsp))]
-    {
-        let next = groups * WORDS;
-        let mut first = pair.as_mut_ptr().cast::<u32>().wrapping_add(2 * tile);
-        let mut rows = rows.map(<[i8]>::as_ptr);
-        for _ in 0..groups {
-            for half in 0..2 {
-                // SAFETY: rows have six pixels, and each group four channels of a pixel.
-                let column = |x: usize| unsafe {
-                    let [a, b, c, d, e, f] = rows;
-                    let at = |row: *const i8| bytes(row.add(x * pixel), half);
-                    transform_input([at(a), at(b), at(c), at(d), at(e), at(f)], add, sub)
-                };
-                let [a, b, c, d, e, f] = [column(0), column(1), column(2), column(3), column(4), column(5)];
-                // Without a loop, for which the compiler would keep six pointers.
-                let row = |point, y: usize| {
-                    // SAFETY: there are 36 points of as many groups; `tile` and `half` are 0 or 1.
-                    unsafe { store(point, next, transform_input([a[y], b[y], c[y], d[y], e[y], f[y]], add, sub)) }
-                };
-                row(row(row(row(row(row(first.wrapping_add(half), 0), 1), 2), 3), 4), 5);
-            }
-            first = first.wrapping_add(WORDS);
-            rows = rows.map(|row| row.wrapping_add(GROUP));
-        }
-    }
+    transforms::input::<Halves>(pair, tile, rows);
 }
 
 /// Transforms a tile, from six rows whose pixels are `pixel` bytes apart, for some groups of four channels, at least one. Points
@@ -201,65 +177,41 @@ unsafe extern "C" fn transform_tile(
 /// See [`reference::winograd_weights`](super::super::reference::winograd_weights).
 #[inline(never)]
 pub(crate) fn winograd_weights(pair: &mut [Pair], channel: usize, weights: &[i8]) {
-    let groups = pair.len() / POINTS;
-    let tap = groups * GROUP;
-    if pair.len() != groups * POINTS || channel > 1 || weights.len() < 9 * tap {
-        return;
+    transforms::weights_of_four::<Halves>(pair, channel, weights);
+}
+
+/// Two channels in a register.
+struct Halves;
+
+impl Lanes for Halves {
+    type Word = u32;
+    type Place = u32;
+    const PARTS: usize = 2;
+
+    #[inline(always)]
+    fn add(a: u32, b: u32) -> u32 {
+        add(a, b)
     }
-    let next = groups * WORDS;
-    let mut first = pair.as_mut_ptr().cast::<u32>().wrapping_add(2 * channel);
-    let mut weight = weights.as_ptr();
-    for _ in 0..groups {
-        for half in 0..2 {
-            // SAFETY: there are nine taps, and each group is four inputs of a tap.
-            let column = |x: usize| unsafe {
-                let at = |row: usize| bytes(weight.add((row + x) * tap), half);
-                transform_weights([at(0), at(3), at(6)], add, sub)
-            };
-            let [a, b, c] = [column(0), column(1), column(2)];
-            let row = |point, y: usize| {
-                // SAFETY: there are 36 points of as many groups; `channel` and `half` are 0 or 1.
-                unsafe { store(point, next, transform_weights([a[y], b[y], c[y]], add, sub)) }
-            };
-            row(row(row(row(row(row(first.wrapping_add(half), 0), 1), 2), 3), 4), 5);
-        }
-        first = first.wrapping_add(WORDS);
-        weight = weight.wrapping_add(GROUP);
+
+    #[inline(always)]
+    fn sub(a: u32, b: u32) -> u32 {
+        sub(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn store(at: *mut u32, word: u32) {
+        // SAFETY: said of the trait's; a pair has the alignment of halves.
+        unsafe { at.write_unaligned(word) };
     }
 }
 
-/// Words of a pair.
-const WORDS: usize = size_of::<Pair>() / size_of::<u32>();
-
-/// Bytes 0 and 2 of a word, or 1 and 3, sign-extended to halves.
-///
-/// # Safety
-/// There are four bytes; they need no alignment.
-#[inline(always)]
-unsafe fn bytes(from: *const i8, half: usize) -> u32 {
-    // SAFETY: said above.
-    even_bytes(unsafe { from.cast::<u32>().read_unaligned() }.rotate_right(8 * half as u32))
-}
-
-/// Writes six words, each `next` behind the one before. Returns where a seventh would go.
-///
-/// # Safety
-/// There are such words; they need no alignment.
-#[inline(always)]
-unsafe fn store(mut at: *mut u32, next: usize, words: [u32; SIDE]) -> *mut u32 {
-    let [a, b, c, d, e, f] = words;
-    // SAFETY: said above.
-    let mut put = |word| unsafe {
-        at.write_unaligned(word);
-        at = at.wrapping_add(next);
-    };
-    put(a);
-    put(b);
-    put(c);
-    put(d);
-    put(e);
-    put(f);
-    at
+impl Load<i8> for Halves {
+    /// Bytes 0 and 2 of a word, or 1 and 3, sign-extended.
+    #[inline(always)]
+    unsafe fn load(from: *const i8, part: usize) -> u32 {
+        // SAFETY: there are four bytes.
+        even_bytes(unsafe { from.cast::<u32>().read_unaligned() }.rotate_right(8 * part as u32))
+    }
 }
 
 /// See [`reference::winograd_multiply`](super::super::reference::winograd_multiply).

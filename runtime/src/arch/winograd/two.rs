@@ -11,7 +11,7 @@
 //!
 //! The two tiles of a pair are neighbours of one row, and share two columns of their inputs.
 
-#[cfg(any(not(dsp), test))]
+#[cfg(any(not(tile_kernels), test))]
 use super::Pair;
 #[cfg(any(not(dsp), test))]
 use super::Products;
@@ -43,7 +43,7 @@ pub(in crate::arch) fn transform_input<T: Copy>(
 }
 
 /// `G g`, twice where it has denominators.
-#[cfg(test)]
+#[cfg(any(scalar, test))]
 #[inline(always)]
 pub(in crate::arch) fn transform_weights<T: Copy>(
     g: [T; 3],
@@ -57,12 +57,16 @@ pub(in crate::arch) fn transform_weights<T: Copy>(
 /// The definitions of the kernels.
 #[cfg(any(not(dsp), test))]
 pub(in crate::arch) mod reference {
+    #[cfg(any(not(tile_kernels), test))]
     use super::super::GROUP;
+    #[cfg(any(not(tile_kernels), test))]
     use super::super::reference::put;
+    use super::super::reference::{NEXT, span};
     use super::*;
 
     /// Transforms a pair of tiles: `rows` are four rows of six pixels with all channels, a multiple of four. The pair has its
     /// groups of channels at the first point, then those at the second, and so on.
+    #[cfg(any(not(tile_kernels), test))]
     #[inline(never)]
     pub(crate) fn winograd2_input(pair: &mut [Pair], rows: [&[i16]; SIDE]) {
         let groups = pair.len() / POINTS;
@@ -96,8 +100,7 @@ pub(in crate::arch) mod reference {
     // Out of line, and by constant offsets: both tiles at once do not fit the registers.
     #[inline(never)]
     fn tile(products: &[Products], which: usize) -> [[i32; TILE]; TILE] {
-        const NEXT: usize = size_of::<Products>() / size_of::<i32>();
-        const SPAN: usize = (POINTS - 1) * NEXT + 1;
+        const SPAN: usize = span(POINTS);
         let from = products.as_flattened().get(which..).unwrap_or_default();
         let Some(sums) = from.first_chunk::<SPAN>() else { return Default::default() };
         let at = |point: usize| sums[point * NEXT];

@@ -1,11 +1,9 @@
 //! Winograd's F(2×2, 3×3) with the DSP extension: two channels at a time.
 
 use super::super::super::winograd::two::{COLUMNS, POINTS, SIDE};
-#[cfg(not(dsp))]
-use super::super::super::winograd::two::{transform_input, transform_weights};
 use super::{GROUP, Pair};
 #[cfg(not(dsp))]
-use super::{WORDS, add, bytes, sub};
+use super::{Halves, Load, transforms};
 
 /// See [`reference::winograd2_input`](crate::arch::reference::winograd2_input).
 #[inline(never)]
@@ -26,32 +24,7 @@ pub(crate) fn winograd2_input(pair: &mut [Pair], rows: [&[i16]; SIDE]) {
     }
     // The same over the modelled instructions.
     #[cfg(not(dsp))]
-    {
-        let next = groups * WORDS;
-        let mut first = pair.as_mut_ptr().cast::<u32>();
-        let mut rows = rows.map(<[i16]>::as_ptr);
-        for _ in 0..groups {
-            for half in 0..2 {
-                // SAFETY: rows have six pixels, and each group four channels of a pixel.
-                let column = |x: usize| unsafe {
-                    let [a, b, c, d] = rows;
-                    let at = |row: *const i16| words(row.add(x * pixel), half);
-                    transform_input([at(a), at(b), at(c), at(d)], add, sub)
-                };
-                let [a, b, c, d, e, f] = [column(0), column(1), column(2), column(3), column(4), column(5)];
-                // SAFETY: there are 16 points of as many groups; `half` is 0 or 1.
-                unsafe {
-                    let mut point = first.wrapping_add(half);
-                    point = row(point, next, [a[0], b[0], c[0], d[0], e[0], f[0]]);
-                    point = row(point, next, [a[1], b[1], c[1], d[1], e[1], f[1]]);
-                    point = row(point, next, [a[2], b[2], c[2], d[2], e[2], f[2]]);
-                    row(point, next, [a[3], b[3], c[3], d[3], e[3], f[3]]);
-                }
-            }
-            first = first.wrapping_add(WORDS);
-            rows = rows.map(|row| row.wrapping_add(GROUP));
-        }
-    }
+    transforms::input_of_two::<Halves>(pair, rows);
 }
 
 /// Transforms both tiles of a pair, from four rows whose pixels are `pixel` bytes apart, for some groups of four channels, at
@@ -188,28 +161,7 @@ pub(crate) fn winograd2_weights(pair: &mut [Pair], channel: usize, weights: &[i8
     }
     // The same over the modelled instructions.
     #[cfg(not(dsp))]
-    {
-        let next = groups * WORDS;
-        let mut first = pair.as_mut_ptr().cast::<u32>().wrapping_add(2 * channel);
-        let mut weight = weights.as_ptr();
-        for _ in 0..groups {
-            for half in 0..2 {
-                // SAFETY: there are nine taps, and each group is four inputs of a tap.
-                let column = |x: usize| unsafe {
-                    let at = |row: usize| bytes(weight.add((row + x) * tap), half);
-                    transform_weights([at(0), at(3), at(6)], add, sub)
-                };
-                let [a, b, c] = [column(0), column(1), column(2)];
-                let row = |point, y: usize| {
-                    // SAFETY: there are 16 points of as many groups; `channel` and `half` are 0 or 1.
-                    unsafe { store(point, next, transform_weights([a[y], b[y], c[y]], add, sub)) }
-                };
-                row(row(row(row(first.wrapping_add(half), 0), 1), 2), 3);
-            }
-            first = first.wrapping_add(WORDS);
-            weight = weight.wrapping_add(GROUP);
-        }
-    }
+    transforms::weights_of_two::<Halves>(pair, channel, weights);
 }
 
 /// Transforms the nine taps of one output channel, `tap` bytes apart, of some groups of four inputs, at least one. Points are
@@ -284,50 +236,14 @@ unsafe extern "C" fn transform_channel(first: *mut u32, weights: *const i8, tap:
     )
 }
 
-/// Transforms a row of both tiles, and writes four points of each, `next` words behind one another. Returns where the fifth
-/// would go.
-///
-/// # Safety
-/// There are such words, and those of the second tile behind the second of the first; they need no alignment.
 #[cfg(not(dsp))]
-#[inline(always)]
-unsafe fn row(point: *mut u32, next: usize, [a, b, c, d, e, f]: [u32; COLUMNS]) -> *mut u32 {
-    // SAFETY: said above.
-    unsafe {
-        store(point.wrapping_add(2), next, transform_input([c, d, e, f], add, sub));
-        store(point, next, transform_input([a, b, c, d], add, sub))
+impl Load<i16> for Halves {
+    /// Values 0 and 2 of four, or 1 and 3.
+    #[inline(always)]
+    unsafe fn load(from: *const i16, part: usize) -> u32 {
+        let from = from.cast::<u32>();
+        // SAFETY: there are four values.
+        let (low, high) = unsafe { (from.read_unaligned(), from.add(1).read_unaligned()) };
+        if part == 0 { low & 0xFFFF | high << 16 } else { low >> 16 | high & 0xFFFF_0000 }
     }
-}
-
-/// Values 0 and 2 of four, or 1 and 3, as halves of a word.
-///
-/// # Safety
-/// There are four values; they need no alignment.
-#[cfg(not(dsp))]
-#[inline(always)]
-unsafe fn words(from: *const i16, half: usize) -> u32 {
-    let from = from.cast::<u32>();
-    // SAFETY: said above.
-    let (low, high) = unsafe { (from.read_unaligned(), from.add(1).read_unaligned()) };
-    if half == 0 { low & 0xFFFF | high << 16 } else { low >> 16 | high & 0xFFFF_0000 }
-}
-
-/// Writes four words, each `next` behind the one before. Returns where a fifth would go.
-///
-/// # Safety
-/// There are such words; they need no alignment.
-#[cfg(not(dsp))]
-#[inline(always)]
-unsafe fn store(mut at: *mut u32, next: usize, words: [u32; SIDE]) -> *mut u32 {
-    let [a, b, c, d] = words;
-    // SAFETY: said above.
-    let mut put = |word| unsafe {
-        at.write_unaligned(word);
-        at = at.wrapping_add(next);
-    };
-    put(a);
-    put(b);
-    put(c);
-    put(d);
-    at
 }

@@ -6,7 +6,7 @@ mod gather;
 mod output;
 mod values;
 mod weights;
-#[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
+#[cfg(all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles")))]
 mod winograd;
 
 pub use self::gather::{gathered, limited, raw_map};
@@ -58,8 +58,8 @@ fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile,
             }
         }
         // Without kernels for tiles the convolution as it is defined is faster, where its weights are there.
-        #[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
-        if layer.op.tile_rows > 0 && (cfg!(any(dsp, test)) || layer.op.layout().is_transformed()) {
+        #[cfg(all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles")))]
+        if layer.op.tile_rows > 0 && (cfg!(any(tile_kernels, test)) || layer.op.layout().is_transformed()) {
             winograd::compute(layer, scales, &band, Operands::<R>::bind(layer, &band, arena)?);
             continue;
         }

@@ -20,11 +20,11 @@ use crate::ops::tail;
 
 /// What tiles the elements of a ring are computed by, on cores that have kernels for them, and where files may have weights that
 /// are transformed.
-#[cfg(all(feature = "tiles", any(dsp, test, feature = "stored-tiles")))]
+#[cfg(all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles")))]
 pub(super) use super::winograd::Tiles;
-#[cfg(not(all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))))]
+#[cfg(not(all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles"))))]
 pub(super) trait Tiles {}
-#[cfg(not(all(feature = "tiles", any(dsp, test, feature = "stored-tiles"))))]
+#[cfg(not(all(feature = "tiles", any(tile_kernels, test, feature = "stored-tiles"))))]
 impl<T> Tiles for T {}
 
 /// An element of the ring.

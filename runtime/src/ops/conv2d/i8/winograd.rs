@@ -11,7 +11,7 @@ use crate::arch::patches::{self, Channels};
 use crate::arch::patches::{BlockSums, GROUP, Group};
 use crate::arch::winograd::{self, CHANNELS, Pair, Products, two};
 use crate::arch::{PIXELS, winograd_input, winograd_multiply, winograd_output, winograd2_input, winograd2_output};
-#[cfg(any(dsp, test))]
+#[cfg(any(tile_kernels, test))]
 use crate::arch::{winograd_weights, winograd2_weights};
 use crate::format::{CHANNEL_BLOCK, Tiling};
 use crate::ops::conv2d::{Geometry, Layer, Tile};
@@ -28,7 +28,7 @@ pub(super) trait Tiles: Sized {
     fn transform(pair: &mut [Pair], geometry: &Geometry, ring: &[Self], at: [usize; 2]);
 
     /// Transforms the weights of output channel `channel`, 0 or 1, of a pair.
-    #[cfg(any(dsp, test))]
+    #[cfg(any(tile_kernels, test))]
     fn transform_weights(pair: &mut [Pair], channel: usize, weights: &[i8]);
 
     /// The sums of output channel `channel`, 0 or 1, at the `part`th [`PIXELS`] of each row, which are `stride` apart.
@@ -45,7 +45,7 @@ impl Tiles for i8 {
         }
     }
 
-    #[cfg(any(dsp, test))]
+    #[cfg(any(tile_kernels, test))]
     fn transform_weights(pair: &mut [Pair], channel: usize, weights: &[i8]) {
         winograd_weights(pair, channel, weights);
     }
@@ -63,7 +63,7 @@ impl Tiles for i16 {
         winograd2_input(pair, under(geometry, ring, at, two::COLUMNS));
     }
 
-    #[cfg(any(dsp, test))]
+    #[cfg(any(tile_kernels, test))]
     fn transform_weights(pair: &mut [Pair], channel: usize, weights: &[i8]) {
         winograd2_weights(pair, channel, weights);
     }
@@ -91,7 +91,7 @@ pub(super) fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, ba
     let Operands { ring, patches, weights, bias, sums: of_weights, requant, residual, mut output } = operands;
     // Validation has seen that all of this is there.
     let Some(scratch) = Scratch::new::<R>(patches, geometry, !op.layout().is_transformed()) else { return };
-    #[cfg_attr(not(any(dsp, test)), expect(unused_variables, reason = "transformed weights are in the file"))]
+    #[cfg_attr(not(any(tile_kernels, test)), expect(unused_variables, reason = "transformed weights are in the file"))]
     let Scratch { tiles, channels, products, sums: block_sums } = scratch;
     let (rows, wide) = (R::TILING.side(), TILES * R::TILING.side());
     let pairs = || {
@@ -114,7 +114,7 @@ pub(super) fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, ba
                 Weights::Tiled(pairs) => {
                     tail(pairs, (first + of_block) / CHANNELS * whole).get(..whole).unwrap_or_default()
                 }
-                #[cfg(any(dsp, test))]
+                #[cfg(any(tile_kernels, test))]
                 Weights::I8(weights) => {
                     for channel in 0..CHANNELS {
                         let row = (first + of_block + channel) * geometry.taps();
@@ -123,7 +123,7 @@ pub(super) fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, ba
                     &*channels
                 }
                 // Validation has seen that there are none.
-                #[cfg(any(not(dsp), feature = "i4"))]
+                #[cfg(any(not(tile_kernels), feature = "i4"))]
                 _ => return,
             };
             let mut pairs = tiles.chunks_exact(whole);
