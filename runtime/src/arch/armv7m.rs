@@ -7,7 +7,7 @@
 //!
 //! A patch holds its pairs as `A`: the upper half of a pair is one less where the lower is negative.
 
-use super::patches::{self, GROUP, Group, Patches, Window, rows};
+use super::patches::{self, GROUP, Group, Idle, Patches, Window, rows};
 use super::{PIXELS, reference};
 
 /// What sums start at for each group: 256 for each of two pairs.
@@ -20,41 +20,79 @@ pub(crate) fn patches_i8() -> Patches<i8> {
 }
 
 /// See [`reference::dot_patches`](super::reference::dot_patches).
-#[inline(never)]
+#[inline]
 pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
-    let groups = patches.len().min(taps / GROUP);
-    let mut weights = weights;
-    for sums in sums.chunks_mut(2) {
-        match sums.as_chunks_mut().0.first_mut() {
-            Some(pair) if taps.is_multiple_of(GROUP) && groups > 0 && weights.len() >= stride + taps => {
-                multiply_pair(pair, patches, weights, groups, stride);
-            }
-            _ => reference::dot_patches(sums, patches, weights, taps, stride),
-        }
-        weights = weights.get(2 * stride..).unwrap_or_default();
+    dot_edges(sums, patches, weights, taps, stride, Idle::default());
+}
+
+/// The same where a pixel may be idle.
+#[inline(never)]
+pub(crate) fn dot_edges(
+    sums: &mut [[i32; PIXELS]],
+    patches: &[Group],
+    weights: &[i8],
+    taps: usize,
+    stride: usize,
+    idle: Idle,
+) {
+    let is_whole = taps > 0 && taps.is_multiple_of(GROUP) && patches.len() >= taps / GROUP;
+    let rows = if is_whole { rows(weights, taps, stride).count() } else { 0 };
+    let (pairs, _) = sums.as_chunks_mut();
+    let pairs = pairs.get_mut(..pairs.len().min(rows / 2)).unwrap_or_default();
+    let done = 2 * pairs.len();
+    if done > 0 {
+        multiply_pairs(pairs, patches, weights, [taps, stride], idle);
+    }
+    let (sums, weights) = (sums.get_mut(done..), weights.get(done * stride..));
+    reference::dot_patches(sums.unwrap_or_default(), patches, weights.unwrap_or_default(), taps, stride);
+}
+
+/// The sums of pairs of channels, at least one, which have a row of weights each, `stride` apart; their taps are whole groups, one
+/// at least.
+#[inline(always)]
+fn multiply_pairs(
+    sums: &mut [[[i32; PIXELS]; 2]],
+    patches: &[Group],
+    weights: &[i8],
+    [taps, stride]: [usize; 2],
+    idle: Idle,
+) {
+    #[cfg(armv7m)]
+    {
+        let patches = patches.as_ptr();
+        let sums = sums.as_mut_ptr_range();
+        let mut call = Call {
+            patches,
+            end: patches.wrapping_add(taps / GROUP),
+            weights: weights.as_ptr(),
+            stride,
+            sums: sums.start,
+            bytes: idle.groups(taps).map(|groups| groups * size_of::<Group>()),
+            sums_end: sums.end,
+        };
+        // SAFETY: there are `taps` in patches and in both rows of weights of each pair; of rows of the kernel, whose groups `bytes`
+        // counts, there is a whole number.
+        unsafe { multiply_two_rows(&mut call) };
+    }
+    #[cfg(not(armv7m))]
+    for (channel, sums) in sums.as_flattened_mut().iter_mut().enumerate() {
+        let row = weights.get(channel * stride..channel * stride + taps).unwrap_or_default();
+        patches::sum_groups(sums, patches, row, idle);
     }
 }
 
-/// The sums of two channels over `groups` groups, at least one, of which each has a row of weights, `stride` apart.
-#[inline(always)]
-fn multiply_pair(sums: &mut [[i32; PIXELS]; 2], patches: &[Group], weights: &[i8], groups: usize, stride: usize) {
-    #[cfg(armv7m)]
-    // SAFETY: there are as many groups of patches, and of weights in both rows; the loop ends behind the last.
-    unsafe {
-        let patches = patches.as_ptr();
-        multiply_two_rows(patches, weights.as_ptr(), patches.add(groups), stride, sums);
-    }
-    #[cfg(not(armv7m))]
-    for (sums, row) in sums.iter_mut().zip(rows(weights, groups * GROUP, stride)) {
-        *sums = [0; PIXELS];
-        for (group, &[a, b, c, d]) in patches.iter().zip(row.as_chunks().0) {
-            for (sum, pixel) in sums.iter_mut().zip(group) {
-                for (&activation, weight) in pixel.iter().zip([a, c, b, d]) {
-                    *sum = sum.wrapping_add(i32::from(activation).wrapping_mul(weight.into()));
-                }
-            }
-        }
-    }
+/// What the instructions of two rows are told, and where they keep how far they are.
+#[cfg(armv7m)]
+#[repr(C)]
+struct Call {
+    patches: *const Group,
+    end: *const Group,
+    weights: *const i8,
+    stride: usize,
+    sums: *mut [[i32; PIXELS]; 2],
+    /// Of a row of the kernel: where the first pixel, none, and the last is idle.
+    bytes: [usize; 3],
+    sums_end: *mut [[i32; PIXELS]; 2],
 }
 
 /// Taps in the order of a group, as pairs.
@@ -233,19 +271,13 @@ unsafe extern "C" fn multiply_rows(
     )
 }
 
-/// Writes the sums of two rows of weights, `stride` apart, over the patches up to `end`, which is not where they begin.
+/// Writes the sums of pairs of rows of weights, `stride` apart, over the patches up to `end`, which is not where they begin.
 ///
 /// A group has 32 products and takes 60 instructions: 32 for products and sums, 16 loads of activations, 8 of weights, 4 for the
-/// loop.
+/// loop. It takes 48 where a pixel is idle.
 #[cfg(armv7m)]
 #[unsafe(naked)]
-unsafe extern "C" fn multiply_two_rows(
-    patches: *const Group,
-    weights: *const i8,
-    end: *const Group,
-    stride: usize,
-    sums: *mut [[i32; PIXELS]; 2],
-) {
+unsafe extern "C" fn multiply_two_rows(call: &mut Call) {
     core::arch::naked_asm!(
         // One pixel's activation, which lies at `at`, times both channels' weights.
         ".macro waft_pixel at, a, b",
@@ -253,16 +285,46 @@ unsafe extern "C" fn multiply_two_rows(
         "mla \\a, r2, r12, \\a",
         "mla \\b, r2, lr, \\b",
         ".endm",
-        // One tap, and where its activations lie in the group.
-        ".macro waft_tap place",
+        // One tap, where its activations lie in the group, and whether the first and the last pixel have any.
+        ".macro waft_tap place, first, last",
         "ldrsb lr, [r1, r3]",
         "ldrsb r12, [r1], #1",
+        ".if \\first",
         "waft_pixel \\place, r4, r8",
+        ".endif",
         "waft_pixel 8+\\place, r5, r9",
         "waft_pixel 16+\\place, r6, r10",
+        ".if \\last",
         "waft_pixel 24+\\place, r7, r11",
+        ".endif",
         ".endm",
-        "push {{r2, r4-r11, lr}}",
+        // As many groups as the word at `bytes` of the call says.
+        ".macro waft_groups bytes, first, last",
+        "ldr r2, [sp, #4]",
+        "ldr r2, [r2, #\\bytes]",
+        "cmp r2, #0",
+        "beq.w 9f",
+        "add r2, r0",
+        "str r2, [sp]",
+        "8:",
+        "waft_tap 0, \\first, \\last",
+        "waft_tap 4, \\first, \\last",
+        "waft_tap 2, \\first, \\last",
+        "waft_tap 6, \\first, \\last",
+        "ldr r2, [sp]",
+        "adds r0, #32",
+        "cmp r0, r2",
+        "bne.w 8b",
+        "9:",
+        ".endm",
+        // On the stack: where groups end, the call.
+        "push {{r4-r11, lr}}",
+        "sub sp, #12",
+        "str r0, [sp, #4]",
+        "ldr r1, [r0, #8]",
+        "ldr r3, [r0, #12]",
+        "ldr r0, [r0]",
+        "1:",
         "movs r4, #0",
         "movs r5, #0",
         "movs r6, #0",
@@ -272,17 +334,27 @@ unsafe extern "C" fn multiply_two_rows(
         "mov r10, r4",
         "mov r11, r4",
         "2:",
-        "waft_tap 0",
-        "waft_tap 4",
-        "waft_tap 2",
-        "waft_tap 6",
-        "ldr r2, [sp]",
-        "adds r0, #32",
+        "waft_groups 20, 0, 1",
+        "waft_groups 24, 1, 1",
+        "waft_groups 28, 1, 0",
+        "ldr r2, [sp, #4]",
+        "ldr r2, [r2, #4]",
         "cmp r0, r2",
-        "bne 2b",
-        "ldr r0, [sp, #40]",
+        "bne.w 2b",
+        "ldr r2, [sp, #4]",
+        "ldr r0, [r2, #16]",
         "stmia r0!, {{r4-r11}}",
-        "pop {{r2, r4-r11, pc}}",
+        "str r0, [r2, #16]",
+        "ldr r1, [r2, #8]",
+        "add r1, r1, r3, lsl #1",
+        "str r1, [r2, #8]",
+        "ldr r4, [r2, #32]",
+        "cmp r0, r4",
+        "ldr r0, [r2]",
+        "bne.w 1b",
+        "add sp, #12",
+        "pop {{r4-r11, pc}}",
+        ".purgem waft_groups",
         ".purgem waft_tap",
         ".purgem waft_pixel",
     )

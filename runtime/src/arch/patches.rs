@@ -27,6 +27,54 @@ pub(crate) struct Patches<T> {
 /// Sums, patches, weights, their taps and what lies from channel to channel.
 type Multiply = fn(&mut [[i32; PIXELS]], &[Group], &[i8], usize, usize);
 
+/// Where one of the pixels has nothing but zeros, as at the ends of a map's rows: the first pixel in the first of three columns of
+/// the kernel, the last pixel in the last.
+#[cfg(any(armv7m, riscv, test))]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Idle {
+    /// Taps of a column.
+    pub(crate) column: usize,
+    pub(crate) first: bool,
+    pub(crate) last: bool,
+}
+
+#[cfg(any(armv7m, riscv, test))]
+impl Idle {
+    /// Groups of a row of the kernel where the first pixel, none, and the last is idle. Where columns do not begin with groups,
+    /// none is, and all groups are one row.
+    pub(super) fn groups(self, taps: usize) -> [usize; 3] {
+        let column = self.column / GROUP;
+        if self.column.is_multiple_of(GROUP) && column > 0 && taps.is_multiple_of(3 * self.column) {
+            let [first, last] = [self.first, self.last].map(|idle| if idle { column } else { 0 });
+            [first, 3 * column - first - last, last]
+        } else {
+            [0, taps / GROUP, 0]
+        }
+    }
+
+    /// Whether a pixel is idle in a group.
+    #[cfg(all(test, not(any(armv7m, riscv))))]
+    fn skips(self, taps: usize, group: usize, pixel: usize) -> bool {
+        let [first, all, last] = self.groups(taps);
+        let at = group % (first + all + last);
+        pixel == 0 && at < first || pixel + 1 == PIXELS && at >= first + all
+    }
+}
+
+/// Adds up the products of whole groups as instructions do that skip what is idle.
+#[cfg(all(test, not(any(armv7m, riscv))))]
+pub(super) fn sum_groups(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[i8], idle: Idle) {
+    *sums = [0; PIXELS];
+    for (at, (group, &[a, b, c, d])) in patches.iter().zip(weights.as_chunks().0).enumerate() {
+        for (pixel, (sum, taps)) in sums.iter_mut().zip(group).enumerate() {
+            if !idle.skips(weights.len(), at, pixel) {
+                let products = taps.iter().zip([a, c, b, d]);
+                *sum = products.fold(*sum, |sum, (&x, w)| sum.wrapping_add(i32::from(x).wrapping_mul(w.into())));
+            }
+        }
+    }
+}
+
 /// The output channels of a slice.
 #[cfg(any(dsp, test))]
 #[derive(Clone, Copy)]

@@ -166,6 +166,19 @@ pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights
     }
 }
 
+/// [`dot_patches`] where a pixel may be [idle](super::patches::Idle).
+#[cfg(all(feature = "i8", test))]
+pub(crate) fn dot_edges(
+    sums: &mut [[i32; PIXELS]],
+    patches: &[Group],
+    weights: &[i8],
+    taps: usize,
+    stride: usize,
+    _idle: super::patches::Idle,
+) {
+    dot_patches(sums, patches, weights, taps, stride);
+}
+
 /// The sums of one channel.
 // Sums have names: where code is to be small, the compiler keeps an array in memory.
 #[cfg(feature = "i8")]

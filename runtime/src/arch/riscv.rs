@@ -1,65 +1,84 @@
 //! RISC-V without vectors: 31 registers hold the sums of four output channels at four pixels, so that each activation and
 //! each weight is loaded once for four products. A product and its sum are two instructions; loads add a half.
 
-#[cfg(not(riscv))]
-use super::patches::rows;
-use super::patches::{GROUP, Group};
+use super::patches::{GROUP, Group, Idle};
 use super::{PIXELS, QUAD, reference};
 
 /// See [`reference::dot_patches`].
 #[inline]
 pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
+    dot_edges(sums, patches, weights, taps, stride, Idle::default());
+}
+
+/// The same where a pixel may be idle.
+pub(crate) fn dot_edges(
+    sums: &mut [[i32; PIXELS]],
+    patches: &[Group],
+    weights: &[i8],
+    taps: usize,
+    stride: usize,
+    idle: Idle,
+) {
+    let is_whole = taps > 0 && taps.is_multiple_of(GROUP) && patches.len() >= taps / GROUP;
     let mut blocks = weights.chunks((QUAD * stride).max(1));
     for sums in sums.chunks_mut(QUAD) {
         let weights = blocks.next().unwrap_or_default();
         let whole = sums.as_chunks_mut().0.first_mut();
-        let quad = taps.is_multiple_of(GROUP) && weights.len() >= (QUAD - 1) * stride + taps;
+        let quad = is_whole && weights.len() >= (QUAD - 1) * stride + taps;
         if let (Some(sums), true) = (whole, quad) {
-            dot_quad(sums, patches, weights, taps, stride);
+            dot_quad(sums, patches, weights, [taps, stride], idle);
         } else {
             reference::dot_patches(sums, patches, weights, taps, stride);
         }
     }
 }
 
-/// The sums of four channels whose taps are a whole number of groups.
-fn dot_quad(sums: &mut [[i32; PIXELS]; QUAD], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
-    let groups = patches.len().min(taps / GROUP);
-    if groups == 0 || weights.len() < (QUAD - 1) * stride + taps {
-        *sums = [[0; PIXELS]; QUAD];
-        return;
-    }
+/// The sums of four channels whose taps are a whole number of groups, one at least; all of them are there.
+#[inline(always)]
+fn dot_quad(
+    sums: &mut [[i32; PIXELS]; QUAD],
+    patches: &[Group],
+    weights: &[i8],
+    [taps, stride]: [usize; 2],
+    idle: Idle,
+) {
     #[cfg(riscv)]
-    // SAFETY: there are `groups` of patches and of weights in each of four rows that are `stride` apart; the loop ends behind
-    // the last group of patches.
-    unsafe {
-        let patches = patches.as_ptr();
-        multiply_quad(patches, weights.as_ptr(), stride, patches.add(groups), sums);
+    {
+        let patches = patches.as_ptr_range();
+        let bytes = idle.groups(taps).map(|groups| groups * size_of::<Group>());
+        let end = patches.start.wrapping_add(taps / GROUP);
+        let call = Call { patches: patches.start, end, weights: weights.as_ptr(), stride, sums, bytes };
+        // SAFETY: there are `taps` in patches and in each of four rows of weights that are `stride` apart; of rows of the kernel,
+        // whose groups `bytes` counts, there is a whole number.
+        unsafe { multiply_quad(&call) };
     }
     #[cfg(not(riscv))]
-    for (sums, row) in sums.iter_mut().zip(rows(weights, taps, stride)) {
-        *sums = core::array::from_fn(|pixel| {
-            let products = patches
-                .iter()
-                .zip(row.as_chunks::<GROUP>().0)
-                .flat_map(|(group, &[a, b, c, d])| group[pixel].into_iter().zip([a, c, b, d]));
-            products.fold(0, |sum: i32, (x, w)| sum.wrapping_add(i32::from(x).wrapping_mul(w.into())))
-        });
+    for (channel, sums) in sums.iter_mut().enumerate() {
+        let row = weights.get(channel * stride..channel * stride + taps).unwrap_or_default();
+        super::patches::sum_groups(sums, patches, row, idle);
     }
+}
+
+/// What instructions are told.
+#[cfg(riscv)]
+#[repr(C)]
+struct Call<'a> {
+    patches: *const Group,
+    end: *const Group,
+    weights: *const i8,
+    stride: usize,
+    sums: &'a mut [[i32; PIXELS]; QUAD],
+    /// Of a row of the kernel: where the first pixel, none, and the last is idle.
+    bytes: [usize; 3],
 }
 
 /// Writes the sums of four rows of weights, `stride` apart, over the patches up to `end`, which is not where they begin.
 ///
-/// A tap takes 40 instructions for 16 products: 4 loads of weights, 4 of activations, 16 products, 16 sums.
+/// A tap takes 40 instructions for 16 products: 4 loads of weights, 4 of activations, 16 products, 16 sums. It takes 31 where a
+/// pixel is idle.
 #[cfg(riscv)]
 #[unsafe(naked)]
-unsafe extern "C" fn multiply_quad(
-    patches: *const Group,
-    weights: *const i8,
-    stride: usize,
-    end: *const Group,
-    sums: *mut [[i32; PIXELS]; QUAD],
-) {
+unsafe extern "C" fn multiply_quad(call: &Call<'_>) {
     core::arch::naked_asm!(
         // The assembler of a naked function does not know the target's extensions.
         ".option push",
@@ -76,16 +95,39 @@ unsafe extern "C" fn multiply_quad(
         "mul a7, a6, t6",
         "add \\d, \\d, a7",
         ".endm",
-        // One tap: its weights, and where its activations lie in the group.
-        ".macro waft_tap tap, place",
+        // One tap: its weights, where its activations lie in the group, and whether the first and the last pixel have any.
+        ".macro waft_tap tap, place, first, last",
         "lb t3, \\tap(a1)",
         "lb t4, \\tap(t0)",
         "lb t5, \\tap(t1)",
         "lb t6, \\tap(t2)",
+        ".if \\first",
         "waft_pixel \\place, s0, s1, s2, s3",
+        ".endif",
         "waft_pixel 8+\\place, s4, s5, s6, s7",
         "waft_pixel 16+\\place, s8, s9, s10, s11",
+        ".if \\last",
         "waft_pixel 24+\\place, a2, a4, a5, ra",
+        ".endif",
+        ".endm",
+        // As many groups as the word at `bytes` of the call says.
+        ".macro waft_groups bytes, first, last",
+        "lw a3, 52(sp)",
+        "lw a3, \\bytes(a3)",
+        "beqz a3, 9f",
+        "add a3, a3, a0",
+        "8:",
+        "waft_tap 0, 0, \\first, \\last",
+        "waft_tap 1, 4, \\first, \\last",
+        "waft_tap 2, 2, \\first, \\last",
+        "waft_tap 3, 6, \\first, \\last",
+        "addi a0, a0, 32",
+        "addi a1, a1, 4",
+        "addi t0, t0, 4",
+        "addi t1, t1, 4",
+        "addi t2, t2, 4",
+        "bne a0, a3, 8b",
+        "9:",
         ".endm",
         "addi sp, sp, -64",
         "sw ra, 0(sp)",
@@ -101,7 +143,10 @@ unsafe extern "C" fn multiply_quad(
         "sw s9, 40(sp)",
         "sw s10, 44(sp)",
         "sw s11, 48(sp)",
-        "sw a4, 52(sp)",
+        "sw a0, 52(sp)",
+        "lw a1, 8(a0)",
+        "lw a2, 12(a0)",
+        "lw a0, 0(a0)",
         "add t0, a1, a2",
         "add t1, t0, a2",
         "add t2, t1, a2",
@@ -122,17 +167,14 @@ unsafe extern "C" fn multiply_quad(
         "li a5, 0",
         "li ra, 0",
         "2:",
-        "waft_tap 0, 0",
-        "waft_tap 1, 4",
-        "waft_tap 2, 2",
-        "waft_tap 3, 6",
-        "addi a0, a0, 32",
-        "addi a1, a1, 4",
-        "addi t0, t0, 4",
-        "addi t1, t1, 4",
-        "addi t2, t2, 4",
+        "waft_groups 20, 0, 1",
+        "waft_groups 24, 1, 1",
+        "waft_groups 28, 1, 0",
+        "lw a3, 52(sp)",
+        "lw a3, 4(a3)",
         "bne a0, a3, 2b",
         "lw a0, 52(sp)",
+        "lw a0, 16(a0)",
         "sw s0, 0(a0)",
         "sw s4, 4(a0)",
         "sw s8, 8(a0)",
@@ -164,6 +206,7 @@ unsafe extern "C" fn multiply_quad(
         "lw s11, 48(sp)",
         "addi sp, sp, 64",
         "ret",
+        ".purgem waft_groups",
         ".purgem waft_tap",
         ".purgem waft_pixel",
         ".option pop",

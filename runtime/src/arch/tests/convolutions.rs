@@ -341,6 +341,37 @@ pub(super) fn dot_patches(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group
     }
 }
 
+/// Rows of three columns, in which the first pixel, the last, both or none have zeros at an end.
+pub(super) fn dot_edges(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group], &[i8], usize, usize, patches::Idle)) {
+    for (column, rows) in [1, 2, 3, 4, 8, 12, 20].into_iter().flat_map(|column| [1, 2, 3].map(|rows| (column, rows))) {
+        for (fill, [first, last]) in
+            (0..FILLS).flat_map(|fill| [[false, false], [true, false], [false, true], [true, true]].map(|i| (fill, i)))
+        {
+            let (taps, channels) = (3 * column * rows, 1 + (rows + fill) % 9);
+            let stride = taps + patches::GROUP * (fill % 2);
+            let mut pixels: [Vec<i16>; PIXELS] = core::array::from_fn(|p| i16s(taps, fill, p as u32));
+            for row in 0..rows {
+                let at = 3 * column * row;
+                let mut clear = |pixel: usize, from: usize| pixels[pixel][from..from + column].fill(0);
+                if first {
+                    clear(0, at);
+                }
+                if last {
+                    clear(PIXELS - 1, at + 2 * column);
+                }
+            }
+            let weights = i8s(channels * stride, fill, 9);
+            let expected: Vec<[i32; PIXELS]> = (0..channels)
+                .map(|c| core::array::from_fn(|p| wrapped(0, &pixels[p], &weights[c * stride..][..taps])))
+                .collect();
+            let mut sums = std::vec![[77; PIXELS]; channels];
+            let idle = patches::Idle { column, first, last };
+            kernel(&mut sums, &unfolded(&pixels), &weights, taps, stride, idle);
+            assert_eq!(sums, expected, "{channels} channels, {rows} rows of {column}, fill {fill}, {idle:?}");
+        }
+    }
+}
+
 /// Patches of every run, in one to three rows, in a room that is larger than what is used or not, meet rows of weights of
 /// one to nine channels; the extremes of both are among them.
 fn made_and_multiplied<T: Copy + Into<i64>>(

@@ -14,6 +14,8 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::{Context, Source, view};
+#[cfg(all(feature = "i8", any(armv7m, riscv, test)))]
+use crate::arch::{PIXELS, patches::Idle};
 use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, PATCH_GROUP, Tensor};
 use crate::model::Model;
 
@@ -173,6 +175,15 @@ impl Geometry {
         let (first, end) = (self.padding[0], self.padding[0] + (self.rows << self.doubling));
         let clamp = |row: usize| row.saturating_sub(top).min(self.kernel[0]);
         clamp(first)..clamp(end).max(clamp(first))
+    }
+
+    /// Which of neighbouring pixels has a column of the kernel in the padding.
+    #[cfg(all(feature = "i8", any(armv7m, riscv, test)))]
+    fn idle(&self, pixels: [usize; PIXELS]) -> Idle {
+        let [first, .., last] = pixels.map(|x| x * self.stride);
+        let end = self.padding[1] + (self.columns << self.doubling);
+        let is_third = self.kernel[1] == 3;
+        Idle { column: self.channels, first: is_third && first < self.padding[1], last: is_third && last + 2 >= end }
     }
 
     /// Neighbours in the ring that a row of the kernel covers.

@@ -17,13 +17,15 @@ pub use self::output::{finished, rescaled};
 use self::gather::gather_row;
 use self::output::{Block, OfRecord, OfStep, Place, Scales};
 use self::values::Values;
-use self::weights::{Activation, Weights};
+use self::weights::{Activation, Taps, Weights};
 use super::{BY_ROWS, Bound, Layer, Tile};
 use crate::arch::PIXELS;
 #[cfg(feature = "i4")]
 use crate::arch::QUAD;
 #[cfg(feature = "stored-tiles")]
 use crate::arch::patches::GROUP;
+#[cfg(any(armv7m, riscv, test))]
+use crate::arch::patches::Idle;
 #[cfg(any(dsp, test))]
 use crate::arch::patches::{self, Channels};
 use crate::arch::patches::{Group, Window};
@@ -191,7 +193,13 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
                     block.multiply(runs.flatten(), [taps, used.start], pixel, &mut accumulators);
                 }
             } else {
-                block.multiply_patches::<R>(patches, taps, used.clone(), &mut accumulators);
+                let taps = Taps {
+                    all: taps,
+                    used: used.clone(),
+                    #[cfg(any(armv7m, riscv, test))]
+                    idle: if op.ring_zero == 0 { geometry.idle(pixels) } else { Idle::default() },
+                };
+                block.multiply_patches::<R>(patches, taps, &mut accumulators);
             }
             let block =
                 Block { op, scales, bias: tail(bias, first), sums: tail(sums, first), requant: tail(requant, first) };

@@ -8,6 +8,8 @@ use bytemuck::Pod;
 use crate::arch::SPREAD;
 #[cfg(feature = "i4")]
 use crate::arch::patches::GROUP;
+#[cfg(any(armv7m, riscv, test))]
+use crate::arch::patches::Idle;
 use crate::arch::patches::{Group, Patches};
 #[cfg(feature = "stored-tiles")]
 use crate::arch::winograd::Pair;
@@ -124,6 +126,17 @@ pub(super) enum Weights<'a> {
     Tiled(&'a [Pair]),
 }
 
+/// The taps of a convolution.
+#[derive(Clone)]
+pub(super) struct Taps {
+    pub(super) all: usize,
+    /// Those that are in the patches.
+    pub(super) used: Range<usize>,
+    /// Where a pixel of them has nothing but zeros.
+    #[cfg(any(armv7m, riscv, test))]
+    pub(super) idle: Idle,
+}
+
 impl Weights<'_> {
     /// Those of `count` channels from `first` on, a multiple of four, each with `taps` weights.
     pub(super) fn of_channels(self, first: usize, count: usize, taps: usize) -> Self {
@@ -181,16 +194,21 @@ impl Weights<'_> {
         }
     }
 
-    /// The same at each pixel of the patches, which hold the taps that are `used`.
+    /// The same at each pixel of the patches, which hold the taps that are used.
     #[inline]
     pub(super) fn multiply_patches<R: Activation>(
         self,
         patches: &[Group],
-        taps: usize,
-        used: Range<usize>,
+        of: Taps,
         accumulators: &mut [[i32; PIXELS]; CHANNEL_BLOCK],
     ) {
+        let (taps, used) = (of.all, of.used);
         match self {
+            // Cortex-M3 has other patches of 8-bit rings, with kernels of their own.
+            #[cfg(any(armv7m, riscv, test))]
+            Weights::I8(weights) if size_of::<R>() > 1 || !cfg!(armv7m) => {
+                arch::dot_edges(accumulators, patches, tail(weights, used.start), used.len(), taps, of.idle);
+            }
             Weights::I8(weights) => {
                 (R::patches().multiply)(accumulators, patches, tail(weights, used.start), used.len(), taps);
             }
