@@ -1,7 +1,7 @@
 //! RISC-V without vectors: 31 registers hold the sums of four output channels at four pixels, so that each activation and
 //! each weight is loaded once for four products. A product and its sum are two instructions; loads add a half.
 
-use super::patches::{GROUP, Group, Idle};
+use super::patches::{GROUP, Group, Idle, rows};
 use super::{PIXELS, QUAD, reference};
 
 /// See [`reference::dot_patches`].
@@ -20,23 +20,21 @@ pub(crate) fn dot_edges(
     idle: Idle,
 ) {
     let is_whole = taps > 0 && taps.is_multiple_of(GROUP) && patches.len() >= taps / GROUP;
-    let mut blocks = weights.chunks((QUAD * stride).max(1));
-    for sums in sums.chunks_mut(QUAD) {
-        let weights = blocks.next().unwrap_or_default();
-        let whole = sums.as_chunks_mut().0.first_mut();
-        let quad = is_whole && weights.len() >= (QUAD - 1) * stride + taps;
-        if let (Some(sums), true) = (whole, quad) {
-            dot_quad(sums, patches, weights, [taps, stride], idle);
-        } else {
-            reference::dot_patches(sums, patches, weights, taps, stride);
-        }
+    let rows = if is_whole { rows(weights, taps, stride).count() } else { 0 };
+    let (quads, _) = sums.as_chunks_mut();
+    let quads = quads.get_mut(..quads.len().min(rows / QUAD)).unwrap_or_default();
+    let done = QUAD * quads.len();
+    if done > 0 {
+        dot_quads(quads, patches, weights, [taps, stride], idle);
     }
+    let (sums, weights) = (sums.get_mut(done..), weights.get(done * stride..));
+    reference::dot_patches(sums.unwrap_or_default(), patches, weights.unwrap_or_default(), taps, stride);
 }
 
-/// The sums of four channels whose taps are a whole number of groups, one at least; all of them are there.
+/// The sums of fours of channels, at least one; their taps are whole groups, one at least, and all of them are there.
 #[inline(always)]
-fn dot_quad(
-    sums: &mut [[i32; PIXELS]; QUAD],
+fn dot_quads(
+    sums: &mut [[[i32; PIXELS]; QUAD]],
     patches: &[Group],
     weights: &[i8],
     [taps, stride]: [usize; 2],
@@ -44,41 +42,49 @@ fn dot_quad(
 ) {
     #[cfg(riscv)]
     {
-        let patches = patches.as_ptr_range();
-        let bytes = idle.groups(taps).map(|groups| groups * size_of::<Group>());
-        let end = patches.start.wrapping_add(taps / GROUP);
-        let call = Call { patches: patches.start, end, weights: weights.as_ptr(), stride, sums, bytes };
-        // SAFETY: there are `taps` in patches and in each of four rows of weights that are `stride` apart; of rows of the kernel,
-        // whose groups `bytes` counts, there is a whole number.
-        unsafe { multiply_quad(&call) };
+        let patches = patches.as_ptr();
+        let sums = sums.as_mut_ptr_range();
+        let mut call = Call {
+            patches,
+            end: patches.wrapping_add(taps / GROUP),
+            weights: weights.as_ptr(),
+            stride,
+            sums: sums.start,
+            bytes: idle.groups(taps).map(|groups| groups * size_of::<Group>()),
+            sums_end: sums.end,
+        };
+        // SAFETY: there are `taps` in patches and in each of four rows of weights that are `stride` apart, for as many sums; of rows
+        // of the kernel, whose groups `bytes` counts, there is a whole number.
+        unsafe { multiply_quads(&mut call) };
     }
     #[cfg(not(riscv))]
-    for (channel, sums) in sums.iter_mut().enumerate() {
+    for (channel, sums) in sums.as_flattened_mut().iter_mut().enumerate() {
         let row = weights.get(channel * stride..channel * stride + taps).unwrap_or_default();
         super::patches::sum_groups(sums, patches, row, idle);
     }
 }
 
-/// What instructions are told.
+/// What instructions are told, and where they keep how far they are.
 #[cfg(riscv)]
 #[repr(C)]
-struct Call<'a> {
+struct Call {
     patches: *const Group,
     end: *const Group,
     weights: *const i8,
     stride: usize,
-    sums: &'a mut [[i32; PIXELS]; QUAD],
+    sums: *mut [[i32; PIXELS]; QUAD],
     /// Of a row of the kernel: where the first pixel, none, and the last is idle.
     bytes: [usize; 3],
+    sums_end: *mut [[i32; PIXELS]; QUAD],
 }
 
-/// Writes the sums of four rows of weights, `stride` apart, over the patches up to `end`, which is not where they begin.
+/// Writes the sums of fours of rows of weights, `stride` apart, over the patches up to `end`, which is not where they begin.
 ///
 /// A tap takes 40 instructions for 16 products: 4 loads of weights, 4 of activations, 16 products, 16 sums. It takes 31 where a
 /// pixel is idle.
 #[cfg(riscv)]
 #[unsafe(naked)]
-unsafe extern "C" fn multiply_quad(call: &Call<'_>) {
+unsafe extern "C" fn multiply_quads(call: &mut Call) {
     core::arch::naked_asm!(
         // The assembler of a naked function does not know the target's extensions.
         ".option push",
@@ -144,6 +150,7 @@ unsafe extern "C" fn multiply_quad(call: &Call<'_>) {
         "sw s10, 44(sp)",
         "sw s11, 48(sp)",
         "sw a0, 52(sp)",
+        "1:",
         "lw a1, 8(a0)",
         "lw a2, 12(a0)",
         "lw a0, 0(a0)",
@@ -191,6 +198,17 @@ unsafe extern "C" fn multiply_quad(call: &Call<'_>) {
         "sw s7, 52(a0)",
         "sw s11, 56(a0)",
         "sw ra, 60(a0)",
+        "addi a1, a0, 64",
+        // The next four: their sums and weights.
+        "lw a0, 52(sp)",
+        "sw a1, 16(a0)",
+        "lw a2, 8(a0)",
+        "lw a3, 12(a0)",
+        "slli a3, a3, 2",
+        "add a2, a2, a3",
+        "sw a2, 8(a0)",
+        "lw a2, 32(a0)",
+        "bne a1, a2, 1b",
         "lw ra, 0(sp)",
         "lw s0, 4(sp)",
         "lw s1, 8(sp)",
