@@ -35,26 +35,26 @@ pub(crate) fn dot_edges(
     stride: usize,
     idle: Idle,
 ) {
-    let is_whole = taps > 0 && taps.is_multiple_of(GROUP) && patches.len() >= taps / GROUP;
-    let rows = if is_whole { rows(weights, taps, stride).count() } else { 0 };
+    let groups = taps.div_ceil(GROUP);
+    let rows = if groups <= patches.len() { patches::whole_rows(weights, groups, stride) } else { 0 };
     let (pairs, _) = sums.as_chunks_mut();
     let pairs = pairs.get_mut(..pairs.len().min(rows / 2)).unwrap_or_default();
     let done = 2 * pairs.len();
     if done > 0 {
-        multiply_pairs(pairs, patches, weights, [taps, stride], idle);
+        multiply_pairs(pairs, patches, weights, [groups, stride], idle);
     }
     let (sums, weights) = (sums.get_mut(done..), weights.get(done * stride..));
     reference::dot_patches(sums.unwrap_or_default(), patches, weights.unwrap_or_default(), taps, stride);
 }
 
-/// The sums of pairs of channels, at least one, which have a row of weights each, `stride` apart; their taps are whole groups, one
-/// at least.
+/// The sums of pairs of channels, at least one, which have a row of weights each, `stride` apart, over groups that are all there, at
+/// least one.
 #[inline(always)]
 fn multiply_pairs(
     sums: &mut [[[i32; PIXELS]; 2]],
     patches: &[Group],
     weights: &[i8],
-    [taps, stride]: [usize; 2],
+    [groups, stride]: [usize; 2],
     idle: Idle,
 ) {
     #[cfg(armv7m)]
@@ -63,20 +63,20 @@ fn multiply_pairs(
         let sums = sums.as_mut_ptr_range();
         let mut call = Call {
             patches,
-            end: patches.wrapping_add(taps / GROUP),
+            end: patches.wrapping_add(groups),
             weights: weights.as_ptr(),
             stride,
             sums: sums.start,
-            bytes: idle.groups(taps).map(|groups| groups * size_of::<Group>()),
+            bytes: idle.groups(groups).map(|groups| groups * size_of::<Group>()),
             sums_end: sums.end,
         };
-        // SAFETY: there are `taps` in patches and in both rows of weights of each pair; of rows of the kernel, whose groups `bytes`
+        // SAFETY: there are so many groups in patches and in both rows of weights of each pair; of rows of the kernel, whose groups `bytes`
         // counts, there is a whole number.
         unsafe { multiply_two_rows(&mut call) };
     }
     #[cfg(not(armv7m))]
     for (channel, sums) in sums.as_flattened_mut().iter_mut().enumerate() {
-        let row = weights.get(channel * stride..channel * stride + taps).unwrap_or_default();
+        let row = weights.get(channel * stride..channel * stride + groups * GROUP).unwrap_or_default();
         patches::sum_groups(sums, patches, row, idle);
     }
 }

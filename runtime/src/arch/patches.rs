@@ -40,25 +40,33 @@ pub(crate) struct Idle {
 
 #[cfg(any(armv7m, riscv, test))]
 impl Idle {
-    /// Groups of a row of the kernel where the first pixel, none, and the last is idle. Where columns do not begin with groups,
-    /// none is, and all groups are one row.
-    pub(super) fn groups(self, taps: usize) -> [usize; 3] {
+    /// Of so many groups, those of a row of the kernel where the first pixel, none, and the last is idle. Where columns do not
+    /// begin with groups, none is, and all groups are one row.
+    pub(super) fn groups(self, groups: usize) -> [usize; 3] {
         let column = self.column / GROUP;
-        if self.column.is_multiple_of(GROUP) && column > 0 && taps.is_multiple_of(3 * self.column) {
+        if self.column.is_multiple_of(GROUP) && column > 0 && groups.is_multiple_of(3 * column) {
             let [first, last] = [self.first, self.last].map(|idle| if idle { column } else { 0 });
             [first, 3 * column - first - last, last]
         } else {
-            [0, taps / GROUP, 0]
+            [0, groups, 0]
         }
     }
 
     /// Whether a pixel is idle in a group.
     #[cfg(all(test, not(any(armv7m, riscv))))]
-    fn skips(self, taps: usize, group: usize, pixel: usize) -> bool {
-        let [first, all, last] = self.groups(taps);
+    fn skips(self, groups: usize, group: usize, pixel: usize) -> bool {
+        let [first, all, last] = self.groups(groups);
         let at = group % (first + all + last);
         pixel == 0 && at < first || pixel + 1 == PIXELS && at >= first + all
     }
+}
+
+/// Rows of weights, `stride` apart, that have some for each tap of so many groups: behind a row's last weight stand those of the
+/// next, which meet zeros.
+#[cfg(any(armv7m, riscv, test))]
+pub(super) fn whole_rows(weights: &[i8], groups: usize, stride: usize) -> usize {
+    let behind = weights.len().checked_sub(groups * GROUP).filter(|_| groups > 0);
+    behind.and_then(|behind| behind.checked_div(stride)).map_or(0, |more| more + 1)
 }
 
 /// Adds up the products of whole groups as instructions do that skip what is idle.
@@ -67,7 +75,7 @@ pub(super) fn sum_groups(sums: &mut [i32; PIXELS], patches: &[Group], weights: &
     *sums = [0; PIXELS];
     for (at, (group, &[a, b, c, d])) in patches.iter().zip(weights.as_chunks().0).enumerate() {
         for (pixel, (sum, taps)) in sums.iter_mut().zip(group).enumerate() {
-            if !idle.skips(weights.len(), at, pixel) {
+            if !idle.skips(weights.len() / GROUP, at, pixel) {
                 let products = taps.iter().zip([a, c, b, d]);
                 *sum = products.fold(*sum, |sum, (&x, w)| sum.wrapping_add(i32::from(x).wrapping_mul(w.into())));
             }

@@ -1,7 +1,7 @@
 //! RISC-V without vectors: 31 registers hold the sums of four output channels at four pixels, so that each activation and
 //! each weight is loaded once for four products. A product and its sum are two instructions; loads add a half.
 
-use super::patches::{GROUP, Group, Idle, rows};
+use super::patches::{self, GROUP, Group, Idle};
 use super::{PIXELS, QUAD, reference};
 
 /// See [`reference::dot_patches`].
@@ -19,25 +19,25 @@ pub(crate) fn dot_edges(
     stride: usize,
     idle: Idle,
 ) {
-    let is_whole = taps > 0 && taps.is_multiple_of(GROUP) && patches.len() >= taps / GROUP;
-    let rows = if is_whole { rows(weights, taps, stride).count() } else { 0 };
+    let groups = taps.div_ceil(GROUP);
+    let rows = if groups <= patches.len() { patches::whole_rows(weights, groups, stride) } else { 0 };
     let (quads, _) = sums.as_chunks_mut();
     let quads = quads.get_mut(..quads.len().min(rows / QUAD)).unwrap_or_default();
     let done = QUAD * quads.len();
     if done > 0 {
-        dot_quads(quads, patches, weights, [taps, stride], idle);
+        dot_quads(quads, patches, weights, [groups, stride], idle);
     }
     let (sums, weights) = (sums.get_mut(done..), weights.get(done * stride..));
     reference::dot_patches(sums.unwrap_or_default(), patches, weights.unwrap_or_default(), taps, stride);
 }
 
-/// The sums of fours of channels, at least one; their taps are whole groups, one at least, and all of them are there.
+/// The sums of fours of channels, at least one, over groups that are all there, at least one.
 #[inline(always)]
 fn dot_quads(
     sums: &mut [[[i32; PIXELS]; QUAD]],
     patches: &[Group],
     weights: &[i8],
-    [taps, stride]: [usize; 2],
+    [groups, stride]: [usize; 2],
     idle: Idle,
 ) {
     #[cfg(riscv)]
@@ -46,21 +46,21 @@ fn dot_quads(
         let sums = sums.as_mut_ptr_range();
         let mut call = Call {
             patches,
-            end: patches.wrapping_add(taps / GROUP),
+            end: patches.wrapping_add(groups),
             weights: weights.as_ptr(),
             stride,
             sums: sums.start,
-            bytes: idle.groups(taps).map(|groups| groups * size_of::<Group>()),
+            bytes: idle.groups(groups).map(|groups| groups * size_of::<Group>()),
             sums_end: sums.end,
         };
-        // SAFETY: there are `taps` in patches and in each of four rows of weights that are `stride` apart, for as many sums; of rows
+        // SAFETY: there are so many groups in patches and in each of four rows of weights that are `stride` apart, for as many sums; of rows
         // of the kernel, whose groups `bytes` counts, there is a whole number.
         unsafe { multiply_quads(&mut call) };
     }
     #[cfg(not(riscv))]
     for (channel, sums) in sums.as_flattened_mut().iter_mut().enumerate() {
-        let row = weights.get(channel * stride..channel * stride + taps).unwrap_or_default();
-        super::patches::sum_groups(sums, patches, row, idle);
+        let row = weights.get(channel * stride..channel * stride + groups * GROUP).unwrap_or_default();
+        patches::sum_groups(sums, patches, row, idle);
     }
 }
 

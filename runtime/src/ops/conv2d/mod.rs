@@ -56,7 +56,13 @@ struct Geometry {
 const SLICE_MACS: usize = 1 << 18;
 
 /// The same with tiles, which take a quarter of the products, or less than half, where a kernel has them.
-const TILED_SLICE_MACS: usize = if cfg!(tile_kernels) { 1 << 20 } else { SLICE_MACS };
+const TILED_SLICE_MACS: usize = if cfg!(dsp) {
+    1 << 20
+} else if cfg!(scalar) {
+    1 << 19
+} else {
+    SLICE_MACS
+};
 
 /// Whether rows of a band are computed one by one, as there are no kernels for tiles: all channels of a row share its patches then,
 /// and a slice may have a part of a band's rows.
