@@ -193,6 +193,8 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
                     block.multiply(runs.flatten(), [taps, used.start], pixel, &mut accumulators);
                 }
             } else {
+                #[cfg(any(armv7m, riscv, test))]
+                let block = weights.with_behind(first, count, taps);
                 let taps = Taps {
                     all: taps,
                     used: used.clone(),

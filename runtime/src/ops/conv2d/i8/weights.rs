@@ -6,7 +6,7 @@ use bytemuck::Pod;
 
 #[cfg(feature = "i4")]
 use crate::arch::SPREAD;
-#[cfg(feature = "i4")]
+#[cfg(any(feature = "i4", armv7m, riscv, test))]
 use crate::arch::patches::GROUP;
 #[cfg(any(armv7m, riscv, test))]
 use crate::arch::patches::Idle;
@@ -141,8 +141,6 @@ impl Weights<'_> {
     /// Those of `count` channels from `first` on, a multiple of four, each with `taps` weights.
     pub(super) fn of_channels(self, first: usize, count: usize, taps: usize) -> Self {
         match self {
-            // Kernels for edges read whole groups of taps, of which the last may reach into the next channel's row.
-            Weights::I8(weights) if cfg!(any(armv7m, riscv, test)) => Weights::I8(tail(weights, first * taps)),
             Weights::I8(weights) => Weights::I8(weights.get(first * taps..(first + count) * taps).unwrap_or_default()),
             #[cfg(feature = "i4")]
             Weights::I4(weights) => {
@@ -152,6 +150,20 @@ impl Weights<'_> {
             // Tiles take all of them.
             #[cfg(feature = "stored-tiles")]
             Weights::Tiled(weights) => Weights::Tiled(weights),
+        }
+    }
+
+    /// The same with what lies behind, as kernels for edges read whole groups of taps, of which the last may reach into the next
+    /// channel's row.
+    #[cfg(any(armv7m, riscv, test))]
+    pub(super) fn with_behind(self, first: usize, count: usize, taps: usize) -> Self {
+        match self {
+            Weights::I8(weights) => {
+                let end = weights.len().min((first + count) * taps + GROUP - 1);
+                Weights::I8(weights.get(first * taps..end).unwrap_or_default())
+            }
+            #[cfg(any(feature = "i4", feature = "stored-tiles"))]
+            others => others.of_channels(first, count, taps),
         }
     }
 
