@@ -3,6 +3,7 @@
 mod accelerator;
 mod arithmetic;
 mod checkpoint;
+mod classes;
 mod classifier;
 mod condition;
 mod denoising_diffusion;
