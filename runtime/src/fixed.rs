@@ -64,7 +64,7 @@ impl HighWord {
 
     /// For [`requantize`] of these values by this multiplier and shift, for which they are shifted left if there is room above
     /// them: the low word of a product takes more instructions where products have 32 bits. None of those results is saturated.
-    #[cfg(any(armv6m, test))]
+    #[cfg(any(all(armv6m, feature = "i8"), test))]
     pub(crate) fn with_room(values: &mut [i32], multiplier: i32, shift: i32) -> Option<Self> {
         let right = (31 - shift.clamp(-31, 30)) as u32;
         if let Some(room @ 0..=30) = right.checked_sub(2) {

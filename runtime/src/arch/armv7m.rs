@@ -7,8 +7,8 @@
 //!
 //! A patch holds its pairs as `A`: the upper half of a pair is one less where the lower is negative.
 
+use super::PIXELS;
 use super::patches::{self, GROUP, Group, Idle, Patches, Window, rows};
-use super::{PIXELS, reference};
 
 /// What sums start at for each group: 256 for each of two pairs.
 const START: i32 = 512;
@@ -35,16 +35,9 @@ pub(crate) fn dot_edges(
     stride: usize,
     idle: Idle,
 ) {
-    let groups = taps.div_ceil(GROUP);
-    let rows = if groups <= patches.len() { patches::whole_rows(weights, groups, stride) } else { 0 };
-    let (pairs, _) = sums.as_chunks_mut();
-    let pairs = pairs.get_mut(..pairs.len().min(rows / 2)).unwrap_or_default();
-    let done = 2 * pairs.len();
-    if done > 0 {
-        multiply_pairs(pairs, patches, weights, [groups, stride], idle);
-    }
-    let (sums, weights) = (sums.get_mut(done..), weights.get(done * stride..));
-    reference::dot_patches(sums.unwrap_or_default(), patches, weights.unwrap_or_default(), taps, stride);
+    patches::dot_blocks(sums, patches, weights, [taps, stride], |sums, rows| {
+        multiply_pairs(sums, patches, weights, rows, idle);
+    });
 }
 
 /// The sums of pairs of channels, at least one, which have a row of weights each, `stride` apart, over groups that are all there, at
@@ -59,17 +52,7 @@ fn multiply_pairs(
 ) {
     #[cfg(armv7m)]
     {
-        let patches = patches.as_ptr();
-        let sums = sums.as_mut_ptr_range();
-        let mut call = Call {
-            patches,
-            end: patches.wrapping_add(groups),
-            weights: weights.as_ptr(),
-            stride,
-            sums: sums.start,
-            bytes: idle.groups(groups).map(|groups| groups * size_of::<Group>()),
-            sums_end: sums.end,
-        };
+        let mut call = patches::Call::new(sums, patches, weights, [groups, stride], idle);
         // SAFETY: there are so many groups in patches and in both rows of weights of each pair; of rows of the kernel, whose groups `bytes`
         // counts, there is a whole number.
         unsafe { multiply_two_rows(&mut call) };
@@ -79,20 +62,6 @@ fn multiply_pairs(
         let row = weights.get(channel * stride..channel * stride + groups * GROUP).unwrap_or_default();
         patches::sum_groups(sums, patches, row, idle);
     }
-}
-
-/// What the instructions of two rows are told, and where they keep how far they are.
-#[cfg(armv7m)]
-#[repr(C)]
-struct Call {
-    patches: *const Group,
-    end: *const Group,
-    weights: *const i8,
-    stride: usize,
-    sums: *mut [[i32; PIXELS]; 2],
-    /// Of a row of the kernel: where the first pixel, none, and the last is idle.
-    bytes: [usize; 3],
-    sums_end: *mut [[i32; PIXELS]; 2],
 }
 
 /// Taps in the order of a group, as pairs.
@@ -277,7 +246,7 @@ unsafe extern "C" fn multiply_rows(
 /// loop. It takes 48 where a pixel is idle.
 #[cfg(armv7m)]
 #[unsafe(naked)]
-unsafe extern "C" fn multiply_two_rows(call: &mut Call) {
+unsafe extern "C" fn multiply_two_rows(call: &mut patches::Call<2>) {
     core::arch::naked_asm!(
         // One pixel's activation, which lies at `at`, times both channels' weights.
         ".macro waft_pixel at, a, b",

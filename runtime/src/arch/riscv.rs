@@ -1,10 +1,10 @@
 //! RISC-V without vectors: 31 registers hold the sums of four output channels at four pixels, so that each activation and
 //! each weight is loaded once for four products. A product and its sum are two instructions; loads add a half.
 
-use super::patches::{self, GROUP, Group, Idle};
-use super::{PIXELS, QUAD, reference};
+use super::patches::{self, Group, Idle};
+use super::{PIXELS, QUAD};
 
-/// See [`reference::dot_patches`].
+/// See [`reference::dot_patches`](super::reference::dot_patches).
 #[inline]
 pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights: &[i8], taps: usize, stride: usize) {
     dot_edges(sums, patches, weights, taps, stride, Idle::default());
@@ -19,16 +19,9 @@ pub(crate) fn dot_edges(
     stride: usize,
     idle: Idle,
 ) {
-    let groups = taps.div_ceil(GROUP);
-    let rows = if groups <= patches.len() { patches::whole_rows(weights, groups, stride) } else { 0 };
-    let (quads, _) = sums.as_chunks_mut();
-    let quads = quads.get_mut(..quads.len().min(rows / QUAD)).unwrap_or_default();
-    let done = QUAD * quads.len();
-    if done > 0 {
-        dot_quads(quads, patches, weights, [groups, stride], idle);
-    }
-    let (sums, weights) = (sums.get_mut(done..), weights.get(done * stride..));
-    reference::dot_patches(sums.unwrap_or_default(), patches, weights.unwrap_or_default(), taps, stride);
+    patches::dot_blocks(sums, patches, weights, [taps, stride], |sums, rows| {
+        dot_quads(sums, patches, weights, rows, idle);
+    });
 }
 
 /// The sums of fours of channels, at least one, over groups that are all there, at least one.
@@ -42,40 +35,16 @@ fn dot_quads(
 ) {
     #[cfg(riscv)]
     {
-        let patches = patches.as_ptr();
-        let sums = sums.as_mut_ptr_range();
-        let mut call = Call {
-            patches,
-            end: patches.wrapping_add(groups),
-            weights: weights.as_ptr(),
-            stride,
-            sums: sums.start,
-            bytes: idle.groups(groups).map(|groups| groups * size_of::<Group>()),
-            sums_end: sums.end,
-        };
+        let mut call = patches::Call::new(sums, patches, weights, [groups, stride], idle);
         // SAFETY: there are so many groups in patches and in each of four rows of weights that are `stride` apart, for as many sums; of rows
         // of the kernel, whose groups `bytes` counts, there is a whole number.
         unsafe { multiply_quads(&mut call) };
     }
     #[cfg(not(riscv))]
     for (channel, sums) in sums.as_flattened_mut().iter_mut().enumerate() {
-        let row = weights.get(channel * stride..channel * stride + groups * GROUP).unwrap_or_default();
+        let row = weights.get(channel * stride..channel * stride + groups * patches::GROUP).unwrap_or_default();
         patches::sum_groups(sums, patches, row, idle);
     }
-}
-
-/// What instructions are told, and where they keep how far they are.
-#[cfg(riscv)]
-#[repr(C)]
-struct Call {
-    patches: *const Group,
-    end: *const Group,
-    weights: *const i8,
-    stride: usize,
-    sums: *mut [[i32; PIXELS]; QUAD],
-    /// Of a row of the kernel: where the first pixel, none, and the last is idle.
-    bytes: [usize; 3],
-    sums_end: *mut [[i32; PIXELS]; QUAD],
 }
 
 /// Writes the sums of fours of rows of weights, `stride` apart, over the patches up to `end`, which is not where they begin.
@@ -84,7 +53,7 @@ struct Call {
 /// pixel is idle.
 #[cfg(riscv)]
 #[unsafe(naked)]
-unsafe extern "C" fn multiply_quads(call: &mut Call) {
+unsafe extern "C" fn multiply_quads(call: &mut patches::Call<QUAD>) {
     core::arch::naked_asm!(
         // The assembler of a naked function does not know the target's extensions.
         ".option push",
