@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::policy::CONFIGS;
 use super::{CheckpointError, Note, parse};
 
 /// Where a checkpoint was found.
@@ -22,6 +21,8 @@ pub(super) struct Found {
     pub(super) is_snapshot: bool,
 }
 
+/// Names of a model's configuration in its folder, in the order in which they are looked for.
+pub(super) const CONFIGS: [&str; 3] = ["config.json", "config.yaml", ".hydra/config.yaml"];
 /// What diffusers calls its weights.
 const STEM: &str = "diffusion_pytorch_model";
 /// Kinds of files that weights come in, those first that are read without a pickle.

@@ -5,12 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::folder::first_file;
+use super::folder::{CONFIGS, first_file};
 use super::{CheckpointError, parse, read};
 use crate::schedule::SchedulerConfig;
-
-/// Names of the configuration in a folder, in the order in which they are looked for.
-pub(super) const CONFIGS: [&str; 3] = ["config.json", "config.yaml", ".hydra/config.yaml"];
 
 /// Reads a folder's configuration.
 pub(super) fn config(folder: &Path) -> Result<Map<String, Value>, CheckpointError> {

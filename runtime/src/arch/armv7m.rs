@@ -8,6 +8,7 @@
 //! A patch holds its pairs as `A`: the upper half of a pair is one less where the lower is negative.
 
 use super::PIXELS;
+use super::blocks;
 use super::patches::{self, GROUP, Group, Idle, Patches, Window, rows};
 
 /// What sums start at for each group: 256 for each of two pairs.
@@ -35,7 +36,7 @@ pub(crate) fn dot_edges(
     stride: usize,
     idle: Idle,
 ) {
-    patches::dot_blocks(sums, patches, weights, [taps, stride], |sums, rows| {
+    blocks::dot_blocks(sums, patches, weights, [taps, stride], |sums, rows| {
         multiply_pairs(sums, patches, weights, rows, idle);
     });
 }
@@ -52,7 +53,7 @@ fn multiply_pairs(
 ) {
     #[cfg(armv7m)]
     {
-        let mut call = patches::Call::new(sums, patches, weights, [groups, stride], idle);
+        let mut call = blocks::Call::new(sums, patches, weights, [groups, stride], idle);
         // SAFETY: there are so many groups in patches and in both rows of weights of each pair; of rows of the kernel, whose groups `bytes`
         // counts, there is a whole number.
         unsafe { multiply_two_rows(&mut call) };
@@ -246,7 +247,7 @@ unsafe extern "C" fn multiply_rows(
 /// loop. It takes 48 where a pixel is idle.
 #[cfg(armv7m)]
 #[unsafe(naked)]
-unsafe extern "C" fn multiply_two_rows(call: &mut patches::Call<2>) {
+unsafe extern "C" fn multiply_two_rows(call: &mut blocks::Call<2>) {
     core::arch::naked_asm!(
         // One pixel's activation, which lies at `at`, times both channels' weights.
         ".macro waft_pixel at, a, b",

@@ -33,6 +33,9 @@ mod reference;
 #[cfg(feature = "i8")]
 pub(crate) mod patches;
 
+#[cfg(all(feature = "i8", any(armv7m, riscv, test)))]
+mod blocks;
+
 #[cfg(feature = "std")]
 pub(crate) mod wide;
 

@@ -1,7 +1,8 @@
 //! RISC-V without vectors: 31 registers hold the sums of four output channels at four pixels, so that each activation and
 //! each weight is loaded once for four products. A product and its sum are two instructions; loads add a half.
 
-use super::patches::{self, Group, Idle};
+use super::blocks;
+use super::patches::{Group, Idle};
 use super::{PIXELS, QUAD};
 
 /// See [`reference::dot_patches`](super::reference::dot_patches).
@@ -19,7 +20,7 @@ pub(crate) fn dot_edges(
     stride: usize,
     idle: Idle,
 ) {
-    patches::dot_blocks(sums, patches, weights, [taps, stride], |sums, rows| {
+    blocks::dot_blocks(sums, patches, weights, [taps, stride], |sums, rows| {
         dot_quads(sums, patches, weights, rows, idle);
     });
 }
@@ -35,15 +36,15 @@ fn dot_quads(
 ) {
     #[cfg(riscv)]
     {
-        let mut call = patches::Call::new(sums, patches, weights, [groups, stride], idle);
+        let mut call = blocks::Call::new(sums, patches, weights, [groups, stride], idle);
         // SAFETY: there are so many groups in patches and in each of four rows of weights that are `stride` apart, for as many sums; of rows
         // of the kernel, whose groups `bytes` counts, there is a whole number.
         unsafe { multiply_quads(&mut call) };
     }
     #[cfg(not(riscv))]
     for (channel, sums) in sums.as_flattened_mut().iter_mut().enumerate() {
-        let row = weights.get(channel * stride..channel * stride + groups * patches::GROUP).unwrap_or_default();
-        patches::sum_groups(sums, patches, row, idle);
+        let row = weights.get(channel * stride..channel * stride + groups * super::patches::GROUP).unwrap_or_default();
+        super::patches::sum_groups(sums, patches, row, idle);
     }
 }
 
@@ -53,7 +54,7 @@ fn dot_quads(
 /// pixel is idle.
 #[cfg(riscv)]
 #[unsafe(naked)]
-unsafe extern "C" fn multiply_quads(call: &mut patches::Call<QUAD>) {
+unsafe extern "C" fn multiply_quads(call: &mut blocks::Call<QUAD>) {
     core::arch::naked_asm!(
         // The assembler of a naked function does not know the target's extensions.
         ".option push",
