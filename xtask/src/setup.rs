@@ -124,10 +124,11 @@ fn has_apt() -> bool {
     succeeds(Command::new("apt-get").arg("--version"))
 }
 
-/// Whether rustup has the oldest toolchain that builds the workspace, `+OLDEST` of cargo, or could install it.
-pub(crate) fn has_oldest() -> bool {
-    let found = || output("rustc", &[&format!("+{OLDEST}"), "--version"]).is_some();
-    found_or_by_rustup(&["toolchain", "install", OLDEST, "--profile", "minimal"], found)
+/// The oldest compiler that builds the workspace, if rustup has it or could install it.
+pub(crate) fn oldest_compiler() -> Option<PathBuf> {
+    let sysroot = || output("rustc", &[&format!("+{OLDEST}"), "--print", "sysroot"]);
+    found_or_by_rustup(&["toolchain", "install", OLDEST, "--profile", "minimal"], || sysroot().is_some());
+    sysroot().map(|root| Path::new(&root).join("bin").join("rustc"))
 }
 
 /// Whether rustup's nightly has Miri, `cargo +nightly miri`, with the library's sources, or could install them.

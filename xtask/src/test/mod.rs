@@ -49,9 +49,7 @@ enum Part {
     Docs,
     /// The Rust of the READMEs compiles, on cores without atomic swaps too; commands are understood, and quick ones run.
     Readme,
-    /// The oldest supported compiler builds what is published.
-    Oldest,
-    /// The published packages are complete and small.
+    /// The published packages are complete and small, and the oldest supported compiler builds them.
     Packages,
     /// The tests of all crates, with overflow checks in the core.
     Tests,
@@ -92,7 +90,7 @@ impl Part {
 
     /// Whether it builds in folders of its own, so that it can run beside any other part.
     fn is_apart(self) -> bool {
-        let is_checked = matches!(self, Self::Features | Self::Oldest | Self::Packages | Self::Miri | Self::Asan);
+        let is_checked = matches!(self, Self::Features | Self::Packages | Self::Miri | Self::Asan);
         is_checked || matches!(self, Self::Aarch64 | Self::Boards | Self::Firmware | Self::C | Self::Web)
     }
 
@@ -105,8 +103,7 @@ impl Part {
             Self::Features => source::features(),
             Self::Docs => source::docs(),
             Self::Readme => readme::readme().and_then(|()| commands::commands()),
-            Self::Oldest => build::oldest(missing),
-            Self::Packages => build::packages(),
+            Self::Packages => build::packages(missing),
             Self::Tests => build::tests(),
             Self::Miri => memory::miri(missing),
             Self::Asan => memory::asan(missing),

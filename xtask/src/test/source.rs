@@ -28,10 +28,6 @@ const PRECISIONS: [&str; 10] = [
     "i8,i4,step-scales,f16,f32",
 ];
 
-/// Sets of operations that not every model needs.
-const OPERATIONS: [&str; 6] =
-    ["", "attention", "conditioning", "activations", "scale-shift", "attention,conditioning,activations,scale-shift"];
-
 /// Features that add an interface or exchange a function.
 const INTERFACES: [&str; 7] =
     ["micromath", "defmt", "rand_core", "embedded-graphics", "ed25519", "embedded-storage", "embedded-io"];
@@ -46,7 +42,8 @@ const FAMILIES: [&str; 7] = [
     "aarch64-unknown-none",
     "wasm32-unknown-unknown",
 ];
-const KERNELS: &str = "--features=i8,i4,f16,f32,attention,conditioning,tiles";
+const KERNELS: [&str; 4] =
+    ["i8,attention,tiles", "f16,attention", "f32,attention", "i8,i4,f16,f32,attention,conditioning,tiles"];
 
 /// Most lines of a file that is written by hand, and how such files end.
 const FILE_LINES: usize = 500;
@@ -115,8 +112,11 @@ fn is_orphan(file: &Path) -> bool {
 
 /// clippy has no complaints, in the workspace and in what is none of its members but compiles for this machine.
 pub(super) fn clippy() -> anyhow::Result<()> {
-    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    cargo(&["clippy", "-q", "-p", "xtask", "--no-default-features", "--", "-D", "warnings"])?;
+    // The tests' profile: macros and build scripts are built once.
+    cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    for part in [["waft", "--all-features"], ["xtask", "--no-default-features"]] {
+        cargo(&[&["clippy", "--release", "-q", "-p"], &part[..], &["--", "-D", "warnings"]].concat())?;
+    }
     for features in ["i8", "f16", "f32", "i8,i4,step-scales,f16,f32,attention,conditioning,activations,scale-shift"] {
         outside("runtime/c", &["--no-default-features", "--features", features])?;
     }
@@ -124,12 +124,8 @@ pub(super) fn clippy() -> anyhow::Result<()> {
     outside("tests/driver", &[])?;
     outside("tests/fuzz", &[])?;
     if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        // Only the release profile aborts on a panic, which a program without the standard library must.
-        outside(
-            "tests/firmware",
-            &["--release", "--features", "i8,i4,step-scales,attention,conditioning,activations,scale-shift"],
-        )?;
-        outside("tests/firmware", &["--release", "--features", "i8,attention,conditioning,stream"])?;
+        outside("tests/firmware", &["--features", "i8,i4,step-scales,attention,conditioning,activations,scale-shift"])?;
+        outside("tests/firmware", &["--features", "i8,attention,conditioning,stream"])?;
     }
     Ok(())
 }
@@ -137,7 +133,11 @@ pub(super) fn clippy() -> anyhow::Result<()> {
 /// clippy of a workspace of its own, with its build folder under the repository's.
 fn outside(folder: &str, options: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["clippy", "-q", "--manifest-path"]).arg(Path::new(folder).join("Cargo.toml")).args(options);
+    // Only the release profile aborts on a panic, which a program without the standard library must.
+    command
+        .args(["clippy", "--release", "-q", "--manifest-path"])
+        .arg(Path::new(folder).join("Cargo.toml"))
+        .args(options);
     command.args(["--", "-D", "warnings"]).env("CARGO_TARGET_DIR", root().join("target").join("outside"));
     // What the firmware is built around.
     let model = root().join("models").join("digits").join("digits-i8.waft");
@@ -146,42 +146,58 @@ fn outside(folder: &str, options: &[&str]) -> anyhow::Result<()> {
 
 /// Every set of features that a firmware may choose compiles without a warning, and so do the kernels of every target.
 pub(super) fn features() -> anyhow::Result<()> {
-    let mut sets = vec!["--all-features".to_string()];
-    sets.extend(["--features=std".to_string(), "--features=std,i4,conditioning,micromath".to_string()]);
+    let operations = operations()?;
+    let mut sets: Vec<String> = ["std", "std,i4,conditioning,micromath"].map(Into::into).into();
     for precisions in PRECISIONS {
-        sets.extend(OPERATIONS.map(|operations| format!("--features={precisions},{operations}")));
+        sets.extend([precisions.to_string(), format!("{precisions},{}", operations.join(","))]);
     }
-    for interface in INTERFACES {
-        sets.extend(["i8", "f16", "f32"].map(|precision| format!("--features={precision},{interface}")));
+    for precision in ["i8", "f16", "f32"] {
+        sets.extend(operations.iter().map(|operation| format!("{precision},{operation}")));
+        sets.extend(INTERFACES.map(|interface| format!("{precision},{interface}")));
     }
+    let compiles = |mut check: Command, features: &str, worker: usize| {
+        check.args(["-p", "waft", "--quiet", "--no-default-features", "--features", features]);
+        check.env("RUSTFLAGS", "-D warnings").env("CARGO_INCREMENTAL", "0");
+        check.env("CARGO_TARGET_DIR", root().join("target").join("features").join(worker.to_string()));
+        run(&mut check).with_context(|| format!("the core with {features}"))
+    };
     // Each takes one core, and waits for every other in its folder.
     let workers = rayon::current_num_threads();
     sets.par_chunks(sets.len().div_ceil(workers)).enumerate().try_for_each(|(worker, sets)| {
-        let folder = root().join("target").join("features").join(worker.to_string());
-        sets.iter().try_for_each(|set| {
-            let mut command = Command::new("cargo");
-            command.args(["clippy", "-q", "-p", "waft"]);
-            if set != "--all-features" {
-                command.arg("--no-default-features");
-            }
-            command.args([set, "--", "-D", "warnings"]).env("CARGO_TARGET_DIR", &folder);
-            run(command.env("CARGO_INCREMENTAL", "0"))
+        sets.iter().try_for_each(|features| {
+            let mut check = Command::new("cargo");
+            check.arg("check");
+            compiles(check, features, worker)
         })
     })?;
     FAMILIES.iter().try_for_each(|target| {
-        let mut command = setup::toolchain(target)?.cargo(&root().join("runtime"), "check", target);
-        command.args(["--quiet", "--no-default-features", KERNELS]).env("RUSTFLAGS", "-D warnings");
-        let status = command.env("CARGO_TARGET_DIR", root().join("target").join("features").join("0")).status()?;
-        ensure!(status.success(), "the core's kernels for {target} do not compile without a warning");
-        Ok(())
+        let toolchain = setup::toolchain(target)?;
+        let each = |features| compiles(toolchain.cargo(&root(), "check", target), features, 0);
+        KERNELS.into_iter().try_for_each(each).with_context(|| format!("for {target}"))
     })
+}
+
+/// The core's features that leave out what not every model needs: those that it has by default, but for precisions.
+fn operations() -> anyhow::Result<Vec<String>> {
+    let output = Command::new("cargo")
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .current_dir(root())
+        .output()
+        .context("cannot run cargo")?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    let core = packages.iter().find(|package| package["name"] == "waft").context("cargo metadata names no waft")?;
+    let default = core["features"]["default"].as_array().context("the core has no default features")?;
+    let named = default.iter().filter_map(|name| name.as_str());
+    let is_precision = |name: &str| PRECISIONS.iter().any(|set| set.split(',').any(|one| one == name));
+    Ok(named.filter(|name| !is_precision(name)).map(Into::into).collect())
 }
 
 /// The documentation builds without a warning, that of the core with every feature as well.
 pub(super) fn docs() -> anyhow::Result<()> {
     for packages in [&["--workspace"][..], &["-p", "waft", "--all-features"]] {
         let mut command = Command::new("cargo");
-        run(command.args(["doc", "--no-deps"]).args(packages).env("RUSTDOCFLAGS", "-D warnings"))?;
+        run(command.args(["doc", "--release", "--no-deps"]).args(packages).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     Ok(())
 }
