@@ -9,7 +9,7 @@ mod projection;
 use std::fmt;
 
 pub use projection::Projection;
-pub use waft::format::{Activation, Pass};
+pub use waft::format::{Activation, Pass, Resampling};
 
 /// Height, width and channels of an activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -179,6 +179,8 @@ pub enum Op {
         /// Learned keys and values besides those of the pixels.
         memory: Memory,
     },
+    /// Cubic halving or doubling along the rows, whose ends are reflected; one input.
+    Filter(Resampling),
     /// An elementwise operation of a classifier: one input, or the gradient and the activation's input.
     Classifier(Pass),
     /// `gain·x + offset`, one input.
@@ -452,6 +454,8 @@ impl Op {
             (Op::GroupNorm(norm), [x]) if x.c == norm.gamma.len() && x.c.is_multiple_of(norm.groups) => *x,
             (Op::LayerNorm(norm), [x]) if x.c == norm.gamma.len() => *x,
             (Op::Activation(_) | Op::Affine { .. }, [x]) => *x,
+            (Op::Filter(Resampling::Halve), [x]) if x.w >= 4 => Shape::new(x.h, x.w / 2, x.c),
+            (Op::Filter(Resampling::Double), [x]) if x.w >= 3 => Shape::new(x.h, 2 * x.w, x.c),
             (Op::Classifier(Pass::Forward | Pass::Loss), [x]) => *x,
             (Op::Classifier(Pass::Backward | Pass::BackwardScaled), [gradient, x]) if gradient == x => *x,
             (Op::AddEmbedding(linear), [x]) if x.c == linear.outputs => *x,

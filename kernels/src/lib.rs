@@ -20,6 +20,7 @@ pub mod classifier;
 pub mod conv2d;
 mod element;
 pub mod embedding;
+pub mod filter;
 pub mod group_norm;
 mod keys;
 pub mod layer_norm;
@@ -166,6 +167,7 @@ macro_rules! kernels {
             linear_attention_float_context: $crate::linear_attention::FloatContextKernel,
             linear_attention_float_result: $crate::linear_attention::FloatResultKernel,
             classifier: $crate::classifier::ClassifierKernel,
+            filter: $crate::filter::FilterKernel,
             noise: $crate::sampler::NoiseKernel,
             keep: $crate::sampler::KeepKernel,
             measure: $crate::sampler::MeasureKernel,

@@ -70,6 +70,16 @@ pub mod classifier {
     pub use crate::ops::classifier::i8::{backward, index, loss, weight};
 }
 
+/// Resampling along rows.
+#[cfg(feature = "filter")]
+pub mod filter {
+    #[cfg(any(feature = "f16", feature = "f32"))]
+    pub use crate::ops::filter::float::{added as added_float, filtered as filtered_float};
+    #[cfg(feature = "i8")]
+    pub use crate::ops::filter::i8::{added, filtered};
+    pub use crate::ops::filter::{reflected, taps};
+}
+
 /// Conditioning.
 #[cfg(all(feature = "conditioning", feature = "i8"))]
 pub mod embedding {

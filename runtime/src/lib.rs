@@ -64,6 +64,7 @@
 //! - `layer-norm`, `linear-attention` (on by default): normalization over the channels of each pixel, and attention whose cost
 //!   grows with the number of pixels, not its square.
 //! - `classifier` (on by default): classifiers whose gradient guides a network, see [`format::Classifier`].
+//! - `filter` (on by default): cubic resampling along rows, as diffusers' 1-D U-Nets do it, see [`format::Filter`].
 //! - `tiles`, `stored-tiles` (on by default): Winograd's algorithm for 3×3 convolutions on Cortex-M and 32-bit RISC-V, and on every core
 //!   where the file has their weights transformed.
 //! - `original` (on by default): pictures to start from or to redraw in part, see [`Original`].

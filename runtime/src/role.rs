@@ -76,9 +76,12 @@ impl Role {
             Op::Attention(op) if op.scratch == id => return Some(Self::Scores),
             Op::LinearAttention(op) if op.scratch == id => return Some(Self::Scores),
             Op::LinearAttention(_) => Self::Activation,
-            Op::Conv2d(_) | Op::Attention(_) | Op::Activate(_) | Op::LayerNorm(_) | Op::Classifier(_) => {
-                Self::Activation
-            }
+            Op::Conv2d(_)
+            | Op::Attention(_)
+            | Op::Activate(_)
+            | Op::LayerNorm(_)
+            | Op::Classifier(_)
+            | Op::Filter(_) => Self::Activation,
             Op::GroupNorm(_) => Self::Map,
             Op::Embed(_) | Op::Linear(_) | Op::Observe(_) => Self::Conditioning,
         };

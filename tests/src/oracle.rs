@@ -2,6 +2,7 @@
 //! from the file's specification. Both unfold everything naively; neither shares code with the runtime's operations.
 
 pub mod classifier;
+pub mod filter;
 mod weights;
 
 use waft::Model;
@@ -121,6 +122,7 @@ pub fn real_result(network: &Network, id: OpId, read: &dyn Fn(TensorId) -> Vec<f
             Some(attention(&read(op.query), &key_value, channels, op.heads, f64::from(op.scale)))
         }
         Op::Classifier(op) => classifier::real_result(op, read),
+        Op::Filter(op) => Some(filter::real_result(network, op, read)),
         Op::LinearAttention(op) => {
             let channels = network.tensors[op.query].shape.c;
             let learned = op.memory.values.iter().map(|&value| f64::from(value));

@@ -73,6 +73,9 @@ pub(crate) fn features(model: &Model<'_>) -> Vec<&'static str> {
     if model.header().gradient != 0 {
         features.push("classifier");
     }
+    if ops.iter().any(|op| matches!(op, Op::Filter(_))) {
+        features.push("filter");
+    }
     if ops.iter().any(is_unet1d) {
         features.push("unet1d");
     }

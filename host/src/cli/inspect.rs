@@ -146,6 +146,9 @@ fn describe(model: &Model<'_>, op: &Op) -> String {
                 op.film()
             )
         }
+        Op::Filter(op) => {
+            format!("filter      {} → {} ({:?})", tensor(op.source), tensor(op.output), op.resampling())
+        }
         Op::Classifier(op) => {
             format!("classifier  {} → {} ({:?})", join(&[op.gradient, op.source]), tensor(op.output), op.pass())
         }

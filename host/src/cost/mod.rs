@@ -108,6 +108,9 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
                 (format!("layer_norm {precision} pixel"), pixels),
             ]
         }
+        Op::Filter(op) => {
+            vec![(format!("filter {precision} {:?} element", op.resampling()), len(op.output))]
+        }
         Op::Classifier(op) => {
             vec![(format!("classifier {precision} {:?} element", op.pass()), len(op.output))]
         }

@@ -8,8 +8,9 @@ use waft::format::{
 };
 
 use super::{
-    Emitted, Source, activate_record, attention_record, bias_layout, classifier_record, conv_record, group_norm_record,
-    layer_norm_record, linear_attention_record, observe_record, put_affine, schedules, step_projection, tensor_table,
+    Emitted, Source, activate_record, attention_record, bias_layout, classifier_record, conv_record, filter_record,
+    group_norm_record, layer_norm_record, linear_attention_record, observe_record, put_affine, schedules,
+    step_projection, tensor_table,
 };
 use crate::network::{self, TensorId};
 use crate::plan::Plan;
@@ -106,6 +107,7 @@ fn record(
         }
         network::Op::Activate(op) => Op::Activate(activate_record(op, place)),
         network::Op::Classifier(op) => Op::Classifier(classifier_record(op, place)),
+        network::Op::Filter(op) => Op::Filter(filter_record(op)),
         network::Op::Observe(op) => {
             let part = |part: usize| op.normalization.iter().map(|of| of[part] as f32).collect::<Vec<_>>();
             let (centers, gains) = (writer.values(&part(0)), writer.values(&part(1)));

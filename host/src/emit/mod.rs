@@ -7,9 +7,9 @@ use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
 use waft::fixed::SAMPLE_BITS;
 use waft::format::{
-    Activate, Affine, Attention, Bias, Center, Classifier, Conv2d, Element, Film, Gather, GroupNorm, LEVEL_BITS,
-    LayerNorm, Level, LinearAttention, ORDER_BITS, Observe, Op, OpKind, Pass, START_BITS, Shuffle, Tensor, Threshold,
-    Upsample, Variance, WEIGHT_BITS, WeightLayout,
+    Activate, Affine, Attention, Bias, Center, Classifier, Conv2d, Element, Film, Filter, Gather, GroupNorm,
+    LEVEL_BITS, LayerNorm, Level, LinearAttention, ORDER_BITS, Observe, Op, OpKind, Pass, START_BITS, Shuffle, Tensor,
+    Threshold, Upsample, Variance, WEIGHT_BITS, WeightLayout,
 };
 
 use crate::graph::{Graph, Linear, activate};
@@ -182,6 +182,17 @@ fn classifier_record(op: &network::Classifier, place: Option<usize>) -> Classifi
         gradient: optional(op.gradient),
         output: op.output.in_file(),
         factor_at: place.unwrap_or(0) as u32,
+        ..Zeroable::zeroed()
+    }
+}
+
+/// The fields of a filter's record that do not depend on the precision.
+fn filter_record(op: &network::Filter) -> Filter {
+    Filter {
+        kind: OpKind::Filter.code(),
+        resampling: op.resampling.code(),
+        source: op.source.in_file(),
+        output: op.output.in_file(),
         ..Zeroable::zeroed()
     }
 }

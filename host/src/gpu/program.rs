@@ -3,7 +3,7 @@
 use waft::Model;
 use waft::format::{Op, Precision};
 use waft_kernels::{
-    Kernel, LANES, Strides, activate, attention, classifier, conv2d, embedding, group_norm, layer_norm,
+    Kernel, LANES, Strides, activate, attention, classifier, conv2d, embedding, filter, group_norm, layer_norm,
     linear_attention, sampler, samples_at,
 };
 
@@ -110,7 +110,8 @@ impl Program {
                 | Op::Activate(_)
                 | Op::Observe(_)
                 | Op::LayerNorm(_)
-                | Op::Classifier(_) => {
+                | Op::Classifier(_)
+                | Op::Filter(_) => {
                     packed.push(0);
                     0
                 }
@@ -201,6 +202,9 @@ impl Program {
                 Op::Classifier(_) => {
                     let kernel = classifier::ClassifierKernel::new(model, index, strides).ok_or_else(too_large)?;
                     vec![Kernel::classifier(kernel)]
+                }
+                Op::Filter(_) => {
+                    vec![Kernel::filter(filter::FilterKernel::new(model, index, strides).ok_or_else(too_large)?)]
                 }
                 Op::Observe(_) => {
                     vec![Kernel::observe(activate::ObserveKernel::new(model, index, strides).ok_or_else(too_large)?)]

@@ -30,6 +30,10 @@ pub enum Projection {
     Fourier {
         /// The frequencies.
         frequencies: Vec<f32>,
+        /// Whether it is of ln t, not of t.
+        of_logarithm: bool,
+        /// Cosines before sines.
+        flip_sin_to_cos: bool,
     },
     /// A row of a table.
     Learned {
@@ -45,7 +49,7 @@ impl Projection {
     pub fn channels(&self) -> usize {
         match self {
             Projection::Sinusoid { channels, .. } | Projection::Learned { channels, .. } => *channels,
-            Projection::Fourier { frequencies } | Projection::Angles { frequencies } => 2 * frequencies.len(),
+            Projection::Fourier { frequencies, .. } | Projection::Angles { frequencies } => 2 * frequencies.len(),
             Projection::Frequencies { frequencies } => 1 + 2 * frequencies.len(),
         }
     }
@@ -54,7 +58,7 @@ impl Projection {
     pub fn missing(&self, t: f64) -> Option<String> {
         match self {
             Projection::Sinusoid { .. } | Projection::Frequencies { .. } | Projection::Angles { .. } => None,
-            Projection::Fourier { .. } if t > 0.0 => None,
+            Projection::Fourier { of_logarithm, .. } if t > 0.0 || !of_logarithm => None,
             Projection::Fourier { .. } => {
                 Some("Fourier features of a timestep need its logarithm: it must be above 0".into())
             }
@@ -95,12 +99,12 @@ impl Projection {
                 let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
                 [sines, cosines].concat()
             }
-            Projection::Fourier { frequencies } => {
+            Projection::Fourier { frequencies, of_logarithm, flip_sin_to_cos } => {
                 // Angles of hundreds of turns: PyTorch's roundings to single precision are part of what was trained.
-                let log = libm::log(f64::from(t as f32)) as f32;
-                let angle = |w: &f32| libm::sincos(f64::from(log * w * 2.0 * std::f32::consts::PI));
+                let t = if *of_logarithm { libm::log(f64::from(t as f32)) as f32 } else { t as f32 };
+                let angle = |w: &f32| libm::sincos(f64::from(t * w * 2.0 * std::f32::consts::PI));
                 let (sines, cosines): (Vec<f64>, Vec<f64>) = frequencies.iter().map(angle).unzip();
-                [sines, cosines].concat()
+                if *flip_sin_to_cos { [cosines, sines].concat() } else { [sines, cosines].concat() }
             }
             Projection::Learned { table, channels } => {
                 table[t as usize * channels..][..*channels].iter().map(|&x| f64::from(x)).collect()

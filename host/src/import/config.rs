@@ -3,6 +3,16 @@
 use serde_json::{Map, Value};
 
 use super::ImportError;
+use crate::graph::Activation;
+
+/// diffusers' names of activations, in lower case; the first is the default.
+pub(super) const ACTIVATIONS: [(&str, Activation); 5] = [
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("mish", Activation::Mish),
+    ("gelu", Activation::Gelu),
+    ("relu", Activation::Relu),
+];
 
 pub(super) fn refuse(field: &str, value: impl ToString, expected: impl Into<String>) -> ImportError {
     ImportError::Field { field: field.into(), value: value.to_string(), expected: expected.into() }

@@ -9,7 +9,9 @@ mod denoising_diffusion;
 mod embedding;
 mod resample;
 mod resnet;
+mod row;
 mod song_unet;
+mod unet1d;
 mod unet2d;
 
 use thiserror::Error;
@@ -116,12 +118,8 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
             conditional_unet1d::import_diffusion_policy(checkpoint)?
         }
         "UNet1DModel" => {
-            return Err(ImportError::Field {
-                field: "_class_name".into(),
-                value: format!("{class:?}"),
-                expected: "its blocks resample by fixed cubic filters with reflected edges, for which there is no operation; 1-D U-Nets come in as policies of LeRobot and diffusion_policy"
-                    .into(),
-            });
+            refuse_what_pictures_have(checkpoint)?;
+            unet1d::import(checkpoint)?
         }
         "UNet2DModel" => unet2d::import(checkpoint)?,
         "ClassConditionedUnet" => unet2d::import_class_conditioned(checkpoint)?,
@@ -133,7 +131,7 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
                 field: "_class_name".into(),
                 value: format!("{class:?}"),
                 expected:
-                    "waft imports UNet2DModel, ClassConditionedUnet, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, edm.SongUNet, LeRobot's policies of type diffusion, and \
+                    "waft imports UNet1DModel, UNet2DModel, ClassConditionedUnet, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, edm.SongUNet, LeRobot's policies of type diffusion, and \
                            diffusion_policy's DiffusionUnetLowdimPolicy"
                         .into(),
             });
@@ -153,7 +151,8 @@ fn refuse_what_pictures_have(checkpoint: &Checkpoint) -> Result<(), ImportError>
     ];
     match said.iter().find(|(_, is_said)| *is_said) {
         Some(&(field, _)) => {
-            let expected = "a policy has none; leave it out of waft.json and of the command line".into();
+            let expected =
+                "only networks of pictures have them; leave it out of waft.json and of the command line".into();
             Err(ImportError::Field { field: field.into(), value: "stated".into(), expected })
         }
         None => Ok(()),

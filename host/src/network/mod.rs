@@ -10,8 +10,8 @@ use typed_index_collections::TiVec;
 use crate::graph::Shape;
 use crate::schedule::MAX_HISTORY;
 pub use op::{
-    Activate, Attention, Classifier, Conv2d, Embed, Film, GroupNorm, LayerNorm, Linear, LinearAttention, Observe, Op,
-    Operation, Window,
+    Activate, Attention, Classifier, Conv2d, Embed, Film, Filter, GroupNorm, LayerNorm, Linear, LinearAttention,
+    Observe, Op, Operation, Window,
 };
 
 /// Declares an index type, made from and turned into numbers.

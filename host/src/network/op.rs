@@ -17,7 +17,9 @@ pub trait Operation {
     fn scratch(&self) -> Vec<TensorId>;
 
     /// Multiply-accumulates, padding taps included.
-    fn macs(&self, tensors: &TiSlice<TensorId, Tensor>) -> u64;
+    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
+        0
+    }
 }
 
 /// One operation.
@@ -43,6 +45,8 @@ pub enum Op {
     LinearAttention(LinearAttention),
     /// An elementwise operation of a classifier.
     Classifier(Classifier),
+    /// Resampling along the rows.
+    Filter(Filter),
 }
 
 impl Op {
@@ -58,6 +62,7 @@ impl Op {
             Op::LayerNorm(op) => op,
             Op::LinearAttention(op) => op,
             Op::Classifier(op) => op,
+            Op::Filter(op) => op,
         }
     }
 
@@ -100,10 +105,6 @@ impl Operation for Embed {
 
     fn scratch(&self) -> Vec<TensorId> {
         vec![]
-    }
-
-    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
-        0
     }
 }
 
@@ -162,10 +163,6 @@ impl Operation for GroupNorm {
 
     fn scratch(&self) -> Vec<TensorId> {
         vec![]
-    }
-
-    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
-        0
     }
 }
 
@@ -333,10 +330,6 @@ impl Operation for Activate {
     fn scratch(&self) -> Vec<TensorId> {
         vec![]
     }
-
-    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
-        0
-    }
 }
 
 /// The observation, normalized and activated.
@@ -361,10 +354,6 @@ impl Operation for Observe {
 
     fn scratch(&self) -> Vec<TensorId> {
         vec![]
-    }
-
-    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
-        0
     }
 }
 
@@ -397,10 +386,6 @@ impl Operation for LayerNorm {
 
     fn scratch(&self) -> Vec<TensorId> {
         vec![]
-    }
-
-    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
-        0
     }
 }
 
@@ -467,8 +452,29 @@ impl Operation for Classifier {
     fn scratch(&self) -> Vec<TensorId> {
         vec![]
     }
+}
 
-    fn macs(&self, _tensors: &TiSlice<TensorId, Tensor>) -> u64 {
-        0
+/// Cubic halving or doubling along the rows, whose ends are reflected.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Which.
+    pub resampling: graph::Resampling,
+    /// The input.
+    pub source: TensorId,
+    /// The result.
+    pub output: TensorId,
+}
+
+impl Operation for Filter {
+    fn inputs(&self) -> Vec<TensorId> {
+        vec![self.source]
+    }
+
+    fn output(&self) -> TensorId {
+        self.output
+    }
+
+    fn scratch(&self) -> Vec<TensorId> {
+        vec![]
     }
 }

@@ -50,6 +50,7 @@ fn run_twice(network: &Network, id: OpId) -> Option<Network> {
             Op::Conv2d(op) => &mut op.sources,
             Op::Activate(op) => std::slice::from_mut(&mut op.source),
             Op::LayerNorm(op) => std::slice::from_mut(&mut op.source),
+            Op::Filter(op) => std::slice::from_mut(&mut op.source),
             // They read no activations of convolutions, or those of their own kind.
             Op::Embed(_)
             | Op::Linear(_)
@@ -69,7 +70,8 @@ fn run_twice(network: &Network, id: OpId) -> Option<Network> {
             | Op::Attention(_)
             | Op::LinearAttention(_)
             | Op::Observe(_)
-            | Op::Classifier(_) => None,
+            | Op::Classifier(_)
+            | Op::Filter(_) => None,
         };
         residual.into_iter().filter(|id| **id == conv.output).for_each(|id| *id = again.output);
     }

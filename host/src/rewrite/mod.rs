@@ -13,6 +13,7 @@
 //!   come first.
 //! - `layer_norm`: normalization over the channels of each pixel becomes an operation with what follows it.
 //! - `classifier`: elementwise operations of a classifier keep tensors of their own.
+//! - `filter`: so does resampling along rows.
 //! - `again`: what the first convolution gives is computed twice instead of kept, where that takes less memory.
 //! - `shortcuts`: raw convolutions run as soon as the operations that share their inputs are done.
 //!
@@ -24,6 +25,7 @@ mod again;
 mod attention;
 mod classifier;
 mod conv2d;
+mod filter;
 mod gather;
 mod group_norm;
 mod layer_norm;
@@ -200,6 +202,7 @@ impl<'g> Rewriter<'g> {
                     }
                 }
                 GraphOp::Classifier(pass) => self.classifier(node, *pass)?,
+                GraphOp::Filter(resampling) => self.filter(node, *resampling)?,
                 // Folded into a convolution when that is reached.
                 _ => {}
             }

@@ -1,6 +1,7 @@
 //! Small models by hand, for this crate's own tests and as seeds of the fuzz target `model`: a model of pictures here, with
 //! results written over operands, guidance and history, a [policy], a network of
-//! [pixels], one that a classifier guides ([classified]) and a [chain] besides; together every kind of operation, in any precision. A test changes what it likes and seals it.
+//! [pixels], one that a classifier guides ([classified]), one of [rows] that are resampled and a [chain] besides; together every kind
+//! of operation, in any precision. A test changes what it likes and seals it.
 
 extern crate std;
 
@@ -8,6 +9,7 @@ pub(crate) mod chain;
 pub(crate) mod classified;
 pub(crate) mod pixels;
 pub(crate) mod policy;
+pub(crate) mod rows;
 
 use std::vec::Vec;
 

@@ -2,8 +2,8 @@
 
 use super::record::{bytes_at, codes};
 use super::{
-    Activate, Affine, Attention, Classifier, Conv2d, Embed, GroupNorm, LayerNorm, Linear, LinearAttention, NONE,
-    Observe,
+    Activate, Affine, Attention, Classifier, Conv2d, Embed, Filter, GroupNorm, LayerNorm, Linear, LinearAttention,
+    NONE, Observe,
 };
 
 codes! {
@@ -29,6 +29,8 @@ codes! {
         LinearAttention = 8,
         /// [`Classifier`]
         Classifier = 9,
+        /// [`Filter`]
+        Filter = 10,
     }
 }
 
@@ -39,7 +41,7 @@ const _: () = assert!(size_of::<GroupNorm>() == OP_BYTES && size_of::<Attention>
 const _: () = assert!(size_of::<Embed>() == OP_BYTES && size_of::<Linear>() == OP_BYTES);
 const _: () = assert!(size_of::<Activate>() == OP_BYTES && size_of::<Observe>() == OP_BYTES);
 const _: () = assert!(size_of::<LayerNorm>() == OP_BYTES && size_of::<LinearAttention>() == OP_BYTES);
-const _: () = assert!(size_of::<Classifier>() == OP_BYTES);
+const _: () = assert!(size_of::<Classifier>() == OP_BYTES && size_of::<Filter>() == OP_BYTES);
 
 /// One operation of the network.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +66,8 @@ pub enum Op {
     LinearAttention(LinearAttention),
     /// See [`Classifier`].
     Classifier(Classifier),
+    /// See [`Filter`].
+    Filter(Filter),
 }
 
 impl Op {
@@ -82,6 +86,7 @@ impl Op {
             OpKind::LayerNorm => Op::LayerNorm(LayerNorm::read(bytes, at)),
             OpKind::LinearAttention => Op::LinearAttention(LinearAttention::read(bytes, at)),
             OpKind::Classifier => Op::Classifier(Classifier::read(bytes, at)),
+            OpKind::Filter => Op::Filter(Filter::read(bytes, at)),
         })
     }
 
@@ -98,6 +103,7 @@ impl Op {
             Op::LayerNorm(op) => bytemuck::bytes_of(op),
             Op::LinearAttention(op) => bytemuck::bytes_of(op),
             Op::Classifier(op) => bytemuck::bytes_of(op),
+            Op::Filter(op) => bytemuck::bytes_of(op),
         }
     }
 
@@ -114,6 +120,7 @@ impl Op {
             Op::LayerNorm(_) => "layer_norm",
             Op::LinearAttention(_) => "linear_attention",
             Op::Classifier(_) => "classifier",
+            Op::Filter(_) => "filter",
         }
     }
 
@@ -130,6 +137,7 @@ impl Op {
             Op::LayerNorm(op) => op.output,
             Op::LinearAttention(op) => op.output,
             Op::Classifier(op) => op.output,
+            Op::Filter(op) => op.output,
         }
     }
 
@@ -152,6 +160,7 @@ impl Op {
             Op::LayerNorm(op) => [op.source, op.residual, NONE, NONE, NONE, NONE, NONE, NONE],
             Op::LinearAttention(op) => [op.query, op.key_value, op.scratch, NONE, NONE, NONE, NONE, NONE],
             Op::Classifier(op) => [op.source, op.gradient, NONE, NONE, NONE, NONE, NONE, NONE],
+            Op::Filter(op) => [op.source, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
         }
     }
 

@@ -44,6 +44,7 @@ fn records_are_read_as_written() {
     round_trip(LayerNorm::read);
     round_trip(LinearAttention::read);
     round_trip(Classifier::read);
+    round_trip(Filter::read);
     round_trip(FixedAction::read);
     round_trip(FloatAction::read);
     round_trip(Schedule::read);
@@ -111,6 +112,7 @@ fn tables() -> String {
     table::<LayerNorm>(&mut text, "Operation: layer norm");
     table::<LinearAttention>(&mut text, "Operation: linear attention");
     table::<Classifier>(&mut text, "Operation: classifier");
+    table::<Filter>(&mut text, "Operation: filter");
     table::<Schedule>(&mut text, "Schedule");
     table::<FixedStep>(&mut text, "Step in i8");
     table::<FloatStep>(&mut text, "Step in f16 and f32");

@@ -13,6 +13,8 @@ use bytemuck::Pod;
 use crate::format::Attention;
 #[cfg(feature = "classifier")]
 use crate::format::Classifier;
+#[cfg(feature = "filter")]
+use crate::format::Filter;
 #[cfg(feature = "layer-norm")]
 use crate::format::LayerNorm;
 #[cfg(feature = "linear-attention")]
@@ -33,6 +35,8 @@ pub(crate) mod classifier;
 pub(crate) mod conv2d;
 #[cfg(feature = "conditioning")]
 pub(crate) mod embedding;
+#[cfg(feature = "filter")]
+pub(crate) mod filter;
 pub(crate) mod group_norm;
 #[cfg(feature = "layer-norm")]
 pub(crate) mod layer_norm;
@@ -122,10 +126,14 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
         Op::LayerNorm(_) => None,
         #[cfg(feature = "classifier")]
         Op::Classifier(op) => classifier::slices(model, op),
+        #[cfg(feature = "filter")]
+        Op::Filter(op) => filter::slices(model, op),
         #[cfg(not(feature = "linear-attention"))]
         Op::LinearAttention(_) => None,
         #[cfg(not(feature = "classifier"))]
         Op::Classifier(_) => None,
+        #[cfg(not(feature = "filter"))]
+        Op::Filter(_) => None,
     };
     slices.unwrap_or(0)
 }
@@ -159,6 +167,9 @@ pub(crate) trait Operations {
 
     #[cfg(feature = "classifier")]
     fn classifier(context: &Context<'_>, op: &Classifier, slice: u32, arena: &mut [u8]) -> Option<()>;
+
+    #[cfg(feature = "filter")]
+    fn filter(context: &Context<'_>, op: &Filter, slice: u32, arena: &mut [u8]) -> Option<()>;
 }
 
 #[cfg(feature = "i8")]
@@ -209,6 +220,11 @@ impl Operations for i8 {
     #[cfg(feature = "classifier")]
     fn classifier(context: &Context<'_>, op: &Classifier, slice: u32, arena: &mut [u8]) -> Option<()> {
         classifier::i8::run(context, op, slice, arena)
+    }
+
+    #[cfg(feature = "filter")]
+    fn filter(context: &Context<'_>, op: &Filter, slice: u32, arena: &mut [u8]) -> Option<()> {
+        filter::i8::run(context, op, slice, arena)
     }
 }
 
@@ -261,6 +277,11 @@ impl<E: crate::float::Float> Operations for E {
     fn classifier(context: &Context<'_>, op: &Classifier, slice: u32, arena: &mut [u8]) -> Option<()> {
         classifier::float::run::<E>(context, op, slice, arena)
     }
+
+    #[cfg(feature = "filter")]
+    fn filter(context: &Context<'_>, op: &Filter, slice: u32, arena: &mut [u8]) -> Option<()> {
+        filter::float::run::<E>(context, op, slice, arena)
+    }
 }
 
 /// What slice `slice` takes of some units, `per_slice` of which are one.
@@ -296,6 +317,8 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::LinearAttention(op) => P::linear_attention(context, op, slice, arena),
         #[cfg(feature = "classifier")]
         Op::Classifier(op) => P::classifier(context, op, slice, arena),
+        #[cfg(feature = "filter")]
+        Op::Filter(op) => P::filter(context, op, slice, arena),
         // A session of such a model is refused.
         #[cfg(not(feature = "attention"))]
         Op::Attention(_) => None,
@@ -309,6 +332,8 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::LinearAttention(_) => None,
         #[cfg(not(feature = "classifier"))]
         Op::Classifier(_) => None,
+        #[cfg(not(feature = "filter"))]
+        Op::Filter(_) => None,
     }
 }
 
@@ -333,6 +358,7 @@ pub(crate) const fn missing_feature(op: &Op) -> Option<&'static str> {
         Op::LayerNorm(_) if !cfg!(feature = "layer-norm") => Some("layer-norm"),
         Op::LinearAttention(_) if !cfg!(feature = "linear-attention") => Some("linear-attention"),
         Op::Classifier(_) if !cfg!(feature = "classifier") => Some("classifier"),
+        Op::Filter(_) if !cfg!(feature = "filter") => Some("filter"),
         Op::Attention(op) if op.memory > 0 && !cfg!(feature = "linear-attention") => Some("linear-attention"),
         Op::Attention(_) if !cfg!(feature = "attention") => Some("attention"),
         Op::Embed(_) | Op::Linear(_) if !cfg!(feature = "conditioning") => Some("conditioning"),

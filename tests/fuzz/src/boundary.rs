@@ -4,7 +4,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::format::{
-    Activate, Attention, Classifier, Conv2d, Embed, Field, FixedStep, FloatStep, GroupNorm, Header, LayerNorm, Linear,
+    Activate, Attention, Classifier, Conv2d, Embed, Field, Filter, FixedStep, FloatStep, GroupNorm, Header, LayerNorm, Linear,
     LinearAttention, OP_BYTES, Observe, OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor, Threshold, Variance,
 };
 
@@ -66,6 +66,7 @@ fn record(data: &[u8], header: &Header, random: &mut Pcg32) -> Option<(usize, &'
                 OpKind::LayerNorm => LayerNorm::FIELDS,
                 OpKind::LinearAttention => LinearAttention::FIELDS,
                 OpKind::Classifier => Classifier::FIELDS,
+                OpKind::Filter => Filter::FIELDS,
             };
             (at, fields)
         }

@@ -26,6 +26,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         add(format!("{name}-policy"), Draft::policy(precision));
         add(format!("{name}-pixels"), Draft::pixels(precision));
         add(format!("{name}-classified"), Draft::classified(precision));
+        add(format!("{name}-rows"), Draft::rows(precision));
         add(format!("{name}-learned-keys"), with(plain(precision), learned_keys));
         add(format!("{name}-condition"), with(plain(precision), condition));
         add(format!("{name}-threshold"), with(plain(precision), threshold));

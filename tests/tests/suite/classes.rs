@@ -96,8 +96,12 @@ fn classes_that_a_network_does_not_ask_for_are_refused() {
         ("velocity", Options { classes: Some(3), ..Options::default() }, "classes = 3"),
         ("cifar_small", Options { classes: Some(3), ..Options::default() }, "classes = 3"),
         ("fourier", Options { classes: Some(3), ..Options::default() }, "classes = 3"),
-        ("lerobot", Options { classes: Some(3), ..Options::default() }, "a policy has none"),
-        ("lerobot", Options { class_embeddings: Some(vectors.clone()), ..Options::default() }, "a policy has none"),
+        ("lerobot", Options { classes: Some(3), ..Options::default() }, "only networks of pictures have them"),
+        (
+            "lerobot",
+            Options { class_embeddings: Some(vectors.clone()), ..Options::default() },
+            "only networks of pictures have them",
+        ),
         ("velocity", Options { class_embeddings: Some(vectors), ..Options::default() }, "its classes are numbers"),
     ] {
         let checkpoint = Checkpoint::open_with(golden(name), &options).expect("opens");

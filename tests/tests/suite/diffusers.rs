@@ -100,6 +100,16 @@ fn calls_of_the_diffusion_courses_network_whose_classes_are_channels() {
 }
 
 #[test]
+fn calls_of_unet1d_with_filters_attention_and_channels_of_the_time() {
+    check_calls(&golden("unet1d_sound"), "unet1d_sound");
+}
+
+#[test]
+fn calls_of_unet1d_with_residual_blocks_of_the_timestep() {
+    check_calls(&golden("unet1d_trajectory"), "unet1d_trajectory");
+}
+
+#[test]
 fn calls_of_edms_ncsnpp() {
     check_calls(&golden("edm/network-snapshot-000001.pkl"), "edm");
 }

@@ -3,8 +3,8 @@
 use std::mem::offset_of;
 
 use waft::format::{
-    Activate, Attention, Classifier, Conv2d, Embed, GroupNorm, Header, LayerNorm, Linear, LinearAttention, OP_BYTES,
-    Observe, Op, Precision, STEP_BYTES, Schedule, StepScales, Tensor, seal,
+    Activate, Attention, Classifier, Conv2d, Embed, Filter, GroupNorm, Header, LayerNorm, Linear, LinearAttention,
+    OP_BYTES, Observe, Op, Precision, STEP_BYTES, Schedule, StepScales, Tensor, seal,
 };
 use waft::{Arena, Model, ModelError, Request, RequestError, RunError, Session, SessionError};
 use waft_host::export::ExportOptions;
@@ -141,7 +141,9 @@ fn offsets_and_sizes_out_of_range_are_refused() {
                 Op::Linear(_) => offset_of!(Linear, weights),
                 Op::Observe(_) => offset_of!(Observe, centers),
                 Op::LayerNorm(_) => offset_of!(LayerNorm, gamma),
-                Op::Attention(_) | Op::LinearAttention(_) | Op::Activate(_) | Op::Classifier(_) => continue,
+                Op::Attention(_) | Op::LinearAttention(_) | Op::Activate(_) | Op::Classifier(_) | Op::Filter(_) => {
+                    continue;
+                }
             };
             assert!(forged(&file, at + parameters, value).is_err(), "parameters of {op:?} at {value}");
         }
@@ -156,6 +158,7 @@ fn offsets_and_sizes_out_of_range_are_refused() {
             Op::LayerNorm(_) => offset_of!(LayerNorm, output),
             Op::LinearAttention(_) => offset_of!(LinearAttention, output),
             Op::Classifier(_) => offset_of!(Classifier, output),
+            Op::Filter(_) => offset_of!(Filter, output),
         };
         assert!(forged(&file, at + output, 0xFFFF_FFFF).is_err(), "output of {op:?}");
         assert!(forged(&file, at, 0x0000_00FF).is_err(), "kind of {op:?}");

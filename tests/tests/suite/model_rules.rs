@@ -2,8 +2,9 @@
 
 use rand::{RngExt, SeedableRng};
 use waft::format::{
-    Activate, Attention, Classifier, Conv2d, Element, Embed, FixedStep, FloatStep, GroupNorm, Header, LayerNorm,
-    Linear, LinearAttention, MAX_ALIVE, NONE, OP_BYTES, Observe, Op, Precision, Record, STEP_BYTES, Schedule, Tensor,
+    Activate, Attention, Classifier, Conv2d, Element, Embed, Filter, FixedStep, FloatStep, GroupNorm, Header,
+    LayerNorm, Linear, LinearAttention, MAX_ALIVE, NONE, OP_BYTES, Observe, Op, Precision, Record, STEP_BYTES,
+    Schedule, Tensor,
 };
 use waft::{Field, Model, ModelError};
 use waft_host::export::{ExportOptions, ResidualWidth};
@@ -97,6 +98,7 @@ fn reserved_bytes_are_zeros() {
             Op::LayerNorm(_) => reserved::<LayerNorm>().collect(),
             Op::LinearAttention(_) => reserved::<LinearAttention>().collect(),
             Op::Classifier(_) => reserved::<Classifier>().collect(),
+            Op::Filter(_) => reserved::<Filter>().collect(),
         };
         bytes.into_iter().for_each(|at| refused(op_at(index) + at, "operation"));
     }

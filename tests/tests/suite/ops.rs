@@ -78,7 +78,7 @@ fn floor(precision: Precision) -> f64 {
 
 fn real_suite(export: &Export) {
     let model = model(&export.bytes);
-    let mut seen = [0; 8];
+    let mut seen = [0; 9];
     visit(&model, 1, |index, read, result| {
         let op = &export.network.ops[OpId::from(index)].1;
         // Integer maps and bias vectors have scales of their own, which the integer suite knows.
@@ -115,6 +115,7 @@ fn real_suite(export: &Export) {
             Op::LayerNorm(_) => 5,
             Op::LinearAttention(_) => 6,
             Op::Classifier(_) => 7,
+            Op::Filter(_) => 8,
         }] += 1;
     });
     assert!(seen[0] >= 3, "{seen:?}");
@@ -231,6 +232,11 @@ macro_rules! precision_suite {
             }
 
             #[test]
+            fn rows_that_filters_halve_and_double() {
+                real_suite(&exported(&golden("unet1d_sound"), &options($precision, ResidualWidth::Auto)));
+            }
+
+            #[test]
             fn no_attention_and_odd_sizes() {
                 real_suite(&exported(&golden("velocity"), &options($precision, ResidualWidth::Auto)));
             }
@@ -250,6 +256,8 @@ fn the_suite_has_every_operation() {
     kinds.extend(kinds_of(&shipped::find("reach", None, None, &()).expect("a shipped model")));
     // Those over the channels of pixels are in `denoising_diffusion.rs` too.
     let export = exported(&golden("denoising_diffusion"), &options(Precision::F32, ResidualWidth::Auto));
+    kinds.extend(kinds_of(&export.bytes));
+    let export = exported(&golden("unet1d_sound"), &options(Precision::F32, ResidualWidth::Auto));
     kinds.extend(kinds_of(&export.bytes));
     // Those of a classifier are held against PyTorch in `classifier.rs` too.
     let export = exported(&digits(), &classified(Precision::F32));
@@ -314,6 +322,23 @@ fn integer_convolutions_of_transformed_weights_are_exact() {
 
 /// The oracle of integers takes the scales of a step as they are; that they stand for the network's values shows in its
 /// prediction.
+#[test]
+fn integer_filters_are_exact_in_every_width() {
+    for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
+        let export = exported(&golden("unet1d_sound"), &options(Precision::I8, residual));
+        let model = model(&export.bytes);
+        let mut seen = 0;
+        visit(&model, 1, |index, read, result| {
+            let Some(format::Op::Filter(op)) = model.op(index) else { return };
+            let read = |id: u16| oracle::integers(&model.tensor(id).expect("exists"), &read(id));
+            let found = oracle::integers(&model.tensor(op.output).expect("exists"), &result);
+            assert_eq!(found, oracle::filter::of_integers(&model, &op, &read), "{:?}", op.resampling());
+            seen += 1;
+        });
+        assert_eq!(seen, 4, "two on the way down, two on the way up");
+    }
+}
+
 #[test]
 fn scales_of_each_step_mean_the_same_real_values() {
     for checkpoint in [digits(), golden("cifar_small"), golden("heads"), golden("velocity")] {

@@ -41,12 +41,13 @@ fn batch(model: &Model<'_>, count: usize) -> Batch {
 }
 
 /// Networks that together have every form of every operation.
-fn checkpoints() -> [PathBuf; 11] {
+fn checkpoints() -> [PathBuf; 13] {
     let [small, heads, velocity, steps, classes, relu, pixels] =
         ["cifar_small", "heads", "velocity", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"]
             .map(golden);
     let [filtered, channels, edm] = ["filtered", "class_channels", "edm/network-snapshot-000001.pkl"].map(golden);
-    [digits(), small, heads, velocity, steps, classes, relu, pixels, filtered, channels, edm]
+    let [sound, trajectory] = ["unet1d_sound", "unet1d_trajectory"].map(golden);
+    [digits(), small, heads, velocity, steps, classes, relu, pixels, filtered, channels, edm, sound, trajectory]
 }
 
 #[test]

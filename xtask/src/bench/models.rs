@@ -178,6 +178,7 @@ fn kind(model: &Model<'_>, op: &Op) -> String {
         Op::LayerNorm(_) => "layer_norm".into(),
         Op::LinearAttention(_) => "linear_attention".into(),
         Op::Classifier(_) => "classifier".into(),
+        Op::Filter(_) => "filter".into(),
     }
 }
 
@@ -201,6 +202,12 @@ fn macs(model: &Model<'_>, op: &Op) -> u64 {
             let channels = model.tensor(op.query).map_or(0, |tensor| u64::from(tensor.channels));
             2 * len(op.query) * channels / u64::from(op.heads).max(1)
         }
-        Op::GroupNorm(_) | Op::Embed(_) | Op::Activate(_) | Op::Observe(_) | Op::LayerNorm(_) | Op::Classifier(_) => 0,
+        Op::GroupNorm(_)
+        | Op::Embed(_)
+        | Op::Activate(_)
+        | Op::Observe(_)
+        | Op::LayerNorm(_)
+        | Op::Classifier(_)
+        | Op::Filter(_) => 0,
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     thresholding()?;
     learned_variance()?;
     classifier_guidance()?;
+    rows()?;
     policy()?;
     no_long_step()?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
@@ -255,6 +256,14 @@ fn classifier_guidance() -> anyhow::Result<()> {
     let export = export(&Checkpoint::open(digits.join("checkpoint"))?, &options, &())?;
     let request = Request { steps: None, seed: 1, class: Some(7), guidance: Some(3.0), ..PLAIN };
     same_image_of("classifier guidance", export.bytes.as_slice(), &request).map(drop)
+}
+
+/// What filters along rows make is the host's.
+fn rows() -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(root().join("tests/goldens/unet1d_sound"))?;
+    let options = ExportOptions { steps: vec![3], calibration_images: 2, ..ExportOptions::default() };
+    let request = Request { steps: None, seed: 1, class: None, ..PLAIN };
+    same_image_of("filters along rows", export(&checkpoint, &options, &())?.bytes.as_slice(), &request).map(drop)
 }
 
 /// The policy's actions are the host's, bit for bit, and no step of it is long.

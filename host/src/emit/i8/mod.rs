@@ -106,6 +106,7 @@ pub fn emit(
         Op::LayerNorm(op) => format::Op::LayerNorm(emitter.layer_norm(op, bias_places[id], writer)),
         Op::Activate(op) => format::Op::Activate(emitter.activate(op, bias_places[id])),
         Op::Classifier(op) => format::Op::Classifier(emitter.classifier(op, bias_places[id], writer)),
+        Op::Filter(op) => format::Op::Filter(emitter.filter(op)),
         Op::Observe(op) => format::Op::Observe(emitter.observe(op, writer)),
         Op::Conv2d(conv) => {
             let quantized = convs[id].as_ref().expect("computed above for every convolution");

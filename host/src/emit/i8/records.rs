@@ -4,14 +4,14 @@ use bytemuck::Zeroable;
 use waft::arithmetic::activate;
 use waft::fixed::{LINEAR_SHIFT, NORM_BITS, RESIDUAL_BITS, SAMPLE_BITS, SILU_BITS};
 use waft::format::{
-    Activate, Attention, Classifier, Conv2d, Embed, FixedStep, GroupNorm, LayerNorm, Linear, LinearAttention, Observe,
-    OpKind, Pass, SLOPE_BITS,
+    Activate, Attention, Classifier, Conv2d, Embed, Filter, FixedStep, GroupNorm, LayerNorm, Linear, LinearAttention,
+    Observe, OpKind, Pass, Resampling, SLOPE_BITS,
 };
 
 use super::{Emitter, FACTOR_BITS, QuantizedConv, activation_multiplier, integer_bias};
 use crate::emit::{
-    activate_record, attention_record, classifier_record, conv_record, group_norm_record, layer_norm_record,
-    linear_attention_record, observe_record,
+    activate_record, attention_record, classifier_record, conv_record, filter_record, group_norm_record,
+    layer_norm_record, linear_attention_record, observe_record,
 };
 use crate::graph;
 use crate::network::{self, Role, TensorId};
@@ -165,6 +165,17 @@ impl Emitter<'_> {
         let gradient = op.gradient.map_or(1.0, |id| self.scales[id].scale);
         let unit = gradient * 2f64.powi(-(SLOPE_BITS as i32)) / self.scales[op.output].scale;
         <[i32; 2]>::from(multiplier(unit * factor))
+    }
+
+    pub(super) fn filter(&self, op: &network::Filter) -> Filter {
+        let (source, output) = (self.scales[op.source], self.scales[op.output]);
+        // Of the taps as integers.
+        let unit = match op.resampling {
+            Resampling::Halve => 1.0 / 256.0,
+            Resampling::Double => 1.0 / 128.0,
+        };
+        let (multiplier, shift) = multiplier(unit * source.scale / output.scale);
+        Filter { multiplier, shift, zero: source.zero, output_zero: output.zero, ..filter_record(op) }
     }
 
     pub(super) fn observe(&self, op: &network::Observe, writer: &mut Writer) -> Observe {

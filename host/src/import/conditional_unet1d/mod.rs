@@ -1,18 +1,18 @@
 //! The conditional 1-D U-Net of robot policies (Chi et al., 2023, arXiv:2303.04137): LeRobot's `DiffusionConditionalUnet1d` and
 //! diffusion_policy's `ConditionalUnet1D`, the same network under other names.
 //!
-//! A trajectory of `horizon` steps is a map of one row, whose channels are actions. Strided convolutions have a kernel of 3; a
-//! transposed one, of kernel 4 and stride 2, is a convolution of kernel 3 whose two halves of channels are its two phases.
+//! A trajectory of `horizon` steps is a map of one row, whose channels are actions. Strided convolutions have a kernel of 3.
 
 mod diffusion_policy;
 mod lerobot;
 mod statistics;
 
 use super::ImportError;
-use super::builder::linear;
+use super::builder::{Builder, Conditioning, linear};
 use super::config::refuse;
+use super::row::Keys;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{Activation, Conv2d, Graph, GroupNorm, Observation, Op, Projection, Shape, TensorId, TimeEmbedding};
+use crate::graph::{Activation, Graph, Observation, Op, Projection, Shape, TensorId, TimeEmbedding};
 
 pub(super) use diffusion_policy::import as import_diffusion_policy;
 pub(super) use lerobot::import as import_lerobot;
@@ -38,13 +38,10 @@ struct Config {
     actions: Vec<[f64; 2]>,
 }
 
-/// A graph in the making.
-struct Builder<'c> {
-    checkpoint: &'c Checkpoint,
+/// A network in the making.
+struct Policy<'c> {
+    builder: Builder<'c>,
     config: Config,
-    graph: Graph,
-    /// Length of the conditioning vector.
-    conditioning: usize,
     /// Of the blocks' convolutions.
     kernel: usize,
 }
@@ -125,15 +122,16 @@ fn build(checkpoint: &Checkpoint, config: Config) -> Result<Graph, ImportError> 
     graph.params = checkpoint.params();
     graph.observation.clone_from(&config.observation);
     graph.actions.clone_from(&config.actions);
-    let mut builder = Builder { checkpoint, config, graph, conditioning, kernel };
-    builder.graph.output = builder.network(&channels)?;
-    Ok(builder.graph)
+    let builder = Builder { checkpoint, graph, embedding: conditioning, conditioning: Conditioning::Add, eps: EPS };
+    let mut policy = Policy { builder, config, kernel };
+    policy.builder.graph.output = policy.network(&channels)?;
+    Ok(policy.builder.graph)
 }
 
-impl Builder<'_> {
+impl Policy<'_> {
     fn network(&mut self, channels: &[usize]) -> Result<TensorId, ImportError> {
         let prefix = self.config.prefix;
-        let mut x = self.graph.input;
+        let mut x = self.builder.graph.input;
         let mut skips = vec![];
         for (level, &outputs) in channels.iter().enumerate() {
             let module = format!("{prefix}down_modules.{level}");
@@ -142,115 +140,39 @@ impl Builder<'_> {
             skips.push(x);
             if level + 1 < channels.len() {
                 let key = format!("{module}.2{}", self.config.resampler);
-                x = self.conv(&key, x, outputs, [3, 2, 1])?;
+                x = self.builder.row_conv(&key, x, outputs, [3, 2, 1])?;
             }
         }
         for block in 0..2 {
-            let outputs = self.graph.shape(x).c;
+            let outputs = self.builder.graph.shape(x).c;
             x = self.residual_block(&format!("{prefix}mid_modules.{block}"), x, outputs)?;
         }
         // The first level's skip is never read.
         for (index, &outputs) in channels[..channels.len() - 1].iter().rev().enumerate() {
             let module = format!("{prefix}up_modules.{index}");
             let skip = skips.pop().unwrap_or(x);
-            x = self.graph.node(format!("{module} (join)"), Op::Concat, &[x, skip]);
+            x = self.builder.graph.node(format!("{module} (join)"), Op::Concat, &[x, skip]);
             x = self.residual_block(&format!("{module}.0"), x, outputs)?;
             x = self.residual_block(&format!("{module}.1"), x, outputs)?;
-            x = self.transposed(&format!("{module}.2{}", self.config.resampler), x)?;
+            x = self.builder.row_transposed(&format!("{module}.2{}", self.config.resampler), x)?;
         }
-        x = self.half(&format!("{prefix}final_conv.0.block"), x, channels[0])?;
-        let actions = self.graph.shape(self.graph.input).c;
-        self.conv(&format!("{prefix}final_conv.1"), x, actions, [1, 1, 0])
+        let last = format!("{prefix}final_conv.0.block");
+        x = self.builder.row_conv(&format!("{last}.0"), x, channels[0], [self.kernel, 1, self.kernel / 2])?;
+        x = self.builder.row_norm(&format!("{last}.1"), x, self.config.groups, Activation::Mish)?;
+        let actions = self.builder.graph.shape(self.builder.graph.input).c;
+        self.builder.row_conv(&format!("{prefix}final_conv.1"), x, actions, [1, 1, 0])
     }
 
-    /// Two halves, modulated between, and the input beside them.
     fn residual_block(&mut self, key: &str, x: TensorId, outputs: usize) -> Result<TensorId, ImportError> {
-        let [first, second] = self.config.halves.map(|half| format!("{key}.{half}"));
-        let mut hidden = self.half(&first, x, outputs)?;
+        let keys = Keys {
+            halves: self.config.halves.map(|half| [0, 1].map(|part| format!("{key}.{half}.{part}"))),
+            embedding: format!("{key}.cond_encoder"),
+            shortcut: format!("{key}.residual_conv"),
+        };
         let width = if self.config.is_scaled { 2 * outputs } else { outputs };
-        let projection = linear(self.checkpoint, &format!("{key}.cond_encoder.1"), self.conditioning, width)?;
+        let projection =
+            linear(self.builder.checkpoint, &format!("{key}.cond_encoder.1"), self.builder.embedding, width)?;
         let film = if self.config.is_scaled { Op::Film(projection) } else { Op::AddEmbedding(projection) };
-        hidden = self.graph.node(format!("{key}.cond_encoder"), film, &[hidden]);
-        hidden = self.half(&second, hidden, outputs)?;
-        let beside = if self.graph.shape(x).c != outputs {
-            self.conv(&format!("{key}.residual_conv"), x, outputs, [1, 1, 0])?
-        } else if x == self.graph.input || self.is_joined(x) {
-            // What is added to an activation is an activation: the sample has a scale and a width of its own, and what is
-            // joined has no memory of its own.
-            let weight = arrange([outputs, 1, outputs], |[output, _, input]| f32::from(u8::from(output == input)));
-            let bias = vec![0.0; outputs];
-            let (kernel, padding) = ([1, 1], [0; 4]);
-            let copy = Conv2d { kernel, stride: 1, padding, inputs: outputs, outputs, weight, bias };
-            self.graph.node(format!("{key} (copy)"), Op::Conv2d(copy), &[x])
-        } else {
-            x
-        };
-        Ok(self.graph.node(format!("{key} (sum)"), Op::Add, &[hidden, beside]))
+        self.builder.row_residual(&keys, x, [outputs, self.kernel, self.config.groups], film)
     }
-
-    /// Whether an activation is two others, joined.
-    fn is_joined(&self, id: TensorId) -> bool {
-        self.graph.nodes.iter().any(|node| node.output == id && matches!(node.op, Op::Concat))
-    }
-
-    /// Convolution, normalization and Mish.
-    fn half(&mut self, key: &str, x: TensorId, outputs: usize) -> Result<TensorId, ImportError> {
-        let x = self.conv(&format!("{key}.0"), x, outputs, [self.kernel, 1, self.kernel / 2])?;
-        let groups = self.config.groups;
-        if !outputs.is_multiple_of(groups) {
-            return Err(refuse("n_groups", groups, format!("a divisor of the {outputs} channels of {key}")));
-        }
-        let gamma = self.checkpoint.tensor(&format!("{key}.1.weight"), &[outputs])?;
-        let beta = self.checkpoint.tensor(&format!("{key}.1.bias"), &[outputs])?;
-        let x = self.graph.node(format!("{key}.1"), Op::GroupNorm(GroupNorm { groups, eps: EPS, gamma, beta }), &[x]);
-        Ok(self.graph.node(format!("{key}.2"), Op::Activation(Activation::Mish), &[x]))
-    }
-
-    /// A convolution along the row, of some kernel, stride and padding.
-    fn conv(
-        &mut self,
-        key: &str,
-        x: TensorId,
-        outputs: usize,
-        [kernel, stride, padding]: [usize; 3],
-    ) -> Result<TensorId, ImportError> {
-        let inputs = self.graph.shape(x).c;
-        let weight = self.checkpoint.tensor(&format!("{key}.weight"), &[outputs, inputs, kernel])?;
-        let weight =
-            arrange([outputs, kernel, inputs], |[output, tap, input]| weight[(output * inputs + input) * kernel + tap]);
-        let bias = self.checkpoint.tensor(&format!("{key}.bias"), &[outputs])?;
-        let padding = [0, padding, 0, padding];
-        let conv = Conv2d { kernel: [1, kernel], stride, padding, inputs, outputs, weight, bias };
-        Ok(self.graph.node(key, Op::Conv2d(conv), &[x]))
-    }
-
-    /// A transposed convolution of kernel 4, stride 2 and padding 1. Column `2·x` is `w₃·x₋₁ + w₁·x`, column `2·x + 1` is
-    /// `w₂·x + w₀·x₊₁`: each phase has one of three taps without weight, which costs less than an operation of its own.
-    fn transposed(&mut self, key: &str, x: TensorId) -> Result<TensorId, ImportError> {
-        const PHASES: [[Option<usize>; 3]; 2] = [[Some(3), Some(1), None], [None, Some(2), Some(0)]];
-        let channels = self.graph.shape(x).c;
-        let weight = self.checkpoint.tensor(&format!("{key}.weight"), &[channels, channels, 4])?;
-        let weight = arrange([2 * channels, 3, channels], |[output, tap, input]| {
-            let (phase, output) = (output / channels, output % channels);
-            PHASES[phase][tap].map_or(0.0, |tap| weight[(input * channels + output) * 4 + tap])
-        });
-        let bias = self.checkpoint.tensor(&format!("{key}.bias"), &[channels])?.repeat(2);
-        let conv = Conv2d {
-            kernel: [1, 3],
-            stride: 1,
-            padding: [0, 1, 0, 1],
-            inputs: channels,
-            outputs: 2 * channels,
-            weight,
-            bias,
-        };
-        let x = self.graph.node(key, Op::Conv2d(conv), &[x]);
-        Ok(self.graph.node(format!("{key} (phases)"), Op::Shuffle, &[x]))
-    }
-}
-
-/// A row-major array from its elements by index.
-fn arrange(shape: [usize; 3], of: impl Fn([usize; 3]) -> f32) -> Vec<f32> {
-    let [a, b, c] = shape;
-    (0..a * b * c).map(|at| of([at / (b * c), at / c % b, at % c])).collect()
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::super::ImportError;
 use super::super::attention::Heads;
 use super::super::builder::{Conditioning, quarter};
-use super::super::config::{Fields, refuse};
+use super::super::config::{ACTIVATIONS, Fields, refuse};
 use super::kind::{ClassEmbedding, DownBlock, Resampler, TimeEmbedding, UpBlock};
 use crate::graph::Activation;
 
@@ -220,15 +220,6 @@ impl Config {
 
 /// Channels of the path of pictures beside blocks that filter, whatever the network's.
 pub(super) const PICTURE: usize = 3;
-
-/// diffusers' names of activations, in lower case; the first is the default.
-const ACTIVATIONS: [(&str, Activation); 5] = [
-    ("silu", Activation::Silu),
-    ("swish", Activation::Silu),
-    ("mish", Activation::Mish),
-    ("gelu", Activation::Gelu),
-    ("relu", Activation::Relu),
-];
 
 fn size(value: Option<Value>) -> Result<[usize; 2], ImportError> {
     let list: Option<Vec<u64>> = match &value {

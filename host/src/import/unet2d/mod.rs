@@ -43,7 +43,11 @@ fn build(checkpoint: &Checkpoint, config: &Config, beside: Option<ClassChannels>
             freq_shift: config.freq_shift,
             theta: 10_000.0,
         },
-        TimeEmbedding::Fourier => Projection::Fourier { frequencies: checkpoint.tensor("time_proj.weight", &[first])? },
+        TimeEmbedding::Fourier => Projection::Fourier {
+            frequencies: checkpoint.tensor("time_proj.weight", &[first])?,
+            of_logarithm: true,
+            flip_sin_to_cos: false,
+        },
         TimeEmbedding::Learned => {
             // The configuration was read: it names their number.
             let timesteps = config.num_train_timesteps.unwrap_or(0);

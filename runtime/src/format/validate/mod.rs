@@ -4,6 +4,7 @@ mod activate;
 mod attention;
 mod classifier;
 mod conv2d;
+mod filter;
 mod header;
 mod layer_norm;
 mod ops;

@@ -1,6 +1,6 @@
 use super::{
-    Check, File, activate, attention, check, classifier, conv2d, ensure, in_every_step, is_zero, joined, layer_norm,
-    readable, require,
+    Check, File, activate, attention, check, classifier, conv2d, ensure, filter, in_every_step, is_zero, joined,
+    layer_norm, readable, require,
 };
 use crate::format::{ALIGN, Affine, Element, Embed, GroupNorm, Linear, NONE, Op, Precision};
 
@@ -27,6 +27,7 @@ pub(super) const fn validate(file: File<'_>) -> Check {
             Op::LayerNorm(op) => layer_norm::validate(file, index, &op),
             Op::LinearAttention(op) => attention::validate_linear(file, index, &op),
             Op::Classifier(op) => classifier::validate(file, index, &op),
+            Op::Filter(op) => filter::validate(file, index, &op),
         });
         index += 1;
     }

@@ -177,7 +177,7 @@ const fn may_overwrite(file: File<'_>, index: u16, dying: u16, output: u16) -> b
             let is_read = op.source == dying || op.residual == dying;
             is_read && from.offset == to.offset && from.element().is(to.element())
         }
-        Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) | Op::Observe(_) | Op::Classifier(_) => false,
+        Op::GroupNorm(_) | Op::Embed(_) | Op::Linear(_) | Op::Observe(_) | Op::Classifier(_) | Op::Filter(_) => false,
     }
 }
 

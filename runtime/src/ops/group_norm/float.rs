@@ -56,10 +56,11 @@ fn mean_of<E: Float>(group: &Group, arena: &[u8], f: &dyn Fn(f32) -> f32) -> Opt
     Some(total / count)
 }
 
-/// One over the deviation.
+/// One over the deviation; 0 where nothing deviates from the mean, so that no rounding of it becomes a deviation, 316 times as large
+/// with an epsilon of 10⁻⁵.
 #[inline]
 pub fn inverse_deviation(op: &GroupNorm, variance: f32) -> f32 {
-    1.0 / sqrt(variance + op.epsilon)
+    if variance == 0.0 { 0.0 } else { 1.0 / sqrt(variance + op.epsilon) }
 }
 
 /// `[A, B]` of a channel.

@@ -52,6 +52,7 @@ macro_rules! bounds {
 
 mod classifiers;
 mod convolutions;
+mod filters;
 mod operations;
 mod overlap;
 mod pixels;
@@ -65,7 +66,7 @@ const F32: Precision = Precision::F32;
 
 #[test]
 fn the_drafts_are_valid_and_have_every_kind_of_operation() {
-    let drafts = [Draft::new, Draft::policy, Draft::pixels, Draft::classified];
+    let drafts = [Draft::new, Draft::policy, Draft::pixels, Draft::classified, Draft::rows];
     let kinds: Vec<u8> = drafts.iter().flat_map(|draft| draft(I8).ops).map(|op| op.bytes()[0]).collect();
     OpKind::ALL.iter().for_each(|kind| assert!(kinds.contains(&kind.code()), "no draft has {kind:?}"));
     for draft in drafts {
