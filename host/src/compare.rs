@@ -27,6 +27,10 @@ pub struct Options {
     pub precision: Precision,
     /// Guidance.
     pub guidance: Guidance,
+    /// Folder of a classifier that guides, see [`ExportOptions::classifier`].
+    pub classifier: Option<PathBuf>,
+    /// See [`ExportOptions::unconditional`].
+    pub unconditional: bool,
     /// Pictures of each combination, 16 to 1,000,000.
     pub count: usize,
     /// Seed of the first picture; the others count up from it.
@@ -171,6 +175,8 @@ pub fn compare(
                 steps: counts.clone(),
                 solver: Some(solver),
                 guidance: (options.guidance != Guidance::NONE).then(|| options.guidance.to_bits() as f32 / 65_536.0),
+                classifier: options.classifier.clone(),
+                unconditional: options.unconditional,
                 ..ExportOptions::default()
             };
             match export(checkpoint, &export_options, progress) {
@@ -238,7 +244,8 @@ fn figures(
         None => draw(model, &batch, progress)?,
     };
     let seen = judged.features(&pictures);
-    let guided = if options.guidance == Guidance::NONE { 0 } else { schedule.steps };
+    // A classifier takes part in every call, and needs no other.
+    let guided = if options.guidance == Guidance::NONE || options.classifier.is_some() { 0 } else { schedule.steps };
     let cost = chips::cost(&options.chip, model, Some(&schedule), guided);
     Ok(Figures {
         calls: schedule.steps + guided,

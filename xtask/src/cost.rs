@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use rayon::prelude::*;
 use waft::{Model, Precision};
+use waft_host::checkpoint::Checkpoint;
 use waft_host::cost::{self, Core, Parts, Work};
+use waft_host::export::{ExportOptions, export};
 use waft_host::sample::AlignedBytes;
 use waft_host::shipped;
 
@@ -66,8 +68,19 @@ fn measure(board: &'static Board) -> anyhow::Result<Core> {
         let name = path.file_stem().context("a file")?.to_string_lossy().into_owned();
         models.push((name, shipped::read(&path)?));
     }
-    // No file of the single precision is shipped; its work is measured all the same.
+    // No file of the single precision is shipped, and none of a classifier or of filters along rows; their work is measured all the
+    // same.
     models.push((String::new(), shipped::find("digits", Some(Precision::F32), None, &())?));
+    let digits = shipped::models_folder().join("digits");
+    let rows = root().join("tests").join("goldens").join("unet1d_sound");
+    for precision in [Precision::I8, Precision::F16, Precision::F32] {
+        for (checkpoint, classifier) in [(digits.join("checkpoint"), Some(digits.join("guide"))), (rows.clone(), None)]
+        {
+            let options =
+                ExportOptions { precision, steps: vec![4], calibration_images: 4, classifier, ..Default::default() };
+            models.push((String::new(), export(&Checkpoint::open(checkpoint)?, &options, &())?.bytes));
+        }
+    }
     let (mut rows, mut calls, mut measured): (Vec<Row>, Vec<Row>, _) = (vec![], vec![], BTreeMap::new());
     // Those of the same features are drawn by one image, side by side, as an emulator takes one core.
     let mut groups: BTreeMap<Vec<&str>, Vec<&(String, AlignedBytes)>> = BTreeMap::new();

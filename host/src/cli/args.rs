@@ -134,7 +134,19 @@ pub(super) fn tell_unread(path: &Path, tensors: &Tensors, read: &[&str]) {
     }
 }
 
-/// Parses classifier-free guidance.
+/// A classifier that guides.
+#[derive(clap::Args)]
+pub(super) struct GuideArgs {
+    /// Folder of a noise-aware classifier whose gradient guides instead of a second network call without the class (Dhariwal and
+    /// Nichol, 2021): config.json and classifier.safetensors, as models/digits/train_classifier.py writes them.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) classifier: Option<PathBuf>,
+    /// With --classifier: draw with the class that means "no class", so that the classifier alone says which.
+    #[arg(long, requires = "classifier")]
+    pub(super) unconditional: bool,
+}
+
+/// Parses the scale of guidance.
 pub(super) fn guidance(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(guidance) if (-1000.0..=1000.0).contains(&guidance) => Ok(guidance),

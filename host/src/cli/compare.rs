@@ -7,7 +7,9 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use waft::Guidance;
 
-use super::args::{Backend, Bar, CheckpointArgs, Precision, check_extension, check_seeds, guidance, open_device};
+use super::args::{
+    Backend, Bar, CheckpointArgs, GuideArgs, Precision, check_extension, check_seeds, guidance, open_device,
+};
 use super::output::{self, print_json, write_whole};
 use super::print_notes;
 use crate::compare::{Combination, Comparison, Options, Outcome, compare};
@@ -33,7 +35,7 @@ pub struct Args {
     /// How the device computes.
     #[arg(long, value_enum, default_value = "i8")]
     precision: Precision,
-    /// Classifier-free guidance, -1000 to 1000.
+    /// Scale of guidance, by a classifier if one is named, -1000 to 1000.
     #[arg(long, value_name = "G", default_value_t = 1.0, value_parser = guidance)]
     guidance: f32,
     /// Pictures of each sampler and step count, 16 to 1000000.
@@ -52,6 +54,8 @@ pub struct Args {
     /// Folder of real pictures, PNG files of the model's size [default: the judge's training data].
     #[arg(long, value_name = "DIR")]
     real: Option<PathBuf>,
+    #[command(flatten)]
+    guide: GuideArgs,
     /// What draws the pictures [default: a GPU if there is one].
     #[arg(long, value_enum)]
     backend: Option<Backend>,
@@ -97,6 +101,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         steps,
         precision: args.precision.into(),
         guidance: Guidance::from_f32(args.guidance),
+        classifier: args.guide.classifier.clone(),
+        unconditional: args.guide.unconditional,
         count: args.count,
         seed: args.seed,
         judge: args.judge.clone(),
@@ -134,6 +140,7 @@ fn check_files(args: &Args, folder: &Path) -> anyhow::Result<()> {
     let mut inputs = vec![("CHECKPOINT", folder)];
     inputs.extend(args.judge.as_deref().map(|path| ("--judge", path)));
     inputs.extend(args.real.as_deref().map(|path| ("--real", path)));
+    inputs.extend(args.guide.classifier.as_deref().map(|path| ("--classifier", path)));
     let outputs: Vec<output::Named<'_>> = args.out.as_deref().map(|path| ("--out", path)).into_iter().collect();
     output::check(&inputs, &outputs)
 }

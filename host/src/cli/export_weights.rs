@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use clap::builder::PossibleValue;
 
-use super::args::{Bar, CheckpointArgs, Precision, guidance};
+use super::args::{Bar, CheckpointArgs, GuideArgs, Precision, guidance};
 use super::output::{self, print_json, write_files};
 use super::print_notes;
 use crate::cost::chips;
@@ -48,13 +48,8 @@ pub struct Args {
     /// "no class"].
     #[arg(long, value_name = "G", value_parser = guidance)]
     guidance: Option<f32>,
-    /// Folder of a noise-aware classifier whose gradient guides instead of a second network call without the class (Dhariwal and
-    /// Nichol, 2021): config.json and classifier.safetensors, as models/digits/train_classifier.py writes them.
-    #[arg(long, value_name = "FOLDER")]
-    classifier: Option<PathBuf>,
-    /// With --classifier: draw with the class that means "no class", so that the classifier alone says which.
-    #[arg(long, requires = "classifier")]
-    unconditional: bool,
+    #[command(flatten)]
+    guide: GuideArgs,
     /// Derive epsilon from the clipped sample, which keeps guidance stable [default: as waft.json says, or false].
     #[arg(long, value_name = "BOOL")]
     use_clipped_model_output: Option<bool>,
@@ -278,8 +273,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         solver: args.scheduler,
         eta: args.eta,
         guidance: args.guidance,
-        classifier: args.classifier.clone(),
-        unconditional: args.unconditional,
+        classifier: args.guide.classifier.clone(),
+        unconditional: args.guide.unconditional,
         use_clipped_model_output: args.use_clipped_model_output,
         corrected: args.corrected,
         name: args.name.clone(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use waft::Guidance;
 
-use super::args::{Backend, Bar, check_extension, check_seeds, guidance, open_device};
+use super::args::{Backend, Bar, GuideArgs, check_extension, check_seeds, guidance, open_device};
 use super::output::{self, print_json, write_whole};
 use crate::gpu::Device;
 use crate::quality::metrics::Estimate;
@@ -36,12 +36,14 @@ pub struct Args {
     /// Steps, 1 to 1000, one of the counts that the model carries [default: its first].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
-    /// Classifier-free guidance, -1000 to 1000.
+    /// Scale of guidance, by a classifier if one is named, -1000 to 1000.
     #[arg(long, value_name = "G", default_value_t = 1.0, value_parser = guidance)]
     guidance: f32,
     /// Seed of the first picture, 0 to 2^64 - 1; the others count up from it.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     seed: u64,
+    #[command(flatten)]
+    guide: GuideArgs,
     /// What draws the pictures [default: a GPU if there is one].
     #[arg(long, value_enum)]
     backend: Option<Backend>,
@@ -96,6 +98,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         count: args.count,
         steps: args.steps,
         guidance: Guidance::from_f32(args.guidance),
+        classifier: args.guide.classifier.clone(),
+        unconditional: args.guide.unconditional,
         seed: args.seed,
     };
     let mut device = open_device(args.backend)?;
@@ -169,6 +173,7 @@ fn check_files(args: &Args) -> anyhow::Result<()> {
     inputs.push(("--judge", args.judge.as_deref().unwrap_or(&judge)));
     inputs.push(("--checkpoint", args.checkpoint.as_deref().unwrap_or(&checkpoint)));
     inputs.extend(args.real.as_deref().map(|path| ("--real", path)));
+    inputs.extend(args.guide.classifier.as_deref().map(|path| ("--classifier", path)));
     let outputs = [("--report", &args.output.report), ("--out", &args.out)];
     let outputs: Vec<output::Named<'_>> =
         outputs.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect();

@@ -85,6 +85,10 @@ pub struct Options {
     pub steps: Option<u32>,
     /// Guidance.
     pub guidance: Guidance,
+    /// Folder of a classifier that guides, see [`ExportOptions::classifier`].
+    pub classifier: Option<PathBuf>,
+    /// See [`ExportOptions::unconditional`].
+    pub unconditional: bool,
     /// Seed of the first picture.
     pub seed: u64,
 }
@@ -227,7 +231,15 @@ impl Setup {
             return Err(QualityError::Option(format!("--count {count}: 16 to 1000000 pictures")));
         }
         let classes = classes_in_turn(&first, count);
-        for File { bytes, .. } in &loaded {
+        for File { path, bytes, .. } in &loaded {
+            let is_guided = Model::from_bytes(bytes.as_slice())?.header().gradient != 0;
+            if is_guided != options.classifier.is_some() {
+                let what = match is_guided {
+                    true => "a classifier guides it: name its folder, --classifier",
+                    false => "no classifier guides it: leave --classifier out",
+                };
+                return Err(QualityError::Option(format!("{}: {what}", path.display())));
+            }
             let other = Model::from_bytes(bytes.as_slice())?.image_shape();
             if other != shape {
                 let text = format!("{other:?} pixels in one model, {shape:?} in another");
@@ -242,8 +254,13 @@ impl Setup {
         let checkpoint = options.checkpoint.clone().or(student.map(|(_, checkpoint)| checkpoint));
         let checkpoint = checkpoint.unwrap_or_else(|| folder.join("checkpoint"));
         let checkpoint = Checkpoint::open(checkpoint)?;
-        let float =
-            ExportOptions { precision: Precision::F32, steps: vec![steps as usize], ..ExportOptions::default() };
+        let float = ExportOptions {
+            precision: Precision::F32,
+            steps: vec![steps as usize],
+            classifier: options.classifier.clone(),
+            unconditional: options.unconditional,
+            ..ExportOptions::default()
+        };
         let reference = export(&checkpoint, &float, progress)?.bytes;
         let Options { guidance, seed, .. } = *options;
         Ok(Self { count, steps, guidance, seed, reference, files: loaded, judged })

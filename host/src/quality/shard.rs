@@ -56,6 +56,8 @@ struct Description {
     count: usize,
     steps: u32,
     guidance_q16: i32,
+    classifier: Option<PathBuf>,
+    unconditional: bool,
     seed: u64,
     /// SHA-256 of `f32` and of each file.
     models: Vec<String>,
@@ -73,6 +75,8 @@ fn description(model: &str, options: &Options, setup: &Setup, first: usize) -> D
         count: setup.count,
         steps: setup.steps,
         guidance_q16: setup.guidance.to_bits(),
+        classifier: options.classifier.clone(),
+        unconditional: options.unconditional,
         seed: setup.seed,
         models: bytes.map(|bytes| digest([bytes.as_slice()])).collect(),
         first,
@@ -167,6 +171,8 @@ pub fn merge(paths: &[PathBuf], progress: &dyn Progress) -> Result<(String, Qual
         count: Some(whole.count),
         steps: Some(whole.steps),
         guidance: Guidance::from_bits(whole.guidance_q16),
+        classifier: whole.classifier.clone(),
+        unconditional: whole.unconditional,
         seed: whole.seed,
     };
     let setup = Setup::new(&whole.model, &options, progress)?;
