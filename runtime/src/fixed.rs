@@ -263,11 +263,13 @@ pub const fn silu(x: i32) -> i32 {
 }
 
 /// What happens to a value on its way into a ring, before its units become the ring's.
-#[cfg(all(feature = "i8", any(dsp, test)))]
+#[cfg(all(feature = "i8", not(no_long_multiply)))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// The map of its channel, then [`silu`].
     Silu,
+    /// The same, shifted left by one more bit than that has.
+    FineSilu,
     /// The map of its channel.
     Affine,
     /// Nothing.
@@ -275,7 +277,7 @@ pub(crate) enum Entry {
 }
 
 /// How values come into a ring where high words of products decide: of 16 bits, those of a SiLU of 8 bits as well.
-#[cfg(all(feature = "i8", any(dsp, test)))]
+#[cfg(all(feature = "i8", not(no_long_multiply)))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IntoRing {
     pub(crate) entry: Entry,
@@ -290,7 +292,7 @@ pub(crate) struct IntoRing {
     pub(crate) right: u32,
 }
 
-#[cfg(all(feature = "i8", any(dsp, test)))]
+#[cfg(all(feature = "i8", not(no_long_multiply)))]
 impl IntoRing {
     /// Bits of a value behind an affine map alone. More would be beyond both ends of the ring, or there is no kernel.
     pub(crate) const BITS: u32 = 25;
@@ -298,14 +300,19 @@ impl IntoRing {
     /// What such a value is shifted left by, to have as many bits as a SiLU leaves.
     pub(crate) const AFFINE_LEFT: u32 = 31 - Self::BITS;
 
-    /// By the maps of channels with this shift, then multiplier and shift, into a ring with this zero point and this largest
-    /// value.
-    pub(crate) fn mapped(affine_shift: u32, requant: [i32; 2], [zero, most]: [i32; 2], entry: Entry) -> Option<Self> {
-        let more = if entry == Entry::Affine { Self::AFFINE_LEFT - (SILU_BITS - NORM_BITS) } else { 0 };
-        let right = (-1i32).checked_sub(requant[1])?.checked_add(more as i32)?;
+    /// By the maps of channels with this shift, and a SiLU if there `is_silu`, then multiplier and shift, into a ring with this zero
+    /// point and this largest value.
+    pub(crate) fn mapped(affine_shift: u32, requant: [i32; 2], [zero, most]: [i32; 2], is_silu: bool) -> Option<Self> {
+        let right = (-1i32).checked_sub(requant[1])?;
+        let (entry, more) = match (is_silu, right) {
+            (true, 0) => (Entry::FineSilu, 1),
+            (true, _) => (Entry::Silu, 0),
+            _ => (Entry::Affine, Self::AFFINE_LEFT - (SILU_BITS - NORM_BITS)),
+        };
+        let right = right.checked_add(more as i32)?;
         let map = Self::new(entry, 0, affine_room(affine_shift)?, requant[0], right, zero)?;
         let ends = [-(1 << 30), ((1 << (Self::BITS - 1)) - 1) << Self::AFFINE_LEFT].map(|end| map.to_ring(end));
-        (entry == Entry::Silu || ends[0] < -most && ends[1] >= most).then_some(map)
+        (is_silu || ends[0] < -most && ends[1] >= most).then_some(map)
     }
 
     /// A raw value less `from`, by multiplier and shift, then the zero point; not a copy.
@@ -324,6 +331,12 @@ impl IntoRing {
         let constant = zero.checked_mul(2)?.checked_add(1)?;
         let fits = constant.unsigned_abs().leading_zeros() > right;
         fits.then(|| Self { entry, zero: from, left, multiplier, rounding: constant << (right - 1), right })
+    }
+
+    /// Whether pixels of some channels may be so many elements apart, and have a map for each channel if they need any.
+    #[inline(always)]
+    pub(crate) const fn takes(&self, maps: usize, [channels, advance]: [usize; 2]) -> bool {
+        channels > 0 && channels <= advance && (matches!(self.entry, Entry::Raw) || channels <= maps)
     }
 
     /// An activation with [`SILU_BITS`], or what was shifted left, in the units of the ring.

@@ -120,10 +120,10 @@ macro_rules! kernels {
             dot_edges (all(feature = "i8", any(armv7m, riscv, test))): armv7m, riscv;
             convolve_i8 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             convolve_i16 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
-            gather_i8_i8 (all(feature = "i8", any(dsp, test))): dsp;
-            gather_i8_i16 (all(feature = "i8", any(dsp, test))): dsp;
-            gather_i16_i8 (all(feature = "i8", any(dsp, test))): dsp;
-            gather_i16_i16 (all(feature = "i8", any(dsp, test))): dsp;
+            gather_i8_i8 (all(feature = "i8", not(no_long_multiply))): dsp;
+            gather_i8_i16 (all(feature = "i8", not(no_long_multiply))): dsp;
+            gather_i16_i8 (all(feature = "i8", not(no_long_multiply))): dsp;
+            gather_i16_i16 (all(feature = "i8", not(no_long_multiply))): dsp;
             finish_i8 (all(feature = "i8", any(armv6m, test))): armv6m;
             finish_i16 (all(feature = "i8", any(armv6m, test))): armv6m;
             scale_each (all(feature = "i8", any(armv6m, test))): armv6m;

@@ -9,12 +9,15 @@ use super::QUAD;
 use super::SPREAD;
 #[cfg(feature = "i8")]
 use super::patches::{GROUP, Group, Patches, Window, rows, unfold};
-#[cfg(all(feature = "i8", test))]
-use crate::fixed::{Entry, IntoRing};
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::CHANNEL_BLOCK;
+
+#[cfg(all(feature = "i8", not(no_long_multiply)))]
+mod gather;
+#[cfg(all(feature = "i8", not(no_long_multiply)))]
+pub(crate) use self::gather::*;
 
 #[cfg(all(feature = "i8", test))]
 mod results;
@@ -218,54 +221,6 @@ fn dot_channel(patches: &[Group], weights: &[i8]) -> [i32; PIXELS] {
         add(group, &last);
     }
     [sum_a, sum_b, sum_c, sum_d]
-}
-
-/// Brings values into a ring: the maps of their channels, the SiLU, requantization. Raw values have no maps.
-#[cfg(all(feature = "i8", test))]
-fn gather<S: Copy + Into<i32>, R>(
-    map: IntoRing,
-    values: &[S],
-    maps: &[[i32; 2]],
-    targets: &mut [R],
-    nearest: impl Fn(i32) -> R,
-) {
-    let mut maps = maps.iter();
-    for (&value, target) in values.iter().zip(targets) {
-        let value = value.into();
-        let value = match map.entry {
-            Entry::Raw => (value - map.zero) << map.left,
-            _ => match maps.next() {
-                None => return,
-                Some(&[a, b]) => {
-                    let value = crate::fixed::affine(value, a, 33 - map.left, b);
-                    let most = 1 << (IntoRing::BITS - 1);
-                    let mapped = value.clamp(-most, most) << IntoRing::AFFINE_LEFT;
-                    if map.entry == Entry::Affine { mapped } else { crate::fixed::silu(value) }
-                }
-            },
-        };
-        let product = i64::from(value) * i64::from(map.multiplier);
-        *target = nearest(((product + (i64::from(map.rounding) << 32)) >> (32 + map.right)) as i32);
-    }
-}
-
-/// Kernels of pairs of types: source, ring.
-#[cfg(all(feature = "i8", test))]
-macro_rules! gather {
-    ($($kernel:ident: $source:ty, $ring:ty, $nearest:ident;)*) => {
-        $(
-            pub(crate) fn $kernel(map: IntoRing, values: &[$source], maps: &[[i32; 2]], targets: &mut [$ring]) {
-                gather(map, values, maps, targets, crate::fixed::$nearest);
-            }
-        )*
-    };
-}
-#[cfg(all(feature = "i8", test))]
-gather! {
-    gather_i8_i8: i8, i8, saturate_i8;
-    gather_i16_i8: i16, i8, saturate_i8;
-    gather_i8_i16: i8, i16, saturate_i16;
-    gather_i16_i16: i16, i16, saturate_i16;
 }
 
 /// Brings values further than `limit` from zero there.

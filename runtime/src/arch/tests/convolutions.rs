@@ -211,30 +211,26 @@ fn gather<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
     values: impl Fn(usize, usize, u32) -> Vec<S>,
     nearest: impl Fn(i32) -> R,
     zeros: [i32; 2],
-    kernel: impl Fn(IntoRing, &[S], &[[i32; 2]], &mut [R]),
+    kernel: impl Fn(IntoRing, &[S], &[[i32; 2]], &mut [R], [usize; 2]) -> bool,
 ) {
-    use crate::fixed::{Entry, affine, requantize, silu};
+    use crate::fixed::{affine, requantize, silu};
     // The interpreter takes each fifth.
     let step = if cfg!(miri) { 5 } else { 1 };
-    let shifts = (16..32).step_by(step).flat_map(|shift| [Entry::Silu, Entry::Affine].map(|entry| (shift, entry)));
-    // Values of 8 bits have no way but by a SiLU.
-    let shifts = shifts.filter(|&(_, entry)| entry == Entry::Silu || size_of::<S>() > 1);
-    for ((affine_shift, entry), fill) in shifts.flat_map(|shift| (0..FILLS).map(move |fill| (shift, fill))) {
+    let shifts = (16..32).step_by(step).flat_map(|shift| [false, true].map(|is_silu| (shift, is_silu)));
+    for ((affine_shift, is_silu), fill) in shifts.flat_map(|shift| (0..FILLS).map(move |fill| (shift, fill))) {
         for (shift, zero) in (-20..4).step_by(step).flat_map(|shift| [0, zeros[0], zeros[1]].map(|zero| (shift, zero)))
         {
             let most = if size_of::<R>() == 1 { 127 } else { 32_767 };
-            let map = IntoRing::mapped(affine_shift, [MULTIPLIER, shift], [zero, most], entry);
+            let map = IntoRing::mapped(affine_shift, [MULTIPLIER, shift], [zero, most], is_silu);
             // Both ends of 25 bits are beyond the ring's, or there is no kernel.
             let [first, last] =
                 [-(1 << 27), ((1 << 24) - 1) << 3].map(|v| requantize(v, MULTIPLIER, shift).saturating_add(zero));
-            let fits = match entry {
-                Entry::Silu => shift < -1,
-                _ => shift < 2 && first < -most && last >= most,
-            };
-            assert_eq!(map.is_some(), (17..31).contains(&affine_shift) && fits, "{affine_shift}, {shift}, {entry:?}");
+            let fits = if is_silu { shift < 0 } else { shift < 2 && first < -most && last >= most };
+            assert_eq!(map.is_some(), (17..31).contains(&affine_shift) && fits, "{affine_shift}, {shift}, {is_silu}");
             let Some(map) = map else { continue };
-            for len in [0, 1, 2, 7, 32] {
-                let values = values(len, fill, 0);
+            for (len, pixels, behind) in [(1, 1, 0), (2, 3, 1), (7, 2, 9), (32, 1, 5), (16, 2, 0)] {
+                let values = values(pixels * len, fill, 0);
+                let advance = len + behind;
                 // Most maps give what the table has, some far more.
                 let maps: Vec<[i32; 2]> = (0..len as u32)
                     .map(|i| {
@@ -242,21 +238,25 @@ fn gather<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
                         [a as i32 >> (c % 20), b as i32 >> (c / 32 % 24)]
                     })
                     .collect();
-                let mut targets = std::vec![nearest(99); len];
-                kernel(map, &values, &maps, &mut targets);
-                for ((value, &[a, b]), target) in values.iter().zip(&maps).zip(targets) {
+                // Behind the last pixel there need not be any.
+                let mut targets = std::vec![nearest(99); pixels * advance - behind];
+                assert!(!kernel(map, &values, &maps[1..], &mut targets, [len, advance]), "a map is missing");
+                assert!(!kernel(map, &values, &maps, &mut targets, [len, len - 1]), "pixels lie in each other");
+                assert!(kernel(map, &values, &maps, &mut targets, [len, advance]));
+                let between = targets.chunks(advance).flat_map(|pixel| &pixel[len.min(pixel.len())..]);
+                assert!(between.into_iter().all(|&target| target == nearest(99)), "what lies between pixels is left");
+                let written = targets.chunks(advance).flat_map(|pixel| &pixel[..len]);
+                let of_pixels = values.iter().zip(maps.iter().cycle());
+                for ((value, &[a, b]), &target) in of_pixels.zip(written) {
                     let mapped = affine((*value).into(), a, affine_shift, b);
-                    let entered =
-                        if entry == Entry::Affine { mapped.clamp(-(1 << 27), 1 << 27) << 3 } else { silu(mapped) };
+                    let entered = if is_silu { silu(mapped) } else { mapped.clamp(-(1 << 27), 1 << 27) << 3 };
                     let expected = nearest(requantize(entered, MULTIPLIER, shift).saturating_add(zero));
                     assert_eq!(target, expected, "{:?}, {a}, {b}, {map:?}", (*value).into());
                 }
             }
         }
     }
-    if size_of::<S>() > 1 {
-        raw_values(values, nearest, zeros, kernel);
-    }
+    raw_values(values, nearest, zeros, kernel);
 }
 
 /// Values without maps: every shift, and zero points of both sides.
@@ -264,7 +264,7 @@ fn raw_values<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
     values: impl Fn(usize, usize, u32) -> Vec<S>,
     nearest: impl Fn(i32) -> R,
     zeros: [i32; 2],
-    kernel: impl Fn(IntoRing, &[S], &[[i32; 2]], &mut [R]),
+    kernel: impl Fn(IntoRing, &[S], &[[i32; 2]], &mut [R], [usize; 2]) -> bool,
 ) {
     use crate::fixed::requantize;
     let froms = [0, -65_535, 65_535];
@@ -280,11 +280,13 @@ fn raw_values<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
                 let map = IntoRing::raw(from, [multiplier, shift], zero);
                 assert!(map.is_some() || !(-13..12).contains(&shift), "{shift}, {from}, {zero}");
                 let Some(map) = map else { continue };
-                for len in [0, 1, 7, 32] {
-                    let values = values(len, fill, 0);
-                    let mut targets = std::vec![nearest(99); len];
-                    kernel(map, &values, &[], &mut targets);
-                    for (value, target) in values.iter().zip(targets) {
+                for (len, pixels, behind) in [(1, 1, 0), (7, 2, 3), (16, 2, 0)] {
+                    let values = values(pixels * len, fill, 0);
+                    let advance = len + behind;
+                    let mut targets = std::vec![nearest(99); pixels * advance];
+                    assert!(kernel(map, &values, &[], &mut targets, [len, advance]));
+                    let written = targets.chunks(advance).flat_map(|pixel| &pixel[..len]);
+                    for (value, &target) in values.iter().zip(written) {
                         let value = (*value).into();
                         let expected = nearest(requantize(value - from, multiplier, shift).saturating_add(zero));
                         assert_eq!(target, expected, "{value}, {map:?}");
@@ -295,19 +297,19 @@ fn raw_values<S: Copy + Into<i32>, R: PartialEq + Copy + core::fmt::Debug>(
     }
 }
 
-pub(super) fn gather_i8_i8(kernel: impl Fn(IntoRing, &[i8], &[[i32; 2]], &mut [i8])) {
+pub(super) fn gather_i8_i8(kernel: impl Fn(IntoRing, &[i8], &[[i32; 2]], &mut [i8], [usize; 2]) -> bool) {
     gather(i8s, crate::fixed::saturate_i8, [-128, 127], kernel);
 }
 
-pub(super) fn gather_i16_i8(kernel: impl Fn(IntoRing, &[i16], &[[i32; 2]], &mut [i8])) {
+pub(super) fn gather_i16_i8(kernel: impl Fn(IntoRing, &[i16], &[[i32; 2]], &mut [i8], [usize; 2]) -> bool) {
     gather(i16s, crate::fixed::saturate_i8, [-128, 127], kernel);
 }
 
-pub(super) fn gather_i8_i16(kernel: impl Fn(IntoRing, &[i8], &[[i32; 2]], &mut [i16])) {
+pub(super) fn gather_i8_i16(kernel: impl Fn(IntoRing, &[i8], &[[i32; 2]], &mut [i16], [usize; 2]) -> bool) {
     gather(i8s, crate::fixed::saturate_i16, [-300, 300], kernel);
 }
 
-pub(super) fn gather_i16_i16(kernel: impl Fn(IntoRing, &[i16], &[[i32; 2]], &mut [i16])) {
+pub(super) fn gather_i16_i16(kernel: impl Fn(IntoRing, &[i16], &[[i32; 2]], &mut [i16], [usize; 2]) -> bool) {
     gather(i16s, crate::fixed::saturate_i16, [-300, 300], kernel);
 }
 

@@ -2,12 +2,12 @@
 
 use super::values::Values;
 use super::weights::Activation;
-#[cfg(any(dsp, test))]
-use crate::fixed::{Entry, IntoRing};
-use crate::fixed::{
-    HighWord, NORM_BITS, SILU_BITS, activate, affine, affine_by_halves, affine_narrow, affine_room, requantize, silu,
-};
-use crate::format::{Activation as Function, Conv2d, Gather};
+#[cfg(not(no_long_multiply))]
+use crate::fixed::IntoRing;
+use crate::fixed::{NORM_BITS, SILU_BITS, activate, affine, affine_by_halves, affine_narrow, affine_room, requantize};
+#[cfg(not(no_long_multiply))]
+use crate::format::Activation as Function;
+use crate::format::{Conv2d, Gather};
 use crate::ops::conv2d::{Gathered, Layer};
 use crate::ops::requantize::{requantize_centered, requantize_each};
 use crate::ops::{Source, Sources, tail, view, view_mut};
@@ -128,79 +128,69 @@ fn gather_pixels<R: Activation>(
     let columns = usize::from(source.tensor.columns);
     let raw = raw_map(op, source.index());
     let bits = 8 * source.tensor.element().bytes() as u32;
-    #[cfg(any(dsp, test))]
-    let entry = {
-        let requant = [op.multiplier[0], op.shift[0]];
-        let ring = [op.ring_zero, R::saturate(i32::MAX).into()];
-        match op.gather() {
-            Gather::Raw if bits == i16::BITS => IntoRing::raw(raw[0], [raw[1], raw[2]], op.ring_zero),
-            Gather::Affine if bits == i16::BITS => IntoRing::mapped(op.affine_shift, requant, ring, Entry::Affine),
-            Gather::AffineSilu => IntoRing::mapped(op.affine_shift, requant, ring, Entry::Silu),
-            _ => None,
-        }
-    };
-    // Raw values have no maps that begin again with each pixel.
-    #[cfg(any(dsp, test))]
-    if let (Some(map @ IntoRing { entry: Entry::Raw, .. }), 0, true) =
-        (entry, geometry.doubling, channels == geometry.channels)
-    {
-        let targets = slot.get_mut(..columns * channels).unwrap_or_default();
-        if input.gather(map, 0, norm, targets) {
-            return;
-        }
-    }
-    let mut at = 0;
-    let mut values = [0; GATHERED];
-    for target in slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1)).take(columns) {
-        let targets = target.get_mut(source.channel..source.channel + channels).unwrap_or_default();
-        #[cfg(not(any(dsp, test)))]
-        let is_done = false;
-        #[cfg(any(dsp, test))]
-        let is_done = entry.is_some_and(|map| input.gather(map, at, norm, targets));
-        let rest = if is_done { &mut [] } else { targets };
-        for (first, target) in (0..).step_by(GATHERED).zip(rest.chunks_mut(GATHERED)) {
-            let (values, _) = values.split_at_mut(target.len());
-            input.read(at + first, values);
-            match op.gather() {
-                Gather::Raw => put_raw(op, raw, bits, values, target),
-                _ => put_mapped(op, bits, values, tail(norm, first), target),
+    let slot = slot.get_mut(source.channel..).unwrap_or_default();
+    let advance = geometry.channels << geometry.doubling;
+    #[cfg(no_long_multiply)]
+    let is_done = false;
+    #[cfg(not(no_long_multiply))]
+    let is_done = into_ring::<R>(op, raw).is_some_and(|map| input.gather(map, norm, slot, [channels, advance]));
+    if !is_done {
+        let is_copied = matches!((op.gather(), raw), (Gather::Raw, [_, 0, _]));
+        let zero = if is_copied { 0 } else { op.ring_zero };
+        let mut values = [0; GATHERED];
+        for (pixel, target) in (0..columns).zip(slot.chunks_mut(advance.max(1))) {
+            let targets = target.get_mut(..channels).unwrap_or_default();
+            for (first, targets) in (0..).step_by(GATHERED).zip(targets.chunks_mut(GATHERED)) {
+                let (values, _) = values.split_at_mut(targets.len());
+                input.read(pixel * channels + first, values);
+                gather_each(op, raw, bits, values, tail(norm, first));
+                for (target, &value) in targets.iter_mut().zip(&*values) {
+                    *target = R::saturate(value.saturating_add(zero));
+                }
             }
         }
-        at += channels;
-        if let Some((pixel, double)) = target.split_at_mut_checked(geometry.channels) {
-            for (copy, &value) in double.iter_mut().zip(&*pixel) {
-                *copy = value;
+    }
+    if geometry.doubling > 0 {
+        for target in slot.chunks_mut(advance.max(1)).take(columns) {
+            if let Some((pixel, double)) = target.split_at_mut_checked(geometry.channels) {
+                for (copy, &value) in double.iter_mut().zip(pixel.iter().take(channels)) {
+                    *copy = value;
+                }
             }
         }
     }
 }
 
-/// [`gathered`] of neighbouring channels, of values of some bits, by their source's map.
+/// How values come into the ring by a kernel, if they can.
+#[cfg(not(no_long_multiply))]
+fn into_ring<R: Activation>(op: &Conv2d, [zero, multiplier, shift]: [i32; 3]) -> Option<IntoRing> {
+    match op.gather() {
+        Gather::Raw => IntoRing::raw(zero, [multiplier, shift], op.ring_zero),
+        gather => {
+            let is_silu = match gather.activation() {
+                None => false,
+                Some(Function::Silu) => true,
+                _ => return None,
+            };
+            let ring = [op.ring_zero, R::saturate(i32::MAX).into()];
+            IntoRing::mapped(op.affine_shift, [op.multiplier[0], op.shift[0]], ring, is_silu)
+        }
+    }
+}
+
+/// [`gathered`] of neighbouring channels, of values of some bits, but for the ring's zero point: by their source's map, or by maps
+/// of their own.
 // Out of line, as is what follows: these loops want the registers for themselves.
 #[inline(never)]
-fn put_raw<R: Activation>(op: &Conv2d, raw: [i32; 3], bits: u32, values: &mut [i32], targets: &mut [R]) {
-    let [zero, multiplier, shift] = raw;
-    let mut offset = 0;
-    if multiplier != 0 {
-        requantize_centered(values, (bits, zero), multiplier, shift);
-        offset = op.ring_zero;
+fn gather_each(op: &Conv2d, raw: [i32; 3], bits: u32, values: &mut [i32], maps: &[[i32; 2]]) {
+    match (op.gather(), raw) {
+        (Gather::Raw, [_, 0, _]) => {}
+        (Gather::Raw, [zero, multiplier, shift]) => requantize_centered(values, (bits, zero), multiplier, shift),
+        _ => {
+            normalize_each(op, bits, values, maps);
+            activate_each(op, values);
+        }
     }
-    put(targets, values, |value| value.saturating_add(offset));
-}
-
-/// [`gathered`] of neighbouring channels, of values of some bits, by their maps.
-#[inline(never)]
-fn put_mapped<R: Activation>(op: &Conv2d, bits: u32, values: &mut [i32], maps: &[[i32; 2]], targets: &mut [R]) {
-    normalize_each(op, bits, values, maps);
-    let (multiplier, shift, zero) = (op.multiplier[0], op.shift[0], op.ring_zero);
-    // By far the most frequent: in one go where a product has 64 bits and there is no kernel.
-    if let (Some(Function::Silu), Some(high), false) =
-        (op.gather().activation(), HighWord::of(multiplier, shift), cfg!(any(no_long_multiply, dsp)))
-    {
-        return put(targets, values, |value| high.scale(silu(value)).saturating_add(zero));
-    }
-    activate_each(op, values);
-    put(targets, values, |value| value.saturating_add(zero));
 }
 
 /// [`normalized`] neighbouring channels.
@@ -224,10 +214,4 @@ fn activate_each(op: &Conv2d, values: &mut [i32]) {
         Some(function) => values.iter_mut().for_each(|value| *value = activate(function, *value)),
     }
     requantize_each(values, op.multiplier[0], op.shift[0]);
-}
-
-/// The nearest values of the ring.
-#[inline(always)]
-fn put<R: Activation>(targets: &mut [R], values: &[i32], finish: impl Fn(i32) -> i32) {
-    targets.iter_mut().zip(values).for_each(|(target, &value)| *target = R::saturate(finish(value)));
 }

@@ -8,7 +8,7 @@ use crate::arch::patches::{Channels, Group, Kept, Place};
 use crate::arch::{convolve_i8, convolve_i16};
 #[cfg(all(feature = "tiles", any(all(dsp, not(mve)), test)))]
 use crate::arch::{finish_blocks_i8, finish_blocks_i16};
-#[cfg(any(dsp, test))]
+#[cfg(not(no_long_multiply))]
 use crate::fixed::IntoRing;
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::Element;
@@ -16,7 +16,7 @@ use crate::format::Element;
 use crate::format::{Conv2d, NONE};
 use crate::ops::{tail, view_mut};
 
-#[cfg(any(dsp, test))]
+#[cfg(not(no_long_multiply))]
 use super::weights::Activation;
 
 /// Values that a convolution reads, writes or adds.
@@ -91,15 +91,20 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Brings the elements from `at` on into the ring; false where no kernel has them.
-    #[cfg(any(dsp, test))]
-    pub(super) fn gather<R: Activation>(&self, map: IntoRing, at: usize, maps: &[[i32; 2]], targets: &mut [R]) -> bool {
+    /// Brings pixels of some channels into the ring, where they are so many elements apart; false where there is no kernel for them.
+    #[cfg(not(no_long_multiply))]
+    pub(super) fn gather<R: Activation>(
+        &self,
+        map: IntoRing,
+        maps: &[[i32; 2]],
+        targets: &mut [R],
+        sizes: [usize; 2],
+    ) -> bool {
         match self {
-            Values::I8(values) => R::gather_i8(map, tail(values, at), maps, targets),
-            Values::I16(values) => R::gather_i16(map, tail(values, at), maps, targets),
-            Values::I32(_) => return false,
+            Values::I8(values) => R::gather_i8(map, values, maps, targets, sizes),
+            Values::I16(values) => R::gather_i16(map, values, maps, targets, sizes),
+            Values::I32(_) => false,
         }
-        true
     }
 
     /// Bits of a value.

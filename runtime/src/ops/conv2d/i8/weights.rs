@@ -14,7 +14,7 @@ use crate::arch::patches::{Group, Patches};
 #[cfg(feature = "stored-tiles")]
 use crate::arch::winograd::Pair;
 use crate::arch::{self, PIXELS, QUAD};
-#[cfg(any(dsp, test))]
+#[cfg(not(no_long_multiply))]
 use crate::fixed::IntoRing;
 use crate::fixed::{saturate_i8, saturate_i16};
 use crate::format::CHANNEL_BLOCK;
@@ -40,13 +40,13 @@ pub(super) trait Activation: Pod + Into<i32> + Tiles {
     /// How patches are made and multiplied.
     fn patches() -> Patches<Self>;
 
-    /// Brings values into the ring, those that are not raw by maps of their channels.
-    #[cfg(any(dsp, test))]
-    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]);
+    /// Brings pixels of some channels into the ring, where they are so many elements apart; false where there is no kernel for them.
+    #[cfg(not(no_long_multiply))]
+    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self], sizes: [usize; 2]) -> bool;
 
     /// The same of 16-bit ones.
-    #[cfg(any(dsp, test))]
-    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]);
+    #[cfg(not(no_long_multiply))]
+    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self], sizes: [usize; 2]) -> bool;
 
     /// [`dot4`](Self::dot4) for four-bit weights, those of the four channels side by side.
     #[cfg(feature = "i4")]
@@ -67,14 +67,14 @@ impl Activation for i8 {
         arch::patches_i8()
     }
 
-    #[cfg(any(dsp, test))]
-    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
-        arch::gather_i8_i8(map, values, maps, targets);
+    #[cfg(not(no_long_multiply))]
+    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self], sizes: [usize; 2]) -> bool {
+        arch::gather_i8_i8(map, values, maps, targets, sizes)
     }
 
-    #[cfg(any(dsp, test))]
-    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
-        arch::gather_i16_i8(map, values, maps, targets);
+    #[cfg(not(no_long_multiply))]
+    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self], sizes: [usize; 2]) -> bool {
+        arch::gather_i16_i8(map, values, maps, targets, sizes)
     }
 
     #[cfg(feature = "i4")]
@@ -97,14 +97,14 @@ impl Activation for i16 {
         arch::patches_i16()
     }
 
-    #[cfg(any(dsp, test))]
-    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self]) {
-        arch::gather_i8_i16(map, values, maps, targets);
+    #[cfg(not(no_long_multiply))]
+    fn gather_i8(map: IntoRing, values: &[i8], maps: &[[i32; 2]], targets: &mut [Self], sizes: [usize; 2]) -> bool {
+        arch::gather_i8_i16(map, values, maps, targets, sizes)
     }
 
-    #[cfg(any(dsp, test))]
-    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self]) {
-        arch::gather_i16_i16(map, values, maps, targets);
+    #[cfg(not(no_long_multiply))]
+    fn gather_i16(map: IntoRing, values: &[i16], maps: &[[i32; 2]], targets: &mut [Self], sizes: [usize; 2]) -> bool {
+        arch::gather_i16_i16(map, values, maps, targets, sizes)
     }
 
     #[cfg(feature = "i4")]
