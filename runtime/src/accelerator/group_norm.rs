@@ -3,6 +3,7 @@
 use super::{Scratch, room};
 use crate::arch::wide::{Instructions, Wide, Work};
 use crate::format::GroupNorm;
+use crate::ops::group_norm::Groups;
 use crate::ops::{Context, sources, view};
 
 /// In the `i8` precision: the sums of each channel.
@@ -30,8 +31,9 @@ pub(super) fn run_i8(
             _ => return None,
         }
     }
+    let groups = Groups::bind(context, op)?;
     for group in 0..op.groups {
-        run_with(context, op, group.into(), arena, |part, _| {
+        run_with(context, op, (&groups, group.into()), arena, |part, _| {
             let channels = part.joined_channels();
             let sum = sums.get(channels.clone())?.iter().fold(0i64, |sum, &channel| sum.wrapping_add(channel));
             let squares = squares.get(channels)?.iter().fold(0u64, |sum, &channel| sum.wrapping_add(channel as u64));
@@ -106,8 +108,9 @@ pub(super) fn run_float<E: crate::float::Float>(
         }
         totals.iter_mut().for_each(|total| *total /= count);
     }
+    let groups = Groups::bind(context, op)?;
     for (group, (&mean, &variance)) in (0..).zip(means.iter().zip(&*squares)) {
-        crate::ops::group_norm::float::apply_to(context, op, group, arena, [mean, variance])?;
+        crate::ops::group_norm::float::apply(context, op, (&groups, group), arena, [mean, variance])?;
     }
     Some(())
 }

@@ -138,11 +138,11 @@ pub(crate) fn slices(model: &Model<'_>, op: &Op) -> u32 {
     slices.unwrap_or(0)
 }
 
-/// What a precision makes of each operation: executes one slice, or one group, or one query.
+/// What a precision makes of each operation: executes one slice, or some groups, or one query.
 pub(crate) trait Operations {
     fn conv2d(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()>;
 
-    fn group_norm(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()>;
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, groups: Range<u32>, arena: &mut [u8]) -> Option<()>;
 
     #[cfg(feature = "attention")]
     fn attention(context: &Context<'_>, op: &Attention, query: u32, arena: &mut [u8]) -> Option<()>;
@@ -178,8 +178,8 @@ impl Operations for i8 {
         conv2d::i8::run(context, op, slice, arena)
     }
 
-    fn group_norm(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
-        group_norm::i8::run(context, op, group, arena)
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, groups: Range<u32>, arena: &mut [u8]) -> Option<()> {
+        group_norm::i8::run(context, op, groups, arena)
     }
 
     #[cfg(feature = "attention")]
@@ -234,8 +234,8 @@ impl<E: crate::float::Float> Operations for E {
         conv2d::float::run::<E>(context, op, slice, arena)
     }
 
-    fn group_norm(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
-        group_norm::float::run::<E>(context, op, group, arena)
+    fn group_norm(context: &Context<'_>, op: &GroupNorm, groups: Range<u32>, arena: &mut [u8]) -> Option<()> {
+        group_norm::float::run::<E>(context, op, groups, arena)
     }
 
     #[cfg(feature = "attention")]
@@ -296,7 +296,7 @@ pub(crate) fn run<P: Operations>(context: &Context<'_>, op: &Op, slice: u32, are
         Op::Conv2d(op) => P::conv2d(context, op, slice, arena),
         Op::GroupNorm(op) => {
             let per_slice = group_norm::per_slice(context.model, op)?;
-            units(slice, per_slice, op.groups.into()).try_for_each(|group| P::group_norm(context, op, group, arena))
+            P::group_norm(context, op, units(slice, per_slice, op.groups.into()), arena)
         }
         #[cfg(feature = "attention")]
         Op::Attention(op) => {

@@ -1,39 +1,38 @@
 //! Statistics in two passes: the variance is summed around the mean, so that nothing cancels.
 
-use super::Group;
+use core::ops::Range;
+
+use super::Groups;
 use crate::float::{Float, sqrt};
 use crate::format::GroupNorm;
 use crate::ops::Context;
 
-pub(crate) fn run<E: Float>(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
-    let group = Group::bind(context, op, group)?;
-    let mean = mean_of::<E>(&group, arena, &|x| x)?;
-    let variance = mean_of::<E>(&group, arena, &|x| (x - mean) * (x - mean))?;
-    apply(context, op, &group, arena, [mean, variance])
+pub(crate) fn run<E: Float>(
+    context: &Context<'_>,
+    op: &GroupNorm,
+    mut groups: Range<u32>,
+    arena: &mut [u8],
+) -> Option<()> {
+    let all = Groups::bind(context, op)?;
+    groups.try_for_each(|group| {
+        let group = (&all, group);
+        let mean = mean_of::<E>(group, arena, &|x| x)?;
+        let variance = mean_of::<E>(group, arena, &|x| (x - mean) * (x - mean))?;
+        apply(context, op, group, arena, [mean, variance])
+    })
 }
 
 /// Writes the maps of a group's channels, from its mean and variance.
-#[cfg(feature = "std")]
-pub(crate) fn apply_to(
-    context: &Context<'_>,
-    op: &GroupNorm,
-    group: u32,
-    arena: &mut [u8],
-    statistics: [f32; 2],
-) -> Option<()> {
-    apply(context, op, &Group::bind(context, op, group)?, arena, statistics)
-}
-
 #[inline(always)]
-fn apply(
+pub(crate) fn apply(
     context: &Context<'_>,
     op: &GroupNorm,
-    group: &Group,
+    (groups, group): (&Groups, u32),
     arena: &mut [u8],
     [mean, variance]: [f32; 2],
 ) -> Option<()> {
     let inverse = inverse_deviation(op, variance);
-    for part in group.parts() {
+    for part in groups.parts(group) {
         for (gamma, beta, map) in part.channels::<f32>(context, op, arena)? {
             *map = channel_map(mean, inverse, gamma, beta);
         }
@@ -42,10 +41,10 @@ fn apply(
 }
 
 /// The mean of `f(x)` over the group; partial sums of pixels and rows keep the rounding error of long sums small.
-fn mean_of<E: Float>(group: &Group, arena: &[u8], f: &dyn Fn(f32) -> f32) -> Option<f32> {
+fn mean_of<E: Float>((groups, group): (&Groups, u32), arena: &[u8], f: &dyn Fn(f32) -> f32) -> Option<f32> {
     let mut total = 0.0;
     let mut count = 0.0;
-    for part in group.parts() {
+    for part in groups.parts(group) {
         let mut pixels = part.pixels::<E>(arena)?;
         for _ in 0..part.source.tensor.rows {
             let row = pixels.by_ref().take(part.source.tensor.columns.into());

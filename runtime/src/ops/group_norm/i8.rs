@@ -1,39 +1,42 @@
 //! Exact integer statistics, integer reciprocal square root.
 
-use super::{Group, Part};
+use core::ops::Range;
+
+use super::{Groups, Part};
 use crate::arch::{moments_i8, moments_i16};
 use crate::fixed::{divide, divide_signed, round_shift, rsqrt_q16, saturate_i32, scale_by_power};
 use crate::format::{Element, GroupNorm};
 use crate::ops::Context;
 
-pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, group: u32, arena: &mut [u8]) -> Option<()> {
-    run_with(context, op, group, arena, |part, arena| {
-        let (_, zero) = scale(op, part);
-        let (stride, run) = (part.source.tensor.channels.into(), part.channels.len());
-        match part.source.tensor.element() {
-            Element::I8 => Some(moments_i8(part.values(arena)?, stride, run, zero)),
-            Element::I16 => Some(moments_i16(part.values(arena)?, stride, run, zero)),
-            _ => None,
-        }
+pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, mut groups: Range<u32>, arena: &mut [u8]) -> Option<()> {
+    let all = Groups::bind(context, op)?;
+    groups.try_for_each(|group| {
+        run_with(context, op, (&all, group), arena, |part, arena| {
+            let (_, zero) = scale(op, part);
+            let (stride, run) = (part.source.tensor.channels.into(), part.channels.len());
+            match part.source.tensor.element() {
+                Element::I8 => Some(moments_i8(part.values(arena)?, stride, run, zero)),
+                Element::I16 => Some(moments_i16(part.values(arena)?, stride, run, zero)),
+                _ => None,
+            }
+        })
     })
 }
 
-/// The same with `sums_of` each part: Σ(x − zero) and Σ(x − zero)².
+/// One group, with `sums_of` each part: Σ(x − zero) and Σ(x − zero)².
 #[inline(always)]
 pub(crate) fn run_with(
     context: &Context<'_>,
     op: &GroupNorm,
-    group: u32,
+    (groups, group): (&Groups, u32),
     arena: &mut [u8],
-    sums_of: impl Fn(&Part, &[u8]) -> Option<(i64, u64)>,
+    sums_of: impl Fn(&Part<'_>, &[u8]) -> Option<(i64, u64)>,
 ) -> Option<()> {
-    let group = Group::bind(context, op, group)?;
-
     // Sums over the group in units of the larger scale: Σx with 15 fractional bits, Σx² without.
     let mut sum = 0i64;
     let mut squares = 0u64;
     let mut count = 0u64;
-    for part in group.parts() {
+    for part in groups.parts(group) {
         let (ratio, _) = scale(op, &part);
         let (s, q) = sums_of(&part, arena)?;
         let (s, q) = to_common_scale(s, q, ratio);
@@ -43,7 +46,7 @@ pub(crate) fn run_with(
     }
 
     let group_map = GroupMap::new(op, sum, squares, count)?;
-    for part in group.parts() {
+    for part in groups.parts(group) {
         let (ratio, zero) = scale(op, &part);
         for (gamma, beta, map) in part.channels::<i32>(context, op, arena)? {
             *map = group_map.channel(op, gamma, beta, ratio, zero);
@@ -53,7 +56,7 @@ pub(crate) fn run_with(
 }
 
 /// Ratio and zero point of a part's source.
-fn scale(op: &GroupNorm, part: &Part) -> (u32, i32) {
+fn scale(op: &GroupNorm, part: &Part<'_>) -> (u32, i32) {
     let ([first_ratio, second_ratio], [first_zero, second_zero]) = (op.ratio, op.zero);
     if part.source.index() == 0 { (first_ratio, first_zero) } else { (second_ratio, second_zero) }
 }

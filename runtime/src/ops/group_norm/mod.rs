@@ -12,7 +12,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::{Context, Source, Sources, sources, view, view_mut};
-use crate::format::{Affine, GroupNorm};
+use crate::format::{Affine, GroupNorm, Tensor};
 use crate::model::Model;
 
 /// Elements of a slice of more than one group, at most.
@@ -26,39 +26,44 @@ pub(super) fn per_slice(model: &Model<'_>, op: &GroupNorm) -> Option<u32> {
     Some(SLICE_ELEMENTS.checked_div(elements).unwrap_or(1).max(1) as u32)
 }
 
-/// The channels of one group.
-struct Group {
+/// What all groups have in common.
+pub(crate) struct Groups {
     sources: Sources,
-    /// Counted through all sources.
-    channels: Range<usize>,
+    /// Where the maps go.
+    output: Tensor,
+    /// Channels of a group.
+    width: usize,
 }
 
-impl Group {
-    fn bind(context: &Context<'_>, op: &GroupNorm, group: u32) -> Option<Self> {
-        let per_group = usize::from(context.tensor(op.output)?.columns).checked_div(op.groups.into())?;
-        let start = group as usize * per_group;
-        Some(Self { sources: sources(context, op.sources)?, channels: start..start + per_group })
+impl Groups {
+    pub(crate) fn bind(context: &Context<'_>, op: &GroupNorm) -> Option<Self> {
+        let output = context.tensor(op.output)?;
+        let width = usize::from(output.columns).checked_div(op.groups.into())?;
+        Some(Self { sources: sources(context, op.sources)?, output, width })
     }
 
-    /// The parts that lie in a source each.
-    fn parts(&self) -> impl Iterator<Item = Part> {
-        let parts = self.sources.iter().flatten().map(|&source| {
+    /// The parts of a group that lie in a source each.
+    fn parts(&self, group: u32) -> impl Iterator<Item = Part<'_>> {
+        let start = group as usize * self.width;
+        let end = start + self.width;
+        let parts = self.sources.iter().flatten().map(move |source| {
             let channels = usize::from(source.tensor.channels);
             let within = |channel: usize| channel.saturating_sub(source.channel).min(channels);
-            Part { channels: within(self.channels.start)..within(self.channels.end), source }
+            Part { channels: within(start)..within(end), source, output: &self.output }
         });
         parts.filter(|part| !part.channels.is_empty())
     }
 }
 
 /// A group's channels in one source.
-pub(crate) struct Part {
-    source: Source,
+pub(crate) struct Part<'g> {
+    source: &'g Source,
+    output: &'g Tensor,
     /// Counted within the source.
     channels: Range<usize>,
 }
 
-impl Part {
+impl Part<'_> {
     /// The channels, counted through all sources.
     #[cfg(feature = "std")]
     pub(crate) fn joined_channels(&self) -> Range<usize> {
@@ -91,7 +96,7 @@ impl Part {
         op: &GroupNorm,
         arena: &'a mut [u8],
     ) -> Option<impl Iterator<Item = (T, T, &'a mut [T; 2])> + use<'a, T>> {
-        let output = context.tensor(op.output)?;
+        let output = self.output;
         let len = usize::from(output.columns);
         let joined = self.source.channel + self.channels.start..self.source.channel + self.channels.end;
         let (affine, map) = match op.affine() {

@@ -22,14 +22,19 @@ pub(super) fn gather_row<R: Activation>(
     let limit = if cfg!(feature = "tiles") { layer.op.ring_limit } else { 0 };
     let slot: &mut [R] = view_mut(arena.get_mut(layer.slot(ring_row))?)?;
     let zero = R::saturate(limited(limit, layer.op.ring_zero));
+    // The sources fill what lies between. Margins stay as they are once each slot has had a row.
+    let [before, behind] = layer.geometry.margins();
+    if ring_row < layer.geometry.ring_rows {
+        slot.get_mut(..before).unwrap_or_default().fill(zero);
+        slot.get_mut(behind..).unwrap_or_default().fill(zero);
+    }
     let Some(row) = layer.geometry.source_row(ring_row) else {
-        slot.fill(zero);
+        // Rows of padding are read by tiles, and where zero is not zero.
+        if layer.op.ring_zero != 0 || layer.op.tile_rows > 0 {
+            slot.fill(zero);
+        }
         return Some(());
     };
-    // The sources fill what lies between.
-    let [before, behind] = layer.geometry.margins();
-    slot.get_mut(..before).unwrap_or_default().fill(zero);
-    slot.get_mut(behind..).unwrap_or_default().fill(zero);
     for source in sources.iter().flatten() {
         let Gathered { input, norm, slot } = Gathered::bind(layer, source, row, ring_row, arena)?;
         if is_copied(layer, source) {

@@ -52,6 +52,7 @@ pub(crate) fn run(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u
 
 fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, arena: &mut [u8]) -> Option<()> {
     let sources = sources(layer.context, layer.op.sources)?;
+    let mut room = Room { starts: [0; KERNEL_ROWS], accumulators: [[0; PIXELS]; CHANNEL_BLOCK] };
     for band in tile.parts(layer.geometry.band) {
         // What a band needs is there from its first row on.
         if band.gathers() && (!BY_ROWS || band.y.is_multiple_of(layer.geometry.band)) {
@@ -66,7 +67,7 @@ fn run_ring<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile,
             continue;
         }
         for row in band.parts(1) {
-            compute(layer, scales, &row, Operands::<R>::bind(layer, &row, arena)?);
+            compute(layer, scales, &row, Operands::<R>::bind(layer, &row, arena)?, &mut room);
         }
     }
     Some(())
@@ -138,8 +139,21 @@ impl<'a, R: Activation> Operands<'a, R> {
 /// Rows of a kernel, at most.
 const KERNEL_ROWS: usize = 15;
 
+/// What rows use one after the other.
+struct Room {
+    /// Where the rows of the kernel begin in the ring.
+    starts: [usize; KERNEL_ROWS],
+    accumulators: [[i32; PIXELS]; CHANNEL_BLOCK],
+}
+
 /// The channels of a tile in one row.
-fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, operands: Operands<'_, R>) {
+fn compute<R: Activation, S: Scales>(
+    layer: &Layer<'_>,
+    scales: S,
+    tile: &Tile,
+    operands: Operands<'_, R>,
+    room: &mut Room,
+) {
     let Layer { op, geometry, .. } = layer;
     let Operands { ring, patches, weights, bias, sums, requant, residual, mut output } = operands;
     let last = geometry.output_columns.saturating_sub(1);
@@ -151,7 +165,7 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
     let vectors = crate::arch::mve::decide(requant, op.residual != crate::format::NONE);
     #[cfg(all(not(mve), any(dsp, test)))]
     let vectors = true;
-    let mut starts = [0; KERNEL_ROWS];
+    let Room { starts, accumulators } = room;
     let starts = starts.get_mut(..rows.len()).unwrap_or_default();
     for (start, ky) in starts.iter_mut().zip(rows.clone()) {
         *start = geometry.slot(tile.y * geometry.stride + ky);
@@ -159,20 +173,22 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
     // A kernel of whole convolutions may share an only pixel's activations between channels; other products would be of four.
     #[cfg(not(any(dsp, test)))]
     let patches = if geometry.output_columns == 1 { &mut [] } else { patches };
-    let mut accumulators = [[0; PIXELS]; CHANNEL_BLOCK];
     for x in (0..geometry.output_columns).step_by(PIXELS) {
-        // Past the last pixel the last one is computed again.
-        let pixels = core::array::from_fn(|pixel| (x + pixel).min(last));
+        // Past the last pixel the last one is computed again. By a loop, as small code has one for each array otherwise.
+        let [mut pixels, mut inputs, mut offsets] = [[0; PIXELS]; 3];
+        for (((pixel, input), offset), x_of) in pixels.iter_mut().zip(&mut inputs).zip(&mut offsets).zip(x..) {
+            *pixel = x_of.min(last);
+            *input = *pixel * geometry.advance();
+            *offset = (*pixel - x) * geometry.output_channels;
+        }
         let at = x * geometry.output_channels + tile.channel;
         if !patches.is_empty() {
-            let pixels = pixels.map(|x| x * geometry.advance());
-            (R::patches().unfold)(patches, &Window { ring, rows: starts, pixels, run });
+            (R::patches().unfold)(patches, &Window { ring, rows: starts, pixels: inputs, run });
         }
         #[cfg(not(any(dsp, test)))]
         let done = 0;
         #[cfg(any(dsp, test))]
         let done = {
-            let offsets = pixels.map(|pixel| (pixel - x) * geometry.output_channels);
             match weights {
                 Weights::I8(weights) if !patches.is_empty() && sums.is_empty() && vectors => {
                     let weights = tail(weights, used.start);
@@ -190,7 +206,7 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
             if patches.is_empty() {
                 for (pixel, x) in pixels.into_iter().take(geometry.output_columns - x).enumerate() {
                     let runs = starts.iter().map(|start| tail(ring, start + x * geometry.advance()).get(..run));
-                    block.multiply(runs.flatten(), [taps, used.start], pixel, &mut accumulators);
+                    block.multiply(runs.flatten(), [taps, used.start], pixel, accumulators);
                 }
             } else {
                 #[cfg(any(armv7m, riscv, test))]
@@ -201,7 +217,7 @@ fn compute<R: Activation, S: Scales>(layer: &Layer<'_>, scales: S, tile: &Tile, 
                     #[cfg(any(armv7m, riscv, test))]
                     idle: if op.ring_zero == 0 { geometry.idle(pixels) } else { Idle::default() },
                 };
-                block.multiply_patches::<R>(patches, taps, &mut accumulators);
+                block.multiply_patches::<R>(patches, taps, accumulators);
             }
             let block =
                 Block { op, scales, bias: tail(bias, first), sums: tail(sums, first), requant: tail(requant, first) };
