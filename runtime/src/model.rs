@@ -147,6 +147,15 @@ impl<'a> Model<'a> {
         self.header.tensor(self.bytes, id)
     }
 
+    /// A tensor of the plan where it stands in the file; `None` as well where the bytes are not aligned as values are read.
+    pub(crate) fn tensor_ref(&self, id: u16) -> Option<&'a Tensor> {
+        if id >= self.header.tensors {
+            return None;
+        }
+        let at = self.header.tensors_at as usize + usize::from(id) * size_of::<Tensor>();
+        bytemuck::try_from_bytes(self.data(at, size_of::<Tensor>())).ok()
+    }
+
     /// Number of operations of one network call.
     pub const fn ops(&self) -> u16 {
         self.header.ops

@@ -199,7 +199,7 @@ impl<'a> Window<'a> {
         let window = context.tensor(op.window)?;
         let output = context.tensor(op.output)?;
         // Without the feature nothing is shuffled.
-        let outputs = if cfg!(feature = "unet1d") { op.computed(output) } else { output }.channels;
+        let outputs = if cfg!(feature = "unet1d") { op.computed(*output) } else { *output }.channels;
         let inputs = context.tensor(op.scratch)?.channels;
         let chunks = op.chunks(outputs.into(), inputs.into())?;
         Some(Self {

@@ -62,8 +62,13 @@ pub(crate) struct Context<'m> {
 
 impl<'m> Context<'m> {
     /// A tensor of the plan, `None` for [`NONE`] and for ids that do not exist.
-    pub(crate) fn tensor(&self, id: u16) -> Option<Tensor> {
-        self.model.tensor(id)
+    pub(crate) fn tensor(&self, id: u16) -> Option<&'m Tensor> {
+        self.model.tensor_ref(id)
+    }
+
+    /// The place of a tensor in the arena; empty for [`NONE`] and for ids that do not exist.
+    pub(crate) fn range(&self, id: u16) -> Range<usize> {
+        self.tensor(id).map_or(0..0, Tensor::range)
     }
 
     /// Offset of the biases of the step.
@@ -372,10 +377,10 @@ const fn is_built(activation: Option<Activation>) -> bool {
 }
 
 /// One or two sources that are joined along the channels.
-pub(crate) type Sources = [Option<Source>; 2];
+pub(crate) type Sources<'m> = [Option<Source<'m>>; 2];
 
 /// The sources of these tensors, with the first channel of each.
-pub(crate) fn sources(context: &Context<'_>, ids: [u16; 2]) -> Option<Sources> {
+pub(crate) fn sources<'m>(context: &Context<'m>, ids: [u16; 2]) -> Option<Sources<'m>> {
     let mut channel = 0;
     let mut sources = [None; 2];
     for (source, id) in sources.iter_mut().zip(ids) {
@@ -390,14 +395,14 @@ pub(crate) fn sources(context: &Context<'_>, ids: [u16; 2]) -> Option<Sources> {
 
 /// One input of an operation that joins its inputs along the channels.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Source {
-    pub(crate) tensor: Tensor,
+pub(crate) struct Source<'m> {
+    pub(crate) tensor: &'m Tensor,
     /// Its first channel in the joined input.
     pub(crate) channel: usize,
 }
 
 #[cfg(feature = "i8")]
-impl Source {
+impl Source<'_> {
     /// Which of the two.
     pub(crate) fn index(&self) -> usize {
         usize::from(self.channel > 0)

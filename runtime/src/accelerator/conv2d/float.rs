@@ -69,7 +69,7 @@ impl<E: Float> wide::Work for Work<'_, '_, E> {
             }
         }
         layer.geometry.starts(starts);
-        let place = |tensor: Option<format::Tensor>| tensor.map_or(0..0, |tensor| tensor.range());
+        let place = |tensor: Option<&format::Tensor>| tensor.map_or(0..0, format::Tensor::range);
         let bias_tensor = layer.context.tensor(layer.op.bias_tensor);
         let residual = layer.residual();
         let [bias, kept, output] =

@@ -130,7 +130,7 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
             input.iter_mut().for_each(|value| *value = value.limited(limit));
         }
         layer.geometry.starts(starts);
-        let place = |tensor: Option<format::Tensor>| tensor.map_or(0..0, |tensor| tensor.range());
+        let place = |tensor: Option<&format::Tensor>| tensor.map_or(0..0, format::Tensor::range);
         let bias_tensor = layer.context.tensor(layer.op.bias_tensor);
         let residual = layer.residual();
         let [bias, kept, output] =

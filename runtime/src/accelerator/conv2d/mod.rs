@@ -34,7 +34,7 @@ struct Layer<'a> {
     context: &'a Context<'a>,
     op: &'a Conv2d,
     packed: &'a Packed,
-    sources: Sources,
+    sources: Sources<'a>,
     output: Tensor,
     geometry: Geometry,
 }
@@ -58,7 +58,7 @@ struct Geometry {
 
 impl<'a> Layer<'a> {
     fn new(context: &'a Context<'a>, op: &'a Conv2d, packed: &'a Packed) -> Option<Self> {
-        let (ring, output) = (context.tensor(op.scratch)?, op.computed(context.tensor(op.output)?));
+        let (ring, output) = (context.tensor(op.scratch)?, op.computed(*context.tensor(op.output)?));
         let kernel = op.kernel.map(usize::from);
         let stride = usize::from(op.stride);
         let rows = usize::from(output.rows.checked_sub(1)?) * stride + kernel[0];
@@ -90,7 +90,7 @@ impl<'a> Layer<'a> {
     }
 
     /// The maps of a source's channels, behind a normalization; else nothing.
-    fn maps<'b, T: Pod>(&self, source: &Source, arena: &'b [u8]) -> Option<&'b [[T; 2]]> {
+    fn maps<'b, T: Pod>(&self, source: &Source<'_>, arena: &'b [u8]) -> Option<&'b [[T; 2]]> {
         if self.op.norm == NONE {
             return Some(&[]);
         }
@@ -99,7 +99,7 @@ impl<'a> Layer<'a> {
     }
 
     /// The tensor that is added, unless it lies at the output's place.
-    fn residual(&self) -> Option<Tensor> {
+    fn residual(&self) -> Option<&'a Tensor> {
         self.context.tensor(self.op.residual).filter(|residual| residual.offset != self.output.offset)
     }
 }

@@ -44,9 +44,8 @@ impl<'a, T: Pod> Bound<'a, T> {
         let place = |tensor: &Tensor| {
             if tensor.offset == output.offset { 0..0 } else { pixels(tensor, slice) }
         };
-        let of = |id: u16| context.tensor(id).map_or(0..0, |tensor| tensor.range());
-        let kept = residual.as_ref().map_or(0..0, place);
-        let places = [of(op.norm), of(op.observed), place(&source), kept, pixels(&output, slice)];
+        let kept = residual.map_or(0..0, place);
+        let places = [context.range(op.norm), context.range(op.observed), place(source), kept, pixels(output, slice)];
         let [norm, observed, source_bytes, residual_bytes, output_bytes] = arena.get_disjoint_mut(places).ok()?;
         let (factors, len) = match op.film() {
             Film::None => (0, 0),
@@ -79,6 +78,6 @@ fn pixels(tensor: &Tensor, slice: u32) -> Range<usize> {
 
 /// Number of slices.
 pub(super) fn slices(model: &Model<'_>, op: &Activate) -> Option<u32> {
-    let source = model.tensor(op.source)?;
+    let source = model.tensor_ref(op.source)?;
     Some((usize::from(source.rows) * usize::from(source.columns)).div_ceil(PIXELS) as u32)
 }

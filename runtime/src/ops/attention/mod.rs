@@ -83,7 +83,7 @@ const SLICE_MACS: u32 = 1 << 16;
 pub(super) fn per_slice(model: &Model<'_>, op: &Attention) -> Option<[u32; 2]> {
     let [queries, keys] = [op.query, op.key_value].map(|id| {
         model
-            .tensor(id)
+            .tensor_ref(id)
             .map_or([0; 2], |tensor| [u32::from(tensor.rows) * u32::from(tensor.columns), tensor.channels.into()])
     });
     // A key and a value for each channel of the query.

@@ -37,5 +37,5 @@ impl<'a> Bound<'a> {
 
 /// Number of slices.
 pub(super) fn slices(model: &Model<'_>, op: &Classifier) -> Option<u32> {
-    Some(model.tensor(op.source)?.rows.into())
+    Some(model.tensor_ref(op.source)?.rows.into())
 }

@@ -50,7 +50,7 @@ pub fn gathered(op: &Conv2d, value: f32, [a, b]: [f32; 2]) -> f32 {
 }
 
 /// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
-fn gather_pixels<S: Float>(layer: &Layer<'_>, source: &Source, input: &[S], norm: &[[f32; 2]], slot: &mut [f32]) {
+fn gather_pixels<S: Float>(layer: &Layer<'_>, source: &Source<'_>, input: &[S], norm: &[[f32; 2]], slot: &mut [f32]) {
     let Layer { op, geometry, .. } = layer;
     let targets = slot.chunks_exact_mut((geometry.channels << geometry.doubling).max(1));
     for (target, values) in targets.zip(input.chunks_exact(usize::from(source.tensor.channels).max(1))) {

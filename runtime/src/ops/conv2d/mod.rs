@@ -111,10 +111,10 @@ impl Tile {
 
 impl Geometry {
     fn new(model: &Model<'_>, op: &Conv2d) -> Option<Self> {
-        let source = model.tensor(op.sources[0])?;
-        let output = model.tensor(op.output)?;
-        let output = if cfg!(feature = "unet1d") { op.computed(output) } else { output };
-        let ring = model.tensor(op.scratch)?;
+        let source = model.tensor_ref(op.sources[0])?;
+        let output = model.tensor_ref(op.output)?;
+        let output = if cfg!(feature = "unet1d") { &op.computed(*output) } else { output };
+        let ring = model.tensor_ref(op.scratch)?;
         let mut geometry = Self {
             rows: source.rows.into(),
             #[cfg(feature = "i8")]
@@ -285,12 +285,12 @@ struct Gathered<'a> {
 
 impl<'a> Gathered<'a> {
     /// Row `row` of the source, on its way into the slot of row `ring_row` of the padded input.
-    fn bind(layer: &Layer<'_>, source: &Source, row: usize, ring_row: usize, arena: &'a mut [u8]) -> Option<Self> {
+    fn bind(layer: &Layer<'_>, source: &Source<'_>, row: usize, ring_row: usize, arena: &'a mut [u8]) -> Option<Self> {
         let geometry = &layer.geometry;
         let tensor = &source.tensor;
         let bytes = usize::from(tensor.columns) * usize::from(tensor.channels) * tensor.element().bytes();
         let from = tensor.offset as usize + row * bytes;
-        let norm = layer.context.tensor(layer.op.norm).map_or(0..0, |norm| norm.range());
+        let norm = layer.context.range(layer.op.norm);
         let [input, norm, slot] = arena.get_disjoint_mut([from..from + bytes, norm, layer.slot(ring_row)]).ok()?;
         // A map is a pair of words.
         let norm = if norm.is_empty() { norm } else { norm.get_mut(8 * source.channel..)? };
@@ -324,17 +324,16 @@ struct Bound<'a> {
 
 impl<'a> Bound<'a> {
     fn bind(layer: &Layer<'_>, rows: Range<usize>, arena: &'a mut [u8]) -> Option<Self> {
-        let Layer { context, op, output, ring, geometry } = layer;
+        let Layer { context, op, output, ring, residual, geometry } = layer;
         let rows = |tensor: &Tensor| {
             let bytes = geometry.output_columns * geometry.output_channels * tensor.element().bytes();
             let from = tensor.offset as usize;
             from + rows.start * bytes..from + rows.end * bytes
         };
-        let place = |id: u16| context.tensor(id).map_or(0..0, |tensor| tensor.range());
-        // A residual at the output's place is read through the output.
-        let residual = context.tensor(op.residual).filter(|residual| residual.offset != output.offset);
-        let residual = residual.map_or(0..0, |residual| rows(&residual));
-        let places = [ring.range(), place(op.bias_tensor), place(op.window), place(op.patches), residual, rows(output)];
+        let residual = residual.map_or(0..0, rows);
+        let (bias, window, patches) =
+            (context.range(op.bias_tensor), context.range(op.window), context.range(op.patches));
+        let places = [ring.range(), bias, window, patches, residual, rows(output)];
         let [ring_bytes, bias, window, patches, residual, output] = arena.get_disjoint_mut(places).ok()?;
         let reach = geometry.output_columns.saturating_sub(1) * geometry.advance() + geometry.run();
         let slots = geometry.ring_rows * geometry.ring_row_len() * ring.element().bytes();
@@ -354,15 +353,18 @@ impl<'a> Bound<'a> {
 struct Layer<'a> {
     context: &'a Context<'a>,
     op: &'a Conv2d,
-    output: Tensor,
-    ring: Tensor,
+    output: &'a Tensor,
+    ring: &'a Tensor,
+    /// The residual, if it is not at the output's place, where it is read through the output.
+    residual: Option<&'a Tensor>,
     geometry: Geometry,
 }
 
 impl<'a> Layer<'a> {
     fn new(context: &'a Context<'a>, op: &'a Conv2d) -> Option<Self> {
         let (output, ring) = (context.tensor(op.output)?, context.tensor(op.scratch)?);
-        Some(Self { context, op, output, ring, geometry: Geometry::new(context.model, op)? })
+        let residual = context.tensor(op.residual).filter(|residual| residual.offset != output.offset);
+        Some(Self { context, op, output, ring, residual, geometry: Geometry::new(context.model, op)? })
     }
 
     /// Place in the arena of the slot of a row of the padded input.

@@ -81,5 +81,5 @@ fn outputs_of(slice: u32, outputs: usize) -> core::ops::Range<usize> {
 
 /// Number of slices of a linear map.
 pub(super) fn linear_slices(model: &Model<'_>, op: &Linear) -> Option<u32> {
-    Some(model.tensor(op.output)?.len().div_ceil(LINEAR_BLOCK) as u32)
+    Some(model.tensor_ref(op.output)?.len().div_ceil(LINEAR_BLOCK) as u32)
 }

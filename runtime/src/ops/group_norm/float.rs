@@ -27,7 +27,7 @@ pub(crate) fn run<E: Float>(
 pub(crate) fn apply(
     context: &Context<'_>,
     op: &GroupNorm,
-    (groups, group): (&Groups, u32),
+    (groups, group): (&Groups<'_>, u32),
     arena: &mut [u8],
     [mean, variance]: [f32; 2],
 ) -> Option<()> {
@@ -41,7 +41,7 @@ pub(crate) fn apply(
 }
 
 /// The mean of `f(x)` over the group; partial sums of pixels and rows keep the rounding error of long sums small.
-fn mean_of<E: Float>((groups, group): (&Groups, u32), arena: &[u8], f: &dyn Fn(f32) -> f32) -> Option<f32> {
+fn mean_of<E: Float>((groups, group): (&Groups<'_>, u32), arena: &[u8], f: &dyn Fn(f32) -> f32) -> Option<f32> {
     let mut total = 0.0;
     let mut count = 0.0;
     for part in groups.parts(group) {

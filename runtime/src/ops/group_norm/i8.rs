@@ -28,7 +28,7 @@ pub(crate) fn run(context: &Context<'_>, op: &GroupNorm, mut groups: Range<u32>,
 pub(crate) fn run_with(
     context: &Context<'_>,
     op: &GroupNorm,
-    (groups, group): (&Groups, u32),
+    (groups, group): (&Groups<'_>, u32),
     arena: &mut [u8],
     sums_of: impl Fn(&Part<'_>, &[u8]) -> Option<(i64, u64)>,
 ) -> Option<()> {

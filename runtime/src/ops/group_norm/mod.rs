@@ -20,23 +20,23 @@ const SLICE_ELEMENTS: usize = 1 << 13;
 
 /// Groups of a slice.
 pub(super) fn per_slice(model: &Model<'_>, op: &GroupNorm) -> Option<u32> {
-    let source = model.tensor(op.sources[0])?;
-    let channels = usize::from(model.tensor(op.output)?.columns).checked_div(op.groups.into())?;
+    let source = model.tensor_ref(op.sources[0])?;
+    let channels = usize::from(model.tensor_ref(op.output)?.columns).checked_div(op.groups.into())?;
     let elements = usize::from(source.rows) * usize::from(source.columns) * channels;
     Some(SLICE_ELEMENTS.checked_div(elements).unwrap_or(1).max(1) as u32)
 }
 
 /// What all groups have in common.
-pub(crate) struct Groups {
-    sources: Sources,
+pub(crate) struct Groups<'m> {
+    sources: Sources<'m>,
     /// Where the maps go.
-    output: Tensor,
+    output: &'m Tensor,
     /// Channels of a group.
     width: usize,
 }
 
-impl Groups {
-    pub(crate) fn bind(context: &Context<'_>, op: &GroupNorm) -> Option<Self> {
+impl<'m> Groups<'m> {
+    pub(crate) fn bind(context: &Context<'m>, op: &GroupNorm) -> Option<Self> {
         let output = context.tensor(op.output)?;
         let width = usize::from(output.columns).checked_div(op.groups.into())?;
         Some(Self { sources: sources(context, op.sources)?, output, width })
@@ -49,7 +49,7 @@ impl Groups {
         let parts = self.sources.iter().flatten().map(move |source| {
             let channels = usize::from(source.tensor.channels);
             let within = |channel: usize| channel.saturating_sub(source.channel).min(channels);
-            Part { channels: within(start)..within(end), source, output: &self.output }
+            Part { channels: within(start)..within(end), source, output: self.output }
         });
         parts.filter(|part| !part.channels.is_empty())
     }
@@ -57,7 +57,7 @@ impl Groups {
 
 /// A group's channels in one source.
 pub(crate) struct Part<'g> {
-    source: &'g Source,
+    source: &'g Source<'g>,
     output: &'g Tensor,
     /// Counted within the source.
     channels: Range<usize>,

@@ -40,7 +40,7 @@ impl<'a, T: Pod> Bound<'a, T> {
         let place = |tensor: &Tensor| {
             if tensor.offset == output.offset { 0..0 } else { pixels(tensor, slice) }
         };
-        let places = [place(&source), residual.as_ref().map_or(0..0, place), pixels(&output, slice)];
+        let places = [place(source), residual.map_or(0..0, place), pixels(output, slice)];
         let [source_bytes, residual_bytes, output_bytes] = arena.get_disjoint_mut(places).ok()?;
         let at = if matches!(op.affine(), Affine::Step) { context.biases_of_step() } else { 0 };
         let vector = |offset: u32| context.data(at + offset, source.channels.into());
@@ -80,6 +80,6 @@ fn counts(tensor: &Tensor) -> [usize; 2] {
 
 /// Number of slices.
 pub(super) fn slices(model: &Model<'_>, op: &LayerNorm) -> Option<u32> {
-    let [per_slice, count] = counts(&model.tensor(op.source)?);
+    let [per_slice, count] = counts(model.tensor_ref(op.source)?);
     Some(count.div_ceil(per_slice) as u32)
 }

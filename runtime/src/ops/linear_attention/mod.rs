@@ -80,7 +80,7 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn new(model: &Model<'_>, op: &LinearAttention) -> Option<Self> {
-        let query = model.tensor(op.query)?;
+        let query = model.tensor_ref(op.query)?;
         let channels = u32::from(query.channels);
         let head = channels.checked_div(op.heads.into())?;
         let pixels = u32::from(query.rows) * u32::from(query.columns);

@@ -15,7 +15,7 @@ use crate::ops::{Source, Sources, tail, view, view_mut};
 /// Brings one row of the padded, transformed input into its slot of the ring.
 pub(super) fn gather_row<R: Activation>(
     layer: &Layer<'_>,
-    sources: &Sources,
+    sources: &Sources<'_>,
     ring_row: usize,
     arena: &mut [u8],
 ) -> Option<()> {
@@ -57,7 +57,7 @@ pub(super) fn gather_row<R: Activation>(
 }
 
 /// Whether a row comes into the ring as it is.
-fn is_copied(layer: &Layer<'_>, source: &Source) -> bool {
+fn is_copied(layer: &Layer<'_>, source: &Source<'_>) -> bool {
     let Layer { op, geometry, ring, .. } = layer;
     let [_, multiplier, _] = raw_map(op, source.index());
     let all = usize::from(source.tensor.channels) == geometry.channels && geometry.doubling == 0;
@@ -123,7 +123,7 @@ const GATHERED: usize = 16;
 /// Transforms the pixels of one source row into the ring, each twice if columns are doubled.
 fn gather_pixels<R: Activation>(
     layer: &Layer<'_>,
-    source: &Source,
+    source: &Source<'_>,
     input: &Values<'_>,
     norm: &[[i32; 2]],
     slot: &mut [R],

@@ -119,9 +119,9 @@ impl<'a, R: Activation> Operands<'a, R> {
         } else {
             context.data(op.weight_sums, geometry.output_channels)?.get(tile.channels())?
         };
-        let residual = match context.tensor(op.residual) {
-            Some(residual) if !bound.residual.is_empty() => Some(Values::new(residual.element(), bound.residual)?),
-            _ => None,
+        let residual = match layer.residual {
+            Some(residual) => Some(Values::new(residual.element(), bound.residual)?),
+            None => None,
         };
         Some(Self {
             ring: view(bound.ring)?,
