@@ -67,6 +67,8 @@ pub(crate) use self::convolution::{convolve_i8, convolve_i16};
 #[cfg(feature = "tiles")]
 pub(crate) use self::convolution::{finish_blocks_i8, finish_blocks_i16};
 pub(crate) use self::gather::{gather_i8_i8, gather_i8_i16, gather_i16_i8, gather_i16_i16};
+#[cfg(feature = "conditioning")]
+pub(crate) use self::moments::dot_i16;
 pub(crate) use self::moments::{moments_i8, moments_i16};
 #[cfg(feature = "attention")]
 pub(crate) use self::rows::scores_i8;

@@ -144,7 +144,7 @@ macro_rules! kernels {
             dot4_packed_i16 (feature = "i4"):;
             spread_packed (feature = "i4"):;
             weighted4_i8 (all(feature = "i8", feature = "attention")): dsp, armv6m;
-            dot_i16 (all(feature = "i8", feature = "conditioning")):;
+            dot_i16 (all(feature = "i8", feature = "conditioning")): dsp;
             dot_pixels (any(feature = "f16", feature = "f32")): vfp;
             dot_float (all(any(feature = "f16", feature = "f32"), any(feature = "attention", feature = "conditioning"))):;
             weighted_float (all(any(feature = "f16", feature = "f32"), feature = "attention")):;

@@ -328,7 +328,29 @@ pub(crate) fn weighted4_i8(weights: &[i32], values: &[i8], stride: usize) -> [i3
 #[cfg(all(feature = "i8", feature = "conditioning"))]
 #[inline]
 pub(crate) fn dot_i16(a: &[i16], b: &[i16]) -> i64 {
-    a.iter().zip(b).fold(0, |sum, (&a, &b)| sum + i64::from(i32::from(a) * i32::from(b)))
+    // Halves of products in words, as many as cannot leave them: adding 64 bits takes three instructions and more.
+    const WORDS: usize = 1 << 15;
+    let len = a.len().min(b.len());
+    let [a, b] = [a, b].map(|values| values.get(..len).unwrap_or_default());
+    let mut all = 0;
+    for (a, b) in a.chunks(WORDS).zip(b.chunks(WORDS)) {
+        let (mut high, mut low) = (0i32, 0u32);
+        let mut add = |a: i16, b: i16| {
+            let product = i32::from(a) * i32::from(b);
+            high = high.wrapping_add(product >> 16);
+            low = low.wrapping_add(product as u32 & 0xFFFF);
+        };
+        let ((fours, rest), (others, behind)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+        for (a, b) in fours.iter().zip(others) {
+            add(a[0], b[0]);
+            add(a[1], b[1]);
+            add(a[2], b[2]);
+            add(a[3], b[3]);
+        }
+        rest.iter().zip(behind).for_each(|(&a, &b)| add(a, b));
+        all += (i64::from(high) << 16) + i64::from(low);
+    }
+    all
 }
 
 /// `sums[pixel][c] += Σ activations[pixel][k]·weights[k][c]`, added in the order of `k`.

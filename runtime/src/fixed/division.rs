@@ -1,7 +1,13 @@
 //! Quotients and roots of 64 bits from divisions of words.
 
 /// `⌊n/d⌋`, 0 for `d = 0`.
+// Out of line, as there is more than one caller.
+#[inline(never)]
 pub const fn divide(n: u64, d: u32) -> u64 {
+    // As counts of elements often are.
+    if d.is_power_of_two() {
+        return n >> d.trailing_zeros();
+    }
     if cfg!(any(target_arch = "arm", target_arch = "riscv32")) {
         return divide_words(n, d);
     }

@@ -1,4 +1,5 @@
-//! Sums and sums of squares of a group's channels: `smlad` and `smlald` take two elements of a word at once.
+//! Sums and sums of squares of a group's channels, and sums of products in 64 bits: `smlad` and `smlald` take two elements of a
+//! word at once.
 
 use crate::arch::reference;
 
@@ -16,6 +17,43 @@ pub(crate) fn moments_i16(values: &[i16], stride: usize, run: usize, zero: i32) 
         return moments;
     }
     reference::moments_i16(values, stride, run, zero)
+}
+
+/// See [`reference::dot_i16`](crate::arch::reference::dot_i16).
+#[cfg(feature = "conditioning")]
+#[inline]
+pub(crate) fn dot_i16(a: &[i16], b: &[i16]) -> i64 {
+    let len = a.len().min(b.len());
+    let (whole, _) = a.as_chunks::<2>();
+    let pairs = whole.iter().zip(b.as_chunks::<2>().0);
+    let last = a.get(len & !1..len).unwrap_or_default().iter().zip(b.get(len & !1..).unwrap_or_default());
+    let rest = last.fold(0, |sum, (&a, &b)| sum + i64::from(a) * i64::from(b));
+    pairs.fold(rest, |sum, (&a, &b)| add_products(sum, bytemuck::cast(a), bytemuck::cast(b)))
+}
+
+/// The sum and the products of both halves, as signed numbers.
+#[cfg(feature = "conditioning")]
+#[inline(always)]
+fn add_products(sum: i64, a: u32, b: u32) -> i64 {
+    #[cfg(dsp)]
+    {
+        let (mut low, mut high) = (sum as u32, (sum >> 32) as u32);
+        // SAFETY: `smlald` reads and writes these registers alone, and no flags.
+        unsafe {
+            core::arch::asm!(
+                ".cpu cortex-m4",
+                "smlald {low}, {high}, {a}, {b}",
+                low = inout(reg) low, high = inout(reg) high, a = in(reg) a, b = in(reg) b,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        i64::from(high as i32) << 32 | i64::from(low)
+    }
+    #[cfg(not(dsp))]
+    {
+        let half = |word: u32| i64::from(word as u16 as i16);
+        sum + half(a) * half(b) + half(a >> 16) * half(b >> 16)
+    }
 }
 
 /// Elements whose sum fits a word.
