@@ -78,6 +78,12 @@ impl HighWord {
         Self::new(multiplier, right)
     }
 
+    /// For high words to which `rounding` is added before they are shifted right, by 1 to 30; no sum may leave 32 bits.
+    #[cfg(all(feature = "i8", not(any(no_long_multiply, dsp))))]
+    pub(crate) const fn with_rounding(multiplier: i32, rounding: i32, right: u32) -> Self {
+        Self { multiplier, rounding, right }
+    }
+
     /// For [`requantize`] by this multiplier and shift.
     #[cfg(feature = "i8")]
     #[inline(always)]
@@ -90,6 +96,19 @@ impl HighWord {
     #[cfg(all(feature = "i8", any(armv6m, test)))]
     pub(crate) const fn parts(self) -> (i32, u32) {
         (self.multiplier, self.right)
+    }
+
+    /// The same with `zero` added to each result; `None` where a sum might leave 32 bits.
+    #[cfg(feature = "i8")]
+    #[inline(always)]
+    pub(crate) const fn around(self, zero: i32) -> Option<Self> {
+        let Some(twice) = zero.checked_mul(2) else { return None };
+        // Half a unit and the zero point, below 2³⁰ where the product is too.
+        let constant = twice + 1;
+        if constant.unsigned_abs().leading_zeros() <= self.right {
+            return None;
+        }
+        Some(Self { rounding: constant << (self.right - 1), ..self })
     }
 
     #[inline(always)]

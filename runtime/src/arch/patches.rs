@@ -5,6 +5,7 @@
 //! weights. Behind the last tap a group is filled with zeros. One pass over a channel's weights then serves all pixels.
 
 use super::PIXELS;
+use crate::fixed::RESIDUAL_BITS;
 
 /// Taps of a group.
 pub(crate) const GROUP: usize = crate::format::PATCH_GROUP;
@@ -117,7 +118,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) bias: &'a [i32],
     /// Multiplier and shift of each channel.
     pub(crate) requant: &'a [[i32; 2]],
-    /// What the residual holds for each accumulator, with [`RESIDUAL_BITS`](crate::fixed::RESIDUAL_BITS) more bits than the
+    /// What the residual holds for each accumulator, with [`RESIDUAL_BITS`] more bits than the
     /// output, if there is one.
     pub(crate) kept: Option<&'a [[i32; PIXELS]]>,
     /// The output's zero point, at most [`MOST_ZERO`](Self::MOST_ZERO) from zero.
@@ -130,13 +131,28 @@ impl Finish<'_> {
     pub(crate) const MOST_ZERO: u32 = 1 << 16;
 }
 
-/// What a residual is added by, with [`RESIDUAL_BITS`](crate::fixed::RESIDUAL_BITS) more bits than the output.
-#[cfg(any(dsp, test))]
+/// What a residual is added by, with [`RESIDUAL_BITS`] more bits than the output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
     pub(crate) zero: i32,
     /// Multiplier and shift.
     pub(crate) map: [i32; 2],
+}
+
+impl Kept {
+    /// Zero point, shift to the left, multiplier, rounding and shift to the right of a residual's elements of some bits, the
+    /// output's zero point and the rounding of the sum included; `None` where results are not small beside those that are
+    /// saturated, at 2²⁸.
+    #[inline(always)]
+    pub(crate) fn words(self, zero: i32, element: u32) -> Option<[i32; 5]> {
+        let [multiplier, shift] = self.map;
+        let (left, right) = if shift < -1 { (0, -1 - shift) } else { (shift + 2, 1) };
+        let bits = element as i32 + 1;
+        let narrow = self.zero.unsigned_abs() >> element == 0 && bits + left <= 31 && bits + shift <= 27 && right <= 6;
+        let summand = (1 << (RESIDUAL_BITS - 1)) + zero.checked_mul(1 << RESIDUAL_BITS)?;
+        let rounding = (1i32 << (right.clamp(1, 6) - 1)).checked_add(summand.checked_shl(right as u32)?)?;
+        (narrow && zero.unsigned_abs() >> 16 == 0).then_some([self.zero, left, multiplier, rounding, right])
+    }
 }
 
 /// The activations under the kernel at [`PIXELS`] output pixels.

@@ -192,7 +192,7 @@ fn placed<'a>(
     }
     let scale = match kept {
         None => Scale { constant: 2 * zero + 1, bits: 0, kept: [0; 5] },
-        Some(kept) => Scale { constant: 1, bits: RESIDUAL_BITS as i32, kept: kept_words(kept, zero, bits)? },
+        Some(kept) => Scale { constant: 1, bits: RESIDUAL_BITS as i32, kept: kept.words(zero, bits)? },
     };
     Some((Channels { bias: channels.bias.get(..count)?, requant: channels.requant.get(..count)?, ..*channels }, scale))
 }
@@ -206,19 +206,6 @@ struct Scale {
     bits: i32,
     /// Of a residual: zero point, shift to the left, multiplier, rounding, shift to the right.
     kept: [i32; 5],
-}
-
-/// The residual's words. Its results are to be small beside those that are saturated, at 2²⁸.
-#[inline(always)]
-fn kept_words(kept: Kept, zero: i32, element: u32) -> Option<[i32; 5]> {
-    let [multiplier, shift] = kept.map;
-    let (left, right) = if shift < -1 { (0, -1 - shift) } else { (shift + 2, 1) };
-    let bits = element as i32 + 1;
-    let narrow = kept.zero.unsigned_abs() >> element == 0 && bits + left <= 31 && bits + shift <= 27 && right <= 6;
-    // The rounding of the sum, and the output's zero point.
-    let summand = (1 << (RESIDUAL_BITS - 1)) + (zero << RESIDUAL_BITS);
-    let rounding = (1i32 << (right.clamp(1, 6) - 1)).checked_add(summand.checked_shl(right as u32)?)?;
-    (narrow && zero.unsigned_abs() >> 16 == 0).then_some([kept.zero, left, multiplier, rounding, right])
 }
 
 /// Channels from the first on until one is left to the caller; how many.

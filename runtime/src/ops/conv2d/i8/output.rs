@@ -2,11 +2,15 @@
 
 use super::values::Values;
 use crate::arch::PIXELS;
+#[cfg(not(any(no_long_multiply, dsp)))]
+use crate::arch::patches::Kept;
 #[cfg(any(armv6m, test))]
 use crate::arch::{finish_i8, finish_i16, patches::Finish};
 use crate::fixed::{HighWord, RESIDUAL_BITS, requantize, saturate_i8, saturate_i16};
 use crate::format::{CHANNEL_BLOCK, Conv2d, NONE};
 use crate::ops::requantize::{requantize_centered, requantize_each};
+#[cfg(not(any(no_long_multiply, dsp)))]
+use crate::ops::tail;
 
 /// What a ring's scales ask of accumulators. A type, so that a firmware without scales of steps is none the larger.
 pub(super) trait Scales: Copy {
@@ -96,7 +100,7 @@ pub(super) struct Place {
 }
 
 /// What the residual holds for each accumulator of a block.
-type Kept = [[i32; PIXELS]; CHANNEL_BLOCK];
+type Held = [[i32; PIXELS]; CHANNEL_BLOCK];
 
 impl<S: Scales> Block<'_, S> {
     /// Writes the results of a block's accumulators. A residual without values of its own is what stands at the output's
@@ -108,6 +112,10 @@ impl<S: Scales> Block<'_, S> {
         output: &mut Values<'_>,
         place: Place,
     ) {
+        #[cfg(not(any(no_long_multiply, dsp)))]
+        if self.op.residual != NONE && self.put_sums(accumulators, residual, output, place) {
+            return;
+        }
         let kept = (self.op.residual != NONE).then(|| self.kept(residual.unwrap_or(output), accumulators.len(), place));
         let kept = kept.as_ref();
         #[cfg(any(armv6m, test))]
@@ -130,7 +138,7 @@ impl<S: Scales> Block<'_, S> {
     fn finish(
         &self,
         accumulators: &[[i32; PIXELS]],
-        kept: Option<&Kept>,
+        kept: Option<&Held>,
         output: &mut Values<'_>,
         place: Place,
     ) -> bool {
@@ -151,7 +159,7 @@ impl<S: Scales> Block<'_, S> {
 
     /// The same by way of memory, for all elements alike.
     #[inline(never)]
-    fn write_pixels(&self, accumulators: &[[i32; PIXELS]], kept: Option<&Kept>, output: &mut Values<'_>, place: Place) {
+    fn write_pixels(&self, accumulators: &[[i32; PIXELS]], kept: Option<&Held>, output: &mut Values<'_>, place: Place) {
         let bits = if kept.is_some() { RESIDUAL_BITS } else { 0 };
         let mut results = [[0; PIXELS]; CHANNEL_BLOCK];
         let mut sums = self.sums.iter();
@@ -177,7 +185,7 @@ impl<S: Scales> Block<'_, S> {
 
     /// The residual with [`RESIDUAL_BITS`] more bits than the output.
     #[inline(never)]
-    fn kept(&self, residual: &Values<'_>, channels: usize, place: Place) -> Kept {
+    fn kept(&self, residual: &Values<'_>, channels: usize, place: Place) -> Held {
         let op = self.op;
         let mut all = [[0; PIXELS]; CHANNEL_BLOCK];
         let kept = all.get_mut(..channels).unwrap_or_default();
@@ -194,13 +202,87 @@ impl<S: Scales> Block<'_, S> {
         all
     }
 
+    /// The same of 16 bits with a residual of as many, in one pass; false where its results may be large, or types are others.
+    #[cfg(not(any(no_long_multiply, dsp)))]
+    fn put_sums(
+        &self,
+        accumulators: &[[i32; PIXELS]],
+        residual: Option<&Values<'_>>,
+        output: &mut Values<'_>,
+        place: Place,
+    ) -> bool {
+        let op = self.op;
+        let kept = Kept { zero: op.residual_zero, map: [op.residual_multiplier, op.residual_shift] };
+        let Some(words) = kept.words(op.output_zero, i16::BITS) else { return false };
+        let residual = match residual {
+            None => None,
+            Some(Values::I16(residual)) => Some(&**residual),
+            Some(_) => return false,
+        };
+        match output {
+            Values::I16(output) if place.pixels >= PIXELS => {
+                self.put_words(accumulators, words, residual, output, place);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The same with the residual's words, see [`Kept::words`]; all pixels are there.
+    #[cfg(not(any(no_long_multiply, dsp)))]
+    #[inline(never)]
+    fn put_words(
+        &self,
+        accumulators: &[[i32; PIXELS]],
+        [zero, left, multiplier, rounding, right]: [i32; 5],
+        residual: Option<&[i16]>,
+        output: &mut [i16],
+        place: Place,
+    ) {
+        let op = self.op;
+        let kept = HighWord::with_rounding(multiplier, rounding, right as u32);
+        let [a, b, c, d] = rows(output, place, Default::default());
+        let mut others = residual.map(|residual| {
+            let mut rows = tail(residual, place.at).chunks(place.advance.max(1));
+            let mut row = || rows.next().unwrap_or_default().iter();
+            row().zip(row()).zip(row()).zip(row())
+        });
+        let targets = a.iter_mut().zip(b).zip(c).zip(d);
+        let channels = accumulators.iter().zip(self.bias).zip(self.requant);
+        let mut sums = self.sums.iter();
+        for ((((a, b), c), d), ((&accumulators, &bias), &[multiplier, shift])) in targets.zip(channels) {
+            let sum = sums.next().copied().unwrap_or_default();
+            let complete = |accumulator| self.scales.complete(op, accumulator, sum, bias);
+            let held = match others.as_mut().and_then(Iterator::next) {
+                Some((((&a, &b), &c), &d)) => [a, b, c, d],
+                None => [*a, *b, *c, *d],
+            };
+            let [first, second, third, fourth] = accumulators;
+            if let Some(high) = HighWord::of(multiplier, shift.saturating_add(RESIDUAL_BITS as i32)) {
+                let added = |accumulator, held: i16| {
+                    let kept = kept.scale((i32::from(held) - zero) << left);
+                    saturate_i16((high.scale(complete(accumulator)) + kept) >> RESIDUAL_BITS)
+                };
+                *a = added(first, held[0]);
+                *b = added(second, held[1]);
+                *c = added(third, held[2]);
+                *d = added(fourth, held[3]);
+            } else {
+                for ((target, accumulator), held) in [a, b, c, d].into_iter().zip(accumulators).zip(held) {
+                    let result = finished(op, complete(accumulator), [multiplier, shift], Some(held.into()));
+                    *target = saturate_i16(result);
+                }
+            }
+        }
+    }
+
     // Out of line, so that only one element type's copy takes stack; four pixels by name, which are a loop otherwise where
     // code is to be small.
     #[inline(never)]
     fn put<T: Copy + Default>(
         &self,
         accumulators: &[[i32; PIXELS]],
-        kept: Option<&Kept>,
+        kept: Option<&Held>,
         output: &mut [T],
         place: Place,
         nearest: impl Fn(i32) -> T,
@@ -215,7 +297,6 @@ impl<S: Scales> Block<'_, S> {
             rows(output, place, Default::default())
         };
         let zero = self.op.output_zero;
-        let nearest = |value: i32| nearest(value.saturating_add(zero));
         let targets = a.iter_mut().zip(b).zip(c).zip(d);
         let channels = accumulators.iter().zip(self.bias).zip(self.requant);
         let mut sums = self.sums.iter();
@@ -227,7 +308,7 @@ impl<S: Scales> Block<'_, S> {
         match kept {
             None => {
                 for ((((a, b), c), d), ((accumulators, &bias), &requant)) in targets.zip(channels) {
-                    let scaled = scaled_pixels(complete(accumulators, bias), requant, 0);
+                    let scaled = scaled_pixels(complete(accumulators, bias), requant, zero);
                     *a = nearest(scaled[0]);
                     *b = nearest(scaled[1]);
                     *c = nearest(scaled[2]);
@@ -235,8 +316,11 @@ impl<S: Scales> Block<'_, S> {
                 }
             }
             Some(kept) => {
+                let nearest = |value: i32| nearest(value.saturating_add(zero));
                 for (((((a, b), c), d), ((accumulators, &bias), &requant)), kept) in targets.zip(channels).zip(kept) {
-                    let scaled = scaled_pixels(complete(accumulators, bias), requant, RESIDUAL_BITS);
+                    let [multiplier, shift] = requant;
+                    let requant = [multiplier, shift.saturating_add(RESIDUAL_BITS as i32)];
+                    let scaled = scaled_pixels(complete(accumulators, bias), requant, 0);
                     *a = nearest(sum(scaled[0], kept[0]));
                     *b = nearest(sum(scaled[1], kept[1]));
                     *c = nearest(sum(scaled[2], kept[2]));
@@ -247,16 +331,17 @@ impl<S: Scales> Block<'_, S> {
     }
 }
 
-/// One channel's accumulators in the units of the output, with some more fractional bits.
+/// One channel's accumulators by a multiplier and a shift, and a zero point.
 #[inline(always)]
-fn scaled_pixels(mut values: [i32; PIXELS], [multiplier, shift]: [i32; 2], bits: u32) -> [i32; PIXELS] {
-    let shift = shift.saturating_add(bits as i32);
-    if let (false, Some(high)) = (cfg!(no_long_multiply), HighWord::of(multiplier, shift)) {
+fn scaled_pixels(mut values: [i32; PIXELS], [multiplier, shift]: [i32; 2], zero: i32) -> [i32; PIXELS] {
+    let high = HighWord::of(multiplier, shift).and_then(|high| high.around(zero));
+    if let (false, Some(high)) = (cfg!(no_long_multiply), high) {
         let [a, b, c, d] = values;
         [high.scale(a), high.scale(b), high.scale(c), high.scale(d)]
     } else {
         requantize_each(&mut values, multiplier, shift);
-        values
+        let [a, b, c, d] = values;
+        [a, b, c, d].map(|value| value.saturating_add(zero))
     }
 }
 
