@@ -17,7 +17,9 @@ const START: i32 = 512;
 /// See [`reference::patches_i8`](super::reference::patches_i8).
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold, multiply, taps: GROUP }
+    let edges =
+        |sums: &mut [_], patches: &[_], weights: &[_], taps, stride, _| multiply(sums, patches, weights, taps, stride);
+    Patches { unfold, multiply, edges, taps: GROUP }
 }
 
 /// See [`reference::dot_patches`](super::reference::dot_patches).

@@ -117,7 +117,7 @@ macro_rules! kernels {
             unfold_i8 (feature = "i8"): dsp;
             unfold_i16 (feature = "i8"): dsp;
             dot_patches (feature = "i8"): dsp, armv7m, riscv, sse2, neon;
-            dot_edges (all(feature = "i8", any(armv7m, riscv, test))): armv7m, riscv;
+            dot_edges (all(feature = "i8", any(scalar, test))): armv7m, riscv;
             convolve_i8 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             convolve_i16 (all(feature = "i8", any(all(dsp, not(mve)), test))): dsp;
             gather_i8_i8 (all(feature = "i8", not(no_long_multiply))): dsp;

@@ -25,13 +25,25 @@ const BLOCK: usize = PIXELS * VECTOR;
 /// See [`reference::patches_i8`](super::reference::patches_i8).
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold, multiply: multiply::<i8>, taps: size_of::<Group>() / PIXELS }
+    Patches {
+        unfold,
+        multiply: multiply::<i8>,
+        #[cfg(any(scalar, test))]
+        edges: |sums, patches, weights, taps, stride, _| multiply::<i8>(sums, patches, weights, taps, stride),
+        taps: size_of::<Group>() / PIXELS,
+    }
 }
 
 /// See [`reference::patches_i16`](super::reference::patches_i16).
 #[inline(always)]
 pub(crate) fn patches_i16() -> Patches<i16> {
-    Patches { unfold, multiply: multiply::<i16>, taps: GROUP }
+    Patches {
+        unfold,
+        multiply: multiply::<i16>,
+        #[cfg(any(scalar, test))]
+        edges: |sums, patches, weights, taps, stride, _| multiply::<i16>(sums, patches, weights, taps, stride),
+        taps: GROUP,
+    }
 }
 
 /// Where a room of so many bytes has a block's taps of a pixel.

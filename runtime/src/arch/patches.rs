@@ -5,6 +5,7 @@
 //! weights. Behind the last tap a group is filled with zeros. One pass over a channel's weights then serves all pixels.
 
 use super::PIXELS;
+#[cfg(not(no_long_multiply))]
 use crate::fixed::RESIDUAL_BITS;
 
 /// Taps of a group.
@@ -19,7 +20,11 @@ pub(crate) struct Patches<T> {
     /// See [`unfold_i8`](super::reference::unfold_i8).
     pub(crate) unfold: fn(&mut [Group], &Window<'_, T>),
     /// See [`dot_patches`](super::reference::dot_patches).
+    #[cfg_attr(all(scalar, not(feature = "i4")), allow(dead_code, reason = "four-bit weights know no edges"))]
     pub(crate) multiply: Multiply,
+    /// The same where a pixel may be idle.
+    #[cfg(any(scalar, test))]
+    pub(crate) edges: Edges,
     /// Taps in the room of a group.
     #[cfg_attr(not(feature = "i4"), allow(dead_code, reason = "rows of eight bits meet all taps at once"))]
     pub(crate) taps: usize,
@@ -28,9 +33,13 @@ pub(crate) struct Patches<T> {
 /// Sums, patches, weights, their taps and what lies from channel to channel.
 type Multiply = fn(&mut [[i32; PIXELS]], &[Group], &[i8], usize, usize);
 
+/// The same, and where a pixel is idle.
+#[cfg(any(scalar, test))]
+type Edges = fn(&mut [[i32; PIXELS]], &[Group], &[i8], usize, usize, Idle);
+
 /// Where one of the pixels has nothing but zeros, as at the ends of a map's rows: the first pixel in the first of three columns of
 /// the kernel, the last pixel in the last.
-#[cfg(any(armv7m, riscv, test))]
+#[cfg(any(scalar, test))]
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Idle {
     /// Taps of a column.
@@ -39,7 +48,7 @@ pub(crate) struct Idle {
     pub(crate) last: bool,
 }
 
-#[cfg(any(armv7m, riscv, test))]
+#[cfg(any(scalar, test))]
 impl Idle {
     /// Of so many groups, those of a row of the kernel where the first pixel, none, and the last is idle. Where columns do not
     /// begin with groups, none is, and all groups are one row.
@@ -54,8 +63,8 @@ impl Idle {
     }
 
     /// Whether a pixel is idle in a group.
-    #[cfg(all(test, not(any(armv7m, riscv))))]
-    fn skips(self, groups: usize, group: usize, pixel: usize) -> bool {
+    #[cfg(all(test, not(scalar)))]
+    pub(super) fn skips(self, groups: usize, group: usize, pixel: usize) -> bool {
         let [first, all, last] = self.groups(groups);
         let at = group % (first + all + last);
         pixel == 0 && at < first || pixel + 1 == PIXELS && at >= first + all
@@ -63,7 +72,7 @@ impl Idle {
 }
 
 /// Adds up the products of whole groups as instructions do that skip what is idle.
-#[cfg(all(test, not(any(armv7m, riscv))))]
+#[cfg(all(test, not(scalar)))]
 pub(super) fn sum_groups(sums: &mut [i32; PIXELS], patches: &[Group], weights: &[i8], idle: Idle) {
     *sums = [0; PIXELS];
     for (at, (group, &[a, b, c, d])) in patches.iter().zip(weights.as_chunks().0).enumerate() {
@@ -132,6 +141,7 @@ impl Finish<'_> {
 }
 
 /// What a residual is added by, with [`RESIDUAL_BITS`] more bits than the output.
+#[cfg(not(no_long_multiply))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
     pub(crate) zero: i32,
@@ -139,6 +149,7 @@ pub(crate) struct Kept {
     pub(crate) map: [i32; 2],
 }
 
+#[cfg(not(no_long_multiply))]
 impl Kept {
     /// Zero point, shift to the left, multiplier, rounding and shift to the right of a residual's elements of some bits, the
     /// output's zero point and the rounding of the sum included; `None` where results are not small beside those that are

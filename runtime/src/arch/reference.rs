@@ -148,14 +148,26 @@ pub(crate) fn unfold_i16(patches: &mut [Group], window: &Window<'_, i16>) {
 #[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) fn patches_i8() -> Patches<i8> {
-    Patches { unfold: super::unfold_i8, multiply: super::dot_patches, taps: GROUP }
+    Patches {
+        unfold: super::unfold_i8,
+        multiply: super::dot_patches,
+        #[cfg(any(scalar, test))]
+        edges: super::dot_edges,
+        taps: GROUP,
+    }
 }
 
 /// The same for 16-bit rings.
 #[cfg(feature = "i8")]
 #[inline(always)]
 pub(crate) fn patches_i16() -> Patches<i16> {
-    Patches { unfold: super::unfold_i16, multiply: super::dot_patches, taps: GROUP }
+    Patches {
+        unfold: super::unfold_i16,
+        multiply: super::dot_patches,
+        #[cfg(any(scalar, test))]
+        edges: super::dot_edges,
+        taps: GROUP,
+    }
 }
 
 /// `sums[c][p] = Σ activations[p][k]·weights[c][k]` of each pixel `p`, for each output channel that has a sum and weights, modulo
@@ -170,7 +182,7 @@ pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights
 }
 
 /// [`dot_patches`] where a pixel may be [idle](super::patches::Idle).
-#[cfg(all(feature = "i8", test))]
+#[cfg(all(feature = "i8", any(scalar, test)))]
 pub(crate) fn dot_edges(
     sums: &mut [[i32; PIXELS]],
     patches: &[Group],

@@ -32,7 +32,8 @@ pub(super) fn unfold_halves(patches: &mut [Group], window: &Window<'_, i16>) {
     });
 }
 
-/// Where a row of the kernel covers the ring at each pixel: pointers for instructions, else the runs themselves.
+/// Where a row of the kernel covers the ring at each pixel in the order of a [`Tap`]: pointers for instructions, else the runs
+/// themselves.
 #[cfg(armv6m)]
 type Runs<'a, T> = [*const T; PIXELS];
 #[cfg(not(armv6m))]
@@ -43,7 +44,8 @@ type Runs<'a, T> = [&'a [T]; PIXELS];
 fn unfold<'a, T>(patches: &mut [Group], window: &Window<'a, T>, unfold_run: impl Fn(&mut [Tap], &Runs<'a, T>, usize)) {
     let Window { ring, rows, pixels, run } = *window;
     for (row, taps) in rows.iter().zip(patches.as_flattened_mut().chunks_exact_mut(run.max(1))) {
-        let runs = pixels.map(|pixel| ring.get(row + pixel..row + pixel + run).unwrap_or_default());
+        let [a, b, c, d] = pixels;
+        let runs = [b, a, c, d].map(|pixel| ring.get(row + pixel..row + pixel + run).unwrap_or_default());
         if run > 0 && runs.iter().all(|found| found.len() == run) {
             #[cfg(armv6m)]
             let runs = runs.map(<[T]>::as_ptr);
@@ -56,8 +58,8 @@ fn unfold<'a, T>(patches: &mut [Group], window: &Window<'a, T>, unfold_run: impl
 #[cfg(not(armv6m))]
 fn unfold_run<T: Copy + Into<i16>>(taps: &mut [Tap], runs: &Runs<'_, T>, _bytes: usize) {
     for (at, tap) in taps.iter_mut().enumerate() {
-        let [a, b, c, d] = runs.map(|run| run[at].into());
-        *tap = [a ^ i16::MIN, b, c ^ i16::MIN, d];
+        let [b, a, c, d] = runs.map(|run| run[at].into());
+        *tap = [b ^ i16::MIN, a, c ^ i16::MIN, d];
     }
 }
 

@@ -376,11 +376,11 @@ pub(super) fn dot_edges(kernel: impl Fn(&mut [[i32; PIXELS]], &[patches::Group],
 
 /// Patches of every run, in one to three rows, in a room that is larger than what is used or not, meet rows of weights of
 /// one to nine channels; the extremes of both are among them.
-fn made_and_multiplied<T: Copy + Into<i64>>(
+fn made_and_multiplied<T: Copy + Default + Into<i64>>(
     activations: impl Fn(usize, usize, u32) -> Vec<T>,
     kernel: impl Fn() -> patches::Patches<T>,
 ) {
-    let patches::Patches { unfold, multiply, taps: together } = kernel();
+    let patches::Patches { unfold, multiply, edges, taps: together } = kernel();
     for (run, rows) in (1..if cfg!(miri) { 10 } else { 40 }).flat_map(|run| [1, 2, 3].map(|rows| (run, rows))) {
         for case in 0..FILLS {
             let (taps, channels, behind) = (run * rows, 1 + (run + case) % 9, [0, 4, 3][rows - 1]);
@@ -410,6 +410,30 @@ fn made_and_multiplied<T: Copy + Into<i64>>(
                     let row = &weights[channel * stride..][..taps];
                     let expected = core::array::from_fn(|p| wrapped(0, &pixels[p][SPREAD..], row));
                     assert_eq!(*sums, expected, "{rows} rows of {run}, channel {channel} from tap {SPREAD} on");
+                }
+            }
+            // Runs of whole columns of three, with pixels that are idle.
+            if run % 3 == 0 {
+                let column = run / 3;
+                let idle = patches::Idle { column, first: case % 2 == 0, last: case % 3 == 0 };
+                let mut pixels = pixels;
+                for row in (0..taps).step_by(run) {
+                    if idle.first {
+                        pixels[0][row..row + column].fill(T::default());
+                    }
+                    if idle.last {
+                        pixels[PIXELS - 1][row + 2 * column..row + run].fill(T::default());
+                    }
+                }
+                unfold(&mut room, &patches::Window { ring: &pixels.concat(), rows: &starts, pixels: places, run });
+                edges(&mut sums, &room, &weights, taps, stride, idle);
+                for (channel, sums) in sums.iter().take(channels).enumerate() {
+                    let row = &weights[channel * stride..][..taps];
+                    let expected = core::array::from_fn(|p| wrapped(0, &pixels[p], row));
+                    assert_eq!(
+                        *sums, expected,
+                        "{rows} rows of {run}, {channels} channels, channel {channel}, {idle:?}"
+                    );
                 }
             }
         }

@@ -14,7 +14,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 
 use super::{Context, Source, view};
-#[cfg(all(feature = "i8", any(armv7m, riscv, test)))]
+#[cfg(all(feature = "i8", any(scalar, test)))]
 use crate::arch::{PIXELS, patches::Idle};
 use crate::format::{Bias, CHANNEL_BLOCK, Conv2d, Element, NONE, PATCH_GROUP, Tensor};
 use crate::model::Model;
@@ -184,7 +184,7 @@ impl Geometry {
     }
 
     /// Which of neighbouring pixels has a column of the kernel in the padding.
-    #[cfg(all(feature = "i8", any(armv7m, riscv, test)))]
+    #[cfg(all(feature = "i8", any(scalar, test)))]
     fn idle(&self, pixels: [usize; PIXELS]) -> Idle {
         let [first, .., last] = pixels.map(|x| x * self.stride);
         let end = self.padding[1] + (self.columns << self.doubling);

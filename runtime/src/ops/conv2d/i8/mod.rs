@@ -24,7 +24,7 @@ use crate::arch::PIXELS;
 use crate::arch::QUAD;
 #[cfg(feature = "stored-tiles")]
 use crate::arch::patches::GROUP;
-#[cfg(any(armv7m, riscv, test))]
+#[cfg(any(scalar, test))]
 use crate::arch::patches::Idle;
 #[cfg(any(dsp, test))]
 use crate::arch::patches::{self, Channels};
@@ -209,12 +209,12 @@ fn compute<R: Activation, S: Scales>(
                     block.multiply(runs.flatten(), [taps, used.start], pixel, accumulators);
                 }
             } else {
-                #[cfg(any(armv7m, riscv, test))]
+                #[cfg(any(scalar, test))]
                 let block = weights.with_behind(first, count, taps);
                 let taps = Taps {
                     all: taps,
                     used: used.clone(),
-                    #[cfg(any(armv7m, riscv, test))]
+                    #[cfg(any(scalar, test))]
                     idle: if op.ring_zero == 0 { geometry.idle(pixels) } else { Idle::default() },
                 };
                 block.multiply_patches::<R>(patches, taps, accumulators);

@@ -6,9 +6,9 @@ use bytemuck::Pod;
 
 #[cfg(feature = "i4")]
 use crate::arch::SPREAD;
-#[cfg(any(feature = "i4", armv7m, riscv, test))]
+#[cfg(any(feature = "i4", scalar, test))]
 use crate::arch::patches::GROUP;
-#[cfg(any(armv7m, riscv, test))]
+#[cfg(any(scalar, test))]
 use crate::arch::patches::Idle;
 use crate::arch::patches::{Group, Patches};
 #[cfg(feature = "stored-tiles")]
@@ -133,7 +133,7 @@ pub(super) struct Taps {
     /// Those that are in the patches.
     pub(super) used: Range<usize>,
     /// Where a pixel of them has nothing but zeros.
-    #[cfg(any(armv7m, riscv, test))]
+    #[cfg(any(scalar, test))]
     pub(super) idle: Idle,
 }
 
@@ -155,7 +155,7 @@ impl Weights<'_> {
 
     /// The same with what lies behind, as kernels for edges read whole groups of taps, of which the last may reach into the next
     /// channel's row.
-    #[cfg(any(armv7m, riscv, test))]
+    #[cfg(any(scalar, test))]
     pub(super) fn with_behind(self, first: usize, count: usize, taps: usize) -> Self {
         match self {
             Weights::I8(weights) => {
@@ -218,11 +218,11 @@ impl Weights<'_> {
     ) {
         let (taps, used) = (of.all, of.used);
         match self {
-            // Cortex-M3 has other patches of 8-bit rings, with kernels of their own.
-            #[cfg(any(armv7m, riscv, test))]
-            Weights::I8(weights) if size_of::<R>() > 1 || !cfg!(armv7m) => {
-                arch::dot_edges(accumulators, patches, tail(weights, used.start), used.len(), taps, of.idle);
+            #[cfg(any(scalar, test))]
+            Weights::I8(weights) => {
+                (R::patches().edges)(accumulators, patches, tail(weights, used.start), used.len(), taps, of.idle);
             }
+            #[cfg(not(any(scalar, test)))]
             Weights::I8(weights) => {
                 (R::patches().multiply)(accumulators, patches, tail(weights, used.start), used.len(), taps);
             }
