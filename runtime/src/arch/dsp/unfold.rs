@@ -1,6 +1,9 @@
 //! Unfolding: words of activations, spread over the halves of two.
 
 #[cfg(dsp)]
+use core::ops::Range;
+
+#[cfg(dsp)]
 use super::{even_bytes, odd_bytes};
 #[cfg(dsp)]
 use crate::arch::PIXELS;
@@ -42,6 +45,19 @@ fn fits<T>(patches: &[Group], window: &Window<'_, T>) -> bool {
     inside && (rows.len() * run).div_ceil(GROUP) <= patches.len()
 }
 
+/// What instructions read that unfold rows of whole groups.
+#[cfg(dsp)]
+#[repr(C)]
+struct Rows<T> {
+    /// The ring at each pixel's offset.
+    starts: [*const T; PIXELS],
+    /// Offsets of the rows that are left, and their end.
+    rows: *const usize,
+    end: *const usize,
+    /// Bytes of a row's groups.
+    bytes: usize,
+}
+
 /// Unfolds rows of whole groups by `spread`, which asks for an alignment; `None` if they are not.
 #[cfg(dsp)]
 #[inline(always)]
@@ -49,26 +65,23 @@ fn whole_groups<T>(
     patches: &mut [Group],
     window: &Window<'_, T>,
     alignment: usize,
-    spread: unsafe extern "C" fn(*mut Group, *mut Group, *const [*const T; PIXELS]),
+    spread: unsafe extern "C" fn(*mut Group, &mut Rows<T>),
 ) -> Option<()> {
     let Window { ring, rows, pixels, run } = *window;
     if !run.is_multiple_of(GROUP) || run == 0 || !fits(patches, window) {
         return None;
     }
-    let starts = |row: usize| pixels.map(|pixel| ring.as_ptr().wrapping_add(row + pixel));
-    let are_aligned = |row: &usize| starts(*row).iter().all(|start| start.addr().is_multiple_of(alignment));
-    if !rows.iter().all(are_aligned) {
+    let offsets = rows.iter().chain(&pixels).fold(0, |all, &offset| all | offset) * size_of::<T>();
+    if !(ring.as_ptr().addr() | offsets).is_multiple_of(alignment) {
         return None;
     }
-    let mut place = patches.as_mut_ptr();
-    for &row in rows {
-        // SAFETY: the ring holds a run from each start on, and the patches the groups of all rows.
-        unsafe {
-            let end = place.add(run / GROUP);
-            spread(place, end, &starts(row));
-            place = end;
-        }
-    }
+    let [a, b, c, d] = pixels;
+    let start = |pixel| ring.as_ptr().wrapping_add(pixel);
+    let Range { start: first, end } = rows.as_ptr_range();
+    let bytes = run / GROUP * size_of::<Group>();
+    let mut rows = Rows { starts: [start(a), start(b), start(c), start(d)], rows: first, end, bytes };
+    // SAFETY: the ring holds a run from each start and row on, and the patches the groups of all rows.
+    unsafe { spread(patches.as_mut_ptr(), &mut rows) };
     Some(())
 }
 
@@ -117,61 +130,82 @@ unsafe fn unfold_pixel(patches: &mut [Group], window: &Window<'_, i8>, pixel: us
     }
 }
 
-/// Spreads bytes from four places into groups: 15 instructions for one.
+/// A function that unfolds rows: how a row's offset becomes bytes, and what brings four taps at each pixel into a group. A row takes
+/// 17 instructions besides.
 #[cfg(dsp)]
-#[unsafe(naked)]
-unsafe extern "C" fn spread_bytes(groups: *mut Group, end: *mut Group, starts: *const [*const i8; PIXELS]) {
-    core::arch::naked_asm!(
-        ".cpu cortex-m4",
-        "push {{r4-r11, lr}}",
-        "ldm r2, {{r2-r5}}",
-        ".p2align 2",
-        "1:",
-        "ldr r6, [r2], #4",
-        "ldr r8, [r3], #4",
-        "ldr r10, [r4], #4",
-        "ldr r12, [r5], #4",
-        "sxtb16 r7, r6, ror #8",
-        "sxtb16 r6, r6",
-        "sxtb16 r9, r8, ror #8",
-        "sxtb16 r8, r8",
-        "sxtb16 r11, r10, ror #8",
-        "sxtb16 r10, r10",
-        "sxtb16 lr, r12, ror #8",
-        "sxtb16 r12, r12",
-        "stmia r0!, {{r6-r12, lr}}",
-        "cmp r0, r1",
-        "bne 1b",
-        "pop {{r4-r11, pc}}",
-    )
+macro_rules! spread {
+    ($(#[$doc:meta])* $name:ident, $element:ty, $shift:literal, $($group:literal),*) => {
+        $(#[$doc])*
+        #[cfg(dsp)]
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(groups: *mut Group, rows: &mut Rows<$element>) {
+            core::arch::naked_asm!(
+                ".cpu cortex-m4",
+                "push {{r1, r4-r11, lr}}",
+                "2:",
+                "ldr r1, [sp]",
+                "ldrd r6, r7, [r1, #{rows}]",
+                "cmp r6, r7",
+                "beq 3f",
+                "ldr r8, [r6], #4",
+                "str r6, [r1, #{rows}]",
+                "ldr r6, [r1, #{bytes}]",
+                "ldm r1, {{r2-r5}}",
+                concat!("add r2, r2, r8, lsl #", $shift),
+                concat!("add r3, r3, r8, lsl #", $shift),
+                concat!("add r4, r4, r8, lsl #", $shift),
+                concat!("add r5, r5, r8, lsl #", $shift),
+                "adds r1, r0, r6",
+                ".p2align 2",
+                "1:",
+                $($group,)*
+                "cmp r0, r1",
+                "bne 1b",
+                "b 2b",
+                "3:",
+                "pop {{r1, r4-r11, pc}}",
+                rows = const core::mem::offset_of!(Rows<$element>, rows),
+                bytes = const core::mem::offset_of!(Rows<$element>, bytes),
+            )
+        }
+    };
 }
 
-/// Orders halves from four places, aligned to words, into groups: 16 instructions for one.
 #[cfg(dsp)]
-#[unsafe(naked)]
-unsafe extern "C" fn spread_halves(groups: *mut Group, end: *mut Group, starts: *const [*const i16; PIXELS]) {
-    core::arch::naked_asm!(
-        ".cpu cortex-m4",
-        "push {{r4-r11, lr}}",
-        "ldm r2, {{r2-r5}}",
-        ".p2align 2",
-        "1:",
-        "ldrd r6, r7, [r2], #8",
-        "pkhbt r8, r6, r7, lsl #16",
-        "pkhtb r9, r7, r6, asr #16",
-        "ldrd r6, r7, [r3], #8",
-        "pkhbt r10, r6, r7, lsl #16",
-        "pkhtb r11, r7, r6, asr #16",
-        "stmia r0!, {{r8-r11}}",
-        "ldrd r6, r7, [r4], #8",
-        "pkhbt r8, r6, r7, lsl #16",
-        "pkhtb r9, r7, r6, asr #16",
-        "ldrd r6, r7, [r5], #8",
-        "pkhbt r10, r6, r7, lsl #16",
-        "pkhtb r11, r7, r6, asr #16",
-        "stmia r0!, {{r8-r11}}",
-        "cmp r0, r1",
-        "bne 1b",
-        "pop {{r4-r11, pc}}",
-    )
-}
+spread!(
+    /// Spreads bytes from four places into groups: 15 instructions for one.
+    spread_bytes, i8, "0",
+    "ldr r6, [r2], #4",
+    "ldr r8, [r3], #4",
+    "ldr r10, [r4], #4",
+    "ldr r12, [r5], #4",
+    "sxtb16 r7, r6, ror #8",
+    "sxtb16 r6, r6",
+    "sxtb16 r9, r8, ror #8",
+    "sxtb16 r8, r8",
+    "sxtb16 r11, r10, ror #8",
+    "sxtb16 r10, r10",
+    "sxtb16 lr, r12, ror #8",
+    "sxtb16 r12, r12",
+    "stmia r0!, {{r6-r12, lr}}"
+);
+
+#[cfg(dsp)]
+spread!(
+    /// Orders halves from four places, aligned to words, into groups: 16 instructions for one.
+    spread_halves, i16, "1",
+    "ldrd r6, r7, [r2], #8",
+    "pkhbt r8, r6, r7, lsl #16",
+    "pkhtb r9, r7, r6, asr #16",
+    "ldrd r6, r7, [r3], #8",
+    "pkhbt r10, r6, r7, lsl #16",
+    "pkhtb r11, r7, r6, asr #16",
+    "stmia r0!, {{r8-r11}}",
+    "ldrd r6, r7, [r4], #8",
+    "pkhbt r8, r6, r7, lsl #16",
+    "pkhtb r9, r7, r6, asr #16",
+    "ldrd r6, r7, [r5], #8",
+    "pkhbt r10, r6, r7, lsl #16",
+    "pkhtb r11, r7, r6, asr #16",
+    "stmia r0!, {{r8-r11}}"
+);
