@@ -2,7 +2,7 @@
 
 use super::Operands;
 use crate::arch::{QUAD, scores_i8, weighted4_i8};
-use crate::fixed::{divide, exp2_neg, requantize, saturate_i8};
+use crate::fixed::{HighWord, divide, exp2_neg, requantize, saturate_i8};
 use crate::format::Attention;
 use crate::ops::Context;
 use crate::ops::requantize::requantize_each;
@@ -35,12 +35,20 @@ pub fn scores(scores: &mut [i32], query: &[i8], keys: &[i8], stride: usize) {
 
 /// Replaces scores, of which none is larger than `largest`, by their [`weight`]s. Returns the total.
 pub fn weigh(op: &Attention, largest: i32, scores: &mut [i32]) -> u32 {
-    scores.iter_mut().for_each(|score| *score = largest.saturating_sub(*score));
-    requantize_each(scores, op.score_multiplier, op.score_shift);
     let mut total = 0u32;
-    for score in scores {
-        *score = unnormalized(op, *score);
+    let mut put = |score: &mut i32, below: i32| {
+        *score = unnormalized(op, below);
         total = total.wrapping_add(score.unsigned_abs());
+    };
+    match HighWord::of(op.score_multiplier, op.score_shift) {
+        Some(high) if !cfg!(no_long_multiply) => {
+            scores.iter_mut().for_each(|score| put(score, high.scale(largest.saturating_sub(*score))));
+        }
+        _ => {
+            scores.iter_mut().for_each(|score| *score = largest.saturating_sub(*score));
+            requantize_each(scores, op.score_multiplier, op.score_shift);
+            scores.iter_mut().for_each(|score| put(score, *score));
+        }
     }
     total
 }
