@@ -39,13 +39,13 @@ struct Scratch {
     values: Vec<u64>,
     /// The first activation under the kernel at each output pixel.
     starts: Vec<usize>,
-    /// A row of a source on its way into the input.
+    /// A row of a source on its way into the input, or one of tiles.
     row: Vec<u64>,
     /// The affine maps of a row's channels: factors, then summands.
     maps: Vec<u64>,
-    /// The weights of some queries' scores.
+    /// The weights of some queries' scores, or transformed tiles.
     weights: Vec<u64>,
-    /// Statistics of each channel or group, scores of a query.
+    /// Statistics of each channel or group, scores of a query, products of tiles.
     sums: Vec<u64>,
 }
 

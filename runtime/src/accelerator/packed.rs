@@ -5,7 +5,8 @@ use std::vec::Vec;
 
 use bytemuck::Pod;
 
-use crate::arch::wide::{LANES, PANEL, Scale};
+use super::conv2d::tiles::{POINTS, SIDE, TILE, transform_weights};
+use crate::arch::wide::{LANES, PANEL, PIXELS, Scale};
 use crate::fixed::RESIDUAL_BITS;
 use crate::format::{Conv2d, Element, NONE, Tiling, WeightLayout};
 use crate::model::Model;
@@ -27,6 +28,8 @@ pub(super) struct Packed {
 pub(super) enum Weights {
     Bytes(Vec<i8>),
     Words(Vec<i16>),
+    /// Transformed for tiles of two rows.
+    Tiles(Vec<i16>),
     Floats(Vec<f32>),
 }
 
@@ -35,7 +38,7 @@ impl Weights {
     pub(super) fn padded(&self, inputs: usize) -> usize {
         inputs.next_multiple_of(match self {
             Weights::Bytes(_) => 4,
-            Weights::Words(_) => 2,
+            Weights::Words(_) | Weights::Tiles(_) => 2,
             Weights::Floats(_) => 1,
         })
     }
@@ -49,14 +52,14 @@ pub(super) fn panels(channels: usize) -> impl Iterator<Item = usize> {
 }
 
 /// A convolution's weights by row of the kernel, column, input channel and output channel.
-struct Source<'a> {
-    kernel: [usize; 2],
-    inputs: usize,
-    outputs: usize,
+pub(super) struct Source<'a> {
+    pub(super) kernel: [usize; 2],
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
     /// Input channels with those that make runs whole groups.
-    padded: usize,
-    values: &'a [u8],
-    layout: WeightLayout,
+    pub(super) padded: usize,
+    pub(super) values: &'a [u8],
+    pub(super) layout: WeightLayout,
 }
 
 impl Source<'_> {
@@ -109,6 +112,41 @@ impl Source<'_> {
         weights
     }
 
+    /// The weights of a 3×3 kernel, transformed for tiles of two rows: for each panel and point those of a kernel of one pixel.
+    pub(super) fn pack_tiles(&self) -> Vec<i16> {
+        const GROUP: usize = 2;
+        let of_block = LANES * self.padded;
+        let mut weights = vec![0; self.outputs.div_ceil(LANES) * POINTS * of_block];
+        let mut rest = weights.as_mut_slice();
+        let mut first = 0;
+        for blocks in panels(self.outputs) {
+            let panel;
+            (panel, rest) = rest.split_at_mut(blocks * POINTS * of_block);
+            for (at, (input, output)) in (0..self.padded)
+                .step_by(GROUP)
+                .flat_map(|input| (0..blocks * LANES).map(move |output| (input, output)))
+                .enumerate()
+            {
+                for tap in 0..GROUP {
+                    let of_row = |row: usize| {
+                        let weight = |column| self.index(first + output, [row, column, input + tap]);
+                        let weight = |column| weight(column).map_or(0, |index| self.integer(index).into());
+                        transform_weights([weight(0), weight(1), weight(2)])
+                    };
+                    let [a, b, c] = [of_row(0), of_row(1), of_row(2)];
+                    for (column, ((a, b), c)) in a.into_iter().zip(b).zip(c).enumerate() {
+                        for (row, value) in transform_weights([a, b, c]).into_iter().enumerate() {
+                            let point = row * SIDE + column;
+                            panel[point * blocks * of_block + at * GROUP + tap] = value;
+                        }
+                    }
+                }
+            }
+            first += blocks * LANES;
+        }
+        weights
+    }
+
     /// The sum of each output's weights.
     fn sums(&self) -> Vec<i32> {
         let taps = self.kernel[0] * self.kernel[1] * self.inputs;
@@ -144,6 +182,7 @@ impl Packed {
             return None;
         }
         let (inputs, outputs) = (usize::from(ring.channels), usize::from(output.channels));
+        let pixels = usize::from(output.rows) * usize::from(output.columns);
         let bytes = op.layout().bytes(outputs as u64, op.taps(inputs as u64)) as usize;
         let values = model.data(op.weights as usize, bytes);
         if values.len() != bytes {
@@ -173,6 +212,10 @@ impl Packed {
                 let source = source(4);
                 let excess = source.sums().into_iter().map(|sum| sum.wrapping_mul(offset)).collect();
                 integers(Weights::Bytes(source.pack(4, |index| source.integer(index))), excess)
+            }
+            // With fewer tiles than are multiplied together nothing is saved.
+            (Element::I16, _) if op.ring_limit != 0 && pixels >= PIXELS * TILE * TILE => {
+                integers(Weights::Tiles(source(2).pack_tiles()), Vec::new())
             }
             (Element::I8 | Element::I16, _) => {
                 let source = source(2);

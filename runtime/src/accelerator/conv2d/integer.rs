@@ -1,7 +1,10 @@
 //! Convolution in the `i8` precision, see [`ops::conv2d`](crate::ops::conv2d::i8).
 
+use std::vec::Vec;
+
+use super::super::packed::Weights;
 use super::super::{Scratch, room};
-use super::{Activation, Finish, Layer, Transform, block_of, gather, multiply, spread};
+use super::{Activation, Finish, Geometry, Layer, Transform, block_of, gather, multiply, spread, tiles};
 use crate::arch::wide::{self, Affine, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
 use crate::fixed::{NORM_BITS, SILU_BITS, activate, affine, saturate_i8, saturate_i16};
 use crate::format::{self, Conv2d, Element, Gather, NONE};
@@ -19,6 +22,20 @@ pub(super) trait Ring: Activation<Sum = i32> {
     /// The first lanes' nearest values, as many as there is room for; those of eight bits where the ring `is_narrow`, though it is
     /// of words here.
     fn store<W: Wide>(wide: W, lanes: &Lanes<i32>, values: &mut [Self], is_narrow: bool);
+
+    /// Multiplies the padded input with all weights.
+    fn multiply<W: Wide>(wide: W, product: Product<'_, Self>, results: &mut impl Finish<i32>) -> Option<()>;
+}
+
+/// A padded input and the weights that it meets.
+pub(super) struct Product<'a, T: Activation> {
+    geometry: &'a Geometry,
+    starts: &'a [usize],
+    input: &'a [T],
+    weights: &'a [T::Weight],
+    /// Whether these are transformed, see [`tiles`], and memory for that.
+    is_tiled: bool,
+    memory: [&'a mut Vec<u64>; 3],
 }
 
 impl Ring for u8 {
@@ -47,6 +64,12 @@ impl Ring for u8 {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn multiply<W: Wide>(wide: W, product: Product<'_, Self>, results: &mut impl Finish<i32>) -> Option<()> {
+        let Product { geometry, starts, input, weights, .. } = product;
+        multiply(wide, geometry, (starts, input, weights), results)
     }
 }
 
@@ -81,6 +104,16 @@ impl Ring for i16 {
             store_lanes(wide, lanes, values);
         }
     }
+
+    #[inline(always)]
+    fn multiply<W: Wide>(wide: W, product: Product<'_, Self>, results: &mut impl Finish<i32>) -> Option<()> {
+        let Product { geometry, starts, input, weights, is_tiled, memory } = product;
+        if is_tiled {
+            tiles::multiply(wide, geometry, (input, weights), memory, results)
+        } else {
+            multiply(wide, geometry, (starts, input, weights), results)
+        }
+    }
 }
 
 impl Activation for i16 {
@@ -107,7 +140,7 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
     #[inline(always)]
     fn run<W: Wide>(self, wide: W) -> Option<()> {
         let Self { layer, weights, scratch, arena } = self;
-        let Scratch { values, starts, row, maps, .. } = scratch;
+        let Scratch { values, starts, row, maps, sums, weights: tiles } = scratch;
         let input: &mut [T] = room(values, layer.geometry.len());
         let is_narrow = layer.context.tensor(layer.op.scratch)?.element() == Element::I8;
         let zero = layer.op.ring_zero;
@@ -137,19 +170,26 @@ impl<T: Ring> wide::Work for Work<'_, '_, T> {
             arena.get_disjoint_mut([place(bias_tensor), place(residual), layer.output.range()]).ok()?;
         let kept = residual.map(|tensor| Kept::new(tensor.element(), kept)).unwrap_or(Some(Kept::Output))?;
         let bias = layer.bias(bias)?;
-        let operands = (starts.as_slice(), &*input, weights);
+        let product = Product {
+            geometry: &layer.geometry,
+            starts,
+            input,
+            weights,
+            is_tiled: matches!(layer.packed.weights, Weights::Tiles(_)),
+            memory: [row, tiles, sums],
+        };
         match layer.output.element() {
             Element::I8 => {
                 let mut results = Results::<i8> { layer: &layer, bias, kept, output: view_mut(output)? };
-                multiply(wide, &layer.geometry, operands, &mut results)
+                T::multiply(wide, product, &mut results)
             }
             Element::I16 => {
                 let mut results = Results::<i16> { layer: &layer, bias, kept, output: view_mut(output)? };
-                multiply(wide, &layer.geometry, operands, &mut results)
+                T::multiply(wide, product, &mut results)
             }
             Element::I32 => {
                 let mut results = Results::<i32> { layer: &layer, bias, kept, output: view_mut(output)? };
-                multiply(wide, &layer.geometry, operands, &mut results)
+                T::multiply(wide, product, &mut results)
             }
             Element::F16 | Element::F32 => None,
         }

@@ -2,6 +2,7 @@
 
 mod float;
 mod integer;
+pub(super) mod tiles;
 
 use std::vec::Vec;
 
@@ -24,7 +25,9 @@ pub(super) fn run(
     let layer = Layer::new(context, op, packed)?;
     match &packed.weights {
         Weights::Bytes(weights) => instructions.dispatch(integer::Work::<u8> { layer, weights, scratch, arena }),
-        Weights::Words(weights) => instructions.dispatch(integer::Work::<i16> { layer, weights, scratch, arena }),
+        Weights::Words(weights) | Weights::Tiles(weights) => {
+            instructions.dispatch(integer::Work::<i16> { layer, weights, scratch, arena })
+        }
         Weights::Floats(weights) => float::run(instructions, layer, weights, scratch, arena),
     }
 }

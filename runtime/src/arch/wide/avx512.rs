@@ -51,10 +51,10 @@ static EXP2: [i32; 256] = {
     wide
 };
 
-/// The sums of `N` blocks in registers, around a loop over the taps: `step` adds the products of a pixel's group, which `broadcast`
-/// loads, with the weights of each block.
+/// The sums of `N` blocks in registers, which start with what `begin` makes of those in memory, around a loop over the taps: `add`
+/// adds the products of a pixel's group, which `read` spreads over a register, with the weights of each block.
 macro_rules! dot {
-    ($sums:ident, $window:ident, $weights:ident, $group:literal, $zero:expr, $load:expr, $store:expr, $read:expr, $add:expr) => {{
+    ($sums:ident, $window:ident, $weights:ident, $group:literal, $zero:expr, $begin:expr, $load:expr, $store:expr, $read:expr, $add:expr) => {{
         let Some(weights) = $weights.get(..N * LANES * $window.taps()) else { return };
         if !$window.run.is_multiple_of($group) {
             return;
@@ -63,7 +63,7 @@ macro_rules! dot {
         let mut registers = [[$zero; PIXELS]; N];
         for (registers, sums) in registers.iter_mut().zip(&*$sums) {
             for (register, sum) in registers.iter_mut().zip(sums) {
-                *register = $load(sum.as_ptr().cast());
+                *register = $begin(sum.as_ptr().cast());
             }
         }
         for row in 0..$window.rows {
@@ -110,6 +110,7 @@ impl Wide for Avx512 {
                 4,
                 _mm512_set1_epi32(0),
                 |at: *const __m512i| _mm512_loadu_si512(at),
+                |at: *const __m512i| _mm512_loadu_si512(at),
                 |at: *mut __m512i, value| _mm512_storeu_si512(at, value),
                 |at: *const u8| _mm512_set1_epi32(at.cast::<i32>().read_unaligned()),
                 |sum, value, weights| _mm512_dpbusd_epi32(sum, value, weights)
@@ -128,6 +129,26 @@ impl Wide for Avx512 {
                 2,
                 _mm512_set1_epi32(0),
                 |at: *const __m512i| _mm512_loadu_si512(at),
+                |at: *const __m512i| _mm512_loadu_si512(at),
+                |at: *mut __m512i, value| _mm512_storeu_si512(at, value),
+                |at: *const i16| _mm512_set1_epi32(at.cast::<i32>().read_unaligned()),
+                |sum, value, weights| _mm512_dpwssd_epi32(sum, value, weights)
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_words<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, i16>, weights: &[i16]) {
+        // SAFETY: as above.
+        unsafe {
+            dot!(
+                sums,
+                window,
+                weights,
+                2,
+                _mm512_set1_epi32(0),
+                |_: *const __m512i| _mm512_set1_epi32(0),
+                |at: *const __m512i| _mm512_loadu_si512(at),
                 |at: *mut __m512i, value| _mm512_storeu_si512(at, value),
                 |at: *const i16| _mm512_set1_epi32(at.cast::<i32>().read_unaligned()),
                 |sum, value, weights| _mm512_dpwssd_epi32(sum, value, weights)
@@ -145,6 +166,7 @@ impl Wide for Avx512 {
                 weights,
                 1,
                 _mm512_set1_ps(0.0),
+                |at: *const f32| _mm512_loadu_ps(at),
                 |at: *const f32| _mm512_loadu_ps(at),
                 |at: *mut f32, value: __m512| _mm512_storeu_ps(at, value),
                 |at: *const f32| _mm512_set1_ps(at.read()),

@@ -167,7 +167,16 @@ pub(crate) trait Wide: Copy {
     /// The same for activations and weights of 16 bits, whose products of neighbours fit 32 bits together.
     fn dot_words<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, i16>, weights: &[i16]);
 
-    /// The same in single precision, in the order of the taps.
+    /// The same with `=` in the place of `+=`.
+    #[inline(always)]
+    fn multiply_words<const N: usize>(self, sums: &mut Sums<i32>, window: &Window<'_, i16>, weights: &[i16]) {
+        for sums in sums.iter_mut().take(N) {
+            *sums = [[0; LANES]; PIXELS];
+        }
+        self.dot_words::<N>(sums, window, weights);
+    }
+
+    /// The same as `dot_words` in single precision, in the order of the taps.
     fn dot_floats<const N: usize>(self, sums: &mut Sums<f32>, window: &Window<'_, f32>, weights: &[f32]);
 
     /// [`requantize`](crate::fixed::requantize) of a block's accumulators.

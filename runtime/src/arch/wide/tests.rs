@@ -132,6 +132,18 @@ impl<const N: usize> Work for Dot<N> {
                 wide.dot_words::<N>(sums, window, weights);
             },
         );
+        self.check_integers::<_, i16>(
+            2,
+            bounds,
+            |value| value as i16,
+            |sums, window, weights| {
+                let mut products = [[[7; LANES]; PIXELS]; PANEL];
+                wide.multiply_words::<N>(&mut products, window, weights);
+                let sums = sums.iter_mut().take(N).flatten().flatten();
+                sums.zip(products.iter().flatten().flatten())
+                    .for_each(|(sum, product)| *sum = sum.wrapping_add(*product));
+            },
+        );
         // Products and sums of these are exact in single precision.
         let (activations, weights) =
             (self.activations([-64, 64]), numbers(N * LANES * self.rows * self.run, self.fill, 1, [-64, 64]));
