@@ -80,33 +80,46 @@ pub(super) fn run_float<E: crate::float::Float>(
     let sources = sources(context, op.sources)?;
     let groups = usize::from(op.groups);
     let width = usize::from(context.tensor(op.output)?.columns).checked_div(groups)?;
-    let (means, rest) = room::<f32>(&mut scratch.sums, 4 * groups).split_at_mut_checked(groups)?;
+    let (means, rest) = room::<f32>(&mut scratch.sums, 5 * groups).split_at_mut_checked(groups)?;
     let (squares, rest) = rest.split_at_mut_checked(groups)?;
-    let (row, zeros) = rest.split_at_mut_checked(groups)?;
+    let (row, rest) = rest.split_at_mut_checked(groups)?;
+    let (zeros, counts) = rest.split_at_mut_checked(groups)?;
     zeros.fill(0.0);
     for is_variance in [false, true] {
         let (totals, around) = if is_variance { (&mut *squares, &*means) } else { (&mut *means, &*zeros) };
         totals.fill(0.0);
-        let mut count = 0.0;
+        counts.fill(0.0);
         for source in sources.iter().flatten() {
             let tensor = &source.tensor;
-            // A group that lies in both sources is summed in slices.
-            if !source.channel.is_multiple_of(width) || !usize::from(tensor.channels).is_multiple_of(width) {
-                return None;
+            let values: &[E] = view(arena.get(tensor.range())?)?;
+            let pixels = usize::from(tensor.rows) * usize::from(tensor.columns);
+            let channels = usize::from(tensor.channels);
+            let end = source.channel + channels;
+            // Groups that begin in the source before and end in the one behind are summed by their parts.
+            let mut first = source.channel;
+            while first < end {
+                let group = first / width;
+                let [width, many] = match (first.is_multiple_of(width), (end - first) / width) {
+                    (true, many @ 1..) => [width, many],
+                    _ => [end.min((group + 1) * width) - first, 1],
+                };
+                let groups = group..group + many;
+                instructions.dispatch(Means {
+                    values,
+                    channels,
+                    columns: tensor.columns.into(),
+                    first: first - source.channel,
+                    width,
+                    is_variance,
+                    row: row.get_mut(groups.clone())?,
+                    around: around.get(groups.clone())?,
+                    totals: totals.get_mut(groups.clone())?,
+                });
+                counts.get_mut(groups)?.iter_mut().for_each(|count| *count += (pixels * width) as f32);
+                first += many * width;
             }
-            let groups = source.channel / width..(source.channel + usize::from(tensor.channels)) / width;
-            instructions.dispatch(Means::<E> {
-                values: view(arena.get(tensor.range())?)?,
-                row_len: usize::from(tensor.columns) * usize::from(tensor.channels),
-                width,
-                is_variance,
-                row: row.get_mut(groups.clone())?,
-                around: around.get(groups.clone())?,
-                totals: totals.get_mut(groups)?,
-            });
-            count = (usize::from(tensor.rows) * usize::from(tensor.columns) * width) as f32;
         }
-        totals.iter_mut().for_each(|total| *total /= count);
+        totals.iter_mut().zip(&*counts).for_each(|(total, count)| *total /= count);
     }
     let groups = Groups::bind(context, op)?;
     for (group, (&mean, &variance)) in (0..).zip(means.iter().zip(&*squares)) {
@@ -118,7 +131,11 @@ pub(super) fn run_float<E: crate::float::Float>(
 /// Adds Σx of each group to its total, or Σ(x − around)².
 struct Means<'a, E> {
     values: &'a [E],
-    row_len: usize,
+    /// Channels of a pixel, and pixels of a row.
+    channels: usize,
+    columns: usize,
+    /// First channel of the first group.
+    first: usize,
     /// Channels of a group.
     width: usize,
     is_variance: bool,
@@ -158,10 +175,11 @@ impl<E: crate::float::Float> Means<'_, E> {
 
     #[inline(always)]
     fn sum<const WIDTH: usize>(self) {
-        let Self { values, row_len, is_variance, row, around, totals, .. } = self;
-        for values in values.chunks_exact(row_len.max(1)) {
+        let Self { values, channels, columns, first, is_variance, row, around, totals, .. } = self;
+        for values in values.chunks_exact((channels * columns).max(1)) {
             row.fill(0.0);
-            for pixel in values.as_chunks::<WIDTH>().0.chunks_exact(row.len().max(1)) {
+            for pixel in values.chunks_exact(channels.max(1)) {
+                let pixel = pixel.get(first..).unwrap_or_default().as_chunks::<WIDTH>().0;
                 for ((sum, values), &around) in row.iter_mut().zip(pixel).zip(around) {
                     let mut of_pixel = -0.0;
                     for value in values {
@@ -179,11 +197,12 @@ impl<E: crate::float::Float> Means<'_, E> {
     /// The same for any width.
     #[inline(always)]
     fn sum_any(self) {
-        let Self { values, row_len, width, is_variance, row, around, totals } = self;
-        for values in values.chunks_exact(row_len.max(1)) {
+        let Self { values, channels, columns, first, width, is_variance, row, around, totals } = self;
+        for values in values.chunks_exact((channels * columns).max(1)) {
             row.fill(0.0);
-            for pixel in values.chunks_exact((row.len() * width).max(1)) {
-                for ((sum, values), &around) in row.iter_mut().zip(pixel.chunks_exact(width.max(1))).zip(around) {
+            for pixel in values.chunks_exact(channels.max(1)) {
+                let pixel = pixel.get(first..).unwrap_or_default().chunks_exact(width.max(1));
+                for ((sum, values), &around) in row.iter_mut().zip(pixel).zip(around) {
                     let mut of_pixel = -0.0;
                     for value in values {
                         of_pixel += Self::term(is_variance, value.to_f32(), around);

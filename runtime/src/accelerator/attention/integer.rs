@@ -98,28 +98,39 @@ fn weigh<W: Wide>(wide: W, scores: &mut [i32], weights: &mut [i16], (scale, bits
     for &score in &*scores {
         largest = largest.max(score);
     }
-    let mut total = 0u32;
+    let mut totals = [0u32; LANES];
     weights.fill(0);
     for (scores, weights) in scores.chunks(LANES).zip(weights.chunks_mut(LANES)) {
-        let mut lanes = [i32::MAX; LANES];
-        for (lane, &score) in lanes.iter_mut().zip(scores) {
+        let mut lanes = [0; LANES];
+        let count = scores.len();
+        match scores.first_chunk::<LANES>() {
+            Some(scores) => lanes = *scores,
+            None => lanes.get_mut(..count).unwrap_or_default().copy_from_slice(scores),
+        }
+        for lane in &mut lanes {
             // Products of bytes are far from the smallest number.
-            *lane = score.wrapping_neg();
+            *lane = lane.wrapping_neg();
         }
         wide.saturating_add(&mut lanes, largest);
         wide.requantize(&mut lanes, scale);
         wide.exp2_neg(&mut lanes, bits);
-        for &lane in lanes.iter().take(scores.len()) {
-            total = total.wrapping_add(lane.unsigned_abs());
+        lanes.get_mut(count..).unwrap_or_default().fill(0);
+        for (total, &lane) in totals.iter_mut().zip(&lanes) {
+            *total = total.wrapping_add(lane.unsigned_abs());
         }
         for lane in &mut lanes {
             *lane -= OFFSET;
         }
-        let mut narrow = [0i16; LANES];
-        wide.store(&lanes, &mut narrow);
-        for (weight, &narrow) in weights.iter_mut().zip(&narrow).take(scores.len()) {
-            *weight = narrow;
+        match weights.first_chunk_mut::<LANES>() {
+            Some(weights) if count == LANES => wide.store(&lanes, weights),
+            _ => {
+                let mut narrow = [0i16; LANES];
+                wide.store(&lanes, &mut narrow);
+                for (weight, &narrow) in weights.iter_mut().zip(&narrow).take(count) {
+                    *weight = narrow;
+                }
+            }
         }
     }
-    total
+    totals.iter().fold(0, |sum, &total| sum.wrapping_add(total))
 }

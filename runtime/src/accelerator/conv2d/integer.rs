@@ -6,7 +6,7 @@ use super::super::packed::Weights;
 use super::super::{Scratch, room};
 use super::{Activation, Finish, Geometry, Layer, Transform, block_of, gather, multiply, spread, tiles};
 use crate::arch::wide::{self, Affine, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
-use crate::fixed::{NORM_BITS, SILU_BITS, activate, affine, saturate_i8, saturate_i16};
+use crate::fixed::{NORM_BITS, SILU_BITS, activate, saturate_i8, saturate_i16};
 use crate::format::{self, Conv2d, Element, Gather, NONE};
 use crate::ops::conv2d::i8::{limited, raw_map, sum};
 use crate::ops::{Source, view, view_mut};
@@ -258,19 +258,23 @@ impl Kind for Raw {
 impl Kind for Silu {
     #[inline(always)]
     fn apply<W: Wide>(self, wide: W, values: &mut Lanes<i32>, map: &Affine<'_>) {
-        wide.affine_silu(values, map);
+        wide.affine(values, map);
+        wide.silu(values);
     }
 }
 
 impl Kind for Other {
     #[inline(always)]
-    fn apply<W: Wide>(self, _wide: W, values: &mut Lanes<i32>, map: &Affine<'_>) {
-        for ((value, &factor), &summand) in values.iter_mut().zip(map.factors).zip(map.summands) {
-            let normalized = affine(*value, factor, map.right, summand);
-            *value = match self.0 {
-                Some(activation) => activate(activation, normalized),
-                None => normalized.clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS),
-            };
+    fn apply<W: Wide>(self, wide: W, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        wide.affine(values, map);
+        if let Some(activation) = self.0 {
+            for value in values {
+                *value = activate(activation, *value);
+            }
+        } else {
+            for value in values {
+                *value = (*value).clamp(-(1 << 27), 1 << 27) << (SILU_BITS - NORM_BITS);
+            }
         }
     }
 }

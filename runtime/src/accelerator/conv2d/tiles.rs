@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::super::packed::panels;
 use super::super::room;
 use super::{Finish, Geometry};
-use crate::arch::wide::{LANES, Lanes, PANEL, PIXELS, Sums, Wide, Window};
+use crate::arch::wide::{LANES, PANEL, PIXELS, Sums, Wide, Window};
 use crate::format::Tiling;
 
 /// Rows and columns of outputs of a tile.

@@ -3,17 +3,20 @@
 use core::arch::x86_64::{
     __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256,
     _mm512_abs_epi32, _mm512_add_epi32, _mm512_add_epi64, _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512,
-    _mm512_castsi512_si256, _mm512_cmple_epu32_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi16_epi32,
-    _mm512_cvtepi32_epi64, _mm512_cvtsepi32_epi8, _mm512_cvtsepi32_epi16, _mm512_cvtsepi64_epi32, _mm512_dpbusd_epi32,
-    _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_i32gather_epi32, _mm512_inserti64x4, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_mov_epi32, _mm512_maskz_mov_epi32, _mm512_max_epi32,
-    _mm512_min_epi32, _mm512_min_epu32, _mm512_movepi32_mask, _mm512_mul_epi32, _mm512_mul_ps, _mm512_set1_epi32,
+    _mm512_castsi512_si256, _mm512_cmple_epu32_mask, _mm512_cmplt_epu32_mask, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi16_epi32, _mm512_cvtepi32_epi64, _mm512_cvtsepi32_epi8, _mm512_cvtsepi32_epi16,
+    _mm512_cvtsepi64_epi32, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64, _mm512_inserti64x4,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_blend_epi16, _mm512_mask_mov_epi32,
+    _mm512_maskz_mov_epi32, _mm512_maskz_srai_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_movepi32_mask,
+    _mm512_mul_epi32, _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_set1_epi16, _mm512_set1_epi32,
     _mm512_set1_epi64, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sra_epi64, _mm512_srai_epi32, _mm512_srav_epi64,
-    _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
+    _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32,
+    _mm512_test_epi16_mask, _mm512_xor_si512,
 };
 
-use super::{Affine, LANES, Lanes, Narrow, PIXELS, SILU, Scale, Sums, Wide, Window, Work};
+use super::{Affine, LANES, Lanes, Narrow, PIXELS, Scale, Sums, Wide, Window, Work};
 use crate::fixed::{NORM_BITS, SILU_BITS};
+use crate::tables::{EXP2, SILU_TAIL};
 
 /// Proof that the processor has the instructions.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,16 +43,33 @@ impl Avx512 {
     }
 }
 
-/// [`EXP2`](crate::tables::EXP2) in words.
-static EXP2: [i32; 256] = {
-    let mut wide = [0; 256];
-    let mut at = 0;
-    while at < wide.len() {
-        wide[at] = crate::tables::EXP2[at] as i32;
-        at += 1;
-    }
-    wide
+/// [`SILU_TAIL`] but its last entry, which is zero as the first is.
+static SILU: [u16; 256] = {
+    let mut table = [0; 256];
+    table.copy_from_slice(SILU_TAIL.split_at(256).0);
+    table
 };
+
+/// The entries of a table at places of words, modulo its length.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn look_up(table: &[u16; 256], places: __m512i) -> __m512i {
+    // A quarter is two registers.
+    macro_rules! quarter {
+        ($at:literal) => {{
+            // SAFETY: each register is a part of the table.
+            let [low, high] = unsafe {
+                let at = table.as_ptr().add(64 * $at);
+                [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(32).cast())]
+            };
+            _mm512_permutex2var_epi16(low, places, high)
+        }};
+    }
+    let is_odd = _mm512_test_epi16_mask(places, _mm512_set1_epi16(64));
+    let low = _mm512_mask_blend_epi16(is_odd, quarter!(0), quarter!(1));
+    let high = _mm512_mask_blend_epi16(is_odd, quarter!(2), quarter!(3));
+    _mm512_mask_blend_epi16(_mm512_test_epi16_mask(places, _mm512_set1_epi16(128)), low, high)
+}
 
 /// The sums of `N` blocks in registers, which start with what `begin` makes of those in memory, around a loop over the taps: `add`
 /// adds the products of a pixel's group, which `read` spreads over a register, with the weights of each block.
@@ -250,7 +270,9 @@ impl Wide for Avx512 {
             let below = _mm512_max_epi32(_mm512_loadu_si512(lanes.as_ptr().cast()), _mm512_set1_epi32(0));
             let whole = _mm512_srli_epi32::<8>(below);
             let fraction = _mm512_and_si512(below, _mm512_set1_epi32(255));
-            let entry = _mm512_slli_epi32::<1>(_mm512_i32gather_epi32::<4>(fraction, EXP2.as_ptr()));
+            // Upper halves find the table's first entry.
+            let entry = _mm512_and_si512(look_up(&EXP2, fraction), _mm512_set1_epi32(0xFFFF));
+            let entry = _mm512_slli_epi32::<1>(entry);
             let shift =
                 _mm512_sub_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(15)), _mm512_set1_epi32(bits as i32));
             let shifted = _mm512_add_epi32(_mm512_srlv_epi32(entry, shift), _mm512_set1_epi32(1));
@@ -261,8 +283,8 @@ impl Wide for Avx512 {
     }
 
     #[inline(always)]
-    fn affine_silu(self, values: &mut Lanes<i32>, map: &Affine<'_>) {
-        // SAFETY: the processor has the instructions; lanes are as long as a register, and indices end with the table.
+    fn affine(self, values: &mut Lanes<i32>, map: &Affine<'_>) {
+        // SAFETY: the processor has the instructions; lanes are as long as a register.
         unsafe {
             let right = map.right & 31;
             let count = _mm_cvtsi32_si128(right as i32);
@@ -284,15 +306,28 @@ impl Wide for Avx512 {
                     _mm512_cvtepi32_epi64(_mm256_loadu_si256($lanes.as_ptr().add(LANES / 2).cast()))
                 };
             }
-            let normalized = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half!(low)), half!(high));
+            let result = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half!(low)), half!(high));
+            _mm512_storeu_si512(values.as_mut_ptr().cast(), result);
+        }
+    }
+
+    #[inline(always)]
+    fn silu(self, values: &mut Lanes<i32>) {
+        // SAFETY: the processor has the instructions; lanes are as long as a register.
+        unsafe {
+            let normalized = _mm512_loadu_si512(values.as_ptr().cast());
             let magnitude = _mm512_abs_epi32(normalized);
-            let index = _mm512_min_epu32(_mm512_srli_epi32::<8>(magnitude), _mm512_set1_epi32(256));
-            let pair = _mm512_i32gather_epi32::<4>(index, SILU.as_ptr());
-            // The low halves meet zeros.
-            let fraction = _mm512_slli_epi32::<16>(_mm512_and_si512(magnitude, _mm512_set1_epi32(255)));
-            let growth = _mm512_add_epi32(_mm512_madd_epi16(pair, fraction), _mm512_set1_epi32(128));
-            let start = _mm512_and_si512(pair, _mm512_set1_epi32(0xFFFF));
-            let tail = _mm512_add_epi32(start, _mm512_srai_epi32::<8>(growth));
+            let index = _mm512_srli_epi32::<8>(magnitude);
+            // A word for the interval's start and one for its end.
+            let places = _mm512_or_si512(index, _mm512_slli_epi32::<16>(index));
+            let ends = look_up(&SILU, _mm512_add_epi32(places, _mm512_set1_epi32(1 << 16)));
+            let fraction = _mm512_and_si512(magnitude, _mm512_set1_epi32(255));
+            let shares = _mm512_sub_epi32(_mm512_slli_epi32::<16>(fraction), fraction);
+            let shares = _mm512_add_epi32(shares, _mm512_set1_epi32(256));
+            let sum = _mm512_add_epi32(_mm512_madd_epi16(ends, shares), _mm512_set1_epi32(128));
+            // Nothing is left of the tail beyond the table.
+            let is_within = _mm512_cmplt_epu32_mask(magnitude, _mm512_set1_epi32(1 << 16));
+            let tail = _mm512_maskz_srai_epi32::<8>(is_within, sum);
             let positive = _mm512_max_epi32(normalized, _mm512_set1_epi32(0));
             let positive = _mm512_min_epi32(positive, _mm512_set1_epi32((1 << 27) - 1));
             let result = _mm512_sub_epi32(_mm512_slli_epi32::<{ SILU_BITS - NORM_BITS }>(positive), tail);

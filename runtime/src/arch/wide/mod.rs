@@ -220,19 +220,26 @@ pub(crate) trait Wide: Copy {
         }
     }
 
-    /// [`affine`](crate::fixed::affine), then [`silu`](crate::fixed::silu).
+    /// [`affine`](crate::fixed::affine).
     #[inline(always)]
-    fn affine_silu(self, values: &mut Lanes<i32>, map: &Affine<'_>) {
-        const LIMIT: i32 = (1 << 27) - 1;
+    fn affine(self, values: &mut Lanes<i32>, map: &Affine<'_>) {
         let right = map.right & 31;
         let rounding = i64::from(1u32 << right >> 1);
         for ((value, &factor), &summand) in values.iter_mut().zip(map.factors).zip(map.summands) {
             let product = i64::from(*value) * i64::from(factor) + rounding;
-            let normalized = saturate((product >> right) + i64::from(summand));
-            let magnitude = normalized.unsigned_abs();
+            *value = saturate((product >> right) + i64::from(summand));
+        }
+    }
+
+    /// [`silu`](crate::fixed::silu).
+    #[inline(always)]
+    fn silu(self, values: &mut Lanes<i32>) {
+        const LIMIT: i32 = (1 << 27) - 1;
+        for value in values {
+            let magnitude = value.unsigned_abs();
             let pair = SILU[(magnitude >> 8).min(256) as usize];
             let tail = (pair & 0xFFFF) + (((pair >> 16) * (magnitude & 255) as i32 + 128) >> 8);
-            *value = (normalized.clamp(0, LIMIT) << (SILU_BITS - NORM_BITS)) - tail;
+            *value = ((*value).clamp(0, LIMIT) << (SILU_BITS - NORM_BITS)) - tail;
         }
     }
 }

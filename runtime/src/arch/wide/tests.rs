@@ -254,9 +254,13 @@ impl Work for Elementwise {
 
             let right = case % 32;
             let mut found = values;
-            wide.affine_silu(&mut found, &Affine { factors: &factors, summands: &summands, right });
-            let one = |lane: usize| fixed::silu(fixed::affine(values[lane], factors[lane], right, summands[lane]));
+            wide.affine(&mut found, &Affine { factors: &factors, summands: &summands, right });
+            let one = |lane: usize| fixed::affine(values[lane], factors[lane], right, summands[lane]);
             assert_eq!(found, core::array::from_fn(one), "{values:?} {factors:?} {summands:?} {right}");
+
+            let mut found = values;
+            wide.silu(&mut found);
+            assert_eq!(found, values.map(fixed::silu), "{values:?}");
 
             let mut found = values;
             wide.saturating_add(&mut found, summands[0]);
@@ -281,6 +285,29 @@ impl Work for Elementwise {
             assert_eq!(wide.load(&wholes), values);
         }
     }
+}
+
+/// SiLU of the whole domain of its table and some beyond.
+#[derive(Clone)]
+struct Silu;
+
+impl Work for Silu {
+    type Output = ();
+
+    fn run<W: Wide>(self, wide: W) {
+        let step = if cfg!(miri) { 1009 } else { LANES };
+        for first in (-70_000..70_000).step_by(step) {
+            let values: Lanes<i32> = core::array::from_fn(|lane| first + lane as i32);
+            let mut found = values;
+            wide.silu(&mut found);
+            assert_eq!(found, values.map(fixed::silu), "{values:?}");
+        }
+    }
+}
+
+#[test]
+fn activations_are_those_of_the_integer_arithmetic() {
+    everywhere(&Silu);
 }
 
 #[test]
