@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: 64 products of bytes, or 32 of words, in an instruction.
 
 use core::arch::x86_64::{
-    __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256,
+    __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256,
     _mm512_abs_epi32, _mm512_add_epi32, _mm512_add_epi64, _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512,
     _mm512_castsi512_si256, _mm512_cmple_epu32_mask, _mm512_cmplt_epu32_mask, _mm512_cvtepi8_epi32,
     _mm512_cvtepi16_epi32, _mm512_cvtepi32_epi64, _mm512_cvtsepi32_epi8, _mm512_cvtsepi32_epi16,
@@ -178,20 +178,36 @@ impl Wide for Avx512 {
 
     #[inline(always)]
     fn dot_floats<const N: usize>(self, sums: &mut Sums<f32>, window: &Window<'_, f32>, weights: &[f32]) {
-        // SAFETY: as above.
-        unsafe {
-            dot!(
-                sums,
-                window,
-                weights,
-                1,
-                _mm512_set1_ps(0.0),
-                |at: *const f32| _mm512_loadu_ps(at),
-                |at: *const f32| _mm512_loadu_ps(at),
-                |at: *mut f32, value: __m512| _mm512_storeu_ps(at, value),
-                |at: *const f32| _mm512_set1_ps(at.read()),
-                |sum, value, weights| _mm512_add_ps(sum, _mm512_mul_ps(value, weights))
-            );
+        let Some(weights) = weights.get(..N * LANES * window.taps()) else { return };
+        // A value that is used once is an operand in memory: to load it for several blocks takes longer than to read it again.
+        for (block, sums) in sums.iter_mut().take(N).enumerate() {
+            // SAFETY: as above.
+            unsafe {
+                let mut weights = weights.as_ptr().add(block * LANES);
+                let mut registers = [_mm512_set1_ps(0.0); PIXELS];
+                // By index: references would keep them in memory.
+                for (pixel, sum) in sums.iter().enumerate() {
+                    registers[pixel] = _mm512_loadu_ps(sum.as_ptr());
+                }
+                for row in 0..window.rows {
+                    let mut pixels = [window.values.as_ptr(); PIXELS];
+                    for (place, start) in pixels.iter_mut().zip(window.starts) {
+                        *place = place.add(start + row * window.pitch);
+                    }
+                    for tap in 0..window.run {
+                        let block = _mm512_loadu_ps(weights);
+                        for (pixel, place) in pixels.into_iter().enumerate() {
+                            let product = _mm512_mul_ps(_mm512_set1_ps(place.add(tap).read()), block);
+                            registers[pixel] = _mm512_add_ps(registers[pixel], product);
+                        }
+                        // Wrapping: behind the last tap it leaves the weights, where nothing is read.
+                        weights = weights.wrapping_add(N * LANES);
+                    }
+                }
+                for (pixel, sum) in sums.iter_mut().enumerate() {
+                    _mm512_storeu_ps(sum.as_mut_ptr(), registers[pixel]);
+                }
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::accelerator::packed::Source;
-use crate::arch::wide::{Instructions, Work};
+use crate::arch::wide::{Instructions, Lanes, Work};
 use crate::format::WeightLayout;
 
 /// Takes sums with a bias of a hundred for each block.
