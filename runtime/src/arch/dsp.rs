@@ -49,16 +49,22 @@ macro_rules! row_products {
     };
 }
 
+// Where the instructions are modelled, what is marked has no unsafe code, so that an interpreter has nothing to find there.
 #[cfg(dsp)]
 mod call;
 mod channel;
+#[cfg_attr(not(dsp), forbid(unsafe_code))]
 mod convolution;
+#[cfg_attr(not(dsp), forbid(unsafe_code))]
 mod gather;
+#[cfg_attr(not(dsp), forbid(unsafe_code))]
 mod moments;
 #[cfg(dsp)]
 mod pixel;
 #[cfg(feature = "attention")]
+#[cfg_attr(not(dsp), forbid(unsafe_code))]
 mod rows;
+#[cfg_attr(not(dsp), forbid(unsafe_code))]
 mod unfold;
 #[cfg(feature = "tiles")]
 mod winograd;

@@ -63,6 +63,7 @@ pub(crate) fn winograd2_weights(pair: &mut [Pair], channel: usize, weights: &[i8
 
 /// See [`reference::winograd_multiply`](super::reference::winograd_multiply).
 #[inline(always)]
+#[cfg_attr(not(scalar), forbid(unsafe_code))]
 pub(crate) fn winograd_multiply(products: &mut [Products], tiles: &[Pair], channels: &[Pair]) {
     #[cfg(scalar)]
     {

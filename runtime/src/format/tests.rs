@@ -58,14 +58,11 @@ fn records_are_read_as_written() {
 
 #[test]
 fn operations_are_read_by_their_kind() {
-    let tables = tables();
     for &kind in OpKind::ALL {
         let mut bytes = noise(1, OP_BYTES);
         bytes[0] = kind.code();
         let op = Op::read(&bytes, 0).expect("a kind");
         assert_eq!(op.bytes(), bytes, "{kind:?}");
-        let title = std::format!("\n# Operation: {}, ", op.name().replace('_', " "));
-        assert!(tables.contains(&title), "the documentation has no table of {kind:?}");
     }
     assert_eq!(Op::read(&[OpKind::ALL.len() as u8; OP_BYTES], 0), None);
 }
@@ -141,11 +138,19 @@ fn tables() -> String {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "text is safe code")]
 fn documentation_has_the_tables_of_the_records() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/format/tables.md");
     if std::env::var_os("WAFT_WRITE_TABLES").is_some() {
         std::fs::write(&path, tables()).expect("writes");
     }
-    let found = std::fs::read_to_string(&path).expect("readable");
-    assert!(found == tables(), "tables.md is out of date: run WAFT_WRITE_TABLES=1 cargo test -p waft tables");
+    let (found, tables) = (std::fs::read_to_string(&path).expect("readable"), tables());
+    for &kind in OpKind::ALL {
+        let mut bytes = [0; OP_BYTES];
+        bytes[0] = kind.code();
+        let name = Op::read(&bytes, 0).expect("a kind").name();
+        let title = std::format!("\n# Operation: {}, ", name.replace('_', " "));
+        assert!(tables.contains(&title), "the documentation has no table of {kind:?}");
+    }
+    assert!(found == tables, "tables.md is out of date: run WAFT_WRITE_TABLES=1 cargo test -p waft tables");
 }

@@ -37,6 +37,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         stream(&format!("{name}-read-ahead"), chunked(), 2);
         stream(&format!("{name}-streamed-picture"), plain(precision), 1);
         stream(&format!("{name}-streamed-policy"), Draft::policy(precision), 1);
+        stream(&format!("{name}-streamed-classified"), Draft::classified(precision), 1);
         add(format!("{name}-levels"), levels(precision));
         add(format!("{name}-pixel"), pixel(precision));
         for gather in [Gather::Affine, Gather::AffineRelu, Gather::AffineGelu, Gather::AffineMish] {

@@ -1,6 +1,7 @@
 //! Winograd's F(4×4, 3×3) with the DSP extension: `sadd16` and `ssub16` transform two channels at a time.
 
 use super::super::patches::GROUP;
+#[cfg_attr(not(dsp), forbid(unsafe_code))]
 pub(super) mod output;
 pub(super) mod two;
 
@@ -216,6 +217,7 @@ impl Load<i8> for Halves {
 
 /// See [`reference::winograd_multiply`](super::super::reference::winograd_multiply).
 #[inline(always)]
+#[cfg_attr(not(dsp), forbid(unsafe_code))]
 pub(crate) fn winograd_multiply(products: &mut [Products], tiles: &[Pair], channels: &[Pair]) {
     let groups = tiles.len().checked_div(products.len()).unwrap_or(0);
     if groups == 0 || channels.len() < groups * products.len() {
