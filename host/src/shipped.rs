@@ -20,7 +20,7 @@ pub enum FindError {
     #[error("no model {name:?}: neither a file nor one of {known}")]
     Unknown {
         /// What was asked for.
-        name: String,
+        name: PathBuf,
         /// What exists.
         known: String,
     },
@@ -132,14 +132,19 @@ pub fn names() -> Vec<String> {
     names
 }
 
+/// The name, if a shipped model has it. Only files have names that are no text.
+pub(crate) fn known(name: &Path) -> Result<&str, FindError> {
+    let known = names();
+    let found = name.to_str().filter(|name| known.iter().any(|known| known == name));
+    found.ok_or_else(|| FindError::Unknown { name: name.into(), known: known.join(", ") })
+}
+
 /// The folder of a shipped model's checkpoint.
 ///
 /// # Errors
 /// If there is no such model, or its checkpoint is not on this machine.
-pub fn checkpoint(name: &str) -> Result<PathBuf, FindError> {
-    if !names().iter().any(|known| known == name) {
-        return Err(FindError::Unknown { name: name.into(), known: names().join(", ") });
-    }
+pub fn checkpoint(name: impl AsRef<Path>) -> Result<PathBuf, FindError> {
+    let name = known(name.as_ref())?;
     let folder = models_folder().join(name).join("checkpoint");
     if !folder.is_dir() {
         return Err(FindError::NoSources { name: name.into(), asked: "its checkpoint".into() });
@@ -158,11 +163,10 @@ pub fn student(name: &str, steps: Option<usize>) -> Option<(String, PathBuf)> {
 
 /// The files and folders that a model is read from, which no output may replace: what is at a path, with its weights' own
 /// file, and of a shipped model its exported files, its checkpoint, and that of its student for so many steps.
-pub fn sources(name: &str, steps: Option<usize>) -> Vec<PathBuf> {
-    let path = PathBuf::from(name);
-    let is_shipped = !path.is_file() && names().iter().any(|known| known == name);
-    let mut sources = vec![path.with_extension("weights"), path];
-    if is_shipped {
+pub fn sources(name: impl AsRef<Path>, steps: Option<usize>) -> Vec<PathBuf> {
+    let path = name.as_ref();
+    let mut sources = vec![path.with_extension("weights"), path.into()];
+    if let (false, Ok(name)) = (path.is_file(), known(path)) {
         let folder = models_folder().join(name);
         let files = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
         sources.extend(files.filter(|file| file.extension().is_some_and(|extension| extension == "waft")));
@@ -207,12 +211,12 @@ fn read_whole(path: &Path) -> Result<Vec<u8>, FindError> {
 /// # Errors
 /// If there is none, or it cannot be exported.
 pub fn find(
-    name: &str,
+    name: impl AsRef<Path>,
     precision: Option<Precision>,
     steps: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<AlignedBytes, FindError> {
-    let path = Path::new(name);
+    let path = name.as_ref();
     if path.is_file() {
         let bytes = read(path)?;
         let model =
@@ -226,9 +230,7 @@ pub fn find(
             _ => Ok(bytes),
         };
     }
-    if !names().iter().any(|known| known == name) {
-        return Err(FindError::Unknown { name: name.into(), known: names().join(", ") });
-    }
+    let name = known(path)?;
     let precision = precision.unwrap_or(Precision::I8);
     let original = || (name.to_string(), models_folder().join(name).join("checkpoint"));
     let (stem, folder) = student(name, steps).unwrap_or_else(original);
@@ -256,12 +258,12 @@ pub fn find(
 ///
 /// # Errors
 /// If it has one that cannot be read or is of another size.
-pub fn weights(name: &str, model: &Model<'_>) -> Result<Vec<u8>, FindError> {
+pub fn weights(name: impl AsRef<Path>, model: &Model<'_>) -> Result<Vec<u8>, FindError> {
     let expected = u64::from(model.header().weights_bytes);
     if expected == 0 {
         return Ok(vec![]);
     }
-    let path = Path::new(name).with_extension("weights");
+    let path = name.as_ref().with_extension("weights");
     let bytes = read_whole(&path)?;
     let found = bytes.len() as u64;
     if found == expected { Ok(bytes) } else { Err(FindError::Weights { path, found, expected }) }

@@ -109,6 +109,9 @@ pub fn with_windows(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph;
+    use crate::network::Tensor;
+    use crate::schedule::MAX_HISTORY;
 
     #[test]
     fn a_window_makes_the_best_of_its_room() {
@@ -121,5 +124,82 @@ mod tests {
         assert_eq!(need.within(112), (1, 112));
         assert_eq!(need.least(), 112);
         assert_eq!(Need { block: 100, all: 64, blocks: 1 }.least(), 64, "less than a block is all there is");
+    }
+
+    /// Two convolutions, each from a map of 512 bytes or to it, and a ring of 16: weights of 40 outputs by 16 taps beside little
+    /// memory, then of eight by two beside much.
+    fn network() -> (Network, TiVec<TensorId, Element>) {
+        let mut tensors: TiVec<TensorId, Tensor> = TiVec::new();
+        let mut add = |[h, w, c]: [usize; 3], role| {
+            tensors.push_and_get_key(Tensor { name: String::new(), shape: Shape::new(h, w, c), role })
+        };
+        let [sample, map, prediction] =
+            [add([4, 4, 1], Role::Sample), add([8, 8, 8], Role::Features), add([8, 8, 8], Role::Prediction)];
+        let rings = [add([1, 1, 16], Role::Ring), add([1, 1, 16], Role::Ring)];
+        let conv = |source, output, ring, [outputs, taps]: [usize; 2]| {
+            let (weight, bias, padding) = (vec![], vec![], [0; 4]);
+            let conv = graph::Conv2d { kernel: [taps, 1], stride: 1, padding, inputs: 1, outputs, weight, bias };
+            Op::Conv2d(Box::new(Conv2d {
+                sources: vec![source],
+                norm: None,
+                activation: None,
+                input_affine: (1.0, 0.0),
+                upsample: false,
+                shuffle: false,
+                conv,
+                projection: None,
+                residual: None,
+                ring,
+                patches: None,
+                tile_rows: 0,
+                stored_tiles: false,
+                repeats: None,
+                ring_limit: 0,
+                window: None,
+                output,
+            }))
+        };
+        let elements = tensors.iter().map(|_| Element::I8).collect();
+        let network = Network {
+            tensors,
+            ops: [
+                ("wide".into(), conv(sample, map, rings[0], [40, 16])),
+                ("narrow".into(), conv(map, prediction, rings[1], [8, 2])),
+            ]
+            .into_iter()
+            .collect(),
+            sample,
+            condition: None,
+            observation: None,
+            once: 0,
+            prediction,
+            variance: None,
+            gradient: None,
+            unconditional: None,
+            history: [None; MAX_HISTORY],
+            conditioning: 0,
+        };
+        (network, elements)
+    }
+
+    /// Memory comes first: 544 bytes are live at the first convolution, 1,056 at the second, which keeps both maps since its
+    /// weights might come in chunks. So 1,072 are needed whatever the windows, and the first one's may have 528.
+    #[test]
+    fn windows_take_what_other_operations_leave() {
+        let (network, elements) = network();
+        let layouts: TiVec<OpId, WeightLayout> = [WeightLayout::Rows8; 2].into_iter().collect();
+        let windows = |limit| {
+            let network = with_windows(&network, &elements, &layouts, limit)?;
+            let window = |(_, conv): (OpId, &Conv2d)| {
+                let window = conv.window.expect("streamed");
+                let Shape { h, w, c } = network.tensors[window.tensor].shape;
+                [h * w * c, window.blocks, window.chunks]
+            };
+            Ok(network.convs().map(window).collect::<Vec<_>>())
+        };
+        assert_eq!(windows(1 << 20), Ok(vec![[512, 2, 3], [16, 1, 1]]), "two chunks of two blocks");
+        assert_eq!(windows(300), Ok(vec![[256, 1, 5], [16, 1, 1]]), "two chunks of one");
+        assert_eq!(windows(128), Ok(vec![[128, 1, 5], [16, 1, 1]]), "one at a time");
+        assert_eq!(windows(127), Err(WindowTooSmall { operation: "wide".into(), needed: 128 }));
     }
 }

@@ -271,3 +271,143 @@ impl Loading {
         Ok(self.ready > window.needed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::noise::philox;
+
+    /// Where the window begins in the arena, and the weights in their file.
+    const WINDOW: usize = 32;
+    const WEIGHTS: usize = 48;
+
+    /// A file's bytes in bursts, every other read nothing; what was asked for, in order.
+    struct Source {
+        file: Vec<u8>,
+        burst: usize,
+        asked: Vec<[usize; 2]>,
+    }
+
+    impl WeightSource for Source {
+        type Error = ();
+
+        fn read(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, ()> {
+            self.asked.push([offset as usize, into.len()]);
+            let len = if self.asked.len().is_multiple_of(2) { 0 } else { into.len().min(self.burst) };
+            into[..len].copy_from_slice(&self.file[offset as usize..][..len]);
+            Ok(len)
+        }
+    }
+
+    fn source(chunks: &Chunks, burst: usize) -> Source {
+        let len = WEIGHTS + chunks.total() as usize;
+        let file = (0..len as u32).map(|i| philox([7, 0], [i, 0, 0, 0])[0] as u8).collect();
+        Source { file, burst, asked: std::vec![] }
+    }
+
+    /// The bytes of a chunk in the file.
+    fn chunk(chunks: &Chunks, index: u64) -> core::ops::Range<usize> {
+        let first = WEIGHTS + (index * chunks.bytes) as usize;
+        first..first + (if index + 1 == chunks.count { chunks.last_bytes } else { chunks.bytes }) as usize
+    }
+
+    fn checks(chunks: &Chunks, file: &[u8]) -> Vec<u32> {
+        (0..chunks.count).map(|index| !crc32(!0, &file[chunk(chunks, index)])).collect()
+    }
+
+    /// Each slice finds its chunk in the window's place for it, read in order, once, a piece at a time, and never more than
+    /// the window holds beyond what is in use.
+    #[test]
+    fn chunks_come_in_order_as_far_as_the_window_reaches() {
+        for (count, buffers) in [(1, 1), (3, 1), (3, 2), (5, 2), (4, 3), (2, 2)] {
+            let chunks = Chunks { count, bytes: 1200, last_bytes: 700 };
+            for burst in [100, usize::MAX] {
+                let mut source = source(&chunks, burst);
+                let checks = checks(&chunks, &source.file);
+                let mut arena = std::vec![0xA5; WINDOW + buffers as usize * 1200 + 8];
+                let mut loading = Loading::default();
+                // Two slices use each chunk.
+                for needed in (0..count as u32).flat_map(|chunk| [chunk; 2]) {
+                    let (offset, weights) = (WINDOW as u64, WEIGHTS as u64);
+                    let window = Window { chunks, needed, buffers, offset, weights, checks: &checks };
+                    while !loading.advance(3, &window, &mut arena, &mut source).expect("intact") {}
+                    let from = chunk(&chunks, needed.into());
+                    let place = WINDOW + (needed % buffers) as usize * 1200;
+                    assert_eq!(arena[place..place + from.len()], source.file[from], "chunk {needed} of {count}");
+                    let [reach, _] = *source.asked.last().expect("asked");
+                    let ahead = (u64::from(needed) + u64::from(buffers)).min(count);
+                    assert!(reach < chunk(&chunks, ahead - 1).end, "beyond chunk {ahead}");
+                }
+                assert!(u64::from(loading.ready) <= count);
+                assert!(arena[..WINDOW].iter().chain(&arena[WINDOW + buffers as usize * 1200..]).all(|&b| b == 0xA5));
+                let pieces = source.asked.windows(2).all(|pair| pair[1][0] >= pair[0][0]);
+                assert!(pieces && source.asked.iter().all(|&[_, len]| (1..=PIECE).contains(&len)));
+            }
+        }
+    }
+
+    /// While a chunk is in use, the next one comes into the rest of the window; a slice then need not wait.
+    #[test]
+    fn a_window_for_two_chunks_reads_ahead() {
+        let chunks = Chunks { count: 3, bytes: 1024, last_bytes: 1024 };
+        for (buffers, ahead) in [(1, [1, 2]), (2, [2, 3])] {
+            let mut source = source(&chunks, usize::MAX);
+            let checks = checks(&chunks, &source.file);
+            let mut arena = std::vec![0; WINDOW + 2048];
+            let mut loading = Loading::default();
+            for (needed, ahead) in [0, 1].into_iter().zip(ahead) {
+                let (offset, weights) = (WINDOW as u64, WEIGHTS as u64);
+                let window = Window { chunks, needed, buffers, offset, weights, checks: &checks };
+                // Each chunk is two pieces, and every other read brings nothing.
+                for _ in 0..20 {
+                    loading.advance(3, &window, &mut arena, &mut source).expect("intact");
+                }
+                assert_eq!(loading.ready, ahead, "{buffers} chunks at once, chunk {needed} in use");
+            }
+        }
+    }
+
+    /// What is damaged or unreadable is said by chunk and offset, and read again.
+    #[test]
+    fn what_goes_wrong_is_asked_for_again() {
+        let chunks = Chunks { count: 2, bytes: 1024, last_bytes: 600 };
+        let mut source = source(&chunks, usize::MAX);
+        let mut checks = checks(&chunks, &source.file);
+        checks[1] ^= 1;
+        let mut arena = std::vec![0; WINDOW + 2048];
+        let mut loading = Loading::default();
+        let (offset, weights) = (WINDOW as u64, WEIGHTS as u64);
+        let mut run = |checks: &[u32], source: &mut Source| {
+            let window = Window { chunks, needed: 1, buffers: 2, offset, weights, checks };
+            loop {
+                match loading.advance(3, &window, &mut arena, source) {
+                    Ok(false) => {}
+                    found => break found,
+                }
+            }
+        };
+        assert_eq!(run(&checks, &mut source), Err(RunError::WeightsDamaged { op: 3, chunk: 1 }));
+        checks[1] ^= 1;
+        let before = source.asked.len();
+        assert_eq!(run(&checks, &mut source), Ok(true));
+        assert_eq!(source.asked[before][0], chunk(&chunks, 1).start, "the chunk from its beginning");
+
+        struct Broken;
+        impl WeightSource for Broken {
+            type Error = ();
+
+            fn read(&mut self, _offset: u32, _into: &mut [u8]) -> Result<usize, ()> {
+                Err(())
+            }
+        }
+        let window = Window { chunks, needed: 0, buffers: 2, offset, weights, checks: &checks };
+        let error = Loading::default().advance(3, &window, &mut arena, &mut Broken);
+        assert_eq!(error, Err(RunError::WeightsUnreadable { offset: WEIGHTS as u32 }));
+        let beyond = Loading::default().advance(3, &window, &mut arena[..WINDOW + 100], &mut source);
+        assert_eq!(beyond, Err(RunError::Corrupt { op: 3 }));
+    }
+}

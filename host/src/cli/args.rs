@@ -8,6 +8,7 @@ use anyhow::ensure;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output::Named;
 use super::print_notes;
 use crate::checkpoint::{self, Checkpoint, MOST_CLASSES};
 use crate::gpu::Device;
@@ -178,6 +179,12 @@ pub(super) struct CheckpointArgs {
 }
 
 impl CheckpointArgs {
+    /// The files besides the checkpoint itself that are read.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = Named<'_>> {
+        let scheduler = self.scheduler_config.as_deref().map(|path| ("--scheduler-config", path));
+        scheduler.into_iter().chain(self.class_embeddings.as_deref().map(|path| ("--class-embeddings", path)))
+    }
+
     /// Opens a checkpoint, and tells what was chosen on the way.
     pub(super) fn open(&self, path: &Path) -> anyhow::Result<Checkpoint> {
         let size = match self.size.as_deref() {

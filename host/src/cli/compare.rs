@@ -24,7 +24,7 @@ use crate::shipped;
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of a checkpoint, or the name of a shipped model (digits, emoji).
-    checkpoint: String,
+    checkpoint: PathBuf,
     /// Samplers [default: the checkpoint's own, and all that take over its noise levels].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME[,NAME...]")]
     scheduler: Vec<Solver>,
@@ -85,8 +85,8 @@ fn chip(name: &str) -> Result<Chip, String> {
 /// Runs the command.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_extension("--out", args.out.as_deref(), &["png"])?;
-    let folder = match Path::new(&args.checkpoint).is_dir() {
-        true => PathBuf::from(&args.checkpoint),
+    let folder = match args.checkpoint.is_dir() {
+        true => args.checkpoint.clone(),
         false => shipped::checkpoint(&args.checkpoint)?,
     };
     check_files(args, &folder)?;
@@ -123,7 +123,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let cheapest = comparison.cheapest(TOLERANCE);
     if args.json {
         return print_json(&json!({
-            "model": args.checkpoint,
+            "model": args.checkpoint.to_string_lossy(),
             "precision": precision_name(options.precision),
             "count": options.count,
             "guidance": args.guidance,
@@ -141,6 +141,7 @@ fn check_files(args: &Args, folder: &Path) -> anyhow::Result<()> {
     inputs.extend(args.judge.as_deref().map(|path| ("--judge", path)));
     inputs.extend(args.real.as_deref().map(|path| ("--real", path)));
     inputs.extend(args.guide.classifier.as_deref().map(|path| ("--classifier", path)));
+    inputs.extend(args.reading.inputs());
     let outputs: Vec<output::Named<'_>> = args.out.as_deref().map(|path| ("--out", path)).into_iter().collect();
     output::check(&inputs, &outputs)
 }
@@ -163,7 +164,7 @@ fn table(
 ) -> Result<String, std::fmt::Error> {
     let mut text = format!(
         "{} in precision {}: {} pictures each, guidance {}, compared by {}\n\n{:<17} {:>5} {:>5} {:>22} {:>9} {:>12} {:>8} {:>9}\n",
-        args.checkpoint,
+        args.checkpoint.display(),
         precision_name(options.precision),
         options.count,
         args.guidance,

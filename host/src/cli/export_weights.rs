@@ -262,7 +262,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let weights_file = args.stream.map(|_| args.out.with_extension("weights"));
     let mut outputs: Vec<output::Named<'_>> = vec![("--out", &args.out)];
     outputs.extend(weights_file.as_deref().map(|path| ("the weights of --stream,", path)));
-    output::check(&[("CHECKPOINT", &args.checkpoint)], &outputs)?;
+    let mut inputs: Vec<output::Named<'_>> = vec![("CHECKPOINT", &args.checkpoint)];
+    inputs.extend(args.classifier.as_deref().map(|path| ("--classifier", path)));
+    inputs.extend(args.integers.condition.as_deref().map(|path| ("--condition", path)));
+    inputs.extend(args.integers.observation.as_deref().map(|path| ("--observation", path)));
+    inputs.extend(args.reading.inputs());
+    output::check(&inputs, &outputs)?;
 
     let checkpoint = args.reading.open(&args.checkpoint)?;
     let mut options = ExportOptions {

@@ -20,7 +20,7 @@ use crate::text::visible;
 #[derive(clap::Args)]
 pub struct Args {
     /// The file, or the name of a shipped model.
-    model: String,
+    model: PathBuf,
     /// Draws the memory map, time against address.
     #[arg(long, value_name = "F.svg")]
     svg: Option<PathBuf>,

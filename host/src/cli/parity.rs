@@ -22,7 +22,7 @@ pub struct Args {
     backend: Backend,
     /// Name of a shipped model (digits, emoji, reach), or a .waft file.
     #[arg(long, value_name = "MODEL", default_value = "digits")]
-    model: String,
+    model: PathBuf,
     /// Precision of a shipped model [default: all].
     #[arg(long, value_enum)]
     precision: Option<args::Precision>,
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut device = args.backend.open()?;
     let precisions: &[Option<Precision>] = match args.precision {
         Some(precision) => &[Some(precision.into())],
-        None if PathBuf::from(&args.model).is_file() => &[None],
+        None if args.model.is_file() => &[None],
         None => &[Some(Precision::I8), Some(Precision::F16), Some(Precision::F32)],
     };
     let progress = Bar::default();
@@ -91,7 +91,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if let Some(path) = &args.report {
-        let page = report::html(&args.model, &device.name(), &ops, &pictures);
+        let page = report::html(&args.model.to_string_lossy(), &device.name(), &ops, &pictures);
         write_whole(path, page.as_bytes())?;
     }
     // Integers are identical or wrong; floats stay within their bounds.
@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             "device": device.name(),
             "driver": device.driver(),
             "commit": commit(),
-            "model": args.model,
+            "model": args.model.to_string_lossy(),
             "ops": ops,
             "images": integer.iter().map(|pictures| pictures.images).sum::<usize>(),
             "identical": identical,

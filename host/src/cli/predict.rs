@@ -41,9 +41,10 @@ pub struct Args {
 /// Runs the command.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_extension("--out", Some(&args.out), &["safetensors"])?;
-    let model = shipped::sources(&args.model.to_string_lossy(), None);
+    let model = shipped::sources(&args.model, None);
     let mut inputs = output::all("MODEL", &model);
     inputs.push(("--input", &args.input));
+    inputs.extend(args.reading.inputs());
     output::check(&inputs, &[("--out", &args.out)])?;
     let input = tensors::read(&args.input)?;
     ensure!(!input.has("encoder_hidden_states"), "encoder_hidden_states: no network here reads a text; leave it out");
@@ -88,7 +89,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let output = model.tensor(model.header().prediction).context("the model has no output")?;
     let output_shape = [rows, cols, usize::from(output.channels)];
     let samples = to_hwc(&sample, input_shape);
-    let weights = shipped::weights(&args.model.to_string_lossy(), &model)?;
+    let weights = shipped::weights(&args.model, &model)?;
     let mut memory = arena(&model);
     let mut accelerator = Accelerator::new(&model);
     let mut outputs = vec![];

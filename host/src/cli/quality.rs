@@ -1,8 +1,9 @@
 //! `quality`.
 
 use std::fmt::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use anyhow::ensure;
 use serde_json::{Map, Value, json};
 use waft::Guidance;
 
@@ -19,7 +20,7 @@ use crate::shipped;
 pub struct Args {
     /// Name of a shipped model, all of whose files are measured, or a .waft file.
     #[arg(long, value_name = "MODEL")]
-    model: String,
+    model: PathBuf,
     /// Checkpoint that the f32 pictures come from [default: the folder `checkpoint` beside the file].
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
@@ -106,16 +107,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let device = device.as_mut().map(|device| &mut **device as &mut dyn Device);
     let setup = Setup::new(&args.model, &options, &Bar::default())?;
     check_seeds(args.seed, setup.count)?;
-    if let (Some(shard), Some(path)) = (args.shard, &args.out) {
+    if let (Some(shard), Some(path), Some(name)) = (args.shard, &args.out, args.model.to_str()) {
         let range = shard.range(setup.count);
         let pictures = setup.draw(range.clone(), device, &Bar::default())?;
-        let bytes = shard::encode(&args.model, &options, &setup, range.start, &pictures)?;
+        let bytes = shard::encode(name, &options, &setup, range.start, &pictures)?;
         write_whole(path, &bytes)?;
         let text = format!("{}: pictures {} to {} of {}\n", path.display(), range.start, range.end, setup.count);
         return output::print(&text);
     }
     let pictures = setup.draw(0..setup.count, device, &Bar::default())?;
-    args.output.show(&args.model, &setup.evaluate(pictures)?)
+    args.output.show(&args.model.to_string_lossy(), &setup.evaluate(pictures)?)
 }
 
 impl Output {
@@ -165,8 +166,8 @@ fn check_files(args: &Args) -> anyhow::Result<()> {
     check_extension("--out", args.out.as_deref(), &["safetensors"])?;
     let model = shipped::sources(&args.model, args.steps.map(|steps| steps as usize));
     let mut inputs = output::all("--model", &model);
-    let folder = match Path::new(&args.model).is_file() {
-        true => Path::new(&args.model).with_file_name(""),
+    let folder = match args.model.is_file() {
+        true => args.model.with_file_name(""),
         false => shipped::models_folder().join(&args.model),
     };
     let [judge, checkpoint] = ["judge.safetensors", "checkpoint"].map(|name| folder.join(name));
@@ -174,6 +175,20 @@ fn check_files(args: &Args) -> anyhow::Result<()> {
     inputs.push(("--checkpoint", args.checkpoint.as_deref().unwrap_or(&checkpoint)));
     inputs.extend(args.real.as_deref().map(|path| ("--real", path)));
     inputs.extend(args.guide.classifier.as_deref().map(|path| ("--classifier", path)));
+    if args.shard.is_some() {
+        let model = [("--model", args.model.as_path())];
+        let others = [
+            ("--checkpoint", &args.checkpoint),
+            ("--judge", &args.judge),
+            ("--real", &args.real),
+            ("--classifier", &args.guide.classifier),
+        ];
+        let others = others.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
+        for (option, path) in model.into_iter().chain(others) {
+            let text = path.to_str();
+            ensure!(text.is_some(), "{option} {path:?}: a shard holds the names of its inputs as text; rename it");
+        }
+    }
     let outputs = [("--report", &args.output.report), ("--out", &args.out)];
     let outputs: Vec<output::Named<'_>> =
         outputs.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect();

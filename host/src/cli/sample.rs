@@ -21,7 +21,7 @@ use crate::tensors::{self, to_chw, to_hwc};
 pub struct Args {
     /// Name of a shipped model (digits, emoji, reach), or a .waft file.
     #[arg(long, value_name = "MODEL")]
-    model: String,
+    model: PathBuf,
     /// Class to draw, from 0; required where the model has classes but none that means "no class".
     #[arg(long, value_name = "N")]
     class: Option<u16>,
@@ -176,7 +176,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if from_seed && args.to_seed.is_none() {
         check_seeds(seed, count)?;
     }
-    print_notes(without_effect(args, &request, schedule.steps, [conditions.len(), count]).iter().map(String::as_str));
+    let has_gradient = model.header().gradient != 0;
+    let mut notes = without_effect(args, &request, (schedule.steps, has_gradient), [conditions.len(), count]);
+    if has_gradient && !args.guidance_interval.is_empty() {
+        notes.extend(scale_outside(&request, schedule.steps));
+    }
+    print_notes(notes.iter().map(String::as_str));
     let batch = Batch {
         request,
         seed,
@@ -236,11 +241,17 @@ fn guided(args: &Args, request: Request, steps: u32) -> anyhow::Result<(Request,
 }
 
 /// What was asked for and changes nothing.
-fn without_effect(args: &Args, request: &Request, steps: u32, [given, count]: [usize; 2]) -> Vec<String> {
+fn without_effect(
+    args: &Args,
+    request: &Request,
+    (steps, has_gradient): (u32, bool),
+    [given, count]: [usize; 2],
+) -> Vec<String> {
     let mut notes = vec![];
     let is_guided = (0..steps).any(|step| request.guidance_at(step) != Guidance::NONE);
     for (option, is_given) in [
-        ("--guidance-interval", !args.guidance_interval.is_empty()),
+        // A classifier guides at scale 1 too.
+        ("--guidance-interval", !args.guidance_interval.is_empty() && !has_gradient),
         ("--guidance-rescale", args.guidance_rescale.is_some()),
     ] {
         if is_given && !is_guided {
@@ -254,6 +265,16 @@ fn without_effect(args: &Args, request: &Request, steps: u32, [given, count]: [u
         notes.push(format!("the first {count} of {given} conditions or observations are used: --count draws more"));
     }
     notes
+}
+
+/// Without guidance a classifier's gradient has scale 1, so that an interval does not leave it out.
+fn scale_outside(request: &Request, steps: u32) -> Option<String> {
+    let nothing = request.guidance(Guidance::from_ratio(0, 1));
+    (0..steps).any(|step| nothing.guidance_at(step) == Guidance::NONE).then(|| {
+        "outside of --guidance-interval the classifier's gradient has scale 1: for none, give --guidance a scale for each step, \
+         with 0 there"
+            .into()
+    })
 }
 
 fn check_files(args: &Args) -> anyhow::Result<()> {

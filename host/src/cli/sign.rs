@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use ed25519_dalek::{Signer, SigningKey};
+use anyhow::{Context, ensure};
+use ed25519_dalek::{SIGNATURE_LENGTH, Signer, SigningKey};
 use serde_json::json;
 use waft::Model;
 
@@ -38,8 +38,7 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     check_files(args)?;
     let file = std::fs::read(&args.model).with_context(|| args.model.display().to_string())?;
-    Model::from_bytes(AlignedBytes::copy_of(&file).as_slice())
-        .with_context(|| format!("{} is not a model", args.model.display()))?;
+    check_model(&args.model, &file)?;
     if args.new_key {
         create(&args.key)?;
         // Only now can a second name of the key's file be seen.
@@ -53,6 +52,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         return print_json(&json!({ "public_key": public, "signature": hex::encode(signature) }));
     }
     output::print(&format!("{} signed; public key for Model::from_signed_bytes:\n{public}\n", args.out.display()))
+}
+
+/// What is signed is a model and nothing else: a device takes one signature away, not two.
+fn check_model(path: &Path, file: &[u8]) -> anyhow::Result<()> {
+    let is_model = |bytes: &[u8]| Model::from_bytes(AlignedBytes::copy_of(bytes).as_slice()).map(|_| ());
+    let Err(error) = is_model(file) else { return Ok(()) };
+    let unsigned = file.split_last_chunk::<SIGNATURE_LENGTH>().map(|(model, _)| model);
+    ensure!(
+        unsigned.is_none_or(|model| is_model(model).is_err()),
+        "{0} is signed already; sign the file that was exported, or take the signature off first: \
+         head -c -{SIGNATURE_LENGTH} {0} > unsigned.waft",
+        path.display()
+    );
+    Err(error).with_context(|| format!("{} is not a model", path.display()))
 }
 
 /// The key is an input, and an output too where it is to be made.

@@ -1,5 +1,7 @@
 //! The first stage: the network, its step lists and names, ready to be emitted in a float precision.
 
+use std::collections::BTreeSet;
+
 use typed_index_collections::TiVec;
 use waft::format::{Element, Precision, WeightLayout};
 
@@ -27,6 +29,18 @@ pub(super) struct Prepared {
     pub conditions: Conditions,
     /// What to know about the result.
     pub notes: Vec<String>,
+}
+
+/// Which steps a classifier leaves alone: a sample without signal is noise, and its gradient, times what is infinite there, is no
+/// number (see [`Step::gradient_factor`]).
+fn unguided(lists: &[StepList]) -> Option<String> {
+    let steps = || lists.iter().flat_map(|list| &list.steps);
+    let without: BTreeSet<String> =
+        steps().filter(|step| step.leaves_gradient_out()).map(|step| step.timestep.to_string()).collect();
+    let timesteps = without.into_iter().collect::<Vec<_>>().join(", ");
+    (!timesteps.is_empty()).then(|| {
+        format!("the classifier does not guide steps at timestep {timesteps}: the sample has no signal there (alpha 0)")
+    })
 }
 
 impl Prepared {
@@ -119,6 +133,9 @@ impl Prepared {
         check_variance(&graph, learns)?;
         if !learns && graph.drop_variance() {
             notes.push(format!("the learned variances are dropped: {} has noise of its own, if any", solver.name()));
+        }
+        if options.classifier.is_some() {
+            notes.extend(unguided(&lists));
         }
         let lengths: Vec<usize> = lists.iter().map(|list| list.steps.len()).collect();
         options.check_lengths(&lengths)?;

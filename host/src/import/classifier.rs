@@ -180,7 +180,12 @@ pub fn add_classifier(
 
 /// Whether the classifier has seen the noise of the network's timesteps.
 fn check_noise(config: &Config, scheduler: &SchedulerConfig) -> Result<(), ClassifierError> {
-    let own = SchedulerConfig::from_json(&config.scheduler.to_string())?.alphas_cumprod();
+    let own = SchedulerConfig::from_json(&config.scheduler.to_string())?;
+    if !own.follows_betas() || !scheduler.follows_betas() {
+        let what = "the noise levels of the network's scheduler or the classifier's do not follow from betas";
+        return Err(ClassifierError::Network(what));
+    }
+    let own = own.alphas_cumprod();
     for (timestep, &network) in scheduler.alphas_cumprod().iter().enumerate() {
         let classifier = own.get(timestep).copied().unwrap_or(0.0);
         if (classifier - network).abs() > 1e-6 {

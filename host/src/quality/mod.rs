@@ -147,15 +147,12 @@ pub struct Quality {
 }
 
 /// The files that a name or path stands for, the default one first, and their folder.
-fn files(model: &str, stem: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
-    let path = Path::new(model);
+fn files(path: &Path, stem: Option<&str>) -> Result<(Vec<PathBuf>, PathBuf), QualityError> {
     if path.is_file() {
         return Ok((vec![path.into()], path.parent().unwrap_or(Path::new(".")).into()));
     }
-    let known = shipped::names();
-    if !known.iter().any(|name| name == model) {
-        return Err(FindError::Unknown { name: model.into(), known: known.join(", ") }.into());
-    }
+    let model = shipped::known(path)?;
+    let stem = stem.unwrap_or(model);
     let folder = shipped::models_folder().join(model);
     if !folder.join("checkpoint").is_dir() {
         let asked = "its checkpoint and judge".into();
@@ -170,7 +167,7 @@ fn files(model: &str, stem: &str) -> Result<(Vec<PathBuf>, PathBuf), QualityErro
 /// # Errors
 /// If something is missing or does not fit.
 pub fn measure(
-    model: &str,
+    model: impl AsRef<Path>,
     options: &Options,
     device: Option<&mut dyn Device>,
     progress: &dyn Progress,
@@ -205,13 +202,15 @@ impl Setup {
     ///
     /// # Errors
     /// If something is missing or does not fit.
-    pub fn new(model: &str, options: &Options, progress: &dyn Progress) -> Result<Self, QualityError> {
-        let student = shipped::student(model, options.steps.map(|steps| steps as usize));
-        let (paths, folder) = files(model, student.as_ref().map_or(model, |(stem, _)| stem))?;
+    pub fn new(model: impl AsRef<Path>, options: &Options, progress: &dyn Progress) -> Result<Self, QualityError> {
+        let model = model.as_ref();
+        let steps = options.steps.map(|steps| steps as usize);
+        let student = model.to_str().and_then(|name| shipped::student(name, steps));
+        let (paths, folder) = files(model, student.as_ref().map(|(stem, _)| stem.as_str()))?;
         let mut loaded = vec![];
         for path in paths {
             let bytes = shipped::read(&path)?;
-            let weights = shipped::weights(&path.to_string_lossy(), &Model::from_bytes(bytes.as_slice())?)?;
+            let weights = shipped::weights(&path, &Model::from_bytes(bytes.as_slice())?)?;
             loaded.push(File { path, bytes, weights });
         }
         let Some(first) = loaded.first() else {

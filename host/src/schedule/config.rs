@@ -264,7 +264,8 @@ impl SchedulerConfig {
             None => step,
             // Whatever the quantile, the threshold is the largest one.
             Some(Thresholding { limit, .. }) if limit <= 1.0 => {
-                Step { x0_x: step.x0_x / limit, x0_m: step.x0_m / limit, clip: Some(1.0), ..step }
+                let [x0_x, x0_m] = [step.x0_x / limit, step.x0_m / limit];
+                Step { x0_x, x0_m, kept: Some(1.0 / limit), clip: Some(1.0), ..step }
             }
             thresholding => Step { thresholding, clip: None, ..step },
         }

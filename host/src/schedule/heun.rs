@@ -30,8 +30,12 @@ fn keeps_slope(config: &SchedulerConfig) -> bool {
 /// Whatever is kept, at noise level `i`.
 fn kept(config: &SchedulerConfig, grid: &Grid, i: usize) -> Step {
     let level = grid.level(i);
-    let (x0_x, x0_m) = if keeps_slope(config) { (0.0, 1.0) } else { config.clean(level.signal, level.noise) };
-    Step { level, x0_x, x0_m, clip: config.clip, ..Step::default() }
+    let step = Step { level, clip: config.clip, ..Step::default() };
+    if keeps_slope(config) {
+        return Step { x0_x: 0.0, x0_m: 1.0, kept: Some(level.noise_by_clean()), ..step };
+    }
+    let (x0_x, x0_m) = config.clean(level.signal, level.noise);
+    Step { x0_x, x0_m, ..step }
 }
 
 /// Euler's step from level `i` to the next: `x + d·(σ' − σ)` with `d = (x − x0)/σ`.

@@ -99,6 +99,13 @@ enum Family {
     Consistency,
 }
 
+impl SchedulerConfig {
+    /// Whether a sample is √ᾱ·x0 + √(1−ᾱ)·ε for the ᾱ of [`alphas_cumprod`](Self::alphas_cumprod).
+    pub(crate) fn follows_betas(&self) -> bool {
+        Family::of(&self.class_name) == Family::Betas
+    }
+}
+
 impl Family {
     fn of(class_name: &str) -> Self {
         match class_name {

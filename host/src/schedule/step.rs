@@ -51,6 +51,11 @@ impl Level {
         Self { signal, noise, start: 1.0 }
     }
 
+    /// What a change of the clean sample changes the noise by, in the same sample.
+    pub(super) fn noise_by_clean(&self) -> f64 {
+        -self.signal / self.noise
+    }
+
     /// Whether a device can hold it, see the record of the same name in the model file.
     fn is_small(&self) -> bool {
         self.signal.abs() < 8.0 && self.noise.abs() < 8.0 && self.start.abs() < 128.0
@@ -81,6 +86,8 @@ pub struct Step {
     pub x0_x: f64,
     /// Factor of `m` in the clean sample.
     pub x0_m: f64,
+    /// What a change of the clean sample changes what is kept in its place by, where that is another combination.
+    pub kept: Option<f64>,
     /// Bound of the clean sample.
     pub clip: Option<f64>,
     /// How the clean sample is bounded besides, the same in all steps of a list.
@@ -121,10 +128,18 @@ impl Step {
     /// What the gradient `∇ log p(y | x)` of a class's log-probability with respect to the sample is multiplied by to be added to the
     /// model output. By Tweedie's formula it moves the clean sample by `noise²/signal` times itself, whatever the network
     /// predicts; for a network that predicts noise the factor is −noise (Dhariwal and Nichol, 2021, arXiv:2105.05233,
-    /// algorithm 2). 0 where there is no signal, or where the step does not read the output for the clean sample.
+    /// algorithm 2). 0 where there is no signal, or no noise.
     pub fn gradient_factor(&self) -> f64 {
         let Level { signal, noise, .. } = self.level;
-        if signal == 0.0 || self.x0_m == 0.0 { 0.0 } else { noise * noise / (signal * self.x0_m) }
+        if self.leaves_gradient_out() || noise == 0.0 {
+            return 0.0;
+        }
+        self.kept.unwrap_or(1.0) * noise * noise / (signal * self.x0_m)
+    }
+
+    /// Whether a classifier's gradient has no factor.
+    pub(crate) fn leaves_gradient_out(&self) -> bool {
+        self.level.signal == 0.0 || self.x0_m == 0.0
     }
 
     pub(super) fn is_finite(&self) -> bool {

@@ -90,12 +90,10 @@ pub(super) fn leading(n: usize, stride: usize, offset: usize) -> Vec<i64> {
     (0..n).rev().map(|i| (i * stride + offset) as i64).collect()
 }
 
-/// `numpy.linspace(0, last, n)` rounded, downwards: the last value is set, the others are multiples of the step.
+/// `numpy.linspace(0, last, n)` rounded, downwards: multiples of the step. The last, which numpy sets, is rounded to itself.
 pub(super) fn linspace(n: usize, last: usize) -> Vec<i64> {
-    let stop = last as f64;
-    let step = stop / (n.max(2) - 1) as f64;
-    let at = |i: usize| if n > 1 && i == n - 1 { stop } else { i as f64 * step };
-    (0..n).rev().map(|i| at(i).round_ties_even() as i64).collect()
+    let step = last as f64 / (n.max(2) - 1) as f64;
+    (0..n).rev().map(|i| (i as f64 * step).round_ties_even() as i64).collect()
 }
 
 /// `numpy.arange(first, 0, −train/n)` rounded, less 1. Its length is the rounded-up quotient, whatever rounding makes of

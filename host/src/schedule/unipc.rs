@@ -94,7 +94,9 @@ fn build(
                 PredictionType::VPrediction => (here.noise, here.signal),
             }
         };
-        let mut step = Step { timestep, level: Level::new(here.signal, here.noise), x0_x, x0_m, ..Step::default() };
+        let level = Level::new(here.signal, here.noise);
+        let kept = (!fields.predicts_clean).then(|| level.noise_by_clean());
+        let mut step = Step { timestep, level, x0_x, x0_m, kept, ..Step::default() };
         if fields.predicts_clean {
             step = config.thresholded(step);
         }

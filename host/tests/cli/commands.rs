@@ -192,6 +192,8 @@ fn signed_models_are_accepted_with_their_key_only() {
         assert_eq!(refused, Some(SignedModelError::Signature), "bit 0 of byte {at}");
         signed[at] ^= 1;
     }
+    let again = failure(&["sign", text(&out), "--key", text(&key), "--out", text(&folder.path().join("twice"))]);
+    assert!(again.contains("signed already") && again.contains("sign the file that was exported"), "{again}");
     let mut other = public;
     other[0] ^= 1;
     assert!(waft::Model::from_signed_bytes(&signed, &other).is_err());

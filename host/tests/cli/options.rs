@@ -4,7 +4,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, tensor::TensorView};
 
-use crate::{export, failure, golden, json, text, waft};
+use crate::{export, failure, golden, json, root, text, waft};
 
 fn refused(arguments: &[&str], names: &[&str]) {
     let message = failure(arguments);
@@ -114,6 +114,28 @@ fn what_has_no_effect_is_told() {
 }
 
 /// Where Git LFS left pointers, whatever file is asked for.
+/// Outside of the interval a classifier's gradient is not left out, as one might think.
+#[test]
+fn the_scale_outside_of_an_interval_is_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = folder.path().join("m.waft");
+    let digits = root().join("models/digits");
+    let (checkpoint, guide) = (digits.join("checkpoint"), digits.join("guide"));
+    let export =
+        ["export-weights", text(&checkpoint), "--classifier", text(&guide), "--precision", "f32", "--steps", "4"];
+    json(&[&export[..], &["--json", "--out", text(&model)]].concat());
+    let sample = |options: &[&str]| {
+        let output = waft(&[&["sample", "--model", text(&model), "--class", "3", "--json"], options].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (String::from_utf8(output.stdout).expect("text"), String::from_utf8(output.stderr).expect("text"))
+    };
+    let (guided, notes) = sample(&["--guidance", "4", "--guidance-interval", "0.5,1"]);
+    assert!(notes.contains("gradient has scale 1"), "{notes}");
+    assert_eq!(guided, sample(&["--guidance", "1,1,4,4"]).0);
+    assert_ne!(guided, sample(&["--guidance", "0,0,4,4"]).0);
+    assert_eq!(sample(&["--guidance", "4", "--guidance-interval", "0,1"]).1, "");
+}
+
 #[test]
 fn pointers_of_large_files_are_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -57,6 +57,73 @@ fn inputs_are_not_replaced_whatever_they_are_called() {
     assert_eq!(fs::read(&model).expect("still there"), before);
 }
 
+/// Every option that names a file to read.
+#[test]
+fn what_options_read_is_not_replaced() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (heads, other) = (golden("heads"), folder.path().join("other.png"));
+    fs::write(&other, "{}").expect("writes");
+    for option in ["--classifier", "--scheduler-config", "--class-embeddings", "--condition", "--observation"] {
+        let refused = failure(&["export-weights", &heads, option, text(&other), "--out", text(&other)]);
+        assert!(refused.contains(&format!("that is {option}, an input")), "{option}: {refused}");
+    }
+    for option in ["--scheduler-config", "--class-embeddings", "--judge", "--real"] {
+        let refused = failure(&["compare", &heads, option, text(&other), "--out", text(&other)]);
+        assert!(refused.contains(&format!("that is {option}, an input")), "{option}: {refused}");
+    }
+    // A file of a classifier's folder.
+    let refused = failure(&["export-weights", &heads, "--classifier", text(folder.path()), "--out", text(&other)]);
+    assert!(refused.contains("--classifier, an input"), "{refused}");
+    assert_eq!(fs::read_to_string(&other).expect("still there"), "{}");
+}
+
+/// A path is any path of the system; only a shard, which holds it as text, wants text.
+#[test]
+fn paths_need_not_be_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let (folder, model) = folder_with_model();
+    let strange = folder.path().join(OsStr::from_bytes(b"gr\xfcn \xff"));
+    fs::create_dir(&strange).expect("a folder");
+    let at = |name: &str| strange.join(name);
+    fs::copy(&model, at("m.waft")).expect("copies");
+    let run = |arguments: &[&OsStr]| Command::new(env!("CARGO_BIN_EXE_waft")).args(arguments).output().expect("runs");
+    let path = |name: &str| at(name).into_os_string();
+    let (file, svg, png, page) = (path("m.waft"), path("m.svg"), path("m.png"), path("m.html"));
+    let option = OsStr::new;
+    let commands: [&[&OsStr]; 3] = [
+        &[option("inspect"), &file, option("--svg"), &svg],
+        &[option("sample"), option("--model"), &file, option("--json"), option("--out"), &png],
+        &[option("parity"), option("--model"), &file, option("--images"), option("4"), option("--report"), &page],
+    ];
+    for command in commands {
+        let output = run(command);
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(["m.svg", "m.png", "m.html"].iter().all(|name| at(name).is_file()));
+    fs::create_dir(at("checkpoint")).expect("a folder");
+    for name in ["config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json"] {
+        let from = Path::new(&golden("heads")).join(name);
+        if from.is_file() {
+            fs::copy(from, at("checkpoint").join(name)).expect("copies");
+        }
+    }
+    let (checkpoint, out) = (path("checkpoint"), path("out.waft"));
+    let output =
+        run(&[option("export-weights"), &checkpoint, option("--precision"), option("f32"), option("--out"), &out]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // What is missing is named with its bytes.
+    let missing = run(&[option("inspect"), &path("missing")]);
+    let error = String::from_utf8(missing.stderr).expect("text");
+    assert!(!missing.status.success() && error.contains(r"gr\xFCn \xFF/missing"), "{error}");
+    let shard = path("s.safetensors");
+    let quality = ["quality", "--shard", "0/2", "--model"].map(option);
+    let output = run(&[&quality[..], &[&file, option("--out"), &shard]].concat());
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success() && error.contains("rename it"), "{error}");
+}
+
 /// What a shipped model is exported from and compared with is an input too, and so are the files that its name stands for.
 #[test]
 fn shipped_models_are_not_replaced() {

@@ -65,7 +65,8 @@ impl Request {
 
     /// Guides the steps from number `first` of the list, from 0, up to `end`, which is not among them; the others take the
     /// conditional prediction alone, at the cost of one network call (Kynkäänniemi et al., 2024, arXiv:2404.07724). The
-    /// `start` and `stop` of diffusers' guiders are fractions of the list's length, rounded down.
+    /// `start` and `stop` of diffusers' guiders are fractions of the list's length, rounded down. Where a classifier guides, the
+    /// conditional prediction has its gradient, at scale 1.
     pub const fn guidance_interval(self, first: u32, end: u32) -> Self {
         Self { guided: [first, end], ..self }
     }

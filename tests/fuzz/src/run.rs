@@ -53,7 +53,9 @@ fn execute(memory: &mut [u128], file: &mut File, data: &[u8]) -> Fate {
         return Fate::Large;
     }
     check_domains(&model);
-    let class = (model.classes() > 0 && choice % 4 != 3).then_some(0);
+    // Only a model that knows "no class" draws without one.
+    let without = model.unconditional_class().is_some() && choice % 4 == 3;
+    let class = (model.classes() > 0 && !without).then_some(0);
     let mut request = Request::new();
     if let Some(class) = class {
         request = request.class(class);

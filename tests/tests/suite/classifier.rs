@@ -185,10 +185,50 @@ fn classifiers_that_do_not_fit_are_refused_by_what_differs() {
     assert!(refused.starts_with("the classifier was trained with other noise levels: at timestep 0"), "{refused}");
     let refused = changed(&|config| config["scheduler"]["num_train_timesteps"] = 500.into());
     assert!(refused.starts_with("the classifier was trained with other noise levels"), "{refused}");
+    // Noise levels that are no table of betas cannot be compared by one, however equal the tables.
+    let flow = "FlowMatchEulerDiscreteScheduler";
+    let refused = changed(&|config| config["scheduler"] = serde_json::json!({ "_class_name": flow }));
+    assert!(refused.contains("do not follow from betas"), "{refused}");
     let refused = refusal(&at("nowhere"), |_| (), &digits());
     assert!(refused.contains("nowhere/config.json"), "{refused}");
     let refused = refusal(&guide, |options| (options.classifier, options.unconditional) = (None, true), &digits());
     assert!(refused.starts_with("unconditional = true: is for networks that a classifier guides"), "{refused}");
     let refused = refusal(&guide, |_| (), &golden("velocity"));
     assert!(refused.starts_with("the classifier reads 8×8×1, the network draws 6×6×2"), "{refused}");
+}
+
+/// A sample at alpha 0 is noise, of which a classifier says nothing: the step is drawn without its gradient, and said to be.
+#[test]
+fn steps_without_signal_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (checkpoint, classifier) = (folder.path().join("checkpoint"), folder.path().join("guide"));
+    for (from, to) in [(digits(), &checkpoint), (digits().with_file_name("guide"), &classifier)] {
+        std::fs::create_dir(to).expect("a folder");
+        for file in std::fs::read_dir(from).expect("a folder") {
+            let file = file.expect("an entry");
+            std::fs::copy(file.path(), to.join(file.file_name())).expect("copies");
+        }
+    }
+    let rewrite = |path: std::path::PathBuf, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut json = serde_json::from_str(&std::fs::read_to_string(&path).expect("readable")).expect("JSON");
+        change(&mut json);
+        std::fs::write(path, json.to_string()).expect("writes");
+    };
+    let notes = || {
+        let options = ExportOptions { classifier: Some(classifier.clone()), ..options(Precision::F32, false) };
+        let checkpoint = Checkpoint::open(&checkpoint).expect("opens");
+        export(&checkpoint, &options, &()).expect("exports").report.notes.join("\n")
+    };
+    assert!(!notes().contains("does not guide"), "{}", notes());
+    let zero = |scheduler: &mut serde_json::Value| {
+        scheduler["rescale_betas_zero_snr"] = true.into();
+        scheduler["prediction_type"] = "v_prediction".into();
+    };
+    rewrite(checkpoint.join("scheduler_config.json"), &zero);
+    rewrite(classifier.join("config.json"), &|config| zero(&mut config["scheduler"]));
+    assert!(
+        notes().contains("the classifier does not guide steps at timestep 999: the sample has no signal"),
+        "{}",
+        notes()
+    );
 }

@@ -218,7 +218,7 @@ fn real_pictures_come_from_a_folder_of_their_shape() {
     let path = |name: String| -> PathBuf { folder.path().join(name) };
     let model = root().join("models").join("digits").join("digits-i8.waft");
     let options = Options { real: Some(folder.path().into()), count: Some(16), ..Options::default() };
-    let found = |options: &Options| measure(&model.to_string_lossy(), options, None, &());
+    let found = |options: &Options| measure(&model, options, None, &());
     assert!(matches!(found(&options), Err(QualityError::Image { .. })), "an empty folder");
     for index in 0..9u8 {
         let file = std::fs::File::create(path(format!("{index}.png"))).expect("creates");

@@ -209,3 +209,41 @@ fn a_largest_threshold_below_1_is_the_threshold() {
         assert_eq!((found.clip, found.x0_x, found.x0_m), (None, plain.x0_x, plain.x0_m));
     }
 }
+
+/// A classifier's gradient moves the noise by −√(1−ᾱ) times itself (Dhariwal and Nichol, 2021, arXiv:2105.05233, algorithm 2), and
+/// with it what a network predicts instead, whatever a solver makes of that.
+#[test]
+fn a_gradient_moves_predictions_alike_in_every_solver() {
+    let mut checked = 0;
+    for &solver in Solver::ALL {
+        for prediction in ["epsilon", "sample", "v_prediction"] {
+            for fields in [
+                json!({}),
+                json!({ "clip_sample": false }),
+                json!({ "predict_x0": false }),
+                json!({ "thresholding": true, "sample_max_value": 0.5 }),
+            ] {
+                let mut fields = fields;
+                fields["prediction_type"] = json!(prediction);
+                let Ok(steps) = solver.steps(&of(solver, &fields), 7) else { continue };
+                for step in steps.iter().filter(|_| of_betas(solver)) {
+                    let (Level { signal, noise, .. }, found) = (step.level, step.gradient_factor());
+                    let expected = match prediction {
+                        "epsilon" => -noise,
+                        "sample" => noise * noise / signal,
+                        _ => -noise / signal,
+                    };
+                    let what = format!("{} {fields}, timestep {}", solver.name(), step.timestep);
+                    assert!((found - expected).abs() <= 1e-9 * expected.abs(), "{what}: {found}, not {expected}");
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 300, "{checked} steps");
+}
+
+/// Whether a sample is √ᾱ·x0 + √(1−ᾱ)·ε, ᾱ from betas.
+fn of_betas(solver: Solver) -> bool {
+    !matches!(solver, Solver::FlowMatchEuler | Solver::EdmEuler | Solver::Consistency)
+}
