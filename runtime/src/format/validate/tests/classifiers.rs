@@ -49,6 +49,41 @@ fn what_operations_of_classifiers_read_and_write() {
     refused(classified(I8), Field::Operand, |d| d.resize(BACK, [2, 2, 4], Element::I8));
     accepted(classified(I8), |d| d.resize(RESULT, [2, 2, 4], Element::I16));
     refused(classified(I8), Field::Operand, |d| d.resize(RESULT, [2, 2, 4], Element::I32));
+    // What nobody reads is written too, and in the shape and the type of what it is made of.
+    let unread = |shape, element| {
+        move |d: &mut Draft| {
+            d.conv(LOSS_OP - 1).sources[0] = INPUT;
+            d.resize(RESULT, shape, element);
+        }
+    };
+    accepted(classified(I8), unread([2, 2, 4], Element::I8));
+    refused(classified(I8), Field::Operand, unread([2, 2, 3], Element::I8));
+    refused(classified(I8), Field::Operand, unread([2, 2, 4], Element::I32));
+    // Another gradient than the one that comes back, of the same type.
+    refused(classified(I8), Field::Operand, |d| {
+        d.classifier(BACKWARD).gradient = LOSS;
+        d.tensor(LOSS).last = BACKWARD as u16;
+    });
+    // Logits are one pixel: not two of a kernel that is smaller than the map.
+    let [before, behind] = [LOSS_OP - 1, LOSS_OP + 1];
+    for ([rows, columns], kernel, padding) in
+        [([1, 1], [2, 2], [1, 1]), ([2, 1], [1, 2], [0, 1]), ([1, 2], [2, 1], [1, 0])]
+    {
+        let logits = |d: &mut Draft| {
+            for (conv, padding) in [(before, [0, 0]), (behind, padding)] {
+                (d.conv(conv).kernel, d.conv(conv).padding) = (kernel, padding);
+            }
+            let rings = [before, behind].map(|conv| d.conv(conv).scratch);
+            d.resize(rings[0], [kernel[0].into(), 2, 4], Element::I16);
+            d.resize(rings[1], [kernel[0].into(), 3 - u16::from(columns == 2), 2], Element::I16);
+            d.resize(LOGITS, [rows, columns, 2], Element::I16);
+            d.resize(LOSS, [rows, columns, 2], Element::I16);
+        };
+        match [rows, columns] {
+            [1, 1] => accepted(classified(I8), logits),
+            _ => refused(classified(I8), Field::Operand, logits),
+        }
+    }
     // A channel for each class.
     bounds!(classified(I8), Operand, |d, v| d.header.classes = v, [2], [1, 3]);
 }
@@ -63,6 +98,21 @@ fn gradients_of_classifiers() {
         [],
         [PREDICTION, INPUT, UNCONDITIONAL, tensors, NONE]
     );
+    // What is added to the prediction is of its shape and type.
+    let wide = Element::I32;
+    refused(classified(I8), Field::Header, |d| d.resize(GRADIENT, [2, 2, 1], Element::I8));
+    refused(classified(I8), Field::Header, |d| d.resize(GRADIENT, [2, 2, 2], wide));
+    refused(classified(I8), Field::Header, |d| {
+        [PREDICTION, UNCONDITIONAL].into_iter().for_each(|tensor| d.resize(tensor, [2, 2, 2], wide));
+    });
+    refused(classified(I8), Field::Header, |d| d.header.variance = GRADIENT);
+    // A condition is there before, and nobody writes it.
+    let condition = |d: &mut Draft| {
+        d.header.condition = d.add([2, 2, 1], wide, [0, d.ops.len() as u16]);
+        d.header.condition
+    };
+    accepted(classified(I8), |d| _ = condition(d));
+    refused(classified(I8), Field::Header, |d| d.header.gradient = condition(d));
     // The prediction is kept as it was without, and nothing means "no class".
     bounds!(classified(I8), Header, |d, v| d.header.unconditional_class = v, [NONE], [0, 1]);
     refused(classified(I8), Field::Header, |d| {
