@@ -263,7 +263,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut outputs: Vec<output::Named<'_>> = vec![("--out", &args.out)];
     outputs.extend(weights_file.as_deref().map(|path| ("the weights of --stream,", path)));
     let mut inputs: Vec<output::Named<'_>> = vec![("CHECKPOINT", &args.checkpoint)];
-    inputs.extend(args.classifier.as_deref().map(|path| ("--classifier", path)));
+    inputs.extend(args.guide.classifier.as_deref().map(|path| ("--classifier", path)));
     inputs.extend(args.integers.condition.as_deref().map(|path| ("--condition", path)));
     inputs.extend(args.integers.observation.as_deref().map(|path| ("--observation", path)));
     inputs.extend(args.reading.inputs());

@@ -31,7 +31,7 @@ struct Bound<'a> {
 impl<'a> Bound<'a> {
     fn bind(context: &Context<'_>, op: &Filter, slice: u32, arena: &'a mut [u8]) -> Option<Self> {
         let (source, output) = (context.tensor(op.source)?, context.tensor(op.output)?);
-        let pixels = pixels(&output, slice);
+        let pixels = pixels(output, slice);
         let width = usize::from(output.channels) * output.element().bytes();
         let start = output.offset as usize;
         let place = start + pixels.start * width..start + pixels.end * width;
@@ -100,6 +100,6 @@ fn counts(output: &Tensor) -> [usize; 2] {
 
 /// Number of slices.
 pub(super) fn slices(model: &Model<'_>, op: &Filter) -> Option<u32> {
-    let [per_slice, count] = counts(&model.tensor(op.output)?);
+    let [per_slice, count] = counts(model.tensor_ref(op.output)?);
     Some(count.div_ceil(per_slice) as u32)
 }
