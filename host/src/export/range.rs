@@ -1,6 +1,6 @@
 //! Numbers that leave their range: found by drawing one image before the file is handed over.
 
-use waft::{Accelerator, Request, Session};
+use waft::{Accelerator, Model, Request, Session};
 
 use super::accuracy::Call;
 use super::file::File;
@@ -18,16 +18,8 @@ const DIVERGED: f32 = 10.0;
 pub(super) fn check(prepared: &Prepared, reference: &File, file: &File) -> Result<Vec<String>, ExportError> {
     let Prepared { network, conditions, .. } = prepared;
     let model = file.model()?;
-    let class = (model.classes() > 0).then_some(0);
-    let request = class.map_or(Request::new(), |class| Request::new().class(class));
-    let mut memory = sample::arena(&model);
-    let mut accelerator = Accelerator::new(&model);
-    let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
-        .expect("the exporter's own model runs")
-        .accelerated(&mut accelerator);
-    conditions.give(&mut session, 0);
-    let run = session.sample(request).expect("the exporter's own request is valid");
-    let samples = sample::finish(run, true).expect("seeds do not run out").trajectory;
+    let class = class(&model);
+    let samples = trajectory(prepared, file)?;
     let Some(step) = samples.iter().skip(1).position(|sample| !sample.iter().all(|x| x.is_finite())) else {
         return Ok(notes(samples.last().map_or(&[], Vec::as_slice)));
     };
@@ -35,14 +27,35 @@ pub(super) fn check(prepared: &Prepared, reference: &File, file: &File) -> Resul
     let found = call.results(network, file)?;
     let expected = call.results(network, reference)?;
     let first = found.iter_enumerated().find(|(_, values)| !values.iter().all(|x| x.is_finite()));
-    let (operation, largest) = match first {
-        Some((op, _)) => {
-            let largest = expected[op].iter().fold(0f64, |largest, x| largest.max(x.abs()));
-            (network.ops[op].0.clone(), if largest.is_finite() { largest } else { f64::INFINITY })
+    let (operation, values) = match first {
+        Some((op, _)) => (network.ops[op].0.clone(), expected[op].clone()),
+        // What it makes of the results, which are finite.
+        None => {
+            let sample = trajectory(prepared, reference)?.swap_remove(step + 1);
+            ("the sampler".into(), sample.into_iter().map(f64::from).collect())
         }
-        None => ("the sampler".into(), f64::INFINITY),
     };
+    let is_finite = values.iter().all(|x| x.is_finite());
+    let largest = if is_finite { values.iter().fold(0f64, |largest, x| largest.max(x.abs())) } else { f64::INFINITY };
     Err(ExportError::NotFinite { precision: precision_name(model.precision()), step: step + 1, operation, largest })
+}
+
+fn class(model: &Model<'_>) -> Option<u16> {
+    (model.classes() > 0).then_some(0)
+}
+
+/// The samples of a run, from noise on.
+fn trajectory(prepared: &Prepared, file: &File) -> Result<Vec<Vec<f32>>, ExportError> {
+    let model = file.model()?;
+    let request = class(&model).map_or(Request::new(), |class| Request::new().class(class));
+    let mut memory = sample::arena(&model);
+    let mut accelerator = Accelerator::new(&model);
+    let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
+        .expect("the exporter's own model runs")
+        .accelerated(&mut accelerator);
+    prepared.conditions.give(&mut session, 0);
+    let run = session.sample(request).expect("the exporter's own request is valid");
+    Ok(sample::finish(run, true).expect("seeds do not run out").trajectory)
 }
 
 fn notes(image: &[f32]) -> Vec<String> {

@@ -40,6 +40,12 @@ fn convolutions() {
         d.conv(FIRST).kernel[0] = 15;
         d.resize(RINGS, [15, 4, 1], Element::I16);
     });
+    refused(I8, Field::Op, |d| {
+        let conv = d.conv(FIRST);
+        (conv.stride, conv.kernel, conv.padding) = (5, [15, 15], [8, 8]);
+        let width = conv.ring_width(2, 2) as u16;
+        d.resize(RINGS, [15, width, 1], Element::I16);
+    });
     bounds!(I8, Operand, |d, v| d.conv(TO_QUERY).norm = v, [], [NONE]);
     refused(I8, Field::Operand, |d| {
         d.tensor(BIAS).last = 4;
@@ -307,4 +313,33 @@ fn streamed_weights() {
             d.conv(TO_KEY_VALUE).checks = far;
         });
     }
+}
+
+/// A factor and a summand for each channel that a convolution reads, in one row. The sample of one row and two channels is one, too.
+#[test]
+fn maps_of_channels() {
+    let reads = |precision, sample: [u16; 3], channels: u16, norm: u16| {
+        let [rows, columns, _] = sample;
+        let mut chain = chain::Chain::new(precision, sample, 4);
+        let conv = convolution(precision);
+        chain.push([rows, columns, 2], conv);
+        chain.push([rows, columns, channels], conv);
+        let map = Conv2d { gather: Gather::Affine.code(), norm, affine_shift: 16, ..conv };
+        chain.push([rows, columns, 1], map);
+        chain.push(sample, conv);
+        let first = chain.draft.conv(0).output;
+        chain.draft.tensor(first).last = 2;
+        chain.draft
+    };
+    for precision in [I8, F32] {
+        accepted(reads(precision, [1, 4, 2], 4, 0), |_| ());
+        for (sample, channels) in [([2, 4, 2], 4), ([1, 4, 2], 3), ([1, 5, 2], 4), ([1, 4, 1], 4), ([1, 4, 3], 4)] {
+            refused(reads(precision, sample, channels, 0), Field::Operand, |_| ());
+        }
+    }
+    // Of the shape, but with eight bits.
+    let narrow = reads(I8, [1, 4, 2], 4, 0).conv(0).output;
+    refused(reads(I8, [1, 4, 2], 4, narrow), Field::Operand, |_| ());
+    let narrow = reads(F32, [1, 4, 2], 4, 0).conv(0).output;
+    accepted(reads(F32, [1, 4, 2], 4, narrow), |_| ());
 }
