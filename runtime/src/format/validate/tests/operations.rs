@@ -42,6 +42,22 @@ fn normalizations() {
 }
 
 /// Per-step parameters start at multiples of 16, each of them.
+/// A factor and a summand for each channel, in one row, whether or not somebody reads them.
+#[test]
+fn results_of_normalizations() {
+    let unread = |shape: [u16; 3], element| {
+        move |d: &mut Draft| {
+            (d.conv(TO_QUERY).gather, d.conv(TO_QUERY).norm) = (Gather::Raw.code(), NONE);
+            d.resize(NORM, shape, element);
+        }
+    };
+    accepted(I8, unread([1, 4, 2], Element::I32));
+    for shape in [[2, 4, 2], [1, 3, 2], [1, 5, 2], [1, 4, 1], [1, 4, 3]] {
+        refused(I8, Field::Operand, unread(shape, Element::I32));
+    }
+    refused(I8, Field::Operand, unread([1, 4, 2], Element::I16));
+}
+
 #[test]
 fn normalizations_of_steps() {
     let of_steps = |d: &mut Draft, [gamma, beta]: [u32; 2]| {
