@@ -14,9 +14,9 @@ use crate::float::Float;
 #[cfg(any(feature = "f16", feature = "f32"))]
 use crate::format::CHANNEL_BLOCK;
 
-#[cfg(all(feature = "i8", not(no_long_multiply)))]
+#[cfg(all(feature = "i8", any(test, not(any(no_long_multiply, dsp)))))]
 mod gather;
-#[cfg(all(feature = "i8", not(no_long_multiply)))]
+#[cfg(all(feature = "i8", any(test, not(any(no_long_multiply, dsp)))))]
 pub(crate) use self::gather::*;
 
 #[cfg(all(feature = "i8", test))]
@@ -182,7 +182,7 @@ pub(crate) fn dot_patches(sums: &mut [[i32; PIXELS]], patches: &[Group], weights
 }
 
 /// [`dot_patches`] where a pixel may be [idle](super::patches::Idle).
-#[cfg(all(feature = "i8", any(scalar, test)))]
+#[cfg(all(feature = "i8", any(armv6m, test)))]
 pub(crate) fn dot_edges(
     sums: &mut [[i32; PIXELS]],
     patches: &[Group],
