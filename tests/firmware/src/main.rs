@@ -80,11 +80,12 @@ fn begin<'s, W: WeightSource>(
     session.sample_from(request, if mask.is_empty() { original } else { original.mask(mask) })
 }
 
-/// Gives a policy the observation that is linked.
+/// Gives a policy the observation that is linked; other networks of rows have none.
 #[cfg(feature = "unet1d")]
 fn observe<W: WeightSource>(session: &mut Session<'static, W>) -> Option<()> {
     static LINKED: &[u8] = include_bytes!(env!("WAFT_OBSERVATION_FILE"));
-    match session.observation()? {
+    let Some(observation) = session.observation() else { return Some(()) };
+    match observation {
         waft::SamplesMut::Fixed(observation) => {
             for (value, &bytes) in observation.iter_mut().zip(LINKED.as_chunks().0) {
                 *value = i32::from_le_bytes(bytes);
@@ -197,14 +198,17 @@ fn draw(request: Request) -> Option<()> {
     let total = board::instructions().wrapping_sub(start);
     let depth = stack::depth();
     print("image=");
-    #[cfg(not(feature = "unet1d"))]
-    for &byte in run.image()?.data() {
-        print_hex(byte);
-    }
     #[cfg(feature = "unet1d")]
-    match run.actions()? {
-        waft::Samples::Fixed(actions) => actions.iter().flat_map(|action| action.to_le_bytes()).for_each(print_hex),
-        waft::Samples::Float(actions) => actions.iter().flat_map(|action| action.to_le_bytes()).for_each(print_hex),
+    if model.has_actions() {
+        match run.actions()? {
+            waft::Samples::Fixed(actions) => actions.iter().flat_map(|action| action.to_le_bytes()).for_each(print_hex),
+            waft::Samples::Float(actions) => actions.iter().flat_map(|action| action.to_le_bytes()).for_each(print_hex),
+        }
+    }
+    if !model.has_actions() {
+        for &byte in run.image()?.data() {
+            print_hex(byte);
+        }
     }
     print("\n");
     print_value("ticks=", total);
