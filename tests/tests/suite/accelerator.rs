@@ -88,9 +88,17 @@ fn all_precisions_and_widths_are_the_same() {
 /// Joins that cut groups in two, heads, resampling by residual blocks, other activations and normalizations, odd sizes.
 #[test]
 fn networks_of_many_kinds_are_the_same() {
-    for name in
-        ["cifar_small", "heads", "resampling", "scale_shift", "improved_diffusion", "filtered", "class_channels"]
-    {
+    for name in [
+        "cifar_small",
+        "heads",
+        "resampling",
+        "scale_shift",
+        "improved_diffusion",
+        "filtered",
+        "class_channels",
+        "unet1d_sound",
+        "unet1d_trajectory",
+    ] {
         for precision in [Precision::I8, Precision::F32] {
             let export = exported(&golden(name), &options(precision));
             let model = model(&export.bytes);

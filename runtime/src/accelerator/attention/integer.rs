@@ -31,8 +31,10 @@ impl Work for Heads<'_, i8> {
         let keys: &mut [i16] = room(&mut scratch.values, pixels.next_multiple_of(LANES) * taps);
         let values: &mut [i16] = room(&mut scratch.maps, head.next_multiple_of(LANES) * places);
         let weights: &mut [i16] = room(&mut scratch.weights, PIXELS * places);
-        let all: &mut [i32] = room(&mut scratch.sums, PIXELS * pixels.next_multiple_of(LANES) + head);
-        let (scores, totals) = all.split_at_mut_checked(PIXELS * pixels.next_multiple_of(LANES))?;
+        // Scores of all pixels, then contexts of all channels of a head, whichever are more.
+        let sums = PIXELS * pixels.max(head).next_multiple_of(LANES);
+        let all: &mut [i32] = room(&mut scratch.sums, sums + head);
+        let (scores, totals) = all.split_at_mut_checked(sums)?;
         let scale = Scale::uniform(op.score_multiplier, op.score_shift);
         for first in (0..channels).step_by(head) {
             let key =
