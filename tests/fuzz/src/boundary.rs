@@ -4,8 +4,9 @@
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg32;
 use waft::format::{
-    Activate, Attention, Classifier, Conv2d, Embed, Field, Filter, FixedStep, FloatStep, GroupNorm, Header, LayerNorm, Linear,
-    LinearAttention, OP_BYTES, Observe, OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor, Threshold, Variance,
+    Activate, Attention, Classifier, Conv2d, Embed, Field, Filter, FixedStep, FloatStep, GroupNorm, Header, LayerNorm,
+    Linear, LinearAttention, OP_BYTES, Observe, OpKind, Precision, Record, STEP_BYTES, Schedule, Tensor, Threshold,
+    Variance,
 };
 
 /// Changes one to three fields, or places of tensors, more often one.
