@@ -1,8 +1,9 @@
 //! Quotients and roots of 64 bits from divisions of words.
 
 /// `⌊n/d⌋`, 0 for `d = 0`.
-// Out of line, as there is more than one caller.
-#[inline(never)]
+// Out of line, as there is more than one caller; GPU kernels call nothing.
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
+#[cfg_attr(not(target_arch = "nvptx64"), inline(never))]
 pub const fn divide(n: u64, d: u32) -> u64 {
     // As counts of elements often are.
     if d.is_power_of_two() {

@@ -67,7 +67,7 @@ pub(super) struct Entry {
     pub(super) specials: [Option<usize>; 3],
 }
 
-const ARITHMETIC: [&str; 25] = [
+const ARITHMETIC: [&str; 26] = [
     "add",
     "sub",
     "mul.lo",
@@ -89,6 +89,7 @@ const ARITHMETIC: [&str; 25] = [
     "min",
     "max",
     "clz",
+    "popc",
     "bfe",
     "prmt",
     "shf.r.wrap",

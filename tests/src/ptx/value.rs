@@ -103,6 +103,7 @@ pub(super) fn arithmetic(name: &str, ty: Type) -> Compute {
         "min" => each(|ty, [a, b, _]| ty.unsigned(a).min(ty.unsigned(b))),
         "max" => each(|ty, [a, b, _]| ty.unsigned(a).max(ty.unsigned(b))),
         "clz" => each(|ty, [a, _, _]| u64::from(ty.unsigned(a).leading_zeros()) - (64 - u64::from(ty.bits))),
+        "popc" => each(|ty, [a, _, _]| ty.unsigned(a).count_ones().into()),
         "bfe" if !ty.signed => {
             each(|ty, [a, start, len]| ty.unsigned(a).checked_shr(start as u32).unwrap_or(0) & ((1 << len) - 1))
         }
