@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use bytemuck::Zeroable;
 
-use super::{Draft, PARAMETERS, convolution, elements, ring_of_samples};
+use super::{Draft, PARAMETERS, convolution, elements, header, ring_of_samples};
 use crate::format::{Classifier, Conv2d, Element, Header, NONE, Op, OpKind, Pass, Precision};
 
 /// Tensors by number.
@@ -36,15 +36,10 @@ impl Draft {
         let back = if precision == Precision::I8 { Element::I16 } else { activation };
         let ring = ring_of_samples(precision);
         let mut draft = Self::start(Header {
-            precision: precision.code(),
             classes: 2,
-            unconditional_class: NONE,
-            sample: SAMPLE,
-            prediction: PREDICTION,
             gradient: GRADIENT,
             unconditional: UNCONDITIONAL,
-            history: [NONE; 2],
-            ..Header::zeroed()
+            ..header(precision, [SAMPLE, PREDICTION])
         });
         let end = 9;
         let map = [2, 2, 4];

@@ -355,6 +355,19 @@ pub(crate) fn ring_of_samples(precision: Precision) -> Element {
     if precision == Precision::I8 { Element::I16 } else { Element::F32 }
 }
 
+/// A header without classes, a second prediction or earlier samples.
+fn header(precision: Precision, [sample, prediction]: [u16; 2]) -> Header {
+    Header {
+        precision: precision.code(),
+        unconditional_class: NONE,
+        sample,
+        prediction,
+        unconditional: NONE,
+        history: [NONE; 2],
+        ..Header::zeroed()
+    }
+}
+
 /// A convolution of one element without anything else.
 pub(crate) fn convolution(precision: Precision) -> Conv2d {
     let layout = match precision {

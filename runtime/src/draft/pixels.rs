@@ -7,8 +7,8 @@ use std::vec::Vec;
 
 use bytemuck::Zeroable;
 
-use super::{Draft, PARAMETERS, convolution, elements, ring_of_samples};
-use crate::format::{Center, Conv2d, Gather, Header, LayerNorm, LinearAttention, NONE, Op, OpKind, Precision};
+use super::{Draft, PARAMETERS, convolution, elements, header, ring_of_samples};
+use crate::format::{Center, Conv2d, Gather, LayerNorm, LinearAttention, NONE, Op, OpKind, Precision};
 
 /// Tensors by number.
 pub(crate) const SAMPLE: u16 = 0;
@@ -32,15 +32,7 @@ pub(crate) const LINEAR_ATTENTION: usize = 5;
 impl Draft {
     pub(crate) fn pixels(precision: Precision) -> Self {
         let [activation, wide, conditioning, ring] = elements(precision);
-        let mut draft = Self::start(Header {
-            precision: precision.code(),
-            unconditional_class: NONE,
-            sample: SAMPLE,
-            prediction: PREDICTION,
-            unconditional: NONE,
-            history: [NONE; 2],
-            ..Header::zeroed()
-        });
+        let mut draft = Self::start(header(precision, [SAMPLE, PREDICTION]));
         let end = 7;
         let map = [2, 2, 4];
         for (shape, element, life) in [

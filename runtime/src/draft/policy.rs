@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use bytemuck::Zeroable;
 
-use super::{Draft, PARAMETERS, convolution, elements, group_norm, linear, ring_of_samples};
+use super::{Draft, PARAMETERS, convolution, elements, group_norm, header, linear, ring_of_samples};
 use crate::format::{
     Activate, Conv2d, Film, FixedAction, FloatAction, Header, NONE, Observe, Op, OpKind, Precision, Shuffle,
 };
@@ -35,17 +35,8 @@ pub(crate) const LAST: usize = 6;
 impl Draft {
     pub(crate) fn policy(precision: Precision) -> Self {
         let [activation, wide, conditioning, ring] = elements(precision);
-        let mut draft = Self::start(Header {
-            precision: precision.code(),
-            unconditional_class: NONE,
-            sample: SAMPLE,
-            prediction: PREDICTION,
-            unconditional: NONE,
-            history: [NONE; 2],
-            observation: OBSERVATION,
-            once: 2,
-            ..Header::zeroed()
-        });
+        let mut draft =
+            Self::start(Header { observation: OBSERVATION, once: 2, ..header(precision, [SAMPLE, PREDICTION]) });
         let end = 7;
         let map = [1, 2, 2];
         for (shape, element, life) in [

@@ -4,8 +4,8 @@ extern crate std;
 
 use bytemuck::Zeroable;
 
-use super::{Draft, convolution, elements, ring_of_samples};
-use crate::format::{Conv2d, Filter, Header, NONE, Op, OpKind, Precision, Resampling};
+use super::{Draft, convolution, elements, header, ring_of_samples};
+use crate::format::{Conv2d, Filter, NONE, Op, OpKind, Precision, Resampling};
 
 /// Tensors by number.
 pub(crate) const SAMPLE: u16 = 0;
@@ -23,15 +23,7 @@ pub(crate) const DOUBLE_OP: usize = 2;
 impl Draft {
     pub(crate) fn rows(precision: Precision) -> Self {
         let [activation, wide, _, ring] = elements(precision);
-        let mut draft = Self::start(Header {
-            precision: precision.code(),
-            unconditional_class: NONE,
-            sample: SAMPLE,
-            prediction: PREDICTION,
-            unconditional: NONE,
-            history: [NONE; 2],
-            ..Header::zeroed()
-        });
+        let mut draft = Self::start(header(precision, [SAMPLE, PREDICTION]));
         for (shape, element, life) in [
             ([1, 8, 1], wide, [0, 4]),
             ([1, 8, 1], wide, [3, 4]),
