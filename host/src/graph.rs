@@ -232,13 +232,14 @@ impl TimeEmbedding {
 }
 
 impl Linear {
+    /// `W·x` in `f64`.
+    pub fn products(&self, x: &[f64]) -> impl Iterator<Item = f64> {
+        self.weight.chunks_exact(self.inputs).map(move |row| row.iter().zip(x).map(|(&w, &x)| f64::from(w) * x).sum())
+    }
+
     /// `W·x + b` in `f64`.
     pub fn apply(&self, x: &[f64]) -> Vec<f64> {
-        self.weight
-            .chunks_exact(self.inputs)
-            .zip(&self.bias)
-            .map(|(row, &b)| row.iter().zip(x).map(|(&w, &x)| f64::from(w) * x).sum::<f64>() + f64::from(b))
-            .collect()
+        self.products(x).zip(&self.bias).map(|(sum, &b)| sum + f64::from(b)).collect()
     }
 }
 
@@ -285,14 +286,26 @@ pub fn activate(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// A table with one row per class that is added to the time embedding.
-#[derive(Clone, Debug)]
+/// A layer of the time embedding's perceptron.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layer {
+    /// `linear_1`.
+    First,
+    /// `linear_2`.
+    #[default]
+    Second,
+}
+
+/// A table with one row per class that is added to the time embedding, or to the layer before.
+#[derive(Clone, Debug, Default)]
 pub struct ClassEmbedding {
     /// Number of rows.
     pub classes: usize,
     /// Whether any number is a class, and nobody said how many there are.
     pub is_assumed: bool,
-    /// Row-major (classes, embedding length).
+    /// The layer whose result, before its activation, rows are added to.
+    pub layer: Layer,
+    /// Row-major (classes, outputs of the layer).
     pub table: Vec<f32>,
 }
 
@@ -377,12 +390,29 @@ impl Graph {
         self.classifier.as_ref().map_or(own, |classifier| classifier.classes)
     }
 
-    /// What a step's timestep becomes before the activation: the network's own part without the class, then the classifier's.
+    /// The layer of the time embedding that classes are added to.
+    pub fn class_layer(&self) -> Layer {
+        self.classes.as_ref().map_or(Layer::Second, |classes| classes.layer)
+    }
+
+    /// Length of a class's row, and what follows the sum with it.
+    pub fn class_row(&self) -> (usize, Activation) {
+        match self.class_layer() {
+            Layer::First => (self.time.linear_1.outputs, self.time.activation),
+            Layer::Second => (self.time.linear_2.outputs, self.activation),
+        }
+    }
+
+    /// What a step's timestep becomes before the class is added and the activation: the network's own part, then the
+    /// classifier's.
     ///
     /// # Panics
     /// If the network has [no vector](Projection::missing) of it.
     pub fn embed(&self, timestep: f64) -> Vec<f64> {
-        let mut embedding = self.time.embed(timestep);
+        let mut embedding = match self.class_layer() {
+            Layer::First => self.time.linear_1.apply(&self.time.projection.of(timestep)),
+            Layer::Second => self.time.embed(timestep),
+        };
         if let Some(classifier) = &self.classifier {
             embedding.extend(classifier.time.apply(&classifier.projection.of(timestep)));
         }

@@ -169,6 +169,8 @@ class SongUNet(Persistent):
         mults, blocks, taps, attends = config["mults"], config["blocks"], config["taps"], config["attends"]
         noise, embedding = width * config["noise"], 4 * width
         self.map_noise = (FourierEmbedding if config["fourier"] else PositionalEmbedding)(noise)
+        self.label_dropout = config["label_dropout"]
+        self.map_label = Linear(config["classes"], noise) if config["classes"] else None
         self.map_augment = Linear(9, noise, bias=False)
         self.map_layer0, self.map_layer1 = Linear(noise, embedding), Linear(embedding, embedding)
         self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
@@ -210,8 +212,11 @@ class SongUNet(Persistent):
                     self.dec[f"{name}_aux_up"] = Conv2d(channels, channels, 0, "up", taps)
                 self.dec[f"{name}_aux_norm"], self.dec[f"{name}_aux_conv"] = GroupNorm(last), Conv2d(last, channels, 3)
 
-    def forward(self, x, noise):
-        embedding = F.silu(self.map_layer1(F.silu(self.map_layer0(self.map_noise(noise)))))
+    def forward(self, x, noise, labels=None):
+        embedding = self.map_noise(noise)
+        if self.map_label is not None:
+            embedding = embedding + self.map_label(labels * np.sqrt(labels.shape[1]))
+        embedding = F.silu(self.map_layer1(F.silu(self.map_layer0(embedding))))
         beside, kept = x, []
         for name, part in self.enc.items():
             if "aux_down" in name:
@@ -241,13 +246,17 @@ class SongUNet(Persistent):
 class EDMPrecond(Persistent):
     def __init__(self, config: dict, sigma_data: float):
         super().__init__()
-        self.img_resolution, self.img_channels, self.label_dim = config["side"], config["channels"], 0
+        self.img_resolution, self.img_channels, self.label_dim = config["side"], config["channels"], config["classes"]
         self.sigma_min, self.sigma_max, self.sigma_data = 0, float("inf"), sigma_data
         self.model = SongUNet(config)
 
-    def forward(self, x, sigma):
+    def one_hot(self, classes):
+        """The labels of classes; none is that behind the last."""
+        return F.one_hot(classes, self.label_dim + 1)[:, : self.label_dim].float() if self.label_dim else None
+
+    def forward(self, x, sigma, classes=None):
         total = sigma**2 + self.sigma_data**2
-        out = self.model(x / total.sqrt(), (sigma.log() / 4).reshape(1).expand(len(x)))
+        out = self.model(x / total.sqrt(), (sigma.log() / 4).reshape(1).expand(len(x)), self.one_hot(classes))
         return x * self.sigma_data**2 / total + out * sigma * self.sigma_data / total.sqrt()
 
 
@@ -259,7 +268,11 @@ def save(network: EDMPrecond, path: Path, protocol: int = 4) -> None:
 
 NCSNPP = {
     "side": 8, "channels": 3, "width": 8, "mults": [1, 2], "blocks": 1, "attends": [1], "noise": 2, "fourier": True,
-    "encoder": "residual", "decoder": "standard", "taps": [1, 3, 3, 1],
+    "encoder": "residual", "decoder": "standard", "taps": [1, 3, 3, 1], "classes": 0, "label_dropout": 0,
+}
+DDPMPP = NCSNPP | {
+    "mults": [1], "attends": [], "noise": 1, "fourier": False, "encoder": "standard", "taps": [1, 1], "classes": 3,
+    "label_dropout": 0.1,
 }
 
 
@@ -268,17 +281,31 @@ def call(network: EDMPrecond, config: dict, seed: int) -> dict:
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randn((3, config["channels"], config["side"], config["side"]), generator=generator)
     timestep = torch.tensor([-1, 0, 1])
-    return {"sample": sample, "timestep": timestep, "out": network.model(sample, timestep.float()).contiguous()}
+    if not config["classes"]:
+        return {"sample": sample, "timestep": timestep, "out": network.model(sample, timestep.float()).contiguous()}
+    # The last is no class, if the network knows that.
+    classes = torch.tensor([0, 1, config["classes"] - (config["label_dropout"] == 0)])
+    out = network.model(sample, timestep.float(), network.one_hot(classes)).contiguous()
+    return {"sample": sample, "timestep": timestep, "class_labels": classes, "out": out}
 
 
 @torch.no_grad()
-def draw(network: EDMPrecond, latents: torch.Tensor, steps: int) -> torch.Tensor:
-    """Euler's method over the noise levels of the paper, from 80 to 0.002."""
+def draw(network: EDMPrecond, latents: torch.Tensor, steps: int, guidance: float) -> torch.Tensor:
+    """Euler's method over the noise levels of the paper, from 80 to 0.002; of class 1, if there are any."""
+    classes = torch.ones(len(latents), dtype=torch.int64)
+
+    def denoised(x, sigma):
+        drawn = network(x, sigma, classes)
+        if guidance == 1:
+            return drawn
+        without = network(x, sigma, torch.full_like(classes, network.label_dim))
+        return without + guidance * (drawn - without)
+
     low, high = 0.002 ** (1 / 7), 80 ** (1 / 7)
     levels = [(high + i / (steps - 1) * (low - high)) ** 7 for i in range(steps)] + [0.0]
     x = latents * math.sqrt(80**2 + 1)
     for now, after in zip(levels, levels[1:]):
-        x = x + (after - now) * (x - network(x, torch.tensor(now))) / now
+        x = x + (after - now) * (x - denoised(x, torch.tensor(now))) / now
     return x
 
 
@@ -296,6 +323,7 @@ def random_config(rng: random.Random) -> dict:
         "attends": [level for level in range(levels) if rng.random() < 0.4], "noise": rng.choice((1, 2)),
         "fourier": rng.random() < 0.5, "encoder": rng.choice(("standard", "skip", "residual")),
         "decoder": rng.choice(("standard", "skip")), "taps": rng.choice(([1, 1], [1, 3, 3, 1])),
+        "classes": rng.choice((0, 2, 5)), "label_dropout": rng.choice((0, 0.1)),
     }
 
 
@@ -334,9 +362,11 @@ def check(waft: Path, config: dict, seed: int, folder: Path) -> tuple[float, flo
     model = folder / "model.waft"
     if refused := run(waft, "export-weights", snapshot, "--out", model, "--precision", "f32", "--steps", 8):
         return of_call, math.inf, refused
-    if refused := run(waft, "sample", "--model", model, "--latents", folder / "latents.safetensors", "--out", out):
+    guidance = 1.5 if config["classes"] and config["label_dropout"] else 1
+    options = ["--class", 1, "--guidance", guidance] if config["classes"] else []
+    if refused := run(waft, "sample", "--model", model, "--latents", folder / "latents.safetensors", "--out", out, *options):
         return of_call, math.inf, refused
-    return of_call, relative_error(load_file(out)["sample"], draw(network, latents, 8).clamp(-1, 1)), ""
+    return of_call, relative_error(load_file(out)["sample"], draw(network, latents, 8, guidance).clamp(-1, 1)), ""
 
 
 def sweep(waft: Path, count: int, seed: int) -> None:
@@ -362,10 +392,11 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.sweep:
         sweep(args.waft, args.sweep, args.seed)
-    network = seeded(NCSNPP, 90)
-    (HERE / "edm").mkdir(exist_ok=True)
-    save(network, HERE / "edm" / "network-snapshot-000001.pkl")
-    save_file(call(network, NCSNPP, 91), HERE / "edm_predict.safetensors")
+    for name, config, seed in (("edm", NCSNPP, 90), ("edm_classes", DDPMPP, 92)):
+        network = seeded(config, seed)
+        (HERE / name).mkdir(exist_ok=True)
+        save(network, HERE / name / "network-snapshot-000001.pkl")
+        save_file(call(network, config, seed + 1), HERE / f"{name}_predict.safetensors")
 
 
 if __name__ == "__main__":

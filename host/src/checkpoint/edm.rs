@@ -9,6 +9,8 @@ use super::{CheckpointError, SchedulerConfig};
 pub(crate) const CLASS: &str = "edm.SongUNet";
 /// What the network of a snapshot is wrapped in.
 const PRECONDITIONING: &str = "EDMPrecond";
+/// What `config.json` calls the share of labels that the training left out.
+pub(crate) const LABEL_DROPOUT: &str = "label_dropout";
 
 /// A pickled network without its tensors.
 #[derive(Debug)]
@@ -16,13 +18,28 @@ pub(super) struct Snapshot {
     preconditioning: String,
     network: String,
     sigma_data: Option<f64>,
+    label_dim: Option<f64>,
+    label_dropout: f64,
 }
 
 impl Snapshot {
     pub(super) fn of(network: &Network<'_>) -> Self {
         let [preconditioning, inner] = network.classes.map(|class| class.unwrap_or("nothing").to_string());
-        let number = network.numbers.iter().find(|(name, _)| *name == "sigma_data").map(|&(_, number)| number);
-        Self { preconditioning, network: inner, sigma_data: number }
+        let number = |index: usize, name: &str| {
+            network.numbers[index].iter().find(|(found, _)| *found == name).map(|&(_, number)| number)
+        };
+        Self {
+            preconditioning,
+            network: inner,
+            sigma_data: number(0, "sigma_data"),
+            label_dim: number(0, "label_dim"),
+            label_dropout: number(1, LABEL_DROPOUT).unwrap_or(0.0),
+        }
+    }
+
+    /// The class that means "no class": the one behind the others, if the training left out labels.
+    pub(super) fn unconditional_class(&self) -> Option<usize> {
+        self.label_dim.filter(|&classes| classes > 0.0 && self.label_dropout > 0.0).map(|classes| classes as usize)
     }
 
     /// Completes the configuration, and gives the noise of the training.
@@ -42,6 +59,9 @@ impl Snapshot {
             ));
         };
         config.insert("_class_name".into(), CLASS.into());
+        if self.label_dropout > 0.0 {
+            config.insert(LABEL_DROPOUT.into(), self.label_dropout.into());
+        }
         let scheduler = json!({ "_class_name": "EDMEulerScheduler", "sigma_data": sigma_data });
         Ok(SchedulerConfig::from_json(&scheduler.to_string())?)
     }

@@ -183,6 +183,7 @@ impl Checkpoint {
         state_dict::complete(&mut config, &weights, &mut notes)?;
         if let Some(snapshot) = weights.snapshot() {
             let config = snapshot.complete(&mut config)?;
+            defaults.unconditional_class = defaults.unconditional_class.or(snapshot.unconditional_class());
             scheduler.get_or_insert(Scheduler { config, path: None });
         }
         if scheduler.is_none()

@@ -74,7 +74,7 @@ fn record(
             let table = source.graph.classes.as_ref().map_or(&[][..], |classes| &classes.table);
             Op::Embed(Embed {
                 kind: OpKind::Embed.code(),
-                activation: source.graph.activation.code(),
+                activation: source.graph.class_row().1.code(),
                 output: op.output.in_file(),
                 table: writer.values(table),
                 ..Zeroable::zeroed()

@@ -63,11 +63,12 @@ pub struct Emitted {
 /// The conditioning vector `activation(time + class)` of every step of every list and every class, for ranges.
 pub fn conditioning_peak(source: &Source<'_>) -> f64 {
     let mut peak = 1e-6f64;
+    let (_, activation) = source.graph.class_row();
     for embedding in source.lists.iter().flat_map(|list| &list.embeddings) {
         for_each_class(source.graph, |class| {
             for (i, &time) in embedding.iter().enumerate() {
                 let sum = time + class.and_then(|row| row.get(i)).map_or(0.0, |&entry| f64::from(entry));
-                peak = peak.max(activate(source.graph.activation, sum).abs());
+                peak = peak.max(activate(activation, sum).abs());
             }
         });
     }
@@ -78,7 +79,7 @@ pub fn conditioning_peak(source: &Source<'_>) -> f64 {
 fn for_each_class<'g>(graph: &'g Graph, mut f: impl FnMut(Option<&'g [f32]>)) {
     match &graph.classes {
         None => f(None),
-        Some(classes) => classes.table.chunks_exact(graph.time.linear_2.outputs).for_each(|row| f(Some(row))),
+        Some(classes) => classes.table.chunks_exact(graph.class_row().0).for_each(|row| f(Some(row))),
     }
 }
 

@@ -78,6 +78,17 @@ pub enum ExportError {
         /// Its center.
         center: f64,
     },
+    /// A vector of time and class with large elements.
+    #[error(
+        "the vector that time and class become has elements of {largest:.1}; the i8 precision holds those below {limit}: export f16 \
+         or f32"
+    )]
+    Conditioning {
+        /// The largest.
+        largest: f64,
+        /// What would be too large.
+        limit: f64,
+    },
     /// A timestep that the network has no embedding of.
     #[error("timestep {timestep}: {reason}; name others, as --timesteps does")]
     Timestep {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use typed_index_collections::TiVec;
+use waft::arithmetic::activate::OBSERVED_BITS;
 use waft::format::{Element, Precision, WeightLayout};
 
 use super::file::{File, Layout};
@@ -10,7 +11,7 @@ use super::{ExportError, ExportOptions};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::condition::Conditions;
 use crate::emit::{self, Emitted, Source, StepList};
-use crate::graph::Graph;
+use crate::graph::{Graph, Layer, activate};
 use crate::import::{add_classifier, import, import_for_sampling};
 use crate::network::{Network, OpId};
 use crate::rewrite::{again, rewrite};
@@ -66,6 +67,15 @@ impl Prepared {
                 let expected =
                     format!("\"no class\" is class {class}, between the others; a classifier needs it behind them");
                 return Err(ExportError::Option { field: "classifier", value: folder.display().to_string(), expected });
+            }
+            if graph.class_layer() == Layer::First && !options.unconditional {
+                let expected = "its class is added before the layers of the noise level, where a classifier has no place: draw with \
+                                the class that means \"no class\" (unconditional), or leave it out";
+                return Err(ExportError::Option {
+                    field: "classifier",
+                    value: folder.display().to_string(),
+                    expected: expected.into(),
+                });
             }
             let default = SchedulerConfig::default();
             let scheduler = checkpoint.scheduler().unwrap_or(&default);
@@ -129,6 +139,9 @@ impl Prepared {
         };
         let lists: Vec<StepList> =
             requests.iter().map(|request| embedded(&graph, steps(request)?)).collect::<Result<_, _>>()?;
+        if options.precision == Precision::I8 {
+            check_conditioning(&graph, &lists)?;
+        }
         let learns = lists.iter().flat_map(|list| &list.steps).any(|step| step.variance.is_some());
         check_variance(&graph, learns)?;
         if !learns && graph.drop_variance() {
@@ -292,7 +305,10 @@ fn make_unconditional(graph: &mut Graph, class: Option<usize>) -> Result<(), Exp
         let expected = "the network has no class that means \"no class\"; name it as unconditional_class in waft.json";
         return Err(ExportError::Option { field: "unconditional", value: "true".into(), expected: expected.into() });
     };
-    let bias = &mut graph.time.linear_2.bias;
+    let bias = match classes.layer {
+        Layer::First => &mut graph.time.linear_1.bias,
+        Layer::Second => &mut graph.time.linear_2.bias,
+    };
     let row = classes.table.chunks_exact(bias.len()).nth(class).unwrap_or_default();
     bias.iter_mut().zip(row).for_each(|(bias, entry)| *bias += entry);
     Ok(())
@@ -325,6 +341,23 @@ fn check_units(graph: &Graph) -> Result<(), ExportError> {
         }
     }
     Ok(())
+}
+
+/// Whether what the device makes of time and class in two layers is held by 16 bits with 12 fractional ones.
+fn check_conditioning(graph: &Graph, lists: &[StepList]) -> Result<(), ExportError> {
+    const LIMIT: f64 = (i16::MAX >> OBSERVED_BITS) as f64 + 1.0;
+    let Some(classes) = graph.classes.as_ref().filter(|classes| classes.layer == Layer::First) else { return Ok(()) };
+    let (length, activation) = graph.class_row();
+    let mut largest = 0f64;
+    for time in lists.iter().flat_map(|list| &list.embeddings) {
+        for row in classes.table.chunks_exact(length) {
+            let hidden: Vec<f64> =
+                time.iter().zip(row).map(|(time, &class)| activate(activation, time + f64::from(class))).collect();
+            let result = graph.time.linear_2.apply(&hidden).into_iter().map(|x| activate(graph.activation, x));
+            largest = result.fold(largest, |largest, x| largest.max(x.abs()));
+        }
+    }
+    if largest < LIMIT { Ok(()) } else { Err(ExportError::Conditioning { largest, limit: LIMIT }) }
 }
 
 /// A step list with its embeddings. Where the prediction is the network's output over the timestep, the division is part of

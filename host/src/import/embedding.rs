@@ -21,7 +21,7 @@ pub(super) fn timestep(
 /// A row of `length` for each class, from a table.
 pub(super) fn class(checkpoint: &Checkpoint, classes: usize, length: usize) -> Result<ClassEmbedding, ImportError> {
     let table = checkpoint.tensor("class_embedding.weight", &[classes, length])?;
-    Ok(ClassEmbedding { classes, is_assumed: false, table })
+    Ok(ClassEmbedding { classes, table, ..Default::default() })
 }
 
 /// A row of `length` for each class, from a perceptron over the class's number, which is projected as timesteps are.
@@ -42,7 +42,7 @@ pub(super) fn class_as_timestep(
     }
     let embedding = timestep(checkpoint, "class_embedding", projection, length)?;
     let table = (0..classes).flat_map(|class| embedding.embed(class as f64)).map(|value| value as f32).collect();
-    Ok(ClassEmbedding { classes, is_assumed: false, table })
+    Ok(ClassEmbedding { classes, table, ..Default::default() })
 }
 
 /// A row of `length` for each class, which the user gives.
@@ -59,5 +59,5 @@ pub(super) fn class_given(checkpoint: &Checkpoint, length: usize) -> Result<Clas
         return Err(refuse("class_embed_type", value, expected));
     }
     let (classes, table) = (vectors.values.len() / length, vectors.values.clone());
-    Ok(ClassEmbedding { classes, is_assumed: false, table })
+    Ok(ClassEmbedding { classes, table, ..Default::default() })
 }

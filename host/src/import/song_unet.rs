@@ -11,8 +11,9 @@ use super::config::{Fields, refuse};
 use super::refuse_unused;
 use super::resample::Resample;
 use super::resnet::Residual;
-use crate::checkpoint::{Checkpoint, NamedTensor};
-use crate::graph::{Activation, Graph, Projection, Shape, TensorId, TimeEmbedding};
+use crate::checkpoint::edm::LABEL_DROPOUT;
+use crate::checkpoint::{Checkpoint, MOST_CLASSES, NamedTensor};
+use crate::graph::{Activation, ClassEmbedding, Graph, Layer, Linear, Projection, Shape, TensorId, TimeEmbedding};
 
 /// Added to the variance of every normalization.
 const EPSILON: f64 = 1e-6;
@@ -41,12 +42,6 @@ fn layout<T>(what: impl Into<String>) -> Result<T, ImportError> {
 
 /// Imports the network.
 pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
-    if checkpoint.has("map_label.weight") {
-        return layout(
-            "its classes are added before the perceptron of the noise level, so that time and class are no sum; networks without \
-             classes come in",
-        );
-    }
     let (tensors, halving, doubling) = translate(checkpoint)?;
     let inner = checkpoint.with_tensors(&tensors)?;
     let size =
@@ -82,8 +77,10 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
         activation: Activation::Silu,
         linear_2: linear(&inner, "map_layer1", embedding, embedding)?,
     };
-    let [h, w] = map_size(checkpoint, side, levels)?;
+    let ([h, w], has_no_class) = stated(checkpoint, side, levels)?;
+    let classes = classes(&inner, &time.linear_1, has_no_class)?;
     let mut graph = Graph::new(Shape::new(h, w, inputs), time);
+    graph.classes = classes;
     graph.params = checkpoint.params();
     let builder = Builder { checkpoint: &inner, graph, embedding, conditioning: Conditioning::Add, eps: EPSILON };
     let mut unet = Song { builder, side, levels, halving, doubling };
@@ -93,10 +90,34 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
     Ok(unet.builder.graph)
 }
 
-/// Height and width to draw: those in the names of the blocks, or what `--size` gives.
-fn map_size(checkpoint: &Checkpoint, side: usize, levels: usize) -> Result<[usize; 2], ImportError> {
+/// The rows of the classes. A class is one of `map_label`'s inputs, times the root of their number, and what that gives is added
+/// to the projected noise level: with the first layer linear, its rows are columns of a product. Behind them is the row of no
+/// class, zeros, if the training left out labels.
+fn classes(checkpoint: &Checkpoint, first: &Linear, has_no_class: bool) -> Result<Option<ClassEmbedding>, ImportError> {
+    let Some(shape) = checkpoint.shape("map_label.weight") else { return Ok(None) };
+    let count = shape.get(1).copied().unwrap_or(0);
+    if !(1..MOST_CLASSES).contains(&count) {
+        return layout(format!("map_label reads {count} classes; 1 to {} come in", MOST_CLASSES - 1));
+    }
+    let label = linear(checkpoint, "map_label", count, first.inputs)?;
+    let of_class = |class: Option<usize>| {
+        let column = label.weight.chunks_exact(count).map(|row| class.map_or(0.0, |class| f64::from(row[class])));
+        let root = (count as f64).sqrt();
+        let vector: Vec<f64> = column.zip(&label.bias).map(|(x, &bias)| root * x + f64::from(bias)).collect();
+        first.products(&vector).map(|x| x as f32).collect::<Vec<f32>>()
+    };
+    let rows = (0..count).map(Some).chain(has_no_class.then_some(None));
+    let table: Vec<f32> = rows.flat_map(of_class).collect();
+    let classes = count + usize::from(has_no_class);
+    Ok(Some(ClassEmbedding { classes, layer: Layer::First, table, ..Default::default() }))
+}
+
+/// Height and width to draw: those in the names of the blocks, or what `--size` gives. Then whether labels were left out in the
+/// training.
+fn stated(checkpoint: &Checkpoint, side: usize, levels: usize) -> Result<([usize; 2], bool), ImportError> {
     let mut fields = Fields::new(checkpoint.config());
     let stated = fields.take("sample_size");
+    let dropout = fields.take(LABEL_DROPOUT).and_then(|value| value.as_f64());
     fields.finish()?;
     let size = match stated.clone() {
         None => [side; 2],
@@ -107,7 +128,7 @@ fn map_size(checkpoint: &Checkpoint, side: usize, levels: usize) -> Result<[usiz
         let value = stated.map_or(side.to_string(), |value| value.to_string());
         return Err(refuse("sample_size", value, format!("height and width, multiples of {step} up to 1024")));
     }
-    Ok(size)
+    Ok((size, dropout.is_some_and(|dropout| dropout > 0.0)))
 }
 
 /// The key of something at maps of one size.

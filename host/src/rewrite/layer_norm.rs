@@ -137,7 +137,7 @@ mod tests {
         assert!(refused.starts_with("norm: normalizes the channels of a tensor that is not"), "{refused}");
 
         let mut graph = block(true);
-        graph.classes = Some(graph::ClassEmbedding { classes: 1, is_assumed: false, table: vec![0.0; 2] });
+        graph.classes = Some(graph::ClassEmbedding { classes: 1, table: vec![0.0; 2], ..Default::default() });
         let refused = rewrite(&graph, false).expect_err("does not fold").to_string();
         assert!(refused.starts_with("silu 1: scales and shifts normalized channels by a class"), "{refused}");
     }

@@ -44,7 +44,7 @@ use typed_index_collections::TiVec;
 
 pub use self::again::again;
 use crate::graph::{self, Graph, Node, Op as GraphOp, Shape};
-use crate::network::{Embed, Network, Op, Role, Tensor, TensorId};
+use crate::network::{Embed, Linear, Network, Observe, Op, Role, Tensor, TensorId};
 use crate::schedule::MAX_HISTORY;
 
 /// A graph that does not fold into the device's operations.
@@ -174,11 +174,14 @@ impl<'g> Rewriter<'g> {
 
     fn run(&mut self) -> Result<(), RewriteError> {
         if self.graph.classes.is_some() {
-            let length = self.graph.time.linear_2.outputs;
+            let (length, _) = self.graph.class_row();
             self.network.conditioning = length;
             let output = self.network.tensor("conditioning", Shape::new(1, 1, length), Role::Conditioning);
-            self.conditioning = Some(output);
             self.push("conditioning", Op::Embed(Embed { output }));
+            self.conditioning = Some(match self.graph.class_layer() {
+                graph::Layer::First => self.second_layer(output),
+                graph::Layer::Second => output,
+            });
         }
         for node in &self.graph.nodes {
             match &node.op {
@@ -208,6 +211,19 @@ impl<'g> Rewriter<'g> {
             }
         }
         Ok(())
+    }
+
+    /// Appends the second layer of the time embedding's perceptron, which the device computes where a class is added to the
+    /// first; what it is followed by is read as an observation is.
+    fn second_layer(&mut self, source: TensorId) -> TensorId {
+        let linear = self.graph.time.linear_2.clone();
+        let shape = Shape::new(1, 1, linear.outputs);
+        let normalization = vec![[0.0, 1.0]; linear.outputs];
+        let sum = self.network.tensor("conditioning (second layer)", shape, Role::Bias);
+        self.push("conditioning (second layer)", Op::Linear(Linear { source, linear, output: sum }));
+        let output = self.network.tensor("conditioning (activated)", shape, Role::Observed);
+        self.push("conditioning (activated)", Op::Observe(Observe { source: sum, normalization, output }));
+        output
     }
 
     /// Appends an operation.
@@ -244,7 +260,7 @@ mod tests {
         graph.output = graph.node("conv", conv(2, 3), &[graph.input]);
         let plain = rewrite(&graph, true).expect("folds");
         assert_eq!((plain.unconditional, plain.conditioning, plain.ops.len()), (None, 0, 1));
-        graph.classes = Some(graph::ClassEmbedding { classes: 1, is_assumed: false, table: vec![0.0; 2] });
+        graph.classes = Some(graph::ClassEmbedding { classes: 1, table: vec![0.0; 2], ..Default::default() });
         let guided = rewrite(&graph, true).expect("folds");
         let unconditional = guided.unconditional.expect("kept");
         assert_eq!(guided.tensors[unconditional].shape, guided.tensors[guided.prediction].shape);

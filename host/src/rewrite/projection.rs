@@ -32,6 +32,9 @@ impl Rewriter<'_> {
     /// Whether some element of the conditioning vector that a projection reads has a part of the class.
     fn reads_class(&self, linear: &graph::Linear) -> bool {
         let Some(classes) = &self.graph.classes else { return false };
+        if classes.layer == graph::Layer::First {
+            return true;
+        }
         let mut is_read = vec![false; linear.inputs];
         for row in linear.weight.chunks_exact(linear.inputs) {
             is_read.iter_mut().zip(row).for_each(|(is_read, &weight)| *is_read |= weight != 0.0);
@@ -48,7 +51,7 @@ mod tests {
     use super::super::rewrite;
     use super::super::testing::{conv, find, graph, linear, names};
     use crate::graph::{self, ClassEmbedding, Graph, Op};
-    use crate::network::OpId;
+    use crate::network::{self, OpId};
 
     fn conditioned() -> Graph {
         let mut graph = graph(4, 2);
@@ -68,11 +71,35 @@ mod tests {
     #[test]
     fn with_classes_the_device_computes_it() {
         let mut graph = conditioned();
-        graph.classes = Some(ClassEmbedding { classes: 1, is_assumed: false, table: vec![1.0; 2] });
+        graph.classes = Some(ClassEmbedding { classes: 1, table: vec![1.0; 2], ..Default::default() });
         let network = rewrite(&graph, false).expect("folds");
         assert_eq!(names(&network), ["conditioning", "conv (bias)", "conv"]);
         let bias = find(&network, "conv").projection.as_ref().and_then(|(_, tensor)| *tensor);
         assert_eq!(bias, Some(network.ops[OpId::from(1usize)].1.output()));
+    }
+
+    /// A class that is added to the first layer of the time embedding leaves the second one to the device.
+    #[test]
+    fn with_classes_before_the_second_layer_the_device_computes_that() {
+        let mut graph = conditioned();
+        let classes =
+            ClassEmbedding { classes: 1, table: vec![0.0; 2], layer: graph::Layer::First, ..Default::default() };
+        graph.classes = Some(classes);
+        graph.time.linear_1 = linear(3, 2);
+        graph.time.linear_2 = linear(2, 5);
+        let Op::AddEmbedding(projection) = &mut graph.nodes[1].op else { panic!("an embedding") };
+        *projection = linear(5, 3);
+        let network = rewrite(&graph, false).expect("folds");
+        let [second, activated] = ["conditioning (second layer)", "conditioning (activated)"];
+        assert_eq!(names(&network), ["conditioning", second, activated, "conv (bias)", "conv"]);
+        assert_eq!((network.conditioning, network.once), (2, 0));
+        let op = |index: usize| &network.ops[OpId::from(index)].1;
+        let (network::Op::Linear(second), network::Op::Observe(activated)) = (op(1), op(2)) else {
+            panic!("{network:?}")
+        };
+        assert_eq!((second.source, second.linear.outputs), (op(0).output(), 5));
+        assert_eq!((activated.source, &activated.normalization), (second.output, &vec![[0.0, 1.0]; 5]));
+        assert_eq!(op(3).inputs(), [activated.output]);
     }
 
     #[test]
@@ -82,7 +109,7 @@ mod tests {
         graph.nodes.truncate(1);
         let reads_first = graph::Linear { weight: [1.0, 0.0].repeat(3), ..linear(2, 3) };
         graph.output = graph.node("add", Op::AddEmbedding(reads_first), &[x]);
-        graph.classes = Some(ClassEmbedding { classes: 1, is_assumed: false, table: vec![0.0, 1.0] });
+        graph.classes = Some(ClassEmbedding { classes: 1, table: vec![0.0, 1.0], ..Default::default() });
         let network = rewrite(&graph, false).expect("folds");
         assert_eq!(names(&network), ["conditioning", "conv"]);
         assert!(matches!(find(&network, "conv").projection, Some((_, None))));

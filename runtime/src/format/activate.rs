@@ -75,7 +75,8 @@ coded_fields! {
 }
 
 record! {
-    /// An observation on its way to projections: `f((x − center)·gain)` of each element.
+    /// An observation, or the result of a [`Linear`](super::Linear), on its way to projections: `f((x − center)·gain)` of each
+    /// element.
     pub struct Observe {
         /// [`OpKind::Observe`](super::OpKind::Observe)
         pub kind: u8,
@@ -83,7 +84,7 @@ record! {
         pub activation: u8,
         /// zeros
         pub reserved: [u8; 2],
-        /// tensor: the observation
+        /// tensor: the observation, or a vector of [`Linear`](super::Linear): `i32` in 20 fractional bits, or `f32`
         pub source: u16,
         /// tensor: `i16` with 12 fractional bits, or `f32`, as many elements
         pub output: u16,

@@ -382,8 +382,12 @@ fn whatever_else_a_pickle_does_is_refused_by_name() {
 
 /// The bytes of the golden snapshot with some of them replaced by as many, wherever they are.
 fn snapshot(from: &str, to: &str) -> Vec<u8> {
+    replaced(&fs::read(golden("edm/network-snapshot-000001.pkl")).expect("golden"), from, to)
+}
+
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
-    let mut bytes = fs::read(golden("edm/network-snapshot-000001.pkl")).expect("golden");
+    let mut bytes = bytes.to_vec();
     let places: Vec<usize> =
         (0..bytes.len() - from.len()).filter(|&at| bytes[at..].starts_with(from.as_bytes())).collect();
     assert!(!places.is_empty(), "{from}");
@@ -405,6 +409,22 @@ fn a_snapshot_is_a_network_with_its_noise() {
     assert_eq!(opened.scheduler_path(), Some(folder.path().join(SCHEDULER).as_path()));
     let refusal = refusal(folder.path());
     assert!(refusal.contains("give the path of the file"), "{refusal}");
+}
+
+/// A network that was trained with a tenth of its labels left out knows "no class", behind its three.
+#[test]
+fn a_snapshot_says_whether_it_knows_no_class() {
+    let classes = |label_dropout: &str| {
+        let folder = temporary();
+        let path = folder.path().join("network-snapshot-000001.pkl");
+        let bytes = fs::read(golden("edm_classes/network-snapshot-000001.pkl")).expect("golden");
+        write(&path, replaced(&bytes, "label_dropout", label_dropout));
+        let opened = Checkpoint::open(&path).expect("opens");
+        let graph = import(&opened).expect("imports");
+        (graph.classes.expect("classes").classes, opened.defaults().unconditional_class)
+    };
+    assert_eq!(classes("label_dropout"), (4, Some(3)));
+    assert_eq!(classes("label_drapout"), (3, None));
 }
 
 #[test]

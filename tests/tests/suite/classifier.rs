@@ -195,6 +195,8 @@ fn classifiers_that_do_not_fit_are_refused_by_what_differs() {
     assert!(refused.starts_with("unconditional = true: is for networks that a classifier guides"), "{refused}");
     let refused = refusal(&guide, |_| (), &golden("velocity"));
     assert!(refused.starts_with("the classifier reads 8×8×1, the network draws 6×6×2"), "{refused}");
+    let refused = refusal(&guide, |_| (), &golden("edm_classes/network-snapshot-000001.pkl"));
+    assert!(refused.contains("before the layers of the noise level"), "{refused}");
 }
 
 /// A sample at alpha 0 is noise, of which a classifier says nothing: the step is drawn without its gradient, and said to be.

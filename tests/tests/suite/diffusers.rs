@@ -115,6 +115,11 @@ fn calls_of_edms_ncsnpp() {
 }
 
 #[test]
+fn calls_of_edms_ddpmpp_with_classes_and_none() {
+    check_calls(&golden("edm_classes/network-snapshot-000001.pkl"), "edm_classes");
+}
+
+#[test]
 fn calls_of_openais_layout_with_classes_variances_and_residual_blocks_that_resample() {
     check_calls(&golden("guided_diffusion"), "guided_diffusion");
 }

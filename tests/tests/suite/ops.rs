@@ -376,7 +376,9 @@ fn integer_normalizations_follow_the_real_statistics() {
 #[test]
 fn integer_calls_of_every_configuration_stay_close() {
     let names = ["heads", "resampling", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"];
-    for name in names.into_iter().chain(["filtered", "class_channels", "edm/network-snapshot-000001.pkl"]) {
+    let more =
+        ["filtered", "class_channels", "edm/network-snapshot-000001.pkl", "edm_classes/network-snapshot-000001.pkl"];
+    for name in names.into_iter().chain(more) {
         let output = |precision| {
             let export = exported(&golden(name), &options(precision, ResidualWidth::Auto));
             let model = model(&export.bytes);

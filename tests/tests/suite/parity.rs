@@ -41,13 +41,14 @@ fn batch(model: &Model<'_>, count: usize) -> Batch {
 }
 
 /// Networks that together have every form of every operation.
-fn checkpoints() -> [PathBuf; 13] {
+fn checkpoints() -> [PathBuf; 14] {
     let [small, heads, velocity, steps, classes, relu, pixels] =
         ["cifar_small", "heads", "velocity", "scale_shift", "class_timestep", "fourier", "denoising_diffusion"]
             .map(golden);
-    let [filtered, channels, edm] = ["filtered", "class_channels", "edm/network-snapshot-000001.pkl"].map(golden);
-    let [sound, trajectory] = ["unet1d_sound", "unet1d_trajectory"].map(golden);
-    [digits(), small, heads, velocity, steps, classes, relu, pixels, filtered, channels, edm, sound, trajectory]
+    let [filtered, channels, sound, trajectory] =
+        ["filtered", "class_channels", "unet1d_sound", "unet1d_trajectory"].map(golden);
+    let [edm, layers] = ["edm", "edm_classes"].map(|name| golden(name).join("network-snapshot-000001.pkl"));
+    [digits(), small, heads, velocity, steps, classes, relu, pixels, filtered, channels, edm, layers, sound, trajectory]
 }
 
 #[test]

@@ -57,3 +57,32 @@ fn what_single_precision_cannot_hold_is_refused_in_every_precision() {
         assert!(refused.to_string().contains("checkpoint is damaged"), "{refused}");
     }
 }
+
+/// Sixteen bits with twelve fractional ones hold what time and class become in two layers below 8.
+#[test]
+fn large_vectors_of_time_and_class_are_refused_in_integers() {
+    let bytes = fs::read(golden("edm_classes/network-snapshot-000001.pkl")).expect("golden");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("network-snapshot-000001.pkl");
+    let second = {
+        fs::write(&path, &bytes).expect("writes");
+        let [outputs, inputs] = *Checkpoint::open(&path).expect("opens").shape("map_layer1.weight").expect("there")
+        else {
+            panic!("a matrix");
+        };
+        Checkpoint::open(&path).expect("opens").tensor("map_layer1.weight", &[outputs, inputs]).expect("reads")
+    };
+    let raw = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let at = bytes.windows(4 * second.len()).position(|window| window == raw(&second)).expect("as they are");
+    let with = |factor: f32| {
+        let mut bytes = bytes.clone();
+        let values: Vec<f32> = second.iter().map(|value| factor * value).collect();
+        bytes[at..at + 4 * values.len()].copy_from_slice(&raw(&values));
+        fs::write(&path, bytes).expect("writes");
+        Checkpoint::open(&path).expect("opens")
+    };
+    export(&with(1.0), &options(Precision::I8), &()).expect("small enough");
+    let refused = export(&with(40.0), &options(Precision::I8), &()).expect_err("too large").to_string();
+    assert!(refused.starts_with("the vector that time and class become has elements of"), "{refused}");
+    export(&with(40.0), &options(Precision::F32), &()).expect("single precision holds it");
+}

@@ -42,8 +42,8 @@ pub(super) fn storage(bytes: &[u8], place: Range<usize>) -> Result<Storage, Pick
 pub(in super::super) struct Network<'p> {
     /// Names of the classes of the network and of its member `model`.
     pub(in super::super) classes: [Option<&'p str>; 2],
-    /// Numbers among the attributes of the network.
-    pub(in super::super) numbers: Vec<(&'p str, f64)>,
+    /// Numbers among the attributes of both.
+    pub(in super::super) numbers: [Vec<(&'p str, f64)>; 2],
     /// Parameters and buffers by their places in the modules.
     pub(in super::super) tensors: Vec<(String, &'p Tensor)>,
 }
@@ -57,12 +57,22 @@ pub(in super::super) fn network(pickle: &Pickle) -> Option<Network<'_>> {
     let Value::Object { class: Some(_), state: Some(state) } = *pickle.get(root) else { return None };
     let model = item(pickle, state, "_modules").and_then(|modules| item(pickle, modules, "model"));
     let tensors = collect(pickle, root)?;
-    let numbers = items(pickle, state).filter_map(|(name, value)| match *pickle.get(value) {
+    let inner = model.and_then(|model| match *pickle.get(model) {
+        Value::Object { state, .. } => state,
+        _ => None,
+    });
+    let numbers = [Some(state), inner].map(|of| of.map_or(vec![], |state| numbers(pickle, state)));
+    Some(Network { classes: [class(pickle, Some(root)), class(pickle, model)], numbers, tensors })
+}
+
+/// The numbers among an object's attributes.
+fn numbers(pickle: &Pickle, state: Id) -> Vec<(&str, f64)> {
+    let number = |(name, value): (_, Id)| match *pickle.get(value) {
         Value::Float(number) => Some((name, number)),
         Value::Int(number) => Some((name, number as f64)),
         _ => None,
-    });
-    Some(Network { classes: [class(pickle, Some(root)), class(pickle, model)], numbers: numbers.collect(), tensors })
+    };
+    items(pickle, state).filter_map(number).collect()
 }
 
 fn class(pickle: &Pickle, object: Option<Id>) -> Option<&str> {

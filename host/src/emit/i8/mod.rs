@@ -88,6 +88,11 @@ pub fn emit(
                     emitter.accumulators.insert(*affine, (units, vec![0; linear.outputs]));
                 }
             }
+            (Op::Observe(op), _) if Some(op.source) != network.observation => {
+                let units = vec![2f64.powi(-(SAMPLE_BITS as i32)); op.normalization.len()];
+                let corrections = vec![0; units.len()];
+                emitter.accumulators.insert(op.source, (units, corrections));
+            }
             (Op::Activate(op), _) => {
                 if let Some(Film { linear, is_scaled, observed: Some(observed) }) = &op.film {
                     let units = film_units(linear.outputs, *is_scaled).collect();

@@ -25,7 +25,7 @@ impl Emitter<'_> {
         let table: Vec<i16> = classes.iter().map(|&e| self.table_entry(f64::from(e))).collect();
         Embed {
             kind: OpKind::Embed.code(),
-            activation: self.source.graph.activation.code(),
+            activation: self.source.graph.class_row().1.code(),
             output: output.in_file(),
             table: writer.values(&table),
             input_shift: NORM_BITS - self.table_bits,

@@ -114,7 +114,7 @@ impl ClassChannels {
         };
         let table = self.table.chunks_exact(self.width).flat_map(row).collect();
         let classes = self.table.len() / self.width;
-        graph.classes = Some(graph::ClassEmbedding { classes, is_assumed: false, table });
+        graph.classes = Some(graph::ClassEmbedding { classes, table, ..Default::default() });
     }
 }
 

@@ -38,9 +38,9 @@ pub(super) const fn validate(file: File<'_>, index: u16, op: &Activate) -> Check
 
 pub(super) const fn validate_observe(file: File<'_>, index: u16, op: &Observe) -> Check {
     ensure!(op.has_known_codes() && is_zero(op.reserved) && is_zero(op.reserved_end), Op, index);
-    ensure!(op.source == file.header.observation, Operand, index);
     let source = require!(file.tensor(op.source), Operand, index);
     let output = require!(file.tensor(op.output), Operand, index);
+    ensure!(source.element().is(file.wide()), Operand, index);
     ensure!(output.has_shape_of(&source) && output.element().is(file.conditioning()), Operand, index);
     let len = source.len() as u64;
     let gain_bytes = if file.is_i8() { 8 } else { 4 };

@@ -1,4 +1,4 @@
-//! The observation, normalized and activated: what the projections of a run read. One slice.
+//! An observation or another vector, normalized and activated: what projections read. One slice.
 
 #[cfg(any(feature = "f16", feature = "f32"))]
 pub(crate) mod float;

@@ -181,21 +181,24 @@ fn observations() {
     bounds!(policy(I8), Op, |d, v| d.observe().activation = v, [0], [Activation::ALL.len() as u8]);
     bounds!(policy(I8), Op, |d, v| d.observe().reserved[1] = v, [0], [1]);
     bounds!(policy(I8), Op, |d, v| d.observe().reserved_end[103] = v, [0], [1]);
-    // What it reads is the observation, whatever else has its shape.
+    // It reads the observation or another tensor of such elements, and no other.
     let source = |d: &mut Draft, id: u16| {
         d.resize(OBSERVED, [1, 4, 2], Element::I16);
         d.resize(OBSERVATION, [1, 4, 2], Element::I32);
         d.observe().source = id;
     };
-    bounds!(policy(I8), Operand, |d, v| source(d, v), [OBSERVATION], [SAMPLE, NONE]);
-    let shape = |d: &mut Draft, shape: [u16; 3]| d.resize(OBSERVED, shape, Element::I16);
-    bounds!(policy(I8), Operand, |d, v| shape(d, v), [[1, 1, 3]], [[1, 3, 1], [3, 1, 1], [1, 1, 2], [1, 1, 4]]);
-    // A result that no projection reads.
-    let element = |d: &mut Draft, element: Element| {
-        d.ops[LINEAR] = Op::Observe(Observe { output: FILM, ..*d.observe() });
+    bounds!(policy(I8), Operand, |d, v| source(d, v), [OBSERVATION, SAMPLE], [NONE]);
+    let second = |d: &mut Draft, source: u16, element: Element| {
+        d.ops[LINEAR] = Op::Observe(Observe { source, output: FILM, ..*d.observe() });
         d.activate().observed = NONE;
         d.resize(FILM, [1, 1, 3], element);
     };
+    bounds!(policy(I8), Operand, |d, v| second(d, v, Element::I16), [OBSERVATION], [OBSERVED]);
+    bounds!(policy(F32), Operand, |d, v| second(d, v, Element::F32), [OBSERVATION, OBSERVED], [NONE]);
+    let shape = |d: &mut Draft, shape: [u16; 3]| d.resize(OBSERVED, shape, Element::I16);
+    bounds!(policy(I8), Operand, |d, v| shape(d, v), [[1, 1, 3]], [[1, 3, 1], [3, 1, 1], [1, 1, 2], [1, 1, 4]]);
+    // A result that no projection reads.
+    let element = |d: &mut Draft, element: Element| second(d, OBSERVATION, element);
     bounds!(policy(I8), Operand, |d, v| element(d, v), [Element::I16], [Element::I8, Element::I32, Element::F32]);
     bounds!(policy(Precision::F16), Operand, |d, v| element(d, v), [Element::F32], [Element::F16]);
     // Three centers of four bytes, as many gains of eight in integers and of four else, to the end of the file.
