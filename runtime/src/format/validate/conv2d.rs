@@ -92,7 +92,8 @@ const fn validate_geometry(op: &Conv2d, input: [usize; 2], output: &Tensor, inde
     let mut axis = 0;
     while axis < 2 {
         let kernel = op.kernel[axis] as usize;
-        ensure!(kernel >= 1 && kernel <= 15 && op.padding[axis] < op.kernel[axis], Op, index);
+        // No kernel of 0 is larger than its padding.
+        ensure!(kernel <= 15 && op.padding[axis] < op.kernel[axis], Op, index);
         let reach = (size[axis] - 1) * op.stride as usize + kernel;
         ensure!(reach < op.padding[axis] as usize + (input[axis] << op.doubling()) + kernel, Op, index);
         axis += 1;
@@ -125,7 +126,8 @@ const fn validate_step_scales(file: File<'_>, index: u16, op: &Conv2d, output: &
     if op.weight_sums == 0 {
         return Ok(());
     }
-    ensure!(file.is_i8() && matches!(ring.element(), Element::I8), Op, index);
+    // Only the i8 precision has rings of such elements.
+    ensure!(matches!(ring.element(), Element::I8), Op, index);
     ensure!(!matches!(op.gather(), Gather::Raw), Op, index);
     ensure!(file.holds(op.weight_sums, output.channels as u64 * 4), Offset, index);
     ensure!(op.step_scales.is_multiple_of(4), Offset, index);

@@ -8,8 +8,7 @@ const fn is_utf8(bytes: &[u8], [at, len]: [u32; 2]) -> bool {
 pub(super) const fn validate(file: File<'_>) -> Check {
     let h = file.header;
     ensure!(h.has_known_codes() && is_zero(h.reserved_end), Header, 0);
-    ensure!(h.tensors > 0 && h.tensors < NONE, Header, 0);
-    ensure!(h.ops > 0 && h.ops < NONE, Header, 0);
+    ensure!(h.tensors < NONE && h.ops < NONE, Header, 0);
     ensure!(h.arena_bytes.is_multiple_of(ALIGN as u32) && h.arena_bytes <= 1 << 30, Header, 0);
     ensure!(file.holds(h.tensors_at, h.tensors as u64 * size_of::<Tensor>() as u64), Offset, 0);
     ensure!(file.holds(h.ops_at, h.ops as u64 * OP_BYTES as u64), Offset, 0);

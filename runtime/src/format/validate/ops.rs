@@ -42,12 +42,12 @@ const fn validate_operands(file: File<'_>, index: u16, op: &Op) -> Check {
         let id = operands[i];
         if id != NONE {
             let t = require!(file.tensor(id), Operand, index);
-            ensure!(t.first <= index && index <= t.last, Lifetime, id);
-            // Results are read after the operation that wrote them; what is given is there from the start.
+            ensure!(index <= t.last, Lifetime, id);
+            // Results are read after the operation that wrote them; what is given is there from the start to the end.
             let written = t.first < index || file.is_given(id) || op.is_scratch(id);
             ensure!(written && !file.is_kept(id), Lifetime, id);
             if op.is_scratch(id) {
-                ensure!(t.first == index && t.last == index && !file.is_given(id), Lifetime, id);
+                ensure!(t.first == index && t.last == index, Lifetime, id);
                 let mut other = 0;
                 while other < operands.len() {
                     ensure!(other == i || operands[other] != id, Operand, index);
@@ -67,7 +67,8 @@ const fn validate_group_norm(file: File<'_>, index: u16, op: &GroupNorm) -> Chec
     ensure!(readable(file, op.sources, false), Operand, index);
     ensure!(output.element().is(file.wide()), Operand, index);
     ensure!(output.rows == 1 && output.columns as usize == channels && output.channels == 2, Operand, index);
-    ensure!(op.groups > 0 && channels.is_multiple_of(op.groups as usize), Op, index);
+    // No number of channels is a multiple of 0.
+    ensure!(channels.is_multiple_of(op.groups as usize), Op, index);
     // Bounds the sum of squares of 16-bit values so that 16 fractional bits of its mean fit an unsigned 64-bit word.
     ensure!(rows as u64 * columns as u64 * (channels / op.groups as usize) as u64 <= 1 << 17, Op, index);
     check!(validate_affine(file, index, op, channels as u64));

@@ -254,6 +254,28 @@ fn biases() {
         d.conv(ADD).bias_tensor = KEY_VALUE;
     });
     refused(I8, Field::Operand, |d| d.conv(FIRST).bias_tensor = NONE);
+    // Another vector of the length, whose elements only single precision adds.
+    let vector = |d: &mut Draft| {
+        d.tensor(CONDITIONING).last = 2;
+        d.conv(FIRST).bias_tensor = CONDITIONING;
+    };
+    refused(I8, Field::Operand, vector);
+    accepted(F32, vector);
+    // A residual of one pixel has as many elements as a bias, which is another tensor.
+    let with_both = |bias: usize| {
+        let mut chain = chain::Chain::new(F32, [1, 1, 4], 5);
+        for _ in 0..5 {
+            chain.push([1, 1, 4], convolution(F32));
+        }
+        let mut draft = chain.draft;
+        let [residual, bias_tensor] = [0, bias].map(|index| draft.conv(index).output);
+        [residual, bias_tensor].into_iter().for_each(|id| draft.tensor(id).last = 3);
+        let conv = draft.conv(3);
+        (conv.residual, conv.bias, conv.bias_tensor) = (residual, Bias::Tensor.code(), bias_tensor);
+        draft
+    };
+    accepted(with_both(1), |_| ());
+    refused(with_both(0), Field::Operand, |_| ());
     refused(I8, Field::Operand, |d| d.resize(BIAS, [1, 1, 3], Element::I32));
     refused(I8, Field::Operand, |d| d.resize(BIAS, [1, 1, 4], Element::F32));
     accepted(I8, |d| d.resize(BIAS, [2, 2, 1], Element::I32));
@@ -295,6 +317,11 @@ fn streamed_weights() {
     };
     accepted(I8, |d| streamed(d, 32, 32));
     accepted(I8, |d| streamed(d, 48, 64));
+    let later = |d: &mut Draft, weights: u32| {
+        streamed(d, 32, 64);
+        d.conv(TO_KEY_VALUE).weights = weights;
+    };
+    bounds!(I8, Offset, |d, v| later(d, v), [16, 32], [8, 24, 48]);
     for window in [16, 31, 40] {
         refused(I8, Field::Operand, |d| streamed(d, window, 32));
     }

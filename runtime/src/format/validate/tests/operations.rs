@@ -1,6 +1,7 @@
 //! The other operations.
 
 use super::*;
+use crate::format::{Activation, Embed};
 
 #[test]
 fn normalizations() {
@@ -41,7 +42,6 @@ fn normalizations() {
     }
 }
 
-/// Per-step parameters start at multiples of 16, each of them.
 /// A factor and a summand for each channel, in one row, whether or not somebody reads them.
 #[test]
 fn results_of_normalizations() {
@@ -56,8 +56,41 @@ fn results_of_normalizations() {
         refused(I8, Field::Operand, unread(shape, Element::I32));
     }
     refused(I8, Field::Operand, unread([1, 4, 2], Element::I16));
+    // Of the sample, which is no activation in integers, and is one in single precision.
+    let of_sample = |precision| {
+        move |d: &mut Draft| {
+            (d.group_norm().sources, d.group_norm().groups) = ([SAMPLE, NONE], 1);
+            (d.conv(TO_QUERY).gather, d.conv(TO_QUERY).norm) = (Gather::Raw.code(), NONE);
+            d.resize(NORM, [1, 1, 2], elements(precision)[1]);
+        }
+    };
+    refused(I8, Field::Operand, of_sample(I8));
+    accepted(F32, of_sample(F32));
 }
 
+/// The first convolution with a bias of its own, so that nothing reads the projection.
+fn with_own_bias(d: &mut Draft) {
+    (d.conv(FIRST).bias, d.conv(FIRST).bias_tensor, d.conv(FIRST).bias_at) = (Bias::Constant.code(), NONE, PARAMETERS);
+}
+
+/// Factors and summands that an operation computed.
+#[test]
+fn normalizations_of_tensors() {
+    let of_tensor = |d: &mut Draft, id: u16, shape: [u16; 3]| {
+        with_own_bias(d);
+        let [_, wide, conditioning, _] = elements(d.header.precision());
+        d.header.conditioning = 8;
+        d.resize(CONDITIONING, [1, 1, 8], conditioning);
+        d.resize(BIAS, shape, wide);
+        d.tensor(id).last = 3;
+        (d.group_norm().affine, d.group_norm().affine_tensor) = (Affine::Tensor.code(), id);
+    };
+    bounds!(I8, Operand, |d, v| of_tensor(d, BIAS, v), [[1, 1, 8], [1, 4, 2]], [[1, 1, 7], [1, 1, 9], [1, 1, 4]]);
+    refused(I8, Field::Operand, |d| of_tensor(d, CONDITIONING, [1, 1, 8]));
+    accepted(F32, |d| of_tensor(d, CONDITIONING, [1, 1, 8]));
+}
+
+/// Parameters of steps start at multiples of 16, each of them.
 #[test]
 fn normalizations_of_steps() {
     let of_steps = |d: &mut Draft, [gamma, beta]: [u32; 2]| {
@@ -143,6 +176,25 @@ fn conditioning() {
     refused(I8, Field::Operand, |d| d.resize(BIAS, [1, 1, 4], Element::I16));
     // The conditioning vector is what `Linear` reads, not any other.
     refused(I8, Field::Operand, |d| d.linear().source = SAMPLE);
+    bounds!(I8, Op, |d, v| d.embed().activation = v, [0], [Activation::ALL.len() as u8]);
+    // Results that nobody reads, so that only their own operations can object.
+    let projection = |d: &mut Draft, element: Element| {
+        with_own_bias(d);
+        d.resize(BIAS, [1, 1, 4], element);
+    };
+    bounds!(I8, Operand, |d, v| projection(d, v), [Element::I32], [Element::I16, Element::F32]);
+    let vector = |d: &mut Draft, element: Element| {
+        with_own_bias(d);
+        d.ops[LINEAR] = Op::Embed(Embed { output: BIAS, ..*d.embed() });
+        d.resize(BIAS, [1, 1, 4], Element::I16);
+        d.resize(CONDITIONING, [1, 1, 4], element);
+    };
+    bounds!(I8, Operand, |d, v| vector(d, v), [Element::I16], [Element::I32, Element::I8]);
+    // Without classes there is no table.
+    accepted(I8, |d| {
+        d.keep_before(UNCONDITIONAL);
+        (d.header.classes, d.header.unconditional_class, d.embed().table) = (0, NONE, 1);
+    });
 }
 
 /// A row of the table for each class, to the end of the file.

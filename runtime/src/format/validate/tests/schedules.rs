@@ -9,6 +9,14 @@ fn schedules() {
     bounds!(I8, Offset, |d, v| d.schedule.levels = v, [0, PARAMETERS], [8, 16, PARAMETERS + 8, 0xFFFF_FFF0]);
     bounds!(I8, Schedule, |d, v| d.schedule.bias_bytes = v, [16, 32], [20]);
     bounds!(I8, Offset, |d, v| d.schedule.bias_bytes = v, [], [1 << 20]);
+    // Where there is nothing to hold, its place is not looked at.
+    let nothing = |change: fn(&mut Draft)| {
+        let mut chain = chain::Chain::new(I8, [1, 1, 2], 1);
+        chain.push([1, 1, 2], convolution(I8));
+        accepted(chain.draft, change);
+    };
+    nothing(|d| d.schedule.embeddings = 1);
+    nothing(|d| (d.schedule.bias_bytes, d.schedule.biases) = (0, 1));
     for step in 0..STEPS {
         bounds!(I8, Schedule, |d, v| d.fixed[step].x0_shift = v, [0, 62], [63]);
         bounds!(I8, Schedule, |d, v| d.fixed[step].next_shift = v, [0, 62], [63]);

@@ -1,6 +1,8 @@
 //! Tensors, their lives, and their places in memory.
 
 use super::*;
+use crate::draft::policy;
+use crate::format::Element;
 
 #[test]
 fn tensors() {
@@ -88,6 +90,71 @@ fn operands_live_when_they_are_used() {
     // No operation, so nobody writes its result.
     refused(I8, Field::Lifetime, |d| d.conv(ADD).kind = OpKind::ALL.len() as u8);
     refused(I8, Field::Lifetime, |d| d.conv(LAST).output = UNCONDITIONAL);
+}
+
+/// Four convolutions of one pixel over rows of four, whose results are as large as their rings.
+fn rows_of_four() -> Draft {
+    let mut chain = chain::Chain::new(I8, [1, 4, 2], 4);
+    for _ in 0..4 {
+        chain.push([1, 4, 2], convolution(I8));
+    }
+    chain.draft
+}
+
+/// A result is a tensor of its own: no other's result, none that is given or kept, and not the ring.
+#[test]
+fn results_are_written_once() {
+    accepted(rows_of_four(), |_| ());
+    let [first, second, third] = [0, 1, 2].map(|index| rows_of_four().conv(index).output);
+    // The last convolution's ring, in the place of the one that was added last.
+    let last_ring = |d: &mut Draft, id: u16| {
+        d.tensors.pop();
+        (d.tensor(id).first, d.tensor(id).last) = (3, 3);
+        d.conv(3).scratch = id;
+    };
+    accepted(rows_of_four(), |d| {
+        let ring = d.conv(3).scratch;
+        let id = d.add([1, 4, 2], Element::I8, [3, 3]);
+        assert_eq!(ring + 1, id);
+        last_ring(d, ring);
+    });
+    refused(rows_of_four(), Field::Lifetime, |d| {
+        d.tensor(first).last = 3;
+        (d.conv(2).output, d.conv(3).sources[0]) = (first, first);
+        last_ring(d, third);
+    });
+    // An earlier result, or its own, as the third convolution's ring.
+    for (id, life) in [(first, [0, 2]), (third, [2, 2])] {
+        refused(rows_of_four(), Field::Lifetime, |d| {
+            (d.tensor(id).first, d.tensor(id).last) = (life[0], life[1]);
+            d.tensor(second).last = 3;
+            d.conv(3).sources[0] = second;
+            let ring = core::mem::replace(&mut d.conv(2).scratch, id);
+            last_ring(d, ring);
+        });
+    }
+    // What the sampler keeps: the conditioning vector's tensor is a condition then, which nobody writes.
+    refused(F32, Field::Lifetime, |d| {
+        let end = d.ops.len() as u16;
+        d.embed().output = UNCONDITIONAL;
+        d.resize(CONDITIONING, [2, 2, 1], Element::F32);
+        d.tensor(CONDITIONING).last = end;
+        d.header.condition = CONDITIONING;
+    });
+}
+
+/// The observation is given, so that nobody writes it.
+#[test]
+fn what_is_given_is_not_written() {
+    refused(Draft::policy(F32), Field::Lifetime, |d| {
+        let end = d.ops.len() as u16;
+        d.observe().output = policy::OBSERVATION;
+        let Op::Linear(linear) = &mut d.ops[policy::LINEAR] else { panic!("moved") };
+        linear.source = policy::OBSERVATION;
+        d.resize(policy::OBSERVED, [1, 4, 2], Element::F32);
+        d.tensor(policy::OBSERVED).last = end;
+        d.header.condition = policy::OBSERVED;
+    });
 }
 
 /// The exceptions are results over operands that die: a residual in the very place, a query, and sources whose rows are read
