@@ -2,14 +2,14 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.15.0", "numpy", "safetensors==0.8.0"]
 # ///
-"""Snapshots of NVIDIA's EDM with random weights (networks DDPM++ and NCSN++), and what they give.
+"""Snapshots of NVIDIA's EDM with random weights (networks DDPM++, NCSN++ and ADM), and what they give.
 
     python tests/goldens/edm.py
     python tests/goldens/edm.py --sweep 40 --seed 1 --waft target/release/waft
 
 The network, its preconditioning and the way in which it is pickled are written here anew, after Song et al., 2021
-(arXiv:2011.13456, appendix H) and Karras et al., 2022 (arXiv:2206.00364, table 1 and appendix F.1), with the names of the project's
-own code. The second line draws configurations from a seed, and holds calls and pictures of `waft` against them.
+(arXiv:2011.13456, appendix H), Dhariwal and Nichol, 2021 (arXiv:2105.05233) and Karras et al., 2022 (arXiv:2206.00364, table 1 and
+appendix F.1), with the names of the project's own code. The second line draws configurations from a seed, and holds calls and pictures of `waft` against them.
 """
 
 import argparse
@@ -105,9 +105,9 @@ class Conv2d(Persistent):
 
 
 class GroupNorm(Persistent):
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, eps: float = 1e-6):
         super().__init__()
-        self.num_groups, self.eps = min(32, channels // 4), 1e-6
+        self.num_groups, self.eps = min(32, channels // 4), eps
         self.weight = nn.Parameter(1 + 0.3 * torch.randn(channels))
         self.bias = nn.Parameter(0.3 * torch.randn(channels))
 
@@ -116,39 +116,51 @@ class GroupNorm(Persistent):
 
 
 class UNetBlock(Persistent):
-    def __init__(self, inputs: int, outputs: int, embedding: int, taps, way: str = "", attention: bool = False):
+    """Of SongUNet; `adm`: of DhariwalUNet, which scales and shifts, and attends with as many heads of 64 channels as fit."""
+
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, taps, way: str = "", attention: bool = False, adm: bool = False
+    ):
         super().__init__()
-        self.inputs, self.outputs, self.skip_scale = inputs, outputs, np.sqrt(0.5)
-        self.norm0, self.conv0 = GroupNorm(inputs), Conv2d(inputs, outputs, 3, way, taps)
-        self.affine = Linear(embedding, outputs)
-        self.norm1, self.conv1 = GroupNorm(outputs), Conv2d(outputs, outputs, 3)
-        self.skip = Conv2d(inputs, outputs, 1, way, taps) if way or inputs != outputs else None
-        self.attends = attention
-        if attention:
-            self.norm2 = GroupNorm(outputs)
+        self.inputs, self.outputs, self.adm = inputs, outputs, adm
+        self.skip_scale, eps = (1, 1e-5) if adm else (np.sqrt(0.5), 1e-6)
+        self.norm0, self.conv0 = GroupNorm(inputs, eps), Conv2d(inputs, outputs, 3, way, taps)
+        self.affine = Linear(embedding, outputs * (1 + adm))
+        self.norm1, self.conv1 = GroupNorm(outputs, eps), Conv2d(outputs, outputs, 3)
+        kernel = 0 if adm and inputs == outputs else 1
+        self.skip = Conv2d(inputs, outputs, kernel, way, taps) if way or inputs != outputs else None
+        self.heads = 0 if not attention else outputs // 64 if adm else 1
+        if self.heads:
+            self.norm2 = GroupNorm(outputs, eps)
             self.qkv, self.proj = Conv2d(outputs, 3 * outputs, 1), Conv2d(outputs, outputs, 1)
 
     def forward(self, x, embedding):
-        h = self.conv0(F.silu(self.norm0(x))) + self.affine(embedding)[:, :, None, None]
-        h = self.conv1(F.silu(self.norm1(h)))
+        h, params = self.conv0(F.silu(self.norm0(x))), self.affine(embedding)[:, :, None, None]
+        if self.adm:
+            scale, shift = params.chunk(2, dim=1)
+            h = shift + self.norm1(h) * (scale + 1)
+        else:
+            h = self.norm1(h + params)
+        h = self.conv1(F.silu(h))
         x = (h + (x if self.skip is None else self.skip(x))) * float(self.skip_scale)
-        if not self.attends:
+        if not self.heads:
             return x
-        # The outputs of the projection are a query, a key and a value of each channel.
-        query, key, value = (part.flatten(2) for part in self.qkv(self.norm2(x)).unflatten(1, (-1, 3)).unbind(2))
-        weights = (query.transpose(1, 2) @ (key / math.sqrt(self.outputs))).softmax(2)
-        context = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        # The outputs of the projection are a query, a key and a value of each channel of each head.
+        joint = self.qkv(self.norm2(x)).unflatten(1, (self.heads, -1, 3)).flatten(4)
+        query, key, value = joint.unbind(3)
+        weights = (query.transpose(2, 3) @ (key / math.sqrt(key.shape[2]))).softmax(3)
+        context = (value @ weights.transpose(2, 3)).flatten(1, 2).unflatten(2, x.shape[2:])
         return (self.proj(context) + x) * float(self.skip_scale)
 
 
 class PositionalEmbedding(Persistent):
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, endpoint: bool = True):
         super().__init__()
-        self.channels = channels
+        self.channels, self.endpoint = channels, endpoint
 
     def forward(self, t):
         half = self.channels // 2
-        angles = torch.outer(t, (1 / 10000) ** (torch.arange(half) / (half - 1)))
+        angles = torch.outer(t, (1 / 10000) ** (torch.arange(half) / (half - self.endpoint)))
         return torch.cat((angles.sin(), angles.cos()), 1)
 
 
@@ -243,12 +255,68 @@ class SongUNet(Persistent):
         return picture
 
 
+class DhariwalUNet(Persistent):
+    def __init__(self, config: dict):
+        super().__init__()
+        side, channels, width = config["side"], config["channels"], config["width"]
+        mults, blocks, attends = config["mults"], config["blocks"], config["attends"]
+        embedding = 4 * width
+        self.map_noise, self.label_dropout = PositionalEmbedding(width, endpoint=False), config["label_dropout"]
+        self.map_augment = Linear(9, width, bias=False)
+        self.map_layer0, self.map_layer1 = Linear(width, embedding), Linear(embedding, embedding)
+        self.map_label = Linear(config["classes"], embedding, bias=False) if config["classes"] else None
+        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
+        last, kept = channels, []
+
+        def block(inputs, outputs, **options):
+            return UNetBlock(inputs, outputs, embedding, (1, 1), adm=True, **options)
+
+        for level, mult in enumerate(mults):
+            name = f"{side >> level}x{side >> level}"
+            if level == 0:
+                self.enc[f"{name}_conv"] = Conv2d(channels, width * mult, 3)
+                last = width * mult
+            else:
+                self.enc[f"{name}_down"] = block(last, last, way="down")
+            kept.append(last)
+            for index in range(blocks):
+                self.enc[f"{name}_block{index}"] = block(last, width * mult, attention=level in attends)
+                last = width * mult
+                kept.append(last)
+        for level, mult in reversed(list(enumerate(mults))):
+            name = f"{side >> level}x{side >> level}"
+            if level == len(mults) - 1:
+                self.dec[f"{name}_in0"] = block(last, last, attention=True)
+                self.dec[f"{name}_in1"] = block(last, last)
+            else:
+                self.dec[f"{name}_up"] = block(last, last, way="up")
+            for index in range(blocks + 1):
+                self.dec[f"{name}_block{index}"] = block(last + kept.pop(), width * mult, attention=level in attends)
+                last = width * mult
+        self.out_norm, self.out_conv = GroupNorm(last, 1e-5), Conv2d(last, channels, 3)
+
+    def forward(self, x, noise, labels=None):
+        # Unlike SongUNet, cosines come first.
+        embedding = torch.cat(self.map_noise(noise).chunk(2, 1)[::-1], 1)
+        embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
+        if self.map_label is not None:
+            embedding = embedding + self.map_label(labels)
+        embedding, kept = F.silu(embedding), []
+        for part in self.enc.values():
+            x = part(x, embedding) if isinstance(part, UNetBlock) else part(x)
+            kept.append(x)
+        for part in self.dec.values():
+            x = torch.cat((x, kept.pop()), 1) if x.shape[1] != part.inputs else x
+            x = part(x, embedding)
+        return self.out_conv(F.silu(self.out_norm(x)))
+
+
 class EDMPrecond(Persistent):
     def __init__(self, config: dict, sigma_data: float):
         super().__init__()
         self.img_resolution, self.img_channels, self.label_dim = config["side"], config["channels"], config["classes"]
         self.sigma_min, self.sigma_max, self.sigma_data = 0, float("inf"), sigma_data
-        self.model = SongUNet(config)
+        self.model = (DhariwalUNet if config["adm"] else SongUNet)(config)
 
     def one_hot(self, classes):
         """The labels of classes; none is that behind the last."""
@@ -269,11 +337,14 @@ def save(network: EDMPrecond, path: Path, protocol: int = 4) -> None:
 NCSNPP = {
     "side": 8, "channels": 3, "width": 8, "mults": [1, 2], "blocks": 1, "attends": [1], "noise": 2, "fourier": True,
     "encoder": "residual", "decoder": "standard", "taps": [1, 3, 3, 1], "classes": 0, "label_dropout": 0,
+    "adm": False,
 }
 DDPMPP = NCSNPP | {
     "mults": [1], "attends": [], "noise": 1, "fourier": False, "encoder": "standard", "taps": [1, 1], "classes": 3,
     "label_dropout": 0.1,
 }
+
+ADM = DDPMPP | {"mults": [1, 2], "classes": 2, "label_dropout": 0, "adm": True}
 
 
 @torch.no_grad()
@@ -317,14 +388,16 @@ def seeded(config: dict, seed: int, sigma_data: float = 0.5) -> EDMPrecond:
 
 def random_config(rng: random.Random) -> dict:
     levels = rng.randint(1, 3)
-    return {
+    config = {
         "side": rng.choice((4, 8)), "channels": rng.choice((1, 3)), "width": rng.choice((4, 8, 12)),
         "mults": [rng.choice((1, 2)) for _ in range(levels)], "blocks": rng.randint(1, 2),
         "attends": [level for level in range(levels) if rng.random() < 0.4], "noise": rng.choice((1, 2)),
         "fourier": rng.random() < 0.5, "encoder": rng.choice(("standard", "skip", "residual")),
         "decoder": rng.choice(("standard", "skip")), "taps": rng.choice(([1, 1], [1, 3, 3, 1])),
-        "classes": rng.choice((0, 2, 5)), "label_dropout": rng.choice((0, 0.1)),
+        "classes": rng.choice((0, 2, 5)), "label_dropout": rng.choice((0, 0.1)), "adm": rng.random() < 0.3,
     }
+    # A fourth of ADM has channels for one head or two.
+    return config | {"width": 64} if config["adm"] and rng.random() < 0.25 else config
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -352,7 +425,7 @@ def check(waft: Path, config: dict, seed: int, folder: Path) -> tuple[float, flo
         return math.inf, math.inf, refused
     of_call = relative_error(load_file(out)["out"], expected)
     # Networks of random weights are chaotic: what they predict is made small.
-    last = network.model.dec[f"{config['side']}x{config['side']}_aux_conv"]
+    last = network.model.out_conv if config["adm"] else network.model.dec[f"{config['side']}x{config['side']}_aux_conv"]
     with torch.no_grad():
         last.weight.mul_(0.02)
         last.bias.mul_(0.02)
@@ -392,7 +465,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.sweep:
         sweep(args.waft, args.sweep, args.seed)
-    for name, config, seed in (("edm", NCSNPP, 90), ("edm_classes", DDPMPP, 92)):
+    for name, config, seed in (("edm", NCSNPP, 90), ("edm_classes", DDPMPP, 92), ("edm_adm", ADM, 94)):
         network = seeded(config, seed)
         (HERE / name).mkdir(exist_ok=True)
         save(network, HERE / name / "network-snapshot-000001.pkl")

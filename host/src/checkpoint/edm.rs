@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 use super::pickle::persistent::Network;
 use super::{CheckpointError, SchedulerConfig};
 
-/// What `config.json` calls the network of a snapshot.
-pub(crate) const CLASS: &str = "edm.SongUNet";
+/// What `config.json` calls the networks of a snapshot.
+pub(crate) const SONG: &str = "edm.SongUNet";
+pub(crate) const DHARIWAL: &str = "edm.DhariwalUNet";
 /// What the network of a snapshot is wrapped in.
 const PRECONDITIONING: &str = "EDMPrecond";
 /// What `config.json` calls the share of labels that the training left out.
@@ -45,12 +46,13 @@ impl Snapshot {
     /// Completes the configuration, and gives the noise of the training.
     pub(super) fn complete(&self, config: &mut Map<String, Value>) -> Result<SchedulerConfig, CheckpointError> {
         let refuse = |what: String| Err(CheckpointError::Snapshot { what });
-        if self.network != "SongUNet" {
+        let Some(class) = [SONG, DHARIWAL].into_iter().find(|class| class.strip_prefix("edm.") == Some(&self.network))
+        else {
             return refuse(format!(
-                "its network is a {:?}, and waft imports SongUNet (DDPM++ and NCSN++)",
+                "its network is a {:?}, and waft imports SongUNet (DDPM++ and NCSN++) and DhariwalUNet (ADM)",
                 self.network
             ));
-        }
+        };
         let Some(sigma_data) = self.sigma_data.filter(|_| self.preconditioning == PRECONDITIONING) else {
             return refuse(format!(
                 "its preconditioning is {:?}, whose input, noise levels and output are scaled otherwise than in {PRECONDITIONING}, the \
@@ -58,7 +60,7 @@ impl Snapshot {
                 self.preconditioning
             ));
         };
-        config.insert("_class_name".into(), CLASS.into());
+        config.insert("_class_name".into(), class.into());
         if self.label_dropout > 0.0 {
             config.insert(LABEL_DROPOUT.into(), self.label_dropout.into());
         }

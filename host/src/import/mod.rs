@@ -6,11 +6,11 @@ mod classifier;
 mod conditional_unet1d;
 mod config;
 mod denoising_diffusion;
+mod edm;
 mod embedding;
 mod resample;
 mod resnet;
 mod row;
-mod song_unet;
 mod unet1d;
 mod unet2d;
 
@@ -64,9 +64,9 @@ pub enum ImportError {
         /// Where they differ.
         what: String,
     },
-    /// A `SongUNet` that is not one, or not one that can be imported.
-    #[error("the network is not a SongUNet that can be imported: {what}")]
-    Song {
+    /// A network of EDM that is none, or none that can be imported.
+    #[error("the network is not one of EDM's that can be imported: {what}")]
+    Edm {
         /// What is wrong.
         what: String,
     },
@@ -124,14 +124,15 @@ pub fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
         "UNet2DModel" => unet2d::import(checkpoint)?,
         "ClassConditionedUnet" => unet2d::import_class_conditioned(checkpoint)?,
         crate::checkpoint::denoising_diffusion::CLASS => denoising_diffusion::import(checkpoint)?,
-        crate::checkpoint::edm::CLASS => song_unet::import(checkpoint)?,
+        crate::checkpoint::edm::SONG => edm::import(checkpoint, edm::SONG)?,
+        crate::checkpoint::edm::DHARIWAL => edm::import(checkpoint, edm::DHARIWAL)?,
         "guided_diffusion.UNetModel" => unet2d::import_guided_diffusion(checkpoint)?,
         _ => {
             return Err(ImportError::Field {
                 field: "_class_name".into(),
                 value: format!("{class:?}"),
                 expected:
-                    "waft imports UNet1DModel, UNet2DModel, ClassConditionedUnet, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, edm.SongUNet, LeRobot's policies of type diffusion, and \
+                    "waft imports UNet1DModel, UNet2DModel, ClassConditionedUnet, guided_diffusion.UNetModel, denoising_diffusion_pytorch.Unet, edm.SongUNet, edm.DhariwalUNet, LeRobot's policies of type diffusion, and \
                            diffusion_policy's DiffusionUnetLowdimPolicy"
                         .into(),
             });

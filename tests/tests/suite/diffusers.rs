@@ -120,6 +120,11 @@ fn calls_of_edms_ddpmpp_with_classes_and_none() {
 }
 
 #[test]
+fn calls_of_edms_adm() {
+    check_calls(&golden("edm_adm/network-snapshot-000001.pkl"), "edm_adm");
+}
+
+#[test]
 fn calls_of_openais_layout_with_classes_variances_and_residual_blocks_that_resample() {
     check_calls(&golden("guided_diffusion"), "guided_diffusion");
 }

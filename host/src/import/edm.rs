@@ -1,5 +1,5 @@
-//! NVIDIA's `SongUNet`: the networks DDPM++ and NCSN++ (Song et al., 2021, arXiv:2011.13456, appendix H) as EDM trains them (Karras
-//! et al., 2022, arXiv:2206.00364, appendix F.1).
+//! The networks that NVIDIA's EDM trains (Karras et al., 2022, arXiv:2206.00364, appendix F.1): `SongUNet`, that is DDPM++ and NCSN++
+//! (Song et al., 2021, arXiv:2011.13456, appendix H), and `DhariwalUNet`, that is ADM (Dhariwal and Nichol, 2021, arXiv:2105.05233).
 //!
 //! Blocks are named by the size of their maps, and everything follows from names and shapes. Inside of a block the tensors are
 //! brought to the names of diffusers' blocks.
@@ -13,12 +13,47 @@ use super::resample::Resample;
 use super::resnet::Residual;
 use crate::checkpoint::edm::LABEL_DROPOUT;
 use crate::checkpoint::{Checkpoint, MOST_CLASSES, NamedTensor};
-use crate::graph::{Activation, ClassEmbedding, Graph, Layer, Linear, Projection, Shape, TensorId, TimeEmbedding};
+use crate::graph::{Activation, ClassEmbedding, Graph, Layer, Projection, Shape, TensorId, TimeEmbedding};
 
-/// Added to the variance of every normalization.
-const EPSILON: f64 = 1e-6;
-/// What sums are divided by.
-const FACTOR: f64 = std::f64::consts::SQRT_2;
+/// In what the networks differ besides their tensors.
+#[derive(Clone, Copy)]
+pub(super) struct Style {
+    /// Added to the variance of every normalization.
+    epsilon: f64,
+    /// What the sums of a block are divided by.
+    factor: f64,
+    conditioning: Conditioning,
+    /// Channels of a head of an attention; one has them all if this is `None`.
+    head: Option<usize>,
+    /// The layer of the noise level's perceptron that a class is added to.
+    class_layer: Layer,
+    /// Whether cosines come before sines, and whether the last frequency is that of the largest period.
+    has_cosines_first: bool,
+    has_last_period: bool,
+}
+
+/// `SongUNet`.
+pub(super) const SONG: Style = Style {
+    epsilon: 1e-6,
+    factor: std::f64::consts::SQRT_2,
+    conditioning: Conditioning::Add,
+    head: None,
+    class_layer: Layer::First,
+    has_cosines_first: false,
+    has_last_period: true,
+};
+
+/// `DhariwalUNet`.
+pub(super) const DHARIWAL: Style = Style {
+    epsilon: 1e-5,
+    factor: 1.0,
+    conditioning: Conditioning::ScaleShift,
+    head: Some(64),
+    class_layer: Layer::Second,
+    has_cosines_first: true,
+    has_last_period: false,
+};
+
 /// Most channels of a picture.
 const CHANNELS: usize = 64;
 /// Most levels.
@@ -37,11 +72,11 @@ const PARTS: [(&str, &str); 8] = [
 ];
 
 fn layout<T>(what: impl Into<String>) -> Result<T, ImportError> {
-    Err(ImportError::Song { what: what.into() })
+    Err(ImportError::Edm { what: what.into() })
 }
 
 /// Imports the network.
-pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
+pub(super) fn import(checkpoint: &Checkpoint, style: Style) -> Result<Graph, ImportError> {
     let (tensors, halving, doubling) = translate(checkpoint)?;
     let inner = checkpoint.with_tensors(&tensors)?;
     let size =
@@ -69,7 +104,12 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
     }
     let projection = match checkpoint.has("map_noise.freqs") {
         true => Projection::Angles { frequencies: checkpoint.tensor("map_noise.freqs", &[noise / 2])? },
-        false => Projection::Sinusoid { channels: noise, flip_sin_to_cos: false, freq_shift: 1.0, theta: 10_000.0 },
+        false => Projection::Sinusoid {
+            channels: noise,
+            flip_sin_to_cos: style.has_cosines_first,
+            freq_shift: f64::from(u8::from(style.has_last_period)),
+            theta: 10_000.0,
+        },
     };
     let time = TimeEmbedding {
         projection,
@@ -78,38 +118,54 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
         linear_2: linear(&inner, "map_layer1", embedding, embedding)?,
     };
     let ([h, w], has_no_class) = stated(checkpoint, side, levels)?;
-    let classes = classes(&inner, &time.linear_1, has_no_class)?;
+    let classes = classes(&inner, &time, style.class_layer, has_no_class)?;
     let mut graph = Graph::new(Shape::new(h, w, inputs), time);
     graph.classes = classes;
     graph.params = checkpoint.params();
-    let builder = Builder { checkpoint: &inner, graph, embedding, conditioning: Conditioning::Add, eps: EPSILON };
-    let mut unet = Song { builder, side, levels, halving, doubling };
+    let Style { conditioning, epsilon: eps, .. } = style;
+    let builder = Builder { checkpoint: &inner, graph, embedding, conditioning, eps };
+    let mut unet = Edm { builder, style, side, levels, halving, doubling };
     let skips = unet.encode()?;
     unet.builder.graph.output = unet.decode(skips)?;
     refuse_unused(&inner)?;
     Ok(unet.builder.graph)
 }
 
-/// The rows of the classes. A class is one of `map_label`'s inputs, times the root of their number, and what that gives is added
-/// to the projected noise level: with the first layer linear, its rows are columns of a product. Behind them is the row of no
-/// class, zeros, if the training left out labels.
-fn classes(checkpoint: &Checkpoint, first: &Linear, has_no_class: bool) -> Result<Option<ClassEmbedding>, ImportError> {
+/// The rows of the classes. A class is one of `map_label`'s inputs. Before the first layer it is multiplied by the root of their
+/// number, and what that gives is added to the projected noise level: with this layer linear, the rows are columns of a product.
+/// Behind the rows of the classes is that of no class if the training left out labels: the bias, if there is one.
+fn classes(
+    checkpoint: &Checkpoint,
+    time: &TimeEmbedding,
+    layer: Layer,
+    has_no_class: bool,
+) -> Result<Option<ClassEmbedding>, ImportError> {
     let Some(shape) = checkpoint.shape("map_label.weight") else { return Ok(None) };
     let count = shape.get(1).copied().unwrap_or(0);
     if !(1..MOST_CLASSES).contains(&count) {
         return layout(format!("map_label reads {count} classes; 1 to {} come in", MOST_CLASSES - 1));
     }
-    let label = linear(checkpoint, "map_label", count, first.inputs)?;
-    let of_class = |class: Option<usize>| {
-        let column = label.weight.chunks_exact(count).map(|row| class.map_or(0.0, |class| f64::from(row[class])));
-        let root = (count as f64).sqrt();
-        let vector: Vec<f64> = column.zip(&label.bias).map(|(x, &bias)| root * x + f64::from(bias)).collect();
-        first.products(&vector).map(|x| x as f32).collect::<Vec<f32>>()
+    let outputs = match layer {
+        Layer::First => time.linear_1.inputs,
+        Layer::Second => time.linear_2.outputs,
+    };
+    let weight = checkpoint.tensor("map_label.weight", &[outputs, count])?;
+    let bias = match checkpoint.has("map_label.bias") {
+        true => checkpoint.tensor("map_label.bias", &[outputs])?,
+        false => vec![0.0; outputs],
+    };
+    let column = |class: Option<usize>, factor: f64| -> Vec<f64> {
+        let rows = weight.chunks_exact(count).zip(&bias);
+        rows.map(|(row, &bias)| factor * class.map_or(0.0, |class| f64::from(row[class])) + f64::from(bias)).collect()
+    };
+    let of_class = |class| match layer {
+        Layer::First => time.linear_1.products(&column(class, (count as f64).sqrt())).collect(),
+        Layer::Second => column(class, 1.0),
     };
     let rows = (0..count).map(Some).chain(has_no_class.then_some(None));
-    let table: Vec<f32> = rows.flat_map(of_class).collect();
+    let table: Vec<f32> = rows.flat_map(of_class).map(|x| x as f32).collect();
     let classes = count + usize::from(has_no_class);
-    Ok(Some(ClassEmbedding { classes, layer: Layer::First, table, ..Default::default() }))
+    Ok(Some(ClassEmbedding { classes, layer, table, ..Default::default() }))
 }
 
 /// Height and width to draw: those in the names of the blocks, or what `--size` gives. Then whether labels were left out in the
@@ -212,8 +268,9 @@ fn split(
     Ok(())
 }
 
-struct Song<'c> {
+struct Edm<'c> {
     builder: Builder<'c>,
+    style: Style,
     /// Height and width in the names of the first level's blocks.
     side: usize,
     levels: usize,
@@ -221,7 +278,7 @@ struct Song<'c> {
     doubling: Resample,
 }
 
-impl Song<'_> {
+impl Edm<'_> {
     fn has(&self, key: &str) -> bool {
         self.builder.checkpoint.has(key)
     }
@@ -239,18 +296,24 @@ impl Song<'_> {
     fn residual_block(&mut self, name: &str, inputs: &[TensorId]) -> Result<TensorId, ImportError> {
         let (channels, outputs) = (inputs.iter().map(|&x| self.channels(x)).sum(), self.outputs(name));
         let groups = [quarter(channels), quarter(outputs)];
-        let x = self.builder.resnet(name, inputs, outputs, Residual { groups, factor: FACTOR })?;
+        let x = self.builder.resnet(name, inputs, outputs, Residual { groups, factor: self.style.factor })?;
         let attention = format!("{name}.attention");
         if !self.has(&format!("{attention}.to_q.weight")) {
             return Ok(x);
         }
-        let how = Attention { heads: Heads::Count(1), groups: Some(quarter(outputs)), factor: FACTOR };
+        let heads = match self.style.head {
+            None => 1,
+            Some(head) if outputs >= head && outputs.is_multiple_of(head) => outputs / head,
+            Some(head) => return layout(format!("{name} attends with {outputs} channels, no multiple of {head}")),
+        };
+        let (groups, factor) = (Some(quarter(outputs)), self.style.factor);
+        let how = Attention { heads: Heads::Count(heads), groups, factor };
         self.builder.attention(&attention, x, how)
     }
 
     fn resampling_block(&mut self, name: &str, x: TensorId, resample: Resample) -> Result<TensorId, ImportError> {
         let groups = [quarter(self.channels(x)); 2];
-        self.builder.resampling_resnet(name, x, resample, Residual { groups, factor: FACTOR })
+        self.builder.resampling_resnet(name, x, resample, Residual { groups, factor: self.style.factor })
     }
 
     /// The way down; what it leaves for the way up, the last result last.
@@ -282,7 +345,7 @@ impl Song<'_> {
                 if self.has(&format!("{residual}.weight")) && fits(self.builder.graph.shape(beside)) {
                     let conv = self.builder.read_conv(&residual, self.channels(beside), outputs, Window::SAME)?;
                     let y = self.builder.filtered_conv(&residual, beside, self.halving, &conv);
-                    x = self.builder.residual(&residual, [y, x], FACTOR);
+                    x = self.builder.residual(&residual, [y, x], self.style.factor);
                     beside = x;
                 }
             }
@@ -346,6 +409,12 @@ impl Song<'_> {
                 Some(_) => return layout(format!("{name} has another shape than that of the level before")),
                 None => own,
             });
+        }
+        if self.has("out_conv.weight") {
+            let own = self.builder.norm("out_norm", x, quarter(self.channels(x)))?;
+            let own = self.builder.activation("out_act".into(), own);
+            let outputs = self.channels(self.builder.graph.input);
+            picture = Some(self.builder.conv("out_conv", own, outputs, Window::SAME)?);
         }
         let graph = &self.builder.graph;
         match picture {
