@@ -160,6 +160,15 @@ fn header() {
             d.header.unconditional = unconditional;
         });
     }
+    // Where no operation looks at the schedules.
+    let mut chain = chain::Chain::new(I8, [1, 1, 2], 1);
+    chain.push([1, 1, 2], convolution(I8));
+    bounds!(chain.draft.clone(), Offset, |d, v| d.header.schedules = v, [1], [u16::MAX]);
+    // Nobody writes what the sampler keeps, so that it is not what the network predicts.
+    refused(chain.draft, Field::Header, |d| {
+        d.conv(0).output = d.add([1, 1, 2], crate::format::Element::I8, [0, 1]);
+        d.header.history[0] = PREDICTION;
+    });
     // Classes without a conditioning vector.
     refused(I8, Field::Header, |d| d.header.conditioning = 0);
 }
@@ -167,10 +176,12 @@ fn header() {
 #[test]
 fn text_is_utf_8() {
     // In the file a byte of a name that no text has: 0xFF of a history's NONE.
-    refused(I8, Field::Text, |d| {
+    let text = |d: &mut Draft| {
         d.conv(FIRST).residual = NONE;
         let at = d.file();
         let ops = Header::read(at.bytes(), 0).ops_at;
-        d.header.name = [ops + 2 * crate::format::OP_BYTES as u32, 16];
-    });
+        [ops + 2 * crate::format::OP_BYTES as u32, 16]
+    };
+    refused(I8, Field::Text, |d| d.header.name = text(d));
+    refused(I8, Field::Text, |d| d.header.provenance = text(d));
 }

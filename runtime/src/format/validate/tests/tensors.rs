@@ -14,6 +14,13 @@ fn tensors() {
     bounds!(I8, Tensor, |d, v| d.tensor(MAP).channels = v, [4], [0, 3, 5]);
     bounds!(I8, Tensor, |d, v| d.tensor(MAP).bytes += v, [0], [1, 16]);
     bounds!(I8, Tensor, |d, v| d.tensor(MAP).offset += v, [0], [1, 8]);
+    for dimension in 0..3 {
+        refused(I8, Field::Tensor, |d| {
+            let tensor = d.tensor(MAP);
+            [&mut tensor.rows, &mut tensor.columns, &mut tensor.channels].into_iter().nth(dimension).map(|of| *of = 0);
+            tensor.bytes = 0;
+        });
+    }
     let arena = Draft::new(I8).header.arena_bytes;
     bounds!(I8, Tensor, |d, v| d.tensor(OLDER).offset = arena - v, [16], [0]);
     refused(I8, Field::Tensor, |d| {
@@ -43,6 +50,21 @@ fn tensors() {
         refused(I8, Field::Lifetime, |d| d.tensor(id).first = 1);
     }
     refused(I8, Field::Header, |d| (d.tensor(SAMPLE).rows, d.tensor(SAMPLE).columns) = (4, 1));
+    // What its convolution could write, but no sampler reads.
+    for [rows, columns] in [[3, 2], [2, 3]] {
+        refused(I8, Field::Header, |d| {
+            d.keep_before(UNCONDITIONAL);
+            d.resize(PREDICTION, [rows, columns, 1], Element::I32);
+            let width = d.conv(LAST).ring_width(2, columns.into()) as u16;
+            d.resize(RINGS + 4, [3, width, 8], Element::I8);
+        });
+    }
+    // A result that nobody reads, from its operation on.
+    let unread = |d: &mut Draft, last: u16| {
+        (d.conv(TO_QUERY).gather, d.conv(TO_QUERY).norm) = (Gather::Raw.code(), NONE);
+        d.tensor(NORM).last = last;
+    };
+    bounds!(I8, Lifetime, |d, v| unread(d, v), [3, 9], [2, 0]);
     // Nobody's tensor.
     refused(I8, Field::Lifetime, |d| {
         d.add([1, 1, 4], Element::I8, [0, 0]);
