@@ -18,16 +18,19 @@ pub(crate) const SHORTCUT: u16 = 3;
 pub(crate) const SUM: u16 = 4;
 /// The rings of operations 0, 1 and 6.
 const RINGS: u16 = 5;
-const QUERY: u16 = 8;
-const KEY_VALUE: u16 = 9;
-const CONTEXT: u16 = 10;
+pub(crate) const QUERY: u16 = 8;
+pub(crate) const KEY_VALUE: u16 = 9;
+pub(crate) const CONTEXT: u16 = 10;
 pub(crate) const CONTEXTS: u16 = 11;
 /// The rings of operations 3 and 4.
 const RINGS_OF_ATTENTION: u16 = 12;
 
 /// Operations by number.
 pub(crate) const LAYER_NORM: usize = 2;
+pub(crate) const TO_QUERY: usize = 3;
+pub(crate) const TO_KEY_VALUE: usize = 4;
 pub(crate) const LINEAR_ATTENTION: usize = 5;
+pub(crate) const LAST: usize = 6;
 
 impl Draft {
     pub(crate) fn pixels(precision: Precision) -> Self {

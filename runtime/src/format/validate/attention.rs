@@ -77,7 +77,8 @@ impl Operands {
             Precision::F32 => Element::F32,
         };
         ensure!(query.element().is(element) && key_value.element().is(element), Operand, index);
-        ensure!(self.heads > 0 && query.channels.is_multiple_of(self.heads), Op, index);
+        // No number of channels is a multiple of 0.
+        ensure!(query.channels.is_multiple_of(self.heads), Op, index);
         let memory_bytes = self.memory as u64 * key_value.channels as u64 * element.bytes() as u64;
         let has_memory = if self.memory == 0 { self.memory_at == 0 } else { file.holds(self.memory_at, memory_bytes) };
         ensure!(has_memory, Offset, index);

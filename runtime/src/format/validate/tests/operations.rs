@@ -135,6 +135,22 @@ fn attentions() {
     bounds!(I8, Op, |d, v| d.attention().score_multiplier = v, [0], [-1]);
     accepted(F32, |d| d.attention().weight_bits = 0);
     refused(I8, Field::Operand, |d| d.resize(CONTEXT, [2, 2, 4], Element::I8));
+    // Results are written over queries, as many and of their kind, which is that of keys and values.
+    let over_queries = |d: &mut Draft, channels: u16, element: Element| {
+        let offset = d.tensor(QUERY).offset;
+        d.resize(QUERY, [2, 2, 4], element);
+        d.resize(CONTEXT, [2, 2, channels], element);
+        d.tensor(CONTEXT).offset = match element {
+            Element::I8 => offset,
+            _ => d.tensors[usize::from(QUERY)].offset,
+        };
+        d.tensor(QUERY).offset = d.tensors[usize::from(CONTEXT)].offset;
+        d.resize(RINGS + 3, [1, 2, channels], Element::I8);
+        d.resize(RINGS + 4, [3, 4, 4 + channels], Element::I8);
+    };
+    accepted(I8, |d| over_queries(d, 4, Element::I8));
+    refused(I8, Field::Operand, |d| over_queries(d, 2, Element::I8));
+    refused(I8, Field::Operand, |d| over_queries(d, 4, Element::I16));
     refused(I8, Field::Operand, |d| {
         let offset = d.tensor(QUERY).offset;
         d.resize(CONTEXT, [2, 2, 4], Element::I16);
@@ -160,6 +176,12 @@ fn learned_keys() {
     bounds!(I8, Operand, |d, v| with(d, 2, PARAMETERS, v), [6], [4, 5, 7]);
     bounds!(I8, Offset, |d, v| with(d, 2, v, 6), [end - 16], [0, end, PARAMETERS + 8]);
     bounds!(I8, Offset, |d, v| with(d, 0, v, 4), [0], [PARAMETERS]);
+    // Sums of weighted values: of 511 pixels and learned keys at most with 15 bits.
+    let many = |d: &mut Draft, memory: u16| {
+        with(d, memory, PARAMETERS, 4 + memory);
+        d.attention().weight_bits = 15;
+    };
+    bounds!(I8, Op, |d, v| many(d, v), [507], [508]);
 }
 
 #[test]

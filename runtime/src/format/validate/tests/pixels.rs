@@ -1,7 +1,9 @@
 //! Normalizations over the channels of each pixel.
 
 use super::*;
-use crate::draft::pixels::{CONTEXTS, MAP, PREDICTION, SAMPLE, SHORTCUT, SUM};
+use crate::draft::pixels::{
+    CONTEXT, CONTEXTS, KEY_VALUE, LAST, MAP, PREDICTION, QUERY, SAMPLE, SHORTCUT, SUM, TO_KEY_VALUE, TO_QUERY,
+};
 use crate::format::Center;
 
 fn pixels(precision: Precision) -> Draft {
@@ -59,6 +61,27 @@ fn what_normalizations_of_pixels_read_and_write() {
         d.conv(1).stride = 1;
     });
     refused(pixels(I8), Field::Operand, |d| d.resize(SUM, [2, 2, 4], Element::I32));
+    // The sample, where it is no activation.
+    let of_sample = |d: &mut Draft| {
+        (d.layer_norm().source, d.layer_norm().residual) = (SAMPLE, NONE);
+        let element = d.tensor(MAP).element();
+        d.resize(SUM, [2, 2, 1], element);
+        for op in [TO_QUERY, TO_KEY_VALUE] {
+            let ring = d.conv(op).scratch;
+            let element = d.tensor(ring).element();
+            d.resize(ring, [1, 2, 1], element);
+        }
+    };
+    refused(pixels(I8), Field::Operand, of_sample);
+    accepted(pixels(F32), of_sample);
+    // A result of another kind that nobody reads.
+    let unread = |d: &mut Draft, element: Element| {
+        d.layer_norm().residual = NONE;
+        d.resize(SUM, [2, 2, 4], element);
+        d.tensor(SHORTCUT).last = 4;
+        [TO_QUERY, TO_KEY_VALUE].into_iter().for_each(|op| d.conv(op).sources[0] = SHORTCUT);
+    };
+    bounds!(pixels(I8), Operand, |d, v| unread(d, v), [Element::I8, Element::I16], [Element::I32, Element::F32]);
 }
 
 #[test]
@@ -77,4 +100,18 @@ fn linear_attentions() {
         refused(pixels(I8), Field::Operand, |d| d.resize(CONTEXTS, shape, Element::I16));
     }
     refused(pixels(I8), Field::Operand, |d| d.resize(CONTEXTS, [1, 4, 3], Element::I32));
+    // Sums of weighted values, of 511 pixels and learned keys at most with 15 bits, and of contexts, 15 with 14 bits.
+    let keys = |d: &mut Draft, memory: u16| (d.linear_attention().memory, d.linear_attention().key_bits) = (memory, 15);
+    bounds!(pixels(I8), Op, |d, v| keys(d, v), [507], [508]);
+    let head = |d: &mut Draft, channels: u16| {
+        (d.linear_attention().heads, d.linear_attention().query_bits) = (1, 14);
+        for (id, channels) in [(QUERY, channels), (CONTEXT, channels), (KEY_VALUE, 2 * channels)] {
+            d.resize(id, [2, 2, channels], Element::I8);
+        }
+        d.tensor(CONTEXT).offset = d.tensors[usize::from(QUERY)].offset;
+        d.resize(CONTEXTS, [1, channels, channels + 1], Element::I16);
+        let ring = d.conv(LAST).scratch;
+        d.resize(ring, [3, 4, channels], Element::I8);
+    };
+    bounds!(pixels(I8), Op, |d, v| head(d, v), [1, 15], [16]);
 }

@@ -17,7 +17,7 @@ fn tensors() {
     for dimension in 0..3 {
         refused(I8, Field::Tensor, |d| {
             let tensor = d.tensor(MAP);
-            [&mut tensor.rows, &mut tensor.columns, &mut tensor.channels].into_iter().nth(dimension).map(|of| *of = 0);
+            *[&mut tensor.rows, &mut tensor.columns, &mut tensor.channels][dimension] = 0;
             tensor.bytes = 0;
         });
     }
