@@ -342,6 +342,36 @@ fn streamed_weights() {
     }
 }
 
+/// Maps that are joined have as many rows and columns, though a convolution may leave out or add one at an end.
+#[test]
+fn joined_maps() {
+    let joins = |axis: usize, length: u16| {
+        let (mut shape, mut kernel, mut padding) = ([4, 4, 2], [1, 1], [0, 0]);
+        (shape[axis], kernel[axis], padding[axis]) = (length, 3, 1);
+        let mut chain = chain::Chain::new(I8, [4, 4, 2], 3);
+        let conv = convolution(I8);
+        let along = Conv2d { kernel, padding, ..conv };
+        for (shape, op) in [([4, 4, 2], conv), (shape, along), ([4, 4, 2], along)] {
+            chain.push(shape, op);
+        }
+        let mut draft = chain.draft;
+        let first = draft.conv(0).output;
+        draft.tensor(first).last = 2;
+        draft.conv(2).sources[1] = first;
+        for (op, channels, [from, to]) in [(1, 2, [4, shape[1]]), (2, 4, [shape[1], 4])] {
+            let (ring, rows) = (draft.conv(op).scratch, draft.conv(op).ring_rows() as u16);
+            let width = draft.conv(op).ring_width(from.into(), to.into()) as u16;
+            draft.resize(ring, [rows, width, channels], Element::I8);
+        }
+        draft
+    };
+    for axis in [0, 1] {
+        accepted(joins(axis, 4), |_| ());
+        refused(joins(axis, 3), Field::Operand, |_| ());
+        refused(joins(axis, 5), Field::Operand, |_| ());
+    }
+}
+
 /// A factor and a summand for each channel that a convolution reads, in one row. The sample of one row and two channels is one, too.
 #[test]
 fn maps_of_channels() {
