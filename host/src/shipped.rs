@@ -250,7 +250,10 @@ pub fn find(
         return Err(FindError::NoSources { name: name.into(), asked });
     }
     let checkpoint = Checkpoint::open(folder)?;
-    let options = ExportOptions { precision, steps: steps.into_iter().collect(), ..ExportOptions::default() };
+    let mut options = ExportOptions { precision, ..ExportOptions::default() };
+    if let Some(steps) = steps {
+        options = options.in_steps(steps, checkpoint.defaults());
+    }
     Ok(export(&checkpoint, &options, progress)?.bytes)
 }
 

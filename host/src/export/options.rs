@@ -139,6 +139,16 @@ fn refuse(field: &'static str, value: impl ToString, expected: impl Into<String>
 }
 
 impl ExportOptions {
+    /// The same with one list, of so many steps: that of the checkpoint's defaults which has as many, or the sampler's own.
+    pub fn in_steps(mut self, count: usize, defaults: &ExportDefaults) -> Self {
+        let own = defaults.timesteps.iter().flatten().find(|list| list.len() == count);
+        (self.steps, self.timesteps) = match own {
+            Some(list) => (vec![], vec![list.clone()]),
+            None => (vec![count], vec![]),
+        };
+        self
+    }
+
     /// Ranges, and what options say of each other.
     pub(super) fn check(&self) -> Result<(), ExportError> {
         if !(0.0..=1.0).contains(&self.eta) {
@@ -307,6 +317,9 @@ mod tests {
         let timesteps = ExportDefaults { timesteps: Some(vec![vec![750, 250]]), ..Default::default() };
         assert_eq!(lists(&[], timesteps.clone()), [StepRequest::Timesteps(vec![750, 250])]);
         assert_eq!(lists(&[3], timesteps.clone()), [StepRequest::Count(3)]);
+        let in_steps = |count| ExportOptions::default().in_steps(count, &timesteps).lists(&timesteps).expect("valid");
+        assert_eq!(in_steps(2), [StepRequest::Timesteps(vec![750, 250])]);
+        assert_eq!(in_steps(3), [StepRequest::Count(3)]);
         let both = ExportDefaults { timesteps: timesteps.timesteps, ..counts(&[4]) };
         let refused = ExportOptions::default().lists(&both).expect_err("two lists").to_string();
         assert!(refused.contains("steps, timesteps") && refused.contains("name one of the two"), "{refused}");

@@ -19,7 +19,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::{ExportError, ExportOptions, export};
 use crate::gpu::{self, Device, GpuError};
 use crate::progress::Progress;
-use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw};
+use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw, timesteps};
 use crate::shipped::{self, FindError};
 use crate::tensors::TensorsError;
 pub use judged::{Judged, Seen};
@@ -91,6 +91,12 @@ pub struct Options {
     pub unconditional: bool,
     /// Seed of the first picture.
     pub seed: u64,
+}
+
+/// The timesteps of a model's list of so many steps, if it has one.
+fn timesteps_of(model: &Model<'_>, steps: u32) -> Option<Vec<i32>> {
+    let mut lists = (0..model.schedules()).filter_map(|index| model.schedule(index));
+    lists.find(|list| list.steps == steps).map(|list| timesteps(model, &list))
 }
 
 /// Multiply-accumulates that the default number of pictures may cost in one precision.
@@ -255,12 +261,24 @@ impl Setup {
         let checkpoint = Checkpoint::open(checkpoint)?;
         let float = ExportOptions {
             precision: Precision::F32,
-            steps: vec![steps as usize],
             classifier: options.classifier.clone(),
             unconditional: options.unconditional,
             ..ExportOptions::default()
         };
+        let float = float.in_steps(steps as usize, checkpoint.defaults());
         let reference = export(&checkpoint, &float, progress)?.bytes;
+        let expected = timesteps_of(&Model::from_bytes(reference.as_slice())?, steps);
+        for File { path, bytes, .. } in &loaded {
+            let found = timesteps_of(&Model::from_bytes(bytes.as_slice())?, steps);
+            if found.is_some() && found != expected {
+                let [found, expected] = [found, expected].map(Option::unwrap_or_default);
+                return Err(QualityError::Option(format!(
+                    "{} draws at timesteps {found:?}, its checkpoint at {expected:?}: pictures of two runs say nothing about precision; \
+                     name the file's as timesteps in the checkpoint's waft.json, or export the file again",
+                    path.display()
+                )));
+            }
+        }
         let Options { guidance, seed, .. } = *options;
         Ok(Self { count, steps, guidance, seed, reference, files: loaded, judged })
     }

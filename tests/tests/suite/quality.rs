@@ -212,6 +212,29 @@ fn output_gains_are_those_of_least_squares() {
     assert!(found.iter().all(|gain| (gain - 1.0).abs() < 0.1 && *gain != 1.0), "{found:?}");
 }
 
+/// Pictures of other timesteps than the checkpoint's are not compared with its own; those that its `waft.json` names are.
+#[test]
+fn pictures_are_compared_at_the_same_timesteps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (checkpoint, model) = (folder.path().join("checkpoint"), folder.path().join("three.waft"));
+    std::fs::create_dir(&checkpoint).expect("creates");
+    for entry in std::fs::read_dir(digits()).expect("lists") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, checkpoint.join(path.file_name().expect("a name"))).expect("copies");
+    }
+    let options = ExportOptions { timesteps: vec![vec![900, 500, 100]], ..ExportOptions::default() };
+    std::fs::write(&model, exported(&checkpoint, &options).bytes.as_slice()).expect("writes");
+    let judge = Some(digits().with_file_name("judge.safetensors"));
+    let options = Options { judge, count: Some(64), ..Options::default() };
+    let refused = measure(&model, &options, None, &()).expect_err("other timesteps").to_string();
+    assert!(refused.contains("at timesteps [900, 500, 100], its checkpoint at [999,"), "{refused}");
+    let text = r#"{"timesteps": [[900, 500, 100]], "unconditional_class": 10, "use_clipped_model_output": true}"#;
+    std::fs::write(checkpoint.join("waft.json"), text).expect("writes");
+    let figures = measure(&model, &options, None, &()).expect("measures");
+    let ratio = figures.files[0].0.psnr_median_db.expect("compared").value;
+    assert!(ratio > 35.0, "{ratio:.1} dB");
+}
+
 #[test]
 fn real_pictures_come_from_a_folder_of_their_shape() {
     let folder = tempfile::tempdir().expect("a folder");
