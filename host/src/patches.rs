@@ -7,12 +7,14 @@
 //!   4 bytes for each input channel and point of a pair of tiles, as much once more for weights, and more rows of the ring.
 //! - Where the file may have the weights of tiles transformed ([`stored`]), they need no room, and one row of tiles is enough.
 //!
-//! A convolution without either reads its ring as it is. The result is the same bit for bit.
+//! A convolution without either reads its ring as it is. The result is the same bit for bit. Which of them is the fastest depends
+//! on the core: [`cost`] says how many instructions each takes.
 
 use bytemuck::Zeroable;
 use typed_index_collections::{TiSlice, TiVec};
 use waft::format::{self, Element, PATCH_GROUP, PATCH_PIXELS, Tiling, WeightLayout};
 
+use crate::cost::{self, Convolution, Core};
 use crate::graph::Shape;
 use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
 use crate::plan::{ALIGN, Plan, live_bytes, plan};
@@ -69,11 +71,13 @@ impl Candidate {
 }
 
 /// The network with patches and tiles, which are its last tensors, for as many convolutions as an arena of at most `limit`
-/// bytes has room for, and its plan; `elements` gets those of the new tensors. Weights of four bits meet patches only.
+/// bytes has room for, each in the fastest way on `core` that has room, and its plan; `elements` gets those of the new tensors.
+/// Weights of four bits meet patches only.
 pub fn with_patches(
     network: &Network,
     elements: &mut TiVec<TensorId, Element>,
     layouts: &TiSlice<OpId, WeightLayout>,
+    core: &Core,
     limit: u64,
 ) -> (Network, Plan) {
     let live = live_bytes(network, elements);
@@ -82,7 +86,7 @@ pub fn with_patches(
         .convs()
         .filter(|&(id, _)| is_integer(id))
         .map(|(id, conv)| {
-            let mut ways = ways(network, conv, elements);
+            let mut ways = ways(network, conv, elements, core);
             ways.retain(|&(way, _)| way == Way::Patches || layouts[id] == WeightLayout::Rows8);
             Candidate { id, live: live[usize::from(id)], ways }
         })
@@ -134,7 +138,7 @@ fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidat
 }
 
 /// What a convolution may unfold its input into, the best last, with the bytes that it takes.
-fn ways(network: &Network, conv: &Conv2d, elements: &TiSlice<TensorId, Element>) -> Vec<(Way, u64)> {
+fn ways(network: &Network, conv: &Conv2d, elements: &TiSlice<TensorId, Element>, core: &Core) -> Vec<(Way, u64)> {
     let output = conv.computed(&network.tensors);
     let bytes = |way| (shape(network, conv, way).len() * Element::I32.bytes()) as u64;
     let mut ways = vec![];
@@ -143,34 +147,37 @@ fn ways(network: &Network, conv: &Conv2d, elements: &TiSlice<TensorId, Element>)
         ways.push((Way::Patches, bytes(Way::Patches)));
     }
     let (ring, element) = (network.tensors[conv.ring].shape, elements[conv.ring]);
-    let tiling = if element == Element::I8 { Tiling::Four } else { Tiling::Two };
+    let tiling = tiling(element);
     let stored = conv.stored_tiles.then_some(Way::StoredTiles(tiling));
     for way in (1..=most_rows(output, tiling)).map(|rows| Way::Tiles(tiling, rows)).chain(stored) {
-        if let Some(record) = may_tile(network, conv, way) {
+        if let Some(record) = may_tile(network, conv, way, core) {
             let rows_more = (record.ring_rows() - ring.h) * ring.w * ring.c * element.bytes();
             ways.push((way, bytes(way) + rows_more as u64));
         }
     }
     // The fastest last; what is not worth its memory is left out.
-    let cost = |&(way, _): &(Way, u64)| estimate(conv, output, way);
+    let cost = |&(way, _): &(Way, u64)| estimate(core, conv, output, element, Some(way));
     ways.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
     ways
 }
 
-/// About how many instructions an output takes on a Cortex-M4, without its gather: products, transforms of weights and inputs,
-/// and what an output itself costs.
-fn estimate(conv: &Conv2d, output: Shape, way: Way) -> f64 {
-    let (inputs, outputs) = (conv.conv.inputs as f64, output.c as f64);
-    let (product, weight, input, rest) = match way {
-        Way::Patches => return 0.82 * conv.taps() as f64 + 45.0,
-        Way::Tiles(Tiling::Four, _) => (1.41, 75.0, 20.0, 60.0),
-        Way::Tiles(Tiling::Two, _) => (2.5, 60.0, 20.0, 110.0),
-        Way::StoredTiles(Tiling::Four) => (1.41, 0.0, 14.0, 48.0),
-        Way::StoredTiles(Tiling::Two) => (2.5, 0.0, 12.0, 72.0),
+/// The tiles that a ring of such elements has.
+fn tiling(ring: Element) -> Tiling {
+    if ring == Element::I8 { Tiling::Four } else { Tiling::Two }
+}
+
+/// The instructions on a core that a convolution with weights of eight bits over a ring of `element` takes, its gather apart;
+/// without a way it reads the ring as it is.
+fn estimate(core: &Core, conv: &Conv2d, output: Shape, element: Element, way: Option<Way>) -> f64 {
+    let layout = if let Some(Way::StoredTiles(tiling)) = way { tiling.layout() } else { WeightLayout::Rows8 };
+    let way = match way.map(Way::tiles) {
+        None => cost::Way::Ring,
+        Some(None) => cost::Way::Patches,
+        Some(Some((_, rows))) => cost::Way::Tiles(rows),
     };
-    let Some((tiling, rows)) = way.tiles() else { return f64::INFINITY };
-    let together = (rows * tiling.side() * output.w) as f64;
-    inputs * (product + weight / together + input / outputs) + rest
+    let (output, inputs) = ([output.h, output.w, output.c], conv.conv.inputs);
+    let work = Convolution { element, layout, way, output, inputs, kernel: conv.conv.kernel }.work();
+    cost::instructions(core, &work).expect("a test has seen that each core was measured with every way")
 }
 
 /// As many rows of tiles as give weights enough outputs to meet.
@@ -179,12 +186,15 @@ fn most_rows(output: Shape, tiling: Tiling) -> usize {
 }
 
 /// The record of a convolution whose weights have eight bits, if it may be computed by such tiles, and they are worth their
-/// memory: they take at most three quarters of what patches take, or less than these where flash is spent on them.
-fn may_tile(network: &Network, conv: &Conv2d, way: Way) -> Option<format::Conv2d> {
+/// memory: they take enough less than patches, or just less where flash is spent on them.
+fn may_tile(network: &Network, conv: &Conv2d, way: Way, core: &Core) -> Option<format::Conv2d> {
     let output = conv.computed(&network.tensors);
     let shape = [output.h, output.w, output.c];
-    let share = if matches!(way, Way::StoredTiles(_)) { 1.0 } else { 0.75 };
-    let is_worth_it = estimate(conv, output, way) <= share * estimate(conv, output, Way::Patches);
+    let (tiling, _) = way.tiles()?;
+    let element = if tiling == Tiling::Four { Element::I8 } else { Element::I16 };
+    let instructions = |way| estimate(core, conv, output, element, Some(way));
+    let share = if matches!(way, Way::StoredTiles(_)) { 1.0 } else { cost::worth(core) };
+    let is_worth_it = instructions(way) <= share * instructions(Way::Patches);
     record(conv, way).filter(|record| is_worth_it && record.tiles(conv.conv.inputs as u64, shape))
 }
 
@@ -195,23 +205,25 @@ pub fn stored(
     network: &Network,
     elements: &TiSlice<TensorId, Element>,
     layouts: &TiSlice<OpId, WeightLayout>,
+    core: &Core,
     mut room: u64,
 ) -> Vec<OpId> {
     let mut candidates = vec![];
     for (id, conv) in network.convs().filter(|&(id, _)| layouts[id] == WeightLayout::Rows8) {
-        let tiling = if elements[conv.ring] == Element::I8 { Tiling::Four } else { Tiling::Two };
+        let element = elements[conv.ring];
+        let tiling = tiling(element);
         let way = Way::StoredTiles(tiling);
-        if may_tile(network, conv, way).is_none() {
+        if may_tile(network, conv, way, core).is_none() {
             continue;
         }
         let output = conv.computed(&network.tensors);
         let now = match (conv.patches, conv.tile_rows) {
-            // Without patches a weight is loaded for each output.
-            (None, _) => 3.0 * estimate(conv, output, Way::Patches),
-            (_, 0) => estimate(conv, output, Way::Patches),
-            (_, rows) => estimate(conv, output, Way::Tiles(tiling, rows)),
+            (None, _) => None,
+            (_, 0) => Some(Way::Patches),
+            (_, rows) => Some(Way::Tiles(tiling, rows)),
         };
-        let saved = (now - estimate(conv, output, way)) * output.len() as f64;
+        let instructions = |way| estimate(core, conv, output, element, way);
+        let saved = instructions(now) - instructions(Some(way));
         let bytes = |layout: WeightLayout| layout.bytes(output.c as u64, conv.taps() as u64).next_multiple_of(ALIGN);
         let tensor = if conv.patches.is_none() { size_of::<format::Tensor>() as u64 } else { 0 };
         let more = bytes(tiling.layout()) - bytes(WeightLayout::Rows8) + tensor.next_multiple_of(ALIGN);
@@ -232,11 +244,11 @@ pub fn stored(
 
 /// How far from zero values of a convolution's ring of 16 bits may be so that tiles can take it; `None` if they cannot
 /// anyway. Whether there is room for tiles is seen when everything else is decided.
-pub fn ring_limit(network: &Network, conv: &Conv2d) -> Option<u16> {
+pub fn ring_limit(network: &Network, conv: &Conv2d, core: &Core) -> Option<u16> {
     let output = conv.computed(&network.tensors);
     let on_device = (1..=most_rows(output, Tiling::Two)).map(|rows| Way::Tiles(Tiling::Two, rows));
     let stored = conv.stored_tiles.then_some(Way::StoredTiles(Tiling::Two));
-    let fits = on_device.chain(stored).any(|way| may_tile(network, conv, way).is_some());
+    let fits = on_device.chain(stored).any(|way| may_tile(network, conv, way, core).is_some());
     fits.then(|| Tiling::Two.ring_limit(conv.conv.inputs as u64))
 }
 
@@ -293,17 +305,17 @@ mod tests {
         let (network, elements, layouts, arena) = network();
         for limit in [arena, arena + 300, arena + 2000] {
             let mut elements = elements.clone();
-            let (patched_network, plan) = with_patches(&network, &mut elements, &layouts, limit);
+            let (patched_network, plan) = with_patches(&network, &mut elements, &layouts, cost::default_core(), limit);
             assert!(plan.arena_bytes <= limit);
             assert_eq!(elements.len(), patched_network.tensors.len());
         }
         let mut elements = elements;
-        let (all, _) = with_patches(&network, &mut elements, &layouts, arena + 2000);
+        let (all, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), arena + 2000);
         assert_eq!(patched(&all), [true, true]);
         // 3·9 taps are seven groups of four, for four pixels of 16 bits: 224 bytes.
         let first = all.convs().next().and_then(|(_, conv)| conv.patches).expect("patches");
         assert_eq!(all.tensors[first].shape.len() * 4, 224);
-        let (none, plan) = with_patches(&network, &mut elements, &layouts, 0);
+        let (none, plan) = with_patches(&network, &mut elements, &layouts, cost::default_core(), 0);
         assert_eq!((patched(&none), plan.arena_bytes), (vec![false, false], arena));
     }
 
@@ -316,7 +328,7 @@ mod tests {
             let network = rewrite(&graph, false).expect("folds");
             let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
             let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| Element::I16).collect();
-            patched(&with_patches(&network, &mut elements, &layouts, u64::MAX).0)
+            patched(&with_patches(&network, &mut elements, &layouts, cost::default_core(), u64::MAX).0)
         };
         assert_eq!([1, 2, 4].map(has_patches), [[true], [false], [true]]);
     }
@@ -330,7 +342,7 @@ mod tests {
         let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
         let tiles = |element: Element, limit: u64| -> Vec<(usize, usize)> {
             let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| element).collect();
-            let (tiled, _) = with_patches(&network, &mut elements, &layouts, limit);
+            let (tiled, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), limit);
             tiled.convs().map(|(_, conv)| (conv.tile_rows, tiled.tensors[conv.ring].shape.h)).collect()
         };
         // Two rows of two tiles, or four of four, are all that 8×8 pixels have: 8 rows of output are 10 of the ring.
@@ -342,7 +354,7 @@ mod tests {
         let conv = network.convs().nth(1).expect("two").1;
         assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Four, 2)), Shape::new(1, 3 * 36 + 12, 64));
         assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Two, 4)), Shape::new(1, 9 * 16 + 10, 64));
-        assert_eq!(ring_limit(&network, conv), Some(7281));
+        assert_eq!(ring_limit(&network, conv, cost::default_core()), Some(7281));
     }
 
     /// Flash is spent where it saves most for each byte, and no more than there is; a row of tiles is enough then.
@@ -355,10 +367,10 @@ mod tests {
         let network = rewrite(&graph, false).expect("folds");
         let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
         let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| Element::I8).collect();
-        let (as_is, _) = with_patches(&network, &mut elements, &layouts, u64::MAX);
+        let (as_is, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), u64::MAX);
         let sizes = [16 * 64, 64 * 64, 64 * 16].map(|channels| 7 * 9 * channels as u64);
         let chosen = |room| -> Vec<usize> {
-            let ids = stored(&as_is, &elements, &layouts, room);
+            let ids = stored(&as_is, &elements, &layouts, cost::default_core(), room);
             ids.into_iter().map(|id| as_is.convs().position(|(other, _)| other == id).expect("one of three")).collect()
         };
         let [first, all] = [chosen(sizes[0]), chosen(u64::MAX)];
@@ -367,7 +379,7 @@ mod tests {
             (first[0], chosen(sizes[0] + sizes[2]).len()),
             (all.into_iter().find(|&at| at != 1).unwrap_or(1), 2)
         );
-        let ids = stored(&as_is, &elements, &layouts, sizes[1]);
+        let ids = stored(&as_is, &elements, &layouts, cost::default_core(), sizes[1]);
         assert!(ids.len() == 1 || !ids.contains(&network.convs().nth(1).expect("three").0), "within the room");
         let mut flagged = network.clone();
         for (_, op) in &mut flagged.ops {
@@ -375,10 +387,10 @@ mod tests {
                 conv.stored_tiles = true;
             }
         }
-        let (laid, _) = with_patches(&flagged, &mut elements, &layouts, u64::MAX);
+        let (laid, _) = with_patches(&flagged, &mut elements, &layouts, cost::default_core(), u64::MAX);
         let rows: Vec<_> = laid.convs().map(|(_, conv)| (conv.stored_tiles, conv.tile_rows)).collect();
         assert_eq!(rows, [(true, 1); 3]);
-        let (none, _) = with_patches(&flagged, &mut elements, &layouts, 0);
+        let (none, _) = with_patches(&flagged, &mut elements, &layouts, cost::default_core(), 0);
         assert!(none.convs().all(|(_, conv)| !conv.stored_tiles && conv.tile_rows == 0), "no room for tiles");
     }
 
@@ -386,10 +398,10 @@ mod tests {
     fn weights_of_four_bits_meet_patches_and_floats_none() {
         let (network, mut elements, mut layouts, arena) = network();
         layouts[OpId::from(1usize)] = WeightLayout::Groups4;
-        let (mixed, _) = with_patches(&network, &mut elements, &layouts, 2 * arena);
+        let (mixed, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), 2 * arena);
         assert_eq!(patched(&mixed), [true, true]);
         layouts[OpId::from(1usize)] = WeightLayout::Groups16;
-        let (mixed, _) = with_patches(&network, &mut elements, &layouts, 2 * arena);
+        let (mixed, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), 2 * arena);
         assert_eq!(patched(&mixed), [true, false]);
     }
 }

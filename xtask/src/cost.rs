@@ -13,13 +13,15 @@ use waft_host::sample::AlignedBytes;
 use waft_host::shipped;
 
 use crate::args::write_whole;
+use crate::bench::kernels::networks;
+use crate::bench::layers::LAYERS;
 use crate::boards::{self, BOARDS, Board, Machine};
 use crate::build;
 use crate::emulate::{Printed, Request};
 use crate::repository::root;
 use crate::setup;
 
-/// Measures every operation of the shipped models on every core and fits the coefficients of the estimates that `inspect` and
+/// Measures every operation of the shipped models and every way to compute single layers on every core, and fits the coefficients of the estimates that `inspect` and
 /// `export-weights` give, host/src/cost/instructions.json.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -30,6 +32,9 @@ pub(crate) struct Args {
 
 /// An equation of the fit: work, and the instructions that it took.
 type Row = (Work, f64);
+
+/// What is measured: whether its calls are to be right as wholes, its name, and its file.
+type Subject<'a> = (bool, &'a (String, AlignedBytes));
 
 /// A whole network call's relative error weighs as much as that of an operation of so many instructions.
 const CALL: f64 = 1e8;
@@ -46,12 +51,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         // Boards of one triple with the same instructions run the same code: the first is measured.
         let same = |other: &&Board| other.triple == board.triple && other.has_mve == board.has_mve;
         let first = BOARDS.iter().find(same).unwrap_or(board);
-        let core = match cores.get(first.name) {
+        let mut core = match cores.get(first.name) {
             Some(measured) if first.name != board.name => measured.clone(),
             _ => measure(first)?,
         };
+        core.core = board.core.into();
         cores.insert(board.name.into(), core);
-        // What is measured is kept: all of them take a quarter of an hour.
+        // What is measured is kept: all of them take half an hour.
         write_whole(&path, (serde_json::to_string_pretty(&cores)? + "\n").as_bytes())?;
     }
     println!("{}: {} cores", path.display(), cores.len());
@@ -81,21 +87,31 @@ fn measure(board: &'static Board) -> anyhow::Result<Core> {
             models.push((String::new(), export(&Checkpoint::open(checkpoint)?, &options, &())?.bytes));
         }
     }
+    let mut layers = vec![];
+    // What the exporter chooses among, also where no shipped model has it. It chooses by the fixed numbers of its default core, so
+    // that these layers are the same whatever was measured before.
+    for layer in &LAYERS {
+        layers.extend(networks(layer)?.into_iter().map(|bytes| (String::new(), AlignedBytes::copy_of(&bytes))));
+    }
+    let models: Vec<Subject<'_>> =
+        models.iter().map(|model| (true, model)).chain(layers.iter().map(|layer| (false, layer))).collect();
     let (mut rows, mut calls, mut measured): (Vec<Row>, Vec<Row>, _) = (vec![], vec![], BTreeMap::new());
     // Those of the same features are drawn by one image, side by side, as an emulator takes one core.
-    let mut groups: BTreeMap<Vec<&str>, Vec<&(String, AlignedBytes)>> = BTreeMap::new();
-    for entry in &models {
-        groups.entry(build::features(&Model::from_bytes(entry.1.as_slice())?)).or_default().push(entry);
+    let mut groups: BTreeMap<Vec<&str>, Vec<Subject<'_>>> = BTreeMap::new();
+    for entry in models {
+        groups.entry(build::features(&Model::from_bytes(entry.1.1.as_slice())?)).or_default().push(entry);
     }
     for group in groups.values() {
-        let [(_, first), ..] = group.as_slice() else { continue };
+        let [(_, (_, first)), ..] = group.as_slice() else { continue };
         let image = build::profiling_image(board, first.as_slice())?;
         let counted: Vec<(Vec<Row>, u64)> = group
             .par_iter()
-            .map(|(name, bytes)| profile(board, &image, bytes.as_slice()).with_context(|| name.clone()))
+            .map(|(_, (name, bytes))| profile(board, &image, bytes.as_slice()).with_context(|| name.clone()))
             .collect::<anyhow::Result<_>>()?;
-        for ((name, _), (found, picture)) in group.iter().zip(counted) {
-            calls.push(sum(&found));
+        for ((is_model, (name, _)), (found, picture)) in group.iter().zip(counted) {
+            if *is_model {
+                calls.push(sum(&found));
+            }
             rows.extend(found);
             if !name.is_empty() {
                 measured.insert(name.clone(), picture);
@@ -103,7 +119,12 @@ fn measure(board: &'static Board) -> anyhow::Result<Core> {
         }
     }
     let coefficients = fit(&rows, &calls);
-    let core = Core { compiler: setup::toolchain(board.triple)?.version().into(), coefficients, measured };
+    let core = Core {
+        core: board.core.into(),
+        compiler: setup::toolchain(board.triple)?.version().into(),
+        coefficients,
+        measured,
+    };
     for (work, counted) in &rows {
         ensure!(cost::instructions(&core, work).is_some(), "{}: work without a coefficient of {counted}", board.name);
     }

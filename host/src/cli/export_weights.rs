@@ -9,7 +9,7 @@ use clap::builder::PossibleValue;
 use super::args::{Bar, CheckpointArgs, GuideArgs, Precision, guidance};
 use super::output::{self, print_json, write_files};
 use super::print_notes;
-use crate::cost::chips;
+use crate::cost::{self, Core, chips};
 use crate::export::{ExportOptions, ExportReport, Ranges, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
 use crate::schedule::Solver;
 use crate::text::visible;
@@ -119,6 +119,11 @@ struct IntegerArgs {
     /// --weights says, and nothing is stored transformed].
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["weights", "stream"], value_parser = clap::value_parser!(u64).range(1..))]
     budget_flash: Option<u64>,
+    /// Core by whose instructions the fastest way to compute each convolution is chosen that there is memory for: Cortex-M0+, -M3,
+    /// -M4, -M4F, -M7, -M33, -M55 or -A53, RV32IMC or RV32IMAC, or the target of one. All cores run the file and draw the same
+    /// from it; files for different cores draw the same where inputs of convolutions have 8 bits [default: Cortex-M4].
+    #[arg(long, value_name = "CORE", value_parser = cost::find)]
+    core: Option<&'static Core>,
 }
 
 impl IntegerArgs {
@@ -138,6 +143,7 @@ impl IntegerArgs {
             ("--output-correction", self.output_correction.is_some()),
             ("--budget-ram", self.budget_ram.is_some()),
             ("--budget-flash", self.budget_flash.is_some()),
+            ("--core", self.core.is_some()),
         ]
         .into_iter()
         .filter_map(|(option, given)| given.then_some(option))
@@ -182,6 +188,7 @@ impl IntegerArgs {
         options.observations.clone_from(&self.observation);
         options.budget_ram = self.budget_ram;
         options.budget_flash = self.budget_flash;
+        options.core = self.core.unwrap_or(options.core);
     }
 }
 

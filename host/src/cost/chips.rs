@@ -11,9 +11,7 @@ use super::{cores, of_picture};
 pub struct Chip {
     /// Its name.
     pub name: &'static str,
-    /// The core's name.
-    pub core: &'static str,
-    /// What [`cores`] calls the core.
+    /// What [`cores`] calls its core.
     pub target: &'static str,
     /// Its highest clock, in megahertz.
     pub megahertz: u32,
@@ -27,20 +25,20 @@ pub struct Chip {
 
 const fn chip(
     name: &'static str,
-    [core, target]: [&'static str; 2],
+    target: &'static str,
     megahertz: u32,
     [ram, flash]: [u64; 2],
     cycles_per_instruction: f64,
 ) -> Chip {
-    Chip { name, core, target, megahertz, ram, flash, cycles_per_instruction }
+    Chip { name, target, megahertz, ram, flash, cycles_per_instruction }
 }
 
-const M0_PLUS: [&str; 2] = ["Cortex-M0+", "thumbv6m-none-eabi"];
-const M3: [&str; 2] = ["Cortex-M3", "thumbv7m-none-eabi"];
-const M4F: [&str; 2] = ["Cortex-M4F", "thumbv7em-none-eabihf"];
-const M7: [&str; 2] = ["Cortex-M7", "thumbv7em-none-eabihf/cortex-m7"];
-const M33: [&str; 2] = ["Cortex-M33", "thumbv8m.main-none-eabihf"];
-const RV32IMC: [&str; 2] = ["RV32IMC", "riscv32imc-unknown-none-elf"];
+const M0_PLUS: &str = "thumbv6m-none-eabi";
+const M3: &str = "thumbv7m-none-eabi";
+const M4F: &str = "thumbv7em-none-eabihf";
+const M7: &str = "thumbv7em-none-eabihf/cortex-m7";
+const M33: &str = "thumbv8m.main-none-eabihf";
+const RV32IMC: &str = "riscv32imc-unknown-none-elf";
 
 /// Clocks are the highest that the makers allow, memory is what lies in one piece. STM32's were looked up in ST's own tables, as
 /// `stm32-metapac` and embassy's limits have them, the others where the line says. Two-cycle loads and taken branches make 1.3 to
@@ -112,15 +110,15 @@ pub fn costs(model: &Model<'_>) -> Vec<ChipCost> {
 pub fn cost(chip: &Chip, model: &Model<'_>, list: Option<&Schedule>, guided_steps: u32) -> ChipCost {
     let header = model.header();
     let missing = |needed: u64, kibibytes: u64| needed.saturating_sub(kibibytes * 1024);
-    let instructions = cores()
-        .get(chip.target)
+    let core = cores().get(chip.target);
+    let instructions = core
         .zip(list)
         .and_then(|(core, list)| of_picture(core, model, list, guided_steps))
         .map(|instructions| instructions.round() as u64);
     let rate = f64::from(chip.megahertz) * 1e6;
     ChipCost {
         chip: chip.name,
-        core: chip.core,
+        core: core.map_or(chip.target, |core| &core.core),
         megahertz: chip.megahertz,
         missing_flash_bytes: missing(u64::from(header.file_bytes) + FIRMWARE[0], chip.flash),
         missing_ram_bytes: missing(u64::from(header.arena_bytes) + FIRMWARE[1], chip.ram),

@@ -9,8 +9,12 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use waft::Model;
 use waft::arithmetic::Step;
-use waft::format::{NONE, Op, Precision, Schedule};
+use waft::format::{Element, Op, Precision, Schedule, Tensor};
 
+mod choice;
+mod convolution;
+pub use choice::{UnknownCore, default_core, find, worth};
+pub use convolution::{Convolution, Way};
 pub mod chips;
 
 /// How much of each kind of work something is. The kind's name is that of its coefficient.
@@ -20,6 +24,8 @@ pub type Work = Vec<(String, f64)>;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Core {
+    /// The core's name.
+    pub core: String,
     /// The compiler of what was measured.
     pub compiler: String,
     /// Instructions that a unit of each kind of work takes.
@@ -44,29 +50,23 @@ pub fn of_op(model: &Model<'_>, op: &Op) -> Work {
     let precision = format!("{:?}", model.precision()).to_lowercase();
     match op {
         Op::Conv2d(op) => {
-            let unfolded = match (op.patches, op.tile_rows) {
-                (NONE, _) => "",
-                (_, 0) => " unfolded",
-                // The ring's element tells tiles apart.
-                _ => " tiled",
-            };
-            let class = format!("conv2d {} {:?}{unfolded}", element(op.scratch), op.layout());
             let computed = model.tensor(op.output).map(|output| op.computed(output));
-            let [rows, columns, outputs] =
-                computed.map_or([0.0; 3], |t| [t.rows, t.columns, t.channels].map(f64::from));
+            let sizes = |t: Tensor| [t.rows, t.columns, t.channels].map(usize::from);
             let inputs: f64 = op.sources.iter().map(|&source| shape(source)[2]).sum();
-            let [height, width] = op.kernel.map(f64::from);
-            let pixels = rows * columns * (outputs / 8.0).ceil();
-            let gather = format!("conv2d {} {:?}", element(op.scratch), op.gather());
+            let mut work = Convolution {
+                element: model.tensor(op.scratch).map_or(Element::I8, |ring| ring.element()),
+                layout: op.layout(),
+                way: Way::of(op),
+                output: computed.map_or([0; 3], sizes),
+                inputs: inputs as usize,
+                kernel: op.kernel.map(usize::from),
+            }
+            .work();
             let enlarged = f64::from(1 << (2 * op.doubling()));
             let [source_rows, source_columns, _] = shape(op.sources[0]);
-            vec![
-                (format!("{class} multiply"), rows * columns * outputs * height * width * inputs),
-                (format!("{class} run"), pixels * height),
-                (format!("{class} output"), rows * columns * outputs),
-                (format!("{gather} gather"), source_rows * source_columns * enlarged * inputs),
-                (format!("{class} slice"), rows * (outputs / 8.0).ceil()),
-            ]
+            let gather = format!("conv2d {} {:?} gather", element(op.scratch), op.gather());
+            work.push((gather, source_rows * source_columns * enlarged * inputs));
+            work
         }
         Op::GroupNorm(op) => {
             let sources = op.sources.iter().filter(|&&source| len(source) > 0.0);

@@ -6,6 +6,7 @@ use super::file::File;
 use super::prepared::Prepared;
 use super::{ExportError, ExportOptions, activations};
 use crate::calibrate::{Calibration, Observations, calibrate};
+use crate::cost::Core;
 use crate::emit::i8::Quantization;
 use crate::network::Network;
 use crate::progress::Progress;
@@ -23,6 +24,8 @@ pub(super) struct Calibrated {
     pub widths: Widths,
     pub seen: Observations,
     pub recipe: Recipe,
+    /// The core that is chosen for.
+    pub core: &'static Core,
 }
 
 impl Calibrated {
@@ -44,12 +47,12 @@ impl Calibrated {
             conditions: prepared.conditions.clone(),
         };
         let seen = calibrate(&prepared.network, &reference.model()?, &how, progress);
-        Ok(Self { prepared, how, widths, seen, recipe: options.recipe })
+        Ok(Self { prepared, how, widths, seen, recipe: options.recipe, core: options.core })
     }
 
     /// What the integers of `network` follow from: the prepared one, or that with windows.
     pub(super) fn quantization<'a>(&'a self, network: &'a Network) -> Quantization<'a> {
         let source = self.prepared.source(network);
-        Quantization { source, widths: &self.widths, seen: &self.seen, recipe: self.recipe }
+        Quantization { source, widths: &self.widths, seen: &self.seen, recipe: self.recipe, core: self.core }
     }
 }

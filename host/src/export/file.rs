@@ -5,6 +5,7 @@ use waft::Model;
 use waft::format::{Element, MAX_ALIVE, WeightLayout};
 
 use super::{ExportError, Room};
+use crate::cost::Core;
 use crate::emit::Emitted;
 use crate::network::{Network, OpId, TensorId};
 use crate::patches::{default_limit, with_patches};
@@ -54,7 +55,12 @@ pub(super) struct Layout {
 
 impl Layout {
     /// The same with patches. Where weights are streamed, memory comes first: then they get what is free.
-    pub(super) fn with_patches(self, layouts: &TiSlice<OpId, WeightLayout>, room: Room) -> Result<Self, ExportError> {
+    pub(super) fn with_patches(
+        self,
+        layouts: &TiSlice<OpId, WeightLayout>,
+        core: &Core,
+        room: Room,
+    ) -> Result<Self, ExportError> {
         let Self { network, mut elements, plan } = self;
         let streams = network.convs().any(|(_, conv)| conv.window.is_some());
         let limit = match room {
@@ -63,7 +69,7 @@ impl Layout {
             Room::Bytes(bytes) => bytes.max(plan.arena_bytes),
             Room::Third => default_limit(plan.arena_bytes),
         };
-        let (network, plan) = with_patches(&network, &mut elements, layouts, limit.min(MOST_ARENA));
+        let (network, plan) = with_patches(&network, &mut elements, layouts, core, limit.min(MOST_ARENA));
         Self { network, elements, plan }.within_limits()
     }
 

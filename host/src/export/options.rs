@@ -6,6 +6,7 @@ use waft::format::Precision;
 
 use super::ExportError;
 use crate::checkpoint::ExportDefaults;
+use crate::cost::{self, Core};
 use crate::recipe::{Recipe, Rounding};
 use crate::schedule::{Ddim, Solver, StepRequest};
 use crate::widths::WeightWidth;
@@ -97,6 +98,9 @@ pub struct ExportOptions {
     /// lose least by it; what is left is spent on weights that are stored transformed, where that saves the most instructions
     /// for each byte. `None`: as `weights` says, and nothing is stored transformed.
     pub budget_flash: Option<u64>,
+    /// The core by whose instructions the `i8` precision chooses how each convolution is computed, from [`cost::find`]: a matter of
+    /// speed alone over rings of 8 bits; those of 16 keep 14 where tiles are to take them. Every core runs every file.
+    pub core: &'static Core,
     /// Name in the header; `None`: the checkpoint's, or its folder's.
     pub name: Option<String>,
     /// Keep the weights of convolutions in a file of their own, and stream them through a window of at most this many
@@ -128,6 +132,7 @@ impl Default for ExportOptions {
             budget_ram: None,
             patches: Room::default(),
             budget_flash: None,
+            core: cost::default_core(),
             name: None,
             stream: None,
         }

@@ -92,14 +92,14 @@ impl Quantized {
             return Ok(vec![]);
         }
         let layout = self.layout(None)?;
-        Ok(patches::stored(&layout.network, &layout.elements, &self.layouts(), bytes))
+        Ok(patches::stored(&layout.network, &layout.elements, &self.layouts(), self.calibrated.core, bytes))
     }
 
     fn layout(&self, stream: Option<u64>) -> Result<Layout, ExportError> {
         let layouts = self.layouts();
         let network = self.network();
         let elements = self.calibrated.widths.elements(&network);
-        Layout::new(&network, elements, &layouts, stream)?.with_patches(&layouts, self.room)
+        Layout::new(&network, elements, &layouts, stream)?.with_patches(&layouts, self.calibrated.core, self.room)
     }
 
     pub(super) fn prepared(&self) -> &Prepared {

@@ -30,6 +30,7 @@ fn options_of_integers_are_refused_in_float_precisions() {
         ("--output-correction", "true"),
         ("--budget-ram", "10000"),
         ("--budget-flash", "10000"),
+        ("--core", "Cortex-M55"),
     ] {
         for precision in ["f16", "f32"] {
             let heads = golden("heads");
@@ -42,6 +43,10 @@ fn options_of_integers_are_refused_in_float_precisions() {
     refused(&[&export[..], &["--calib", "0"]].concat(), &["--calib"]);
     refused(&[&export[..], &["--stream", "0"]].concat(), &["--stream"]);
     refused(&[&export[..], &["--budget-ram", "9", "--residual", "i8"]].concat(), &["--budget-ram", "--residual"]);
+    refused(
+        &[&export[..], &["--core", "Cortex-M9"]].concat(),
+        &["--core", "Cortex-M9", "Cortex-M0+", "thumbv6m-none-eabi"],
+    );
     refused(&[&export[..], &["--guidance", "nan"]].concat(), &["--guidance", "-1000 and 1000"]);
     assert!(!out.exists());
 }

@@ -2,6 +2,7 @@
 
 use waft::format::{NONE, Op, Precision};
 use waft::{Guidance, Model, Request, Session};
+use waft_host::cost::{self, Core, Way};
 use waft_host::export::{Export, ExportOptions, ResidualWidth, Room};
 use waft_host::sample::arena;
 use waft_tests::{digits, exported, golden, model};
@@ -137,6 +138,48 @@ fn dead_memory_does_not_matter() {
         let clean = draw(&export, None);
         for poison in [0x00, 0xFF, 0x7F, 0x80] {
             assert_eq!(draw(&export, Some(poison)), clean, "poison {poison:02x}");
+        }
+    }
+}
+
+/// A core gets what its own coefficients say is faster: by them no convolution takes more than in the file of the default core, and
+/// on Cortex-M55, whose patches take 16 products at once, none is computed by tiles. Over rings of 8 bits all files draw the same.
+#[test]
+fn cores_get_what_their_instructions_say() {
+    let narrow = |core: &'static Core| {
+        let patches = Room::Bytes(1 << 20);
+        exported(&digits(), &ExportOptions { core, patches, ..options(Precision::I8, ResidualWidth::Narrow) })
+    };
+    let default = narrow(cost::default_core());
+    let convolutions = |export: &Export| -> Vec<Op> {
+        let model = model(&export.bytes);
+        (0..model.ops()).filter_map(|index| model.op(index)).filter(|op| matches!(op, Op::Conv2d(_))).collect()
+    };
+    let ways = |export: &Export| -> Vec<Way> {
+        let way = |op: Op| if let Op::Conv2d(op) = op { Way::of(&op) } else { Way::Ring };
+        convolutions(export).into_iter().map(way).collect()
+    };
+    let tiled = |export: &Export| ways(export).iter().filter(|way| matches!(way, Way::Tiles(_))).count();
+    assert!(tiled(&default) >= 4, "{:?}", ways(&default));
+    let picture = draw(&default, None);
+    for core in cost::cores().values() {
+        let core = cost::find(&core.core).expect("a name of a core");
+        let chosen = narrow(core);
+        assert_eq!(draw(&chosen, None), picture, "{}", core.core);
+        for (own, other) in convolutions(&chosen).iter().zip(convolutions(&default)) {
+            let ways = [own, &other].map(|op| if let Op::Conv2d(op) = op { Way::of(op) } else { Way::Ring });
+            let [own, other] = [(&chosen, own), (&default, &other)].map(|(export, op)| {
+                let work = cost::of_op(&model(&export.bytes), op);
+                // The way into the ring is the same.
+                let work = work.into_iter().filter(|(kind, _)| !kind.ends_with(" gather")).collect();
+                cost::instructions(core, &work).expect("was measured")
+            });
+            // Tiles have to be worth their memory, which is a tenth of what patches take.
+            assert!(0.9 * own <= other, "{}: {own} and {other} instructions for {ways:?}", core.core);
+            assert!(own <= other || ways[0] == Way::Patches, "{}: {own} and {other} for {ways:?}", core.core);
+        }
+        if core.core == "Cortex-M55" {
+            assert_eq!(tiled(&chosen), 0, "{:?}", ways(&chosen));
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use waft::format::{Conv2d, Element, NONE, Op, WeightLayout, chunk_checksum};
+use waft::format::{Conv2d, Element, Op, WeightLayout, chunk_checksum};
 use waft::{Model, Request as HostRequest, Session};
+use waft_host::cost::Way;
 use waft_host::export::{ExportOptions, ResidualWidth, Room, export_graph};
 use waft_host::progress::Progress;
 use waft_host::sample::AlignedBytes;
@@ -29,9 +30,8 @@ use shared::trials;
 /// weights. Where its output differs from the host's, there is no figure but an error.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Target triple, with `/core` where several cores share it; `aarch64-unknown-linux-musl` is what hosts run, with each
-    /// instruction set of the processor.
-    /// `aarch64-unknown-linux-musl` counts what hosts run, with each instruction set of that processor.
+    /// Target triple, with `/core` where several cores share it; `aarch64-unknown-linux-musl` counts what hosts run, with each
+    /// instruction set of that processor.
     #[arg(long, default_value = "thumbv7em-none-eabihf")]
     target: String,
     /// Measure these layers only, separated by commas.
@@ -158,22 +158,38 @@ fn print(args: &Args, measured: &[Measured]) -> anyhow::Result<()> {
 }
 
 fn measure(layer: &Layer, board: &'static Board, cmsis_nn: Option<u64>) -> anyhow::Result<Measured> {
-    let mut variants: Vec<Variant> = vec![];
-    let free = Room::Bytes(ARENA_BYTES);
-    let as_they_are = [free, Room::Third, Room::None].map(|room| (ResidualWidth::Narrow, room, None));
-    let others = [
-        (ResidualWidth::Narrow, free, Some(u64::MAX)),
-        (ResidualWidth::Wide, free, None),
-        (ResidualWidth::Wide, free, Some(u64::MAX)),
-    ];
-    for (residual, patches, flash) in as_they_are.into_iter().chain(others) {
-        let measured = variant(board, &exported(layer, residual, patches, flash)?)?;
-        // Where patches are not worth it, both are the same.
-        if variants.iter().all(|variant| variant.variant != measured.variant) {
-            variants.push(measured);
-        }
-    }
+    let networks = networks(layer)?;
+    let variants = networks.iter().map(|network| variant(board, network)).collect::<anyhow::Result<_>>()?;
     Measured::best(layer.name, layer.macs(), variants, cmsis_nn)
+}
+
+/// The layer's networks, one for each way to compute it that the exporter has where memory or flash are free, and less and less
+/// of it: over rings of 8 bits first, then of 16.
+pub(crate) fn networks(layer: &Layer) -> anyhow::Result<Vec<Vec<u8>>> {
+    let (mut names, mut networks) = (vec![], vec![]);
+    let mut add = |network: Vec<u8>| -> anyhow::Result<u64> {
+        let model = Model::from_bytes(&network)?;
+        let (name, arena) = (name(&model)?, model.arena_bytes() as u64);
+        if !names.contains(&name) {
+            names.push(name);
+            networks.push(network);
+        }
+        Ok(arena)
+    };
+    for residual in [ResidualWidth::Narrow, ResidualWidth::Wide] {
+        let mut room = ARENA_BYTES;
+        loop {
+            let arena = add(exported(layer, residual, Room::Bytes(room), None)?)?;
+            // What needs most makes way, until only what needs no room is left.
+            if arena > room {
+                break;
+            }
+            room = arena - 1;
+        }
+        add(exported(layer, residual, Room::None, None)?)?;
+        add(exported(layer, residual, Room::Bytes(ARENA_BYTES), Some(u64::MAX))?)?;
+    }
+    Ok(networks)
 }
 
 /// Measures what is a part of an operation: its name, its elements or multiply-accumulates, and what it takes.
@@ -229,20 +245,24 @@ fn record(model: &Model<'_>) -> anyhow::Result<Conv2d> {
     }
 }
 
+/// What the way to compute the layer of a model is called.
+fn name(model: &Model<'_>) -> anyhow::Result<String> {
+    let op = record(model)?;
+    let way = match (Way::of(&op), op.layout().is_transformed()) {
+        (Way::Ring, _) => "ring".into(),
+        (Way::Patches, _) => "patches".into(),
+        (Way::Tiles(_), true) => "tiles, stored".into(),
+        (Way::Tiles(1), false) => "tiles, a row".into(),
+        (Way::Tiles(rows), false) => format!("tiles, {rows} rows"),
+    };
+    let is_wide = model.tensor(op.scratch).is_some_and(|ring| ring.element() == Element::I16);
+    Ok(if is_wide { format!("{way}{OF_WORDS}") } else { way })
+}
+
 /// Measures the layer of a model, and compares its output with the host's.
 fn variant(board: &'static Board, model: &[u8]) -> anyhow::Result<Variant> {
     let parsed = Model::from_bytes(model)?;
-    let op = record(&parsed)?;
-    let variant: String = match (op.patches, op.tile_rows) {
-        (NONE, _) => "ring".into(),
-        (_, 0) => "patches".into(),
-        (_, 1) => "tiles, a row".into(),
-        (_, rows) => format!("tiles, {rows} rows"),
-    };
-    let is_stored = op.layout().is_transformed();
-    let variant = if is_stored { "tiles, stored".into() } else { variant };
-    let is_wide = parsed.tensor(op.scratch).is_some_and(|ring| ring.element() == Element::I16);
-    let variant = if is_wide { format!("{variant}{OF_WORDS}") } else { variant };
+    let (op, variant) = (record(&parsed)?, name(&parsed)?);
     let request = Request::default();
     let measured = profile(board, model, &request)?;
     let operation = measured.get(&OPERATION).context("the firmware did not count the layer")?;

@@ -6,9 +6,9 @@ use waft_host::graph::{Activation, Conv2d, Graph, Linear, Op, Projection, Shape,
 
 /// A convolution, or a dense layer as one of a single pixel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Layer {
+pub(crate) struct Layer {
     /// What the peer's table calls it.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Side of the kernel and of the square input.
     kernel: usize,
     side: usize,
@@ -31,7 +31,7 @@ const fn per_tensor(name: &'static str, channels: [usize; 2]) -> Layer {
 }
 
 /// Those that CMSIS-NN was measured on.
-pub(super) const LAYERS: [Layer; 16] = [
+pub(crate) const LAYERS: [Layer; 16] = [
     layer("conv3x3_1x16_8x8", 3, 1, [1, 16], 8),
     layer("conv3x3_16x16_8x8", 3, 1, [16, 16], 8),
     layer("conv3x3_32x32_8x8", 3, 1, [32, 32], 8),
@@ -123,8 +123,10 @@ impl Layer {
     /// Its network.
     pub(super) fn graph(&self) -> Graph {
         let [inputs, outputs] = self.channels;
-        let mut graph = Graph::new(Shape::new(self.side, self.side, inputs), time_embedding());
-        let before = graph.node("before", conv(1, 1, [inputs, inputs], 1), &[graph.input]);
+        // Few channels, so that no operation beside the layer needs more memory than it.
+        let sample = inputs.min(4);
+        let mut graph = Graph::new(Shape::new(self.side, self.side, sample), time_embedding());
+        let before = graph.node("before", conv(1, 1, [sample, inputs], 1), &[graph.input]);
         let mut op = conv(self.kernel, self.stride, [inputs, outputs], 3);
         if let (true, Op::Conv2d(conv)) = (self.per_tensor, &mut op) {
             // The largest weight of each output gives its scale.
@@ -138,7 +140,7 @@ impl Layer {
         if self.stride == 2 {
             layer = graph.node("enlarge", Op::Upsample, &[layer]);
         }
-        graph.output = graph.node("behind", conv(1, 1, [outputs, inputs], 5), &[layer]);
+        graph.output = graph.node("behind", conv(1, 1, [outputs, sample], 5), &[layer]);
         graph
     }
 }

@@ -5,7 +5,7 @@ mod bars;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod host;
-mod kernels;
+pub(crate) mod kernels;
 pub(crate) mod layers;
 mod measured;
 mod models;

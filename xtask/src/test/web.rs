@@ -210,7 +210,7 @@ fn same_estimates(model: &Model<'_>, table: &str) -> anyhow::Result<()> {
     for chip in &CHIPS {
         let cost = chips::cost(chip, model, Some(&list), 0);
         let seconds = cost.seconds.with_context(|| format!("{}: no estimate", chip.name))?;
-        let expected = format!("{}{}{}{seconds:.2}", chip.name, chip.core, chip.megahertz);
+        let expected = format!("{}{}{}{seconds:.2}", chip.name, cost.core, chip.megahertz);
         let found = lines.next().unwrap_or_default();
         ensure!(found.starts_with(&expected), "the page's estimate is {found:?}, the exporter's {expected:?}");
     }

@@ -14,6 +14,7 @@ pub use self::quantize::{QuantizedConv, QuantizedConvs, quantize};
 use self::records::step_record;
 use super::{Emitted, Source, bias_layout, conditioning_peak, put_affine, schedules, step_projection, tensor_table};
 use crate::calibrate::Observations;
+use crate::cost::Core;
 use crate::network::{Activate, Film, Op, OpId, Role, TensorId};
 use crate::plan::Plan;
 use crate::quantize::{Scale, multiplier};
@@ -32,6 +33,8 @@ pub struct Quantization<'a> {
     pub seen: &'a Observations,
     /// How reals become integers.
     pub recipe: Recipe,
+    /// The core by whose instructions convolutions get tiles.
+    pub core: &'static Core,
 }
 
 /// Everything that the records of one file are computed from.
@@ -40,6 +43,7 @@ struct Emitter<'a> {
     widths: &'a Widths,
     seen: &'a Observations,
     recipe: Recipe,
+    core: &'static Core,
     /// Of every tensor that has one.
     scales: TiVec<TensorId, Scale>,
     /// Of keys and of values.
@@ -189,7 +193,7 @@ fn integer_bias(bias: f64, unit: f64, correction: i64) -> i32 {
 
 impl<'a> Emitter<'a> {
     fn new(from: Quantization<'a>) -> Self {
-        let Quantization { source, widths, seen, recipe } = from;
+        let Quantization { source, widths, seen, recipe, core } = from;
         let network = source.network;
         let sample = Scale { scale: 2f64.powi(-(SAMPLE_BITS as i32)), zero: 0 };
         let of_both = |id: TensorId| seen.key_value[id].each_ref().map(|seen| seen.symmetric_i8(recipe.ranges));
@@ -233,6 +237,7 @@ impl<'a> Emitter<'a> {
             widths,
             seen,
             recipe,
+            core,
             scales,
             key_value,
             conditioning,

@@ -124,7 +124,7 @@ impl Emitter<'_> {
         if self.widths.wide_ring[id] {
             // Half of the accumulator for the products: narrow the activations until no channel can overflow.
             let most = rows().map(|row| row.iter().map(|&w| u64::from(w.unsigned_abs())).sum::<u64>()).max();
-            let tiled = patches::ring_limit(network, conv).filter(|_| width == WeightWidth::Eight);
+            let tiled = patches::ring_limit(network, conv, self.core).filter(|_| width == WeightWidth::Eight);
             let limit = ((1u64 << 30) / most.unwrap_or(1).max(1)).min(tiled.unwrap_or(32_767).into());
             ring.scale *= 32_767.0 / limit as f64;
         }
