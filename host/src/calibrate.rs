@@ -1,17 +1,19 @@
 //! Calibration without data: the `f32` precision samples from its own noise over the exact step lists of the export, and
 //! every tensor that will be quantized is watched.
 
+mod gathered;
+
 use std::sync::mpsc::sync_channel;
 
 use typed_index_collections::{TiVec, ti_vec};
 use waft::{Accelerator, Guidance, Model, Request, Session};
 
+use self::gathered::Gathered;
 use crate::condition::Conditions;
 use crate::fixed::to_floats;
-use crate::graph::activate;
 use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
 use crate::progress::Progress;
-use crate::quantize::Observer;
+use crate::quantize::{Observer, Reservoir};
 use crate::rounding::Moments;
 use crate::sample;
 
@@ -37,7 +39,7 @@ impl Observations {
     fn new(network: &Network, how: &Calibration, owns: impl Fn(usize) -> bool) -> Self {
         let mut gathered_by_step = ti_vec![];
         if how.by_step {
-            let lists: Vec<_> = how.steps.iter().map(|&steps| vec![Observer::keeping(KEPT_OF_STEP); steps]).collect();
+            let lists: Vec<_> = how.steps.iter().map(|&steps| vec![Observer::default(); steps]).collect();
             gathered_by_step = ti_vec![lists; network.ops.len()];
         }
         Self {
@@ -116,6 +118,9 @@ pub struct Calibration {
 /// What waits for a watcher at most.
 const WAITING: usize = 16;
 
+/// Values that are kept of a tensor.
+const KEPT: usize = 1 << 15;
+
 /// Values that are kept of a convolution's inputs during one step.
 const KEPT_OF_STEP: usize = 1 << 12;
 
@@ -128,13 +133,14 @@ const FIRST_SEED: u64 = 0xCA11_B8A7_0000_0000;
 /// If `model` is not the `f32` model of `network`: a defect of the exporter.
 pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progress: &dyn Progress) -> Observations {
     let mut seen = Observations::new(network, how, |_| false);
+    let [of_all, of_step] = &[KEPT, KEPT_OF_STEP].map(Reservoir::new);
     let count = rayon::current_num_threads();
     std::thread::scope(|scope| {
         let watchers = (0..count).map(|watcher| {
             let (sender, receiver) = sync_channel(WAITING);
             let mut seen = Observations::new(network, how, |index| index % count == watcher);
             let watcher = scope.spawn(move || {
-                receiver.into_iter().for_each(|sight| watch(network, sight, &mut seen));
+                receiver.into_iter().for_each(|sight| watch(network, sight, &mut seen, [of_all, of_step]));
                 seen
             });
             (sender, watcher)
@@ -155,7 +161,7 @@ pub fn calibrate(network: &Network, model: &Model<'_>, how: &Calibration, progre
             _ => continue,
         };
         for (part, values) in memory.values.chunks_exact(network.tensors[query].shape.c).enumerate() {
-            seen.key_value[key_value][part % 2].observe(values.iter().copied());
+            seen.key_value[key_value][part % 2].observe(values, of_all);
         }
     }
     seen
@@ -169,7 +175,8 @@ fn draw(network: &Network, model: &Model<'_>, how: &Calibration, progress: &dyn 
     let mut accelerator = Accelerator::new(model);
     let session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
     let mut session = session.accelerated(&mut accelerator);
-    progress.begin("calibrating", (how.images * how.steps.iter().max().copied().unwrap_or(1)) as u64);
+    let steps = (0..how.images).map(|image| how.steps[image % how.steps.len()]);
+    progress.begin("calibrating", steps.sum::<usize>() as u64);
     for image in 0..how.images {
         let list = image % how.steps.len();
         let mut request = Request::new().seed(FIRST_SEED + image as u64).steps(how.steps[list] as u32);
@@ -325,7 +332,7 @@ impl Picks {
 }
 
 /// Takes note of what is shown.
-fn watch(network: &Network, sight: Sight, seen: &mut Observations) {
+fn watch(network: &Network, sight: Sight, seen: &mut Observations, [of_all, of_step]: [&Reservoir; 2]) {
     match sight {
         Sight::Inputs { op, sources, map, at: [list, step], pixels } => {
             let Op::Conv2d(conv) = &network.ops[op].1 else { return };
@@ -337,15 +344,19 @@ fn watch(network: &Network, sight: Sight, seen: &mut Observations) {
                     first += channels;
                 }
             }
-            let image = transformed(network, conv, &sources, map.as_deref());
-            seen.gathered[op].observe(image.iter().copied());
+            let gathered = Gathered::new(network, conv, &sources, map.as_deref());
+            let extremes = gathered.extremes();
+            let observe = |observer: &mut Observer, reservoir| {
+                observer.observe_each(extremes, gathered.len(), |index| gathered.value(index), reservoir);
+            };
+            observe(&mut seen.gathered[op], of_all);
             if let Some(lists) = seen.gathered_by_step.get_mut(op) {
-                lists[list][step].observe(image.iter().copied());
+                observe(&mut lists[list][step], of_step);
             }
             let Some(moments) = &mut seen.moments[op] else { return };
             let width = conv.computed(&network.tensors).w;
             for pixel in pixels {
-                moments.observe(patch(network, conv, &image, [pixel / width, pixel % width]));
+                moments.observe(gathered.patch([pixel / width, pixel % width]));
             }
         }
         Sight::Map { norm, map } => {
@@ -356,11 +367,11 @@ fn watch(network: &Network, sight: Sight, seen: &mut Observations) {
             Role::KeyValue => {
                 let half = network.tensors[output].shape.c / 2;
                 for pixel in values.chunks_exact(2 * half) {
-                    seen.key_value[output][0].observe(pixel[..half].iter().copied());
-                    seen.key_value[output][1].observe(pixel[half..].iter().copied());
+                    seen.key_value[output][0].observe(&pixel[..half], of_all);
+                    seen.key_value[output][1].observe(&pixel[half..], of_all);
                 }
             }
-            _ => seen.tensors[output].observe(values),
+            _ => seen.tensors[output].observe(&values, of_all),
         },
     }
 }
@@ -368,54 +379,6 @@ fn watch(network: &Network, sight: Sight, seen: &mut Observations) {
 /// The largest |A| of a map's channels.
 fn largest_factor(map: &[f32]) -> f64 {
     map.iter().step_by(2).fold(0.0, |largest, &factor| largest.max(f64::from(factor).abs()))
-}
-
-/// The input of a convolution behind its map and activation.
-fn transformed(network: &Network, conv: &Conv2d, sources: &[Vec<f32>], map: Option<&[f32]>) -> Vec<f32> {
-    let inputs = conv.conv.inputs;
-    let mut image = vec![0f32; network.tensors[conv.sources[0]].shape.pixels() * inputs];
-    let mut first = 0;
-    for (&source, values) in conv.sources.iter().zip(sources) {
-        let channels = network.tensors[source].shape.c;
-        let transform = |(channel, &x): (usize, &f32)| match map {
-            None => conv.input_affine.0 * x + conv.input_affine.1,
-            Some(map) => {
-                let at = 2 * (first + channel);
-                let y = x * map[at] + map[at + 1];
-                conv.activation.map_or(y, |activation| activate(activation, f64::from(y)) as f32)
-            }
-        };
-        for (pixel, values) in image.chunks_exact_mut(inputs).zip(values.chunks_exact(channels)) {
-            for (to, from) in pixel[first..].iter_mut().zip(values.iter().enumerate().map(transform)) {
-                *to = from;
-            }
-        }
-        first += channels;
-    }
-    image
-}
-
-/// The values under the kernel at an output pixel, in the order of the weights.
-fn patch(network: &Network, conv: &Conv2d, image: &[f32], [y, x]: [usize; 2]) -> Vec<f32> {
-    let shape = network.tensors[conv.sources[0]].shape;
-    let inputs = conv.conv.inputs;
-    let doubling = usize::from(conv.upsample);
-    // The source's index along one side; `None` for padding.
-    let place = |at: usize, tap: usize, padding: usize, size: usize| {
-        let at = (at * conv.conv.stride + tap).checked_sub(padding)? >> doubling;
-        (at < size).then_some(at)
-    };
-    let mut values = vec![0.0; conv.conv.kernel[0] * conv.conv.kernel[1] * inputs];
-    for (tap, values) in values.chunks_exact_mut(inputs).enumerate() {
-        let (row, column) = (tap / conv.conv.kernel[1], tap % conv.conv.kernel[1]);
-        let row = place(y, row, conv.conv.padding[0], shape.h);
-        let column = place(x, column, conv.conv.padding[1], shape.w);
-        if let (Some(row), Some(column)) = (row, column) {
-            let at = (row * shape.w + column) * inputs;
-            values.copy_from_slice(&image[at..at + inputs]);
-        }
-    }
-    values
 }
 
 /// The result of an operation that has just run.

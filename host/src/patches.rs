@@ -17,7 +17,7 @@ use waft::format::{self, Element, PATCH_GROUP, PATCH_PIXELS, Tiling, WeightLayou
 use crate::cost::{self, Convolution, Core};
 use crate::graph::Shape;
 use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
-use crate::plan::{ALIGN, Plan, live_bytes, plan};
+use crate::plan::{ALIGN, Plan, live_bytes, plan, plan_within};
 
 /// Output columns from which patches are worth it: a row with fewer leaves most of them unused.
 const FEWEST: usize = 3;
@@ -96,21 +96,22 @@ pub fn with_patches(
     }
     candidates.retain(|candidate| !candidate.ways.is_empty());
     loop {
-        let (network, plan) = laid_out(network, elements, &candidates);
+        let network = laid_out(network, elements, &candidates);
         // Those that need most make way first.
-        let most = candidates.iter_mut().max_by_key(|candidate| (candidate.bytes(), candidate.id));
-        match most {
-            Some(most) if plan.arena_bytes > limit => {
-                most.ways.pop();
-            }
-            _ => return (network, plan),
+        let Some(most) = candidates.iter_mut().max_by_key(|candidate| (candidate.bytes(), candidate.id)) else {
+            let plan = plan(&network, elements);
+            return (network, plan);
+        };
+        if let Some(plan) = plan_within(&network, elements, limit) {
+            return (network, plan);
         }
+        most.ways.pop();
         candidates.retain(|candidate| !candidate.ways.is_empty());
     }
 }
 
-/// The network with what is chosen, and its plan.
-fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidates: &[Candidate]) -> (Network, Plan) {
+/// The network with what is chosen.
+fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidates: &[Candidate]) -> Network {
     elements.truncate(network.tensors.len());
     let mut network = network.clone();
     for (_, op) in &mut network.ops {
@@ -133,8 +134,7 @@ fn laid_out(network: &Network, elements: &mut TiVec<TensorId, Element>, candidat
             conv.stored_tiles = matches!(way, Way::StoredTiles(_));
         }
     }
-    let plan = plan(&network, elements);
-    (network, plan)
+    network
 }
 
 /// What a convolution may unfold its input into, the best last, with the bytes that it takes.

@@ -178,6 +178,19 @@ pub fn plan(network: &Network, elements: &TiSlice<TensorId, Element>) -> Plan {
     Plan { placements, arena_bytes, lower_bound_bytes }
 }
 
+/// The same if it takes at most `limit` bytes.
+pub fn plan_within(network: &Network, elements: &TiSlice<TensorId, Element>, limit: u64) -> Option<Plan> {
+    let Lives { buffers, .. } = lives(network, elements);
+    let is_possible = lower_bound(&buffers, network.ops.len()) <= limit;
+    is_possible.then(|| plan(network, elements)).filter(|plan| plan.arena_bytes <= limit)
+}
+
+/// Whether an arena of `limit` bytes is enough for what [`plan`] makes.
+pub fn fits(network: &Network, elements: &TiSlice<TensorId, Element>, limit: u64) -> bool {
+    let Lives { buffers, .. } = lives(network, elements);
+    lower_bound(&buffers, network.ops.len()) <= limit && place(&buffers, limit).1 <= limit
+}
+
 /// Whether a convolution may write its result to the address of its dying operand `id`: never before the rows that it
 /// replaces have been read. The model file's validation checks the same independently.
 fn may_overwrite(network: &Network, conv: &Conv2d, id: TensorId, bytes: &TiSlice<TensorId, u64>) -> bool {
@@ -206,62 +219,83 @@ fn live(buffer: &Buffer, time: usize) -> u64 {
     buffer.spans.iter().filter(|span| span.first <= time && time <= span.last).map(|span| span.bytes).max().unwrap_or(0)
 }
 
-/// Addresses and the arena's size: greedy by size, then, if above the bound, a bounded search over other orders.
-fn place(buffers: &[Buffer], bound: u64) -> (Vec<u64>, u64) {
+/// A buffer that holds data at the same time as another: its number, and the bytes of both during that time.
+#[derive(Clone, Copy, Debug)]
+struct Conflict {
+    other: usize,
+    ours: u64,
+    theirs: u64,
+}
+
+/// The conflicts of each buffer.
+fn conflicts(buffers: &[Buffer]) -> Vec<Vec<Conflict>> {
+    let of = |(b, buffer): (usize, &Buffer)| {
+        let mut found = vec![];
+        for (other, _) in buffers.iter().enumerate().filter(|&(other, _)| other != b) {
+            for theirs in &buffers[other].spans {
+                let meet = |ours: &&Span| theirs.first <= ours.last && ours.first <= theirs.last;
+                let conflict = |ours: &Span| Conflict { other, ours: ours.bytes, theirs: theirs.bytes };
+                found.extend(buffer.spans.iter().filter(meet).map(conflict));
+            }
+        }
+        found
+    };
+    buffers.iter().enumerate().map(of).collect()
+}
+
+/// Addresses and the arena's size: greedy by size, then, if above what is enough, a bounded search over other orders.
+fn place(buffers: &[Buffer], enough: u64) -> (Vec<u64>, u64) {
+    let peaks: Vec<u64> = buffers.iter().map(Buffer::peak).collect();
+    let conflicts = conflicts(buffers);
     let mut order: Vec<usize> = (0..buffers.len()).filter(|&b| !buffers[b].spans.is_empty()).collect();
-    order.sort_by_key(|&b| (std::cmp::Reverse(buffers[b].peak()), buffers[b].first(), b));
-    let mut best = place_in_order(buffers, &order);
+    order.sort_by_key(|&b| (std::cmp::Reverse(peaks[b]), buffers[b].first(), b));
+    let mut best = place_in_order(&peaks, &conflicts, &order, u64::MAX).unwrap_or_default();
     // Deterministic local search: move one buffer to the front of the order and keep what does not get worse.
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let tries = if buffers.len() > 400 { 200 } else { 4000 };
     for _ in 0..tries {
-        if best.1 <= bound {
+        if best.1 <= enough {
             break;
         }
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let from = (state >> 33) as usize % order.len();
         let to = (state >> 13) as usize % (from + 1);
-        let mut candidate = order.clone();
-        let moved = candidate.remove(from);
-        candidate.insert(to, moved);
-        let placed = place_in_order(buffers, &candidate);
-        if placed.1 <= best.1 {
-            (best, order) = (placed, candidate);
+        order[to..=from].rotate_right(1);
+        match place_in_order(&peaks, &conflicts, &order, best.1) {
+            Some(placed) => best = placed,
+            None => order[to..=from].rotate_left(1),
         }
     }
     best
 }
 
-fn place_in_order(buffers: &[Buffer], order: &[usize]) -> (Vec<u64>, u64) {
-    let mut offsets = vec![0u64; buffers.len()];
-    let mut placed: Vec<usize> = vec![];
+/// The address of each buffer and the arena's size; `None` if that is more than `most`.
+fn place_in_order(peaks: &[u64], conflicts: &[Vec<Conflict>], order: &[usize], most: u64) -> Option<(Vec<u64>, u64)> {
+    let mut offsets: Vec<Option<u64>> = vec![None; peaks.len()];
+    let mut blocked: Vec<(u64, u64)> = vec![];
     let mut end = 0;
     for &b in order {
         // Address ranges in which the buffer's first byte cannot lie.
-        let mut blocked: Vec<(u64, u64)> = vec![];
-        for &other in &placed {
-            for theirs in &buffers[other].spans {
-                for ours in &buffers[b].spans {
-                    if theirs.first <= ours.last && ours.first <= theirs.last {
-                        let start = (offsets[other] + 1).saturating_sub(ours.bytes);
-                        blocked.push((start, offsets[other] + theirs.bytes));
-                    }
-                }
-            }
-        }
+        blocked.clear();
+        blocked.extend(conflicts[b].iter().filter_map(|conflict| {
+            let offset = offsets[conflict.other]?;
+            Some(((offset + 1).saturating_sub(conflict.ours), offset + conflict.theirs))
+        }));
         blocked.sort_unstable();
         let mut at = 0;
-        for (start, stop) in blocked {
+        for &(start, stop) in &blocked {
             if at < start {
                 break;
             }
             at = at.max(stop);
         }
-        offsets[b] = at;
-        end = end.max(at + buffers[b].peak());
-        placed.push(b);
+        offsets[b] = Some(at);
+        end = end.max(at + peaks[b]);
+        if end > most {
+            return None;
+        }
     }
-    (offsets, end)
+    Some((offsets.into_iter().map(Option::unwrap_or_default).collect(), end))
 }
 
 /// Arena of the same graph with one byte an element and the result of every node in a buffer of its own: what a runtime
@@ -287,4 +321,51 @@ pub fn materialized_bytes(graph: &Graph) -> u64 {
     }
     let bound = lower_bound(&buffers, ends);
     place(&buffers, bound).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffers() -> Vec<Buffer> {
+        let span = |(first, last, bytes)| Span { first, last, bytes };
+        let of = |spans: &[(usize, usize, u64)]| Buffer { spans: spans.iter().copied().map(span).collect() };
+        vec![
+            of(&[(0, 2, 48), (2, 5, 16)]),
+            of(&[(1, 1, 32)]),
+            of(&[]),
+            of(&[(3, 7, 64)]),
+            of(&[(0, 7, 16)]),
+            of(&[(5, 6, 48)]),
+        ]
+    }
+
+    /// By comparison of every two spans, and of every address with every other.
+    #[test]
+    fn buffers_that_meet_in_time_do_not_meet_in_the_arena() {
+        let buffers = buffers();
+        let (offsets, arena) = place(&buffers, 0);
+        assert!(arena >= lower_bound(&buffers, 7));
+        for (a, b) in (0..buffers.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
+            for (ours, theirs) in buffers[a].spans.iter().flat_map(|a| buffers[b].spans.iter().map(move |b| (a, b))) {
+                let apart = offsets[a] + ours.bytes <= offsets[b] || offsets[b] + theirs.bytes <= offsets[a];
+                assert!(apart || ours.last < theirs.first || theirs.last < ours.first, "{a} and {b}");
+            }
+        }
+        let ends = buffers.iter().zip(&offsets).map(|(buffer, offset)| offset + buffer.peak());
+        assert_eq!(ends.max(), Some(arena));
+    }
+
+    /// The search ends where a result is small enough, and a result that is too large is given up early.
+    #[test]
+    fn a_limit_ends_the_search() {
+        let buffers = buffers();
+        let arena = place(&buffers, 0).1;
+        assert!((arena..=arena + 64).all(|limit| place(&buffers, limit).1 <= limit));
+        let peaks: Vec<u64> = buffers.iter().map(Buffer::peak).collect();
+        let order: Vec<usize> = vec![0, 1, 3, 4, 5];
+        let placed = place_in_order(&peaks, &conflicts(&buffers), &order, u64::MAX).expect("no limit");
+        assert_eq!(place_in_order(&peaks, &conflicts(&buffers), &order, placed.1), Some(placed.clone()));
+        assert_eq!(place_in_order(&peaks, &conflicts(&buffers), &order, placed.1 - 1), None);
+    }
 }

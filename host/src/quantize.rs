@@ -1,5 +1,7 @@
 //! From real numbers to the integers of the `i8` precision: multipliers, ranges and weights.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use waft::fixed::requantize;
 
 use crate::rounding::Rounded;
@@ -61,6 +63,49 @@ pub enum Ranges {
 /// Share of the values that [`Ranges::Percentile`] gives up at each end.
 const TAIL: f64 = 1e-4;
 
+/// Which values of a stream a uniform sample of it keeps, and where (Vitter, 1985, algorithm R). The draws do not depend on
+/// the values, so that all streams share them.
+#[derive(Debug)]
+pub struct Reservoir {
+    kept: usize,
+    drawn: Mutex<Drawn>,
+}
+
+/// The draws for the first values of a stream.
+#[derive(Debug)]
+struct Drawn {
+    state: u64,
+    seen: u64,
+    /// The values that take the place of another: how many came before, and which place.
+    taken: Vec<(u64, usize)>,
+}
+
+impl Reservoir {
+    /// For samples of `kept` values.
+    pub fn new(kept: usize) -> Self {
+        let drawn = Drawn { state: 0x2545_F491_4F6C_DD1D, seen: kept as u64, taken: vec![] };
+        Self { kept, drawn: Mutex::new(drawn) }
+    }
+
+    /// The draws for as many values.
+    fn until(&self, count: u64) -> MutexGuard<'_, Drawn> {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let Drawn { mut state, mut seen, .. } = *drawn;
+        while seen < count {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let place = state % (seen + 1);
+            if place < self.kept as u64 {
+                drawn.taken.push((seen, place as usize));
+            }
+            seen += 1;
+        }
+        (drawn.state, drawn.seen) = (state, seen);
+        drawn
+    }
+}
+
 /// What was seen of a tensor: its extremes and a sample of its values.
 #[derive(Clone, Debug)]
 pub struct Observer {
@@ -69,41 +114,40 @@ pub struct Observer {
     /// Largest value.
     pub max: f32,
     seen: u64,
-    state: u64,
-    kept: usize,
+    /// Values that took the place of another.
+    taken: usize,
     sample: Vec<f32>,
 }
 
 impl Default for Observer {
+    /// Nothing seen.
     fn default() -> Self {
-        Self::keeping(1 << 15)
+        Self { min: f32::INFINITY, max: f32::NEG_INFINITY, seen: 0, taken: 0, sample: vec![] }
     }
 }
 
 impl Observer {
-    /// Nothing seen; keeps at most `kept` values.
-    pub fn keeping(kept: usize) -> Self {
-        let (min, max) = (f32::INFINITY, f32::NEG_INFINITY);
-        Self { min, max, seen: 0, state: 0x2545_F491_4F6C_DD1D, kept, sample: vec![] }
+    /// Takes note of values, always with the same reservoir.
+    pub fn observe(&mut self, values: &[f32], reservoir: &Reservoir) {
+        self.observe_each(extremes(values), values.len(), |index| values[index], reservoir);
     }
 
-    /// Takes note of values; keeps a uniform sample of all of them (Vitter, 1985, algorithm R).
-    pub fn observe(&mut self, values: impl IntoIterator<Item = f32>) {
-        for value in values {
-            self.min = self.min.min(value);
-            self.max = self.max.max(value);
-            self.seen += 1;
-            if self.sample.len() < self.kept {
-                self.sample.push(value);
-            } else {
-                self.state ^= self.state << 13;
-                self.state ^= self.state >> 7;
-                self.state ^= self.state << 17;
-                let at = self.state % self.seen;
-                if (at as usize) < self.kept {
-                    self.sample[at as usize] = value;
-                }
-            }
+    /// Takes note of `count` values and their extremes, and asks for those that it keeps.
+    pub fn observe_each(
+        &mut self,
+        [min, max]: [f32; 2],
+        count: usize,
+        mut value: impl FnMut(usize) -> f32,
+        reservoir: &Reservoir,
+    ) {
+        (self.min, self.max) = (self.min.min(min), self.max.max(max));
+        let before = self.seen;
+        self.seen += count as u64;
+        self.sample.extend((0..count.min(reservoir.kept - self.sample.len())).map(&mut value));
+        let drawn = reservoir.until(self.seen);
+        while let Some(&(at, place)) = drawn.taken.get(self.taken).filter(|(at, _)| *at < self.seen) {
+            self.sample[place] = value((at - before) as usize);
+            self.taken += 1;
         }
     }
 
@@ -161,15 +205,15 @@ impl Observer {
 
     fn best(&self, scales: impl Iterator<Item = Scale>) -> Scale {
         let stride = (self.sample.len() / 8192).max(1);
+        let sample: Vec<f64> = self.sample.iter().step_by(stride).map(|&x| f64::from(x)).collect();
         let error = |s: &Scale| -> f64 {
             let inverse = 1.0 / s.scale;
             let zero = f64::from(s.zero);
-            self.sample
+            sample
                 .iter()
-                .step_by(stride)
                 .map(|&x| {
-                    let x = f64::from(x);
-                    let q = ((x * inverse).round() + zero).clamp(-128.0, 127.0);
+                    // What is far outside is clamped before and after.
+                    let q = (round_half_away((x * inverse).clamp(-1e6, 1e6)) + zero).clamp(-128.0, 127.0);
                     let e = x - (q - zero) * s.scale;
                     e * e
                 })
@@ -180,6 +224,28 @@ impl Observer {
             .min_by(|a, b| a.0.total_cmp(&b.0))
             .map_or(Scale { scale: 1e-6, zero: 0 }, |(_, scale)| scale)
     }
+}
+
+/// `f64::round` of numbers that fit an `i32`, without a call for each.
+fn round_half_away(value: f64) -> f64 {
+    let whole = f64::from(value as i32);
+    whole + f64::from(i8::from(value - whole >= 0.5) - i8::from(value - whole <= -0.5))
+}
+
+/// The smallest and the largest of some numbers; infinities with the wrong signs if there are none.
+pub fn extremes(values: &[f32]) -> [f32; 2] {
+    const TOGETHER: usize = 8;
+    let (mut min, mut max) = ([f32::INFINITY; TOGETHER], [f32::NEG_INFINITY; TOGETHER]);
+    let (chunks, rest) = values.as_chunks::<TOGETHER>();
+    for chunk in chunks {
+        for (at, &value) in chunk.iter().enumerate() {
+            min[at] = if value < min[at] { value } else { min[at] };
+            max[at] = if value > max[at] { value } else { max[at] };
+        }
+    }
+    let min = rest.iter().chain(&min).fold(f32::INFINITY, |min, &value| min.min(value));
+    let max = rest.iter().chain(&max).fold(f32::NEG_INFINITY, |max, &value| max.max(value));
+    [min, max]
 }
 
 /// Rounds every row of `weights` to the nearest integers of `bits` bits, in the scale of least squared error that is at
@@ -224,7 +290,7 @@ mod tests {
     #[test]
     fn uniform_values_get_their_whole_range() {
         let mut observer = Observer::default();
-        observer.observe((0..=8_000).map(|i| i as f32 / 2_000.0 - 1.0));
+        observer.observe(&(0..=8_000).map(|i| i as f32 / 2_000.0 - 1.0).collect::<Vec<_>>(), &Reservoir::new(1 << 15));
         let found = observer.asymmetric_i8(Ranges::Mse);
         assert!((found.scale * 255.0 - 4.0).abs() < 1e-6 && found.zero == -64, "{found:?}");
     }
@@ -232,10 +298,54 @@ mod tests {
     #[test]
     fn ranges_differ_in_what_they_give_up_for_resolution() {
         let mut observer = Observer::default();
-        observer.observe((0..=20_000).map(|i| i as f32 / 10_000.0 - 1.0).chain([20.0]));
+        observer.observe(
+            &(0..=20_000).map(|i| i as f32 / 10_000.0 - 1.0).chain([20.0]).collect::<Vec<_>>(),
+            &Reservoir::new(1 << 15),
+        );
         let width = |ranges| observer.asymmetric_i8(ranges).scale * 255.0;
         assert!((width(Ranges::MinMax) - 21.0).abs() < 1e-4);
         assert!((width(Ranges::Percentile) - 2.0).abs() < 1e-2);
         assert!(width(Ranges::Mse) < width(Ranges::MinMax));
+    }
+
+    /// Whatever the lengths of the pieces in which a stream comes.
+    #[test]
+    fn samples_are_those_of_algorithm_r() {
+        const KEPT: usize = 50;
+        let values: Vec<f32> = (0..20_000).map(|i| i as f32).collect();
+        let (mut sample, mut state) = (values[..KEPT].to_vec(), 0x2545_F491_4F6C_DD1Du64);
+        for (index, &value) in values.iter().enumerate().skip(KEPT) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if let Some(place) = sample.get_mut((state % (index as u64 + 1)) as usize) {
+                *place = value;
+            }
+        }
+        let reservoir = Reservoir::new(KEPT);
+        for piece in [1, 7, 64, 20_000] {
+            let mut observer = Observer::default();
+            values.chunks(piece).for_each(|values| observer.observe(values, &reservoir));
+            assert_eq!(
+                (&observer.sample, observer.min, observer.max),
+                (&sample, 0.0, 19_999.0),
+                "in pieces of {piece}"
+            );
+        }
+    }
+
+    #[test]
+    fn halves_are_rounded_away_from_zero() {
+        let steps = (-4000..4000).map(|i| f64::from(i) / 16.0);
+        for value in steps.flat_map(|x| [x, x.next_up(), x.next_down()]).chain([1e6, -1e6, 0.0, -0.0]) {
+            assert_eq!(round_half_away(value), value.round(), "{value}");
+        }
+    }
+
+    #[test]
+    fn extremes_leave_out_what_is_no_number() {
+        let values: Vec<f32> = (0..21).map(|i| if i % 5 == 0 { f32::NAN } else { (i * 7 % 20) as f32 }).collect();
+        assert_eq!(extremes(&values), [1.0, 19.0]);
+        assert_eq!(extremes(&[]), [f32::INFINITY, f32::NEG_INFINITY]);
     }
 }

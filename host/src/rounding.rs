@@ -13,6 +13,8 @@ use rayon::prelude::*;
 
 /// Rows of inputs that are multiplied at once.
 const BATCH: usize = 256;
+/// Columns of their products that are computed at once, from the diagonal down.
+const COLUMNS: usize = 256;
 /// Inputs beyond which the covariance is kept in blocks on its diagonal.
 const LARGEST_BLOCK: usize = 2048;
 /// Share of the mean variance that is added to every variance: inputs that were never seen apart are not told apart.
@@ -24,6 +26,7 @@ pub struct Moments {
     taps: usize,
     count: usize,
     sums: Vec<f64>,
+    /// Of each block the products; what lies above the diagonal is not whole.
     blocks: Vec<(Range<usize>, DMatrix<f32>)>,
     pending: Vec<f32>,
 }
@@ -61,7 +64,11 @@ impl Moments {
             let columns =
                 self.pending.chunks_exact(self.taps.max(1)).flat_map(|row| row[range.clone()].iter().copied());
             let columns = DMatrix::from_iterator(range.len(), rows, columns);
-            products.gemm(1.0, &columns, &columns.transpose(), 1.0);
+            for first in (0..range.len()).step_by(COLUMNS) {
+                let (rest, width) = (range.len() - first, COLUMNS.min(range.len() - first));
+                let right = columns.rows(first, width).transpose();
+                products.view_mut((first, first), (rest, width)).gemm(1.0, &columns.rows(first, rest), &right, 1.0);
+            }
         }
         self.count += rows;
         self.pending.clear();
@@ -75,10 +82,11 @@ impl Moments {
         let blocks = self.blocks.into_iter().map(|(range, products)| {
             let n = range.len();
             let mean = &means[range.clone()];
-            let mut matrix: Vec<f64> = products.iter().map(|&p| f64::from(p) / count).collect();
-            for (i, row) in matrix.chunks_exact_mut(n).enumerate() {
-                for (value, m) in row.iter_mut().zip(mean) {
-                    *value -= mean[i] * m;
+            let mut matrix = vec![0f64; n * n];
+            for i in 0..n {
+                for j in 0..=i {
+                    let value = f64::from(products[(i, j)]) / count - mean[i] * mean[j];
+                    (matrix[i * n + j], matrix[j * n + i]) = (value, value);
                 }
             }
             let trace: f64 = (0..n).map(|i| matrix[i * n + i].max(0.0)).sum();
@@ -113,18 +121,17 @@ impl Block {
         let n = range.len();
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|&a, &b| matrix[b * n + b].total_cmp(&matrix[a * n + a]));
-        // It is symmetric, and filled column by column.
-        let ordered = DMatrix::from_fn(n, n, |i, j| matrix[order[j] * n + order[i]]);
-        let lower = ordered.clone().cholesky().and_then(|factor| factor.inverse().cholesky()).map(|factor| factor.l());
+        let flat: Vec<f32> = order
+            .iter()
+            .flat_map(|&i| order.iter().map(move |&j| (i, j)))
+            .map(|(i, j)| matrix[i * n + j] as f32)
+            .collect();
+        // From the last input to the first, the factor of the inverse is the inverse of the factor.
+        let backward = DMatrix::from_fn(n, n, |i, j| matrix[order[n - 1 - j] * n + order[n - 1 - i]]);
+        let inverse = inverse_factor(&backward);
         // A covariance that is singular in spite of the damping says nothing about spreading errors.
-        let lower = lower.unwrap_or_else(|| DMatrix::identity(n, n));
-        let (mut flat, mut spread) = (vec![0f32; n * n], vec![0f32; n * n]);
-        for i in 0..n {
-            for j in 0..n {
-                flat[i * n + j] = ordered[(j, i)] as f32;
-                spread[i * n + j] = lower[(j, i)] as f32;
-            }
-        }
+        let inverse = inverse.unwrap_or_else(|| DMatrix::identity(n, n));
+        let spread = (0..n * n).map(|at| inverse[(n - 1 - at / n, n - 1 - at % n)] as f32).collect();
         Self { order: order.into_iter().map(|i| i + range.start).collect(), matrix: flat, spread }
     }
 
@@ -182,6 +189,25 @@ impl Block {
             }
         }
     }
+}
+
+/// The inverse of the lower triangle `L` with `L·Lᵀ = matrix`, by halves, so that most of it are products of matrices; `None`
+/// if the matrix is not positive definite.
+fn inverse_factor(matrix: &DMatrix<f64>) -> Option<DMatrix<f64>> {
+    const SMALL: usize = 48;
+    let n = matrix.nrows();
+    if n <= SMALL {
+        return matrix.clone().cholesky()?.l().solve_lower_triangular(&DMatrix::identity(n, n));
+    }
+    let (top, rest) = (n / 2, n - n / 2);
+    let first = inverse_factor(&matrix.view((0, 0), (top, top)).into_owned())?;
+    let below = matrix.view((top, 0), (rest, top)) * first.transpose();
+    let last = inverse_factor(&(matrix.view((top, top), (rest, rest)) - &below * below.transpose()))?;
+    let mut inverse = DMatrix::zeros(n, n);
+    inverse.view_mut((top, 0), (rest, top)).gemm(-1.0, &last, &(below * &first), 0.0);
+    inverse.view_mut((0, 0), (top, top)).copy_from(&first);
+    inverse.view_mut((top, top), (rest, rest)).copy_from(&last);
+    Some(inverse)
 }
 
 /// Integers and their unit.
@@ -360,5 +386,19 @@ mod tests {
         let Rounded { integers, scales, .. } = round(&weights, &covariance, 8, &[0.25]);
         assert_eq!(scales, [0.25]);
         assert_eq!(integers, (-6..6).collect::<Vec<i8>>());
+    }
+
+    /// It brings the matrix to the identity, and has nothing above the diagonal.
+    #[test]
+    fn factors_are_inverted_by_halves() {
+        for n in [1, 48, 49, 131] {
+            let mut random = Pcg32::seed_from_u64(n as u64);
+            let root = DMatrix::<f64>::from_fn(n, n, |_, _| random.random_range(-1.0..1.0));
+            let matrix = &root * root.transpose() + DMatrix::identity(n, n);
+            let inverse = inverse_factor(&matrix).expect("it is positive definite");
+            assert!(inverse.upper_triangle().iter().filter(|x| **x != 0.0).count() <= n);
+            assert!((&inverse * matrix * inverse.transpose() - DMatrix::identity(n, n)).amax() < 1e-9);
+            assert!(inverse_factor(&-(&root * root.transpose())).is_none());
+        }
     }
 }

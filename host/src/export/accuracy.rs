@@ -2,7 +2,7 @@
 
 use typed_index_collections::{TiVec, ti_vec};
 use waft::format::{Element, Tensor};
-use waft::{Accelerator, Request, Session};
+use waft::{Accelerator, Model, Request, Session};
 
 use super::file::File;
 use super::prepared::Prepared;
@@ -37,11 +37,12 @@ pub(super) fn measure(
     let samples = sample::finish(run, true).expect("seeds do not run out").trajectory;
 
     let steps = model.schedule(0).map_or(0, |list| list.steps as usize);
+    let [reference, quantized] = [Loaded::new(reference)?, Loaded::new(file)?];
     let mut power: TiVec<OpId, [f64; 2]> = ti_vec![[0.0; 2]; network.ops.len()];
     progress.begin("measuring errors", steps as u64);
     for (step, x) in samples.iter().take(steps).enumerate() {
         let call = Call { x, step: step as u32, class, conditions };
-        let (want, got) = (call.results(network, reference)?, call.results(network, file)?);
+        let (want, got) = rayon::join(|| reference.results(network, &call), || quantized.results(network, &call));
         for (power, (want, got)) in power.iter_mut().zip(want.iter().zip(&got)) {
             for (&want, &got) in want.iter().zip(got) {
                 power[0] += want * want;
@@ -51,9 +52,9 @@ pub(super) fn measure(
         progress.advance(1);
     }
     progress.end();
-    let model = file.model()?;
-    let element =
-        |id| model.tensor(id).map_or_else(String::new, |tensor| format!("{:?}", tensor.element()).to_lowercase());
+    let element = |id| {
+        quantized.model.tensor(id).map_or_else(String::new, |tensor| format!("{:?}", tensor.element()).to_lowercase())
+    };
     let measured = network.ops.iter().zip(power).filter(|(_, [signal, _])| *signal > 0.0);
     let of = |((name, op), [signal, error]): (&(String, crate::network::Op), [f64; 2])| TensorError {
         name: name.clone(),
@@ -72,18 +73,31 @@ pub(super) struct Call<'a> {
     pub conditions: &'a Conditions,
 }
 
-impl Call<'_> {
-    /// Real values of each operation's result; empty for what has no real scale.
-    pub(super) fn results(&self, network: &Network, file: &File) -> Result<TiVec<OpId, Vec<f64>>, ExportError> {
+/// A model whose calls are looked into.
+pub(super) struct Loaded<'a> {
+    model: Model<'a>,
+    weights: &'a [u8],
+    accelerator: Accelerator,
+}
+
+impl<'a> Loaded<'a> {
+    pub(super) fn new(file: &'a File) -> Result<Self, ExportError> {
         let model = file.model()?;
-        let mut memory = sample::arena(&model);
-        let mut accelerator = Accelerator::new(&model);
-        let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
+        let accelerator = Accelerator::new(&model);
+        Ok(Self { model, weights: &file.weights, accelerator })
+    }
+
+    /// Real values of each operation's result; empty for what has no real scale.
+    pub(super) fn results(&self, network: &Network, call: &Call<'_>) -> TiVec<OpId, Vec<f64>> {
+        let model = &self.model;
+        let mut memory = sample::arena(model);
+        let mut accelerator = self.accelerator.clone();
+        let mut session = Session::with_weights(model, memory.as_mut_slice(), self.weights)
             .expect("the exporter's own model runs")
             .accelerated(&mut accelerator);
-        sample::set_input(&mut session, self.x).expect("the exporter's own model has an input");
-        self.conditions.give(&mut session, 0);
-        let mut call = session.predict(0, self.step, self.class).expect("a step of the model");
+        sample::set_input(&mut session, call.x).expect("the exporter's own model has an input");
+        call.conditions.give(&mut session, 0);
+        let mut call = session.predict(0, call.step, call.class).expect("a step of the model");
         let mut results: TiVec<OpId, Vec<f64>> = ti_vec![vec![]; network.ops.len()];
         let mut before = None;
         loop {
@@ -105,7 +119,7 @@ impl Call<'_> {
         if let Some(last) = results.last_mut() {
             *last = to_floats(call.output()).into_iter().map(f64::from).collect();
         }
-        Ok(results)
+        results
     }
 }
 

@@ -4,7 +4,7 @@ use typed_index_collections::TiSlice;
 
 use super::{ExportError, ExportOptions, ResidualWidth};
 use crate::network::{Network, Role, TensorId};
-use crate::plan::plan;
+use crate::plan::{fits, plan};
 use crate::progress::Progress;
 use crate::recipe::Shortcuts;
 use crate::widths::{Widths, shares_scale};
@@ -51,7 +51,7 @@ fn arena(network: &Network, widths: &Widths) -> u64 {
 fn widen(network: &Network, start: Widths, limit: u64, shortcuts: Shortcuts, progress: &dyn Progress) -> Widths {
     let mut best = start;
     let attempt = |candidate: Widths, best: &mut Widths| {
-        if arena(network, &candidate) <= limit {
+        if fits(network, &candidate.elements(network), limit) {
             *best = candidate;
         }
         progress.advance(1);

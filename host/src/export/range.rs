@@ -2,7 +2,7 @@
 
 use waft::{Accelerator, Model, Request, Session};
 
-use super::accuracy::Call;
+use super::accuracy::{Call, Loaded};
 use super::file::File;
 use super::prepared::Prepared;
 use super::{ExportError, precision_name};
@@ -24,8 +24,8 @@ pub(super) fn check(prepared: &Prepared, reference: &File, file: &File) -> Resul
         return Ok(notes(samples.last().map_or(&[], Vec::as_slice)));
     };
     let call = Call { x: &samples[step], step: step as u32, class, conditions };
-    let found = call.results(network, file)?;
-    let expected = call.results(network, reference)?;
+    let found = Loaded::new(file)?.results(network, &call);
+    let expected = Loaded::new(reference)?.results(network, &call);
     let first = found.iter_enumerated().find(|(_, values)| !values.iter().all(|x| x.is_finite()));
     let (operation, values) = match first {
         Some((op, _)) => (network.ops[op].0.clone(), expected[op].clone()),
