@@ -1,8 +1,7 @@
 //! The stage of the `i8` precision at which the widths of activations are chosen and their values are known.
 
-use waft::Guidance;
+use waft::{Guidance, Model};
 
-use super::file::File;
 use super::prepared::Prepared;
 use super::{ExportError, ExportOptions, activations};
 use crate::calibrate::{Calibration, Observations, calibrate};
@@ -32,7 +31,7 @@ impl Calibrated {
     /// Chooses the widths of activations and draws pictures with `reference`, the `f32` model of the same network.
     pub(super) fn new(
         prepared: Prepared,
-        reference: &File,
+        reference: &Model<'_>,
         options: &ExportOptions,
         progress: &dyn Progress,
     ) -> Result<Self, ExportError> {
@@ -46,7 +45,7 @@ impl Calibrated {
             by_step: options.recipe.step_scales,
             conditions: prepared.conditions.clone(),
         };
-        let seen = calibrate(&prepared.network, &reference.model()?, &how, progress);
+        let seen = calibrate(&prepared.network, reference, &how, progress);
         Ok(Self { prepared, how, widths, seen, recipe: options.recipe, core: options.core })
     }
 

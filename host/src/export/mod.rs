@@ -13,6 +13,7 @@ mod activations;
 mod calibrated;
 mod error;
 mod file;
+mod loaded;
 mod options;
 mod prepared;
 mod quantized;
@@ -25,6 +26,7 @@ use waft::format::Precision;
 use self::calibrated::Calibrated;
 pub use self::error::ExportError;
 use self::file::File;
+use self::loaded::Loaded;
 pub use self::options::{ExportOptions, ResidualWidth, Room};
 use self::prepared::Prepared;
 use self::quantized::Quantized;
@@ -97,29 +99,33 @@ pub fn export_graph(graph: Graph, options: &ExportOptions, progress: &dyn Progre
 /// From the first stage to the file.
 fn finish(prepared: Prepared, options: &ExportOptions, progress: &dyn Progress) -> Result<Export, ExportError> {
     let reference = prepared.emit(Precision::F32, None)?;
+    let reference = Loaded::new(&reference)?;
+    let samples = reference.trajectory(&prepared.conditions);
     let mut notes = prepared.notes.clone();
-    notes.extend(range::check(&prepared, &reference, &reference)?);
+    notes.extend(range::check(&prepared, [&reference; 2], &samples)?);
     let decided = match options.precision {
         Precision::F16 | Precision::F32 => Decided::Float(Box::new(prepared), options.precision),
         Precision::I8 => {
-            let calibrated = Calibrated::new(prepared, &reference, options, progress)?;
+            let calibrated = Calibrated::new(prepared, &reference.model, options, progress)?;
             let mut quantized = Quantized::new(calibrated, options, progress)?;
             if options.output_correction {
-                quantized.correct_outputs(&reference, progress)?;
+                quantized.correct_outputs(&reference.model, progress)?;
             }
             Decided::Integer(Box::new(quantized))
         }
     };
     let file = decided.emit(options.stream)?;
     let prepared = decided.prepared();
+    let loaded = Loaded::new(&file)?;
+    let both = [&reference, &loaded];
     if options.precision == Precision::F16 {
-        range::check(prepared, &reference, &file)?;
+        range::check(prepared, both, &loaded.trajectory(&prepared.conditions))?;
     }
     let tensors = match options.precision {
         Precision::F32 => vec![],
-        Precision::F16 | Precision::I8 => accuracy::measure(prepared, &reference, &file, progress)?,
+        Precision::F16 | Precision::I8 => accuracy::measure(prepared, both, &samples, progress),
     };
-    let report = ExportReport { notes, ..ExportReport::new(&file, prepared, tensors)? };
+    let report = ExportReport { notes, ..ExportReport::new(&loaded.model, prepared, tensors) };
     let network = prepared.network.clone();
     Ok(Export { bytes: file.bytes, weights: options.stream.map(|_| file.weights), report, network })
 }

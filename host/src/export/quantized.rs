@@ -107,10 +107,13 @@ impl Quantized {
     }
 
     /// Scales each step's prediction by what brings it nearest to that of `reference`, the `f32` model.
-    pub(super) fn correct_outputs(&mut self, reference: &File, progress: &dyn Progress) -> Result<(), ExportError> {
+    pub(super) fn correct_outputs(
+        &mut self,
+        reference: &Model<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), ExportError> {
         let file = self.emit(None)?;
-        let models: [Model<'_>; 2] = [reference.model()?, file.model()?];
-        let gains = output_gains(&models[0], &models[1], &self.calibrated.how, progress);
+        let gains = output_gains(reference, &file.model()?, &self.calibrated.how, progress);
         for (list, gains) in self.calibrated.prepared.lists.iter_mut().zip(gains) {
             for (step, gain) in list.steps.iter_mut().zip(gains) {
                 step.x0_m *= gain;

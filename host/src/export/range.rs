@@ -1,61 +1,45 @@
 //! Numbers that leave their range: found by drawing one image before the file is handed over.
 
-use waft::{Accelerator, Model, Request, Session};
-
-use super::accuracy::{Call, Loaded};
-use super::file::File;
+use super::loaded::{Call, Loaded};
 use super::prepared::Prepared;
 use super::{ExportError, precision_name};
-use crate::sample;
 
 /// A sample beyond this has left the range of images altogether.
 const DIVERGED: f32 = 10.0;
 
-/// Draws an image with `file`; what to know about it, for people.
+/// Looks at the samples of a run with `loaded`; what to know about them, for people.
 ///
 /// # Errors
 /// If a number of the run is not finite: where it first occurs, and how large it is in `reference`, the `f32` model.
-pub(super) fn check(prepared: &Prepared, reference: &File, file: &File) -> Result<Vec<String>, ExportError> {
+pub(super) fn check(
+    prepared: &Prepared,
+    [reference, loaded]: [&Loaded<'_>; 2],
+    samples: &[Vec<f32>],
+) -> Result<Vec<String>, ExportError> {
     let Prepared { network, conditions, .. } = prepared;
-    let model = file.model()?;
-    let class = class(&model);
-    let samples = trajectory(prepared, file)?;
     let Some(step) = samples.iter().skip(1).position(|sample| !sample.iter().all(|x| x.is_finite())) else {
         return Ok(notes(samples.last().map_or(&[], Vec::as_slice)));
     };
-    let call = Call { x: &samples[step], step: step as u32, class, conditions };
-    let found = Loaded::new(file)?.results(network, &call);
-    let expected = Loaded::new(reference)?.results(network, &call);
+    let call = Call { x: &samples[step], step: step as u32, conditions };
+    let found = loaded.results(network, &call);
+    let expected = reference.results(network, &call);
     let first = found.iter_enumerated().find(|(_, values)| !values.iter().all(|x| x.is_finite()));
     let (operation, values) = match first {
         Some((op, _)) => (network.ops[op].0.clone(), expected[op].clone()),
         // What it makes of the results, which are finite.
         None => {
-            let sample = trajectory(prepared, reference)?.swap_remove(step + 1);
+            let sample = reference.trajectory(conditions).swap_remove(step + 1);
             ("the sampler".into(), sample.into_iter().map(f64::from).collect())
         }
     };
     let is_finite = values.iter().all(|x| x.is_finite());
     let largest = if is_finite { values.iter().fold(0f64, |largest, x| largest.max(x.abs())) } else { f64::INFINITY };
-    Err(ExportError::NotFinite { precision: precision_name(model.precision()), step: step + 1, operation, largest })
-}
-
-fn class(model: &Model<'_>) -> Option<u16> {
-    (model.classes() > 0).then_some(0)
-}
-
-/// The samples of a run, from noise on.
-fn trajectory(prepared: &Prepared, file: &File) -> Result<Vec<Vec<f32>>, ExportError> {
-    let model = file.model()?;
-    let request = class(&model).map_or(Request::new(), |class| Request::new().class(class));
-    let mut memory = sample::arena(&model);
-    let mut accelerator = Accelerator::new(&model);
-    let mut session = Session::with_weights(&model, memory.as_mut_slice(), file.weights.as_slice())
-        .expect("the exporter's own model runs")
-        .accelerated(&mut accelerator);
-    prepared.conditions.give(&mut session, 0);
-    let run = session.sample(request).expect("the exporter's own request is valid");
-    Ok(sample::finish(run, true).expect("seeds do not run out").trajectory)
+    Err(ExportError::NotFinite {
+        precision: precision_name(loaded.model.precision()),
+        step: step + 1,
+        operation,
+        largest,
+    })
 }
 
 fn notes(image: &[f32]) -> Vec<String> {

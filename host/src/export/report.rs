@@ -1,10 +1,10 @@
 //! What came out.
 
 use serde::Serialize;
+use waft::Model;
 
-use super::file::File;
 use super::prepared::Prepared;
-use super::{ExportError, precision_name};
+use super::precision_name;
 use crate::cost::chips::{self, ChipCost};
 use crate::plan::materialized_bytes;
 
@@ -52,11 +52,10 @@ pub struct TensorError {
 
 impl ExportReport {
     /// The figures of a file.
-    pub(super) fn new(file: &File, prepared: &Prepared, tensors: Vec<TensorError>) -> Result<Self, ExportError> {
-        let model = file.model()?;
+    pub(super) fn new(model: &Model<'_>, prepared: &Prepared, tensors: Vec<TensorError>) -> Self {
         let header = model.header();
         let step_lists: Vec<usize> = prepared.lists.iter().map(|list| list.steps.len()).collect();
-        Ok(Self {
+        Self {
             flash_bytes: u64::from(header.file_bytes),
             weights_bytes: u64::from(header.weights_bytes),
             arena_bytes: u64::from(header.arena_bytes),
@@ -67,9 +66,9 @@ impl ExportReport {
             precision: precision_name(model.precision()),
             steps: step_lists.first().copied().unwrap_or(0),
             step_lists,
-            chips: chips::costs(&model),
+            chips: chips::costs(model),
             notes: vec![],
             tensors,
-        })
+        }
     }
 }
