@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::quantize::{Observer, Reservoir};
 use crate::rounding::Moments;
 use crate::sample;
+use crate::threads::together;
 
 /// What was seen of every quantity that becomes an integer.
 #[derive(Clone, Debug)]
@@ -172,7 +173,7 @@ fn draw(network: &Network, model: &Model<'_>, how: &Calibration, progress: &dyn 
     let calls = how.images * how.steps.iter().sum::<usize>() / how.steps.len().max(1);
     let mut picks = Picks { state: 0x9E37_79B9_7F4A_7C15, calls };
     let mut arena = sample::arena(model);
-    let mut accelerator = Accelerator::new(model);
+    let mut accelerator = together(Accelerator::new(model));
     let session = Session::new(model, arena.as_mut_slice()).expect("the exporter's own model runs");
     let mut session = session.accelerated(&mut accelerator);
     let steps = (0..how.images).map(|image| how.steps[image % how.steps.len()]);
@@ -227,7 +228,7 @@ pub fn output_gains(
     progress: &dyn Progress,
 ) -> Vec<Vec<f64>> {
     let mut memory = [sample::arena(reference), sample::arena(reference), sample::arena(quantized)];
-    let mut accelerators = [reference, quantized].map(Accelerator::new);
+    let mut accelerators = [reference, quantized].map(|model| together(Accelerator::new(model)));
     let [run_memory, reference_memory, quantized_memory] = &mut memory;
     progress.begin("correcting outputs", (how.images * how.steps.len()) as u64);
     let mut gains = vec![];

@@ -42,6 +42,7 @@ pub mod shipped;
 pub mod stream;
 pub mod tensors;
 pub mod text;
+pub mod threads;
 pub mod widths;
 pub mod write;
 

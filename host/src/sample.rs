@@ -14,6 +14,7 @@ use waft::{
 use crate::condition::Conditions;
 use crate::fixed::{fits_fixed, to_fixed, to_floats};
 use crate::progress::Progress;
+use crate::threads::together;
 
 /// Bytes whose address is a multiple of 16.
 #[derive(Clone, Debug)]
@@ -246,7 +247,10 @@ pub fn draw(model: &Model<'_>, batch: &Batch, progress: &dyn Progress) -> Result
         return Err(SampleError::Range { value });
     }
     progress.begin("drawing", batch.count as u64);
-    let accelerator = Accelerator::new(model);
+    let mut accelerator = Accelerator::new(model);
+    if batch.count < rayon::current_num_threads() {
+        accelerator = together(accelerator);
+    }
     let drawn = (0..batch.count).into_par_iter().map_init(
         || (arena(model), accelerator.clone()),
         |(memory, accelerator), index| {

@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use crate::format::Activation;
 
 /// How activations and weights are stored; arithmetic is in `f32`.
-pub trait Float: Pod {
+pub trait Float: Pod + Send + Sync {
     /// In single precision.
     fn to_f32(self) -> f32;
     /// The nearest.

@@ -123,7 +123,7 @@ mod threshold;
 pub mod weights;
 
 #[cfg(feature = "std")]
-pub use accelerator::{Accelerator, Instructions};
+pub use accelerator::{Accelerator, Instructions, ThreadPool};
 pub use arena::Arena;
 pub use error::{Error, Field, ModelError, RequestError, RunError, SessionError};
 pub use format::Precision;

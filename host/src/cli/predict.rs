@@ -16,6 +16,7 @@ use crate::fixed::{fits_fixed, to_floats};
 use crate::sample::{AlignedBytes, arena, set_input, timesteps};
 use crate::shipped;
 use crate::tensors::{self, Tensors, to_chw, to_hwc};
+use crate::threads::together;
 
 /// Runs one network call on given tensors: how the importer is held against diffusers.
 #[derive(clap::Args)]
@@ -91,7 +92,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let samples = to_hwc(&sample, input_shape);
     let weights = shipped::weights(&args.model, &model)?;
     let mut memory = arena(&model);
-    let mut accelerator = Accelerator::new(&model);
+    let mut accelerator = together(Accelerator::new(&model));
     let mut outputs = vec![];
     for (call, sample) in samples.chunks_exact(rows * cols * channels).enumerate() {
         let (schedule, step) = if is_checkpoint { (0, call as u32) } else { find_step(&model, timesteps[call])? };

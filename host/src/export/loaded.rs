@@ -10,6 +10,7 @@ use crate::condition::Conditions;
 use crate::fixed::to_floats;
 use crate::network::{Network, OpId, Role};
 use crate::sample;
+use crate::threads::together;
 
 /// One network call.
 pub(super) struct Call<'a> {
@@ -29,7 +30,7 @@ pub(super) struct Loaded<'a> {
 impl<'a> Loaded<'a> {
     pub(super) fn new(file: &'a File) -> Result<Self, ExportError> {
         let model = file.model()?;
-        let accelerator = Accelerator::new(&model);
+        let accelerator = together(Accelerator::new(&model));
         Ok(Self { model, weights: &file.weights, accelerator })
     }
 

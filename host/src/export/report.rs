@@ -3,8 +3,8 @@
 use serde::Serialize;
 use waft::Model;
 
-use super::prepared::Prepared;
 use super::precision_name;
+use super::prepared::Prepared;
 use crate::cost::chips::{self, ChipCost};
 use crate::plan::materialized_bytes;
 

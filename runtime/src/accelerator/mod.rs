@@ -10,12 +10,15 @@ mod attention;
 mod conv2d;
 mod group_norm;
 mod packed;
+mod threads;
 
 use std::boxed::Box;
 use std::sync::Arc;
 use std::vec::Vec;
 
 use self::packed::Packed;
+use self::threads::Team;
+pub use self::threads::ThreadPool;
 pub use crate::arch::wide::Instructions;
 use crate::format::{Op, Precision};
 use crate::model::Model;
@@ -29,13 +32,17 @@ pub struct Accelerator {
     /// How many bytes the model has, and where: it is for no other.
     model: [usize; 2],
     packed: Arc<[Option<Packed>]>,
-    scratch: Box<Scratch>,
+    /// The padded, transformed input of a convolution.
+    input: Vec<u64>,
+    pool: Option<Arc<dyn ThreadPool>>,
+    /// Of each thread.
+    scratch: Box<[Scratch]>,
 }
 
 /// Memory to compute in.
 #[derive(Clone, Debug, Default)]
 struct Scratch {
-    /// The padded, transformed input of a convolution, or the transposed keys of an attention.
+    /// The transposed keys of an attention.
     values: Vec<u64>,
     /// The first activation under the kernel at each output pixel.
     starts: Vec<usize>,
@@ -61,7 +68,16 @@ impl Accelerator {
             Op::Conv2d(op) => Packed::new(model, &op, instructions.offset()),
             _ => None,
         });
-        Self { instructions, model: place(model), packed: packed.collect(), scratch: Box::default() }
+        let scratch = Box::new([Scratch::default()]);
+        Self { instructions, model: place(model), packed: packed.collect(), input: Vec::new(), pool: None, scratch }
+    }
+
+    /// Lets operations run on the threads of `pool`: for fewer pictures than threads.
+    #[must_use]
+    pub fn with_threads(mut self, pool: Arc<dyn ThreadPool>) -> Self {
+        self.scratch = (0..pool.threads().max(1)).map(|_| Scratch::default()).collect();
+        self.pool = Some(pool);
+        self
     }
 
     /// The instructions that it uses.
@@ -76,18 +92,19 @@ impl Accelerator {
 
     /// Executes an operation as a whole; `None` if it has to be executed in slices.
     pub(crate) fn run(&mut self, context: &Context<'_>, index: u16, op: &Op, arena: &mut [u8]) -> Option<()> {
-        let Self { instructions, packed, scratch, .. } = self;
+        let Self { instructions, packed, input, pool, scratch, .. } = self;
+        let mut team = Team::new(pool.as_ref(), scratch);
         match op {
             Op::Conv2d(op) => {
                 let packed = packed.get(usize::from(index))?.as_ref()?;
-                conv2d::run(*instructions, context, op, packed, scratch, arena)
+                conv2d::run(*instructions, context, (op, packed), (team, input), arena)
             }
             Op::GroupNorm(op) => match context.model.precision() {
-                Precision::I8 => group_norm::run_i8(*instructions, context, op, scratch, arena),
-                Precision::F16 => group_norm::run_float::<half::f16>(*instructions, context, op, scratch, arena),
-                Precision::F32 => group_norm::run_float::<f32>(*instructions, context, op, scratch, arena),
+                Precision::I8 => group_norm::run_i8(*instructions, context, op, team.alone()?, arena),
+                Precision::F16 => group_norm::run_float::<half::f16>(*instructions, context, op, team.alone()?, arena),
+                Precision::F32 => group_norm::run_float::<f32>(*instructions, context, op, team.alone()?, arena),
             },
-            Op::Attention(op) => attention::run(*instructions, context, op, scratch, arena),
+            Op::Attention(op) => attention::run(*instructions, context, op, team.alone()?, arena),
             _ => None,
         }
     }

@@ -1,7 +1,11 @@
 //! Whole operations against slices, bit for bit, with every instruction set that this machine has.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use waft::format::{Op, Precision};
-use waft::{Accelerator, Instructions, Model, Request, Session};
+use waft::{Accelerator, Instructions, Model, Request, Session, ThreadPool};
 use waft_host::export::{ExportOptions, ResidualWidth, WeightWidth};
 use waft_host::sample::arena;
 use waft_host::shipped;
@@ -37,18 +41,54 @@ fn results(model: &Model<'_>, accelerator: Option<&mut Accelerator>) -> (Vec<Vec
     (results, steps)
 }
 
-/// Asserts that all instruction sets give what slices give. `is_whole` says which operations have to be done at once.
+/// Threads that share everything that can be cut.
+#[derive(Debug)]
+struct Pool {
+    threads: usize,
+    /// How often something was cut.
+    runs: AtomicUsize,
+}
+
+impl ThreadPool for Pool {
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn worth(&self) -> usize {
+        1
+    }
+
+    fn run(&self, tasks: &mut [&mut (dyn FnMut() + Send)]) {
+        assert!((2..=self.threads).contains(&tasks.len()));
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        thread::scope(|scope| {
+            // Those behind first.
+            for task in tasks.iter_mut().rev() {
+                scope.spawn(task);
+            }
+        });
+    }
+}
+
+/// Asserts that all instruction sets and numbers of threads give what slices give. `is_whole` says which operations have to be done at once.
 fn assert_same(model: &Model<'_>, is_whole: impl Fn(&Op) -> bool) {
     let (expected, slices) = results(model, None);
     assert_eq!(slices.len(), usize::from(model.ops()));
-    for instructions in Instructions::available() {
-        let mut accelerator = Accelerator::with_instructions(model, instructions);
+    let alone = Instructions::available().map(|instructions| Accelerator::with_instructions(model, instructions));
+    let pools = [1, 2, 3, 5].map(|threads| Arc::new(Pool { threads, runs: AtomicUsize::new(0) }));
+    let together = pools.iter().map(|pool| Accelerator::new(model).with_threads(pool.clone()));
+    for mut accelerator in alone.chain(together) {
         let (found, steps) = results(model, Some(&mut accelerator));
+        let instructions = accelerator.instructions();
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let op = model.op(index as u16).expect("exists");
             assert!(found == expected, "operation {index} with {}: {op:?}", instructions.name());
             assert!(!is_whole(&op) || steps[index] == 1, "operation {index} took {} steps", steps[index]);
         }
+    }
+    let is_cut = (0..model.ops()).filter_map(|index| model.op(index)).any(|op| is_whole(&op));
+    for pool in &pools {
+        assert_eq!(pool.runs.load(Ordering::Relaxed) > 0, is_cut && pool.threads > 1, "{} threads", pool.threads);
     }
 }
 

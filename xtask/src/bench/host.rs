@@ -4,13 +4,14 @@ mod chart;
 mod peers;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use cpu_time::ThreadTime;
 use serde_json::{Map, Value, json};
-use waft::{Accelerator, Instructions, Model, Precision, Session};
+use waft::{Accelerator, Instructions, Model, Precision, Session, ThreadPool};
 use waft_host::checkpoint::Checkpoint;
 use waft_host::export::{ExportOptions, Recipe, Rounding, export, precision_name, predictor};
 use waft_host::sample::{AlignedBytes, arena};
@@ -96,6 +97,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
 
+    let alone: Vec<Together> = match args.threads {
+        1 => vec![],
+        threads => {
+            files.iter().map(|(_, bytes)| Together::of(bytes, threads, args.rounds)).collect::<Result<_, _>>()?
+        }
+    };
     let macs = Model::from_bytes(files[0].1.as_slice())?.header().macs;
     let table = |measured: &[Measured]| -> Map<String, Value> {
         measured.iter().map(|measured| (measured.name.clone(), json!(measured.median()))).collect()
@@ -110,6 +117,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         "waft_ms": ours[0].median(),
         "waft": table(&ours),
         "peers": table(&others),
+        "one_sample": ours.iter().zip(&alone).map(|(ours, alone)| (ours.name.clone(), json!(alone.milliseconds))).collect::<Map<_, _>>(),
         "speed_to_best_peer": best.map(|best| best / ours[0].median()),
         "versions": running.as_ref().map(|running| running.versions().clone()),
     });
@@ -130,6 +138,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     );
     for measured in ours.iter().chain(&others) {
         println!("  {:<28} {:>9.3}", measured.name, measured.median());
+    }
+    for (ours, Together { milliseconds: [one, all], wakings }) in ours.iter().zip(&alone) {
+        println!(
+            "  {}, one sample: {one:.3} on one thread, {all:.3} on {} with a core each, woken {wakings} times",
+            ours.name, args.threads
+        );
     }
     if let Some(best) = best {
         println!("i8 has {:.2} times the speed of the best peer", best / ours[0].median());
@@ -179,6 +193,71 @@ fn time(bytes: &AlignedBytes, threads: u32) -> anyhow::Result<f64> {
     })?;
     // Each thread's calls a millisecond add up.
     Ok(1.0 / rates.iter().map(|milliseconds| 1.0 / milliseconds).sum::<f64>())
+}
+
+/// Threads in the head: tasks run one after the other, and what all but the longest take is added up.
+#[derive(Debug)]
+struct InTurn {
+    threads: u32,
+    /// Of all calls, and how often there were tasks.
+    hidden: Mutex<(Duration, u32)>,
+}
+
+impl ThreadPool for InTurn {
+    fn threads(&self) -> usize {
+        self.threads as usize
+    }
+
+    fn run(&self, tasks: &mut [&mut (dyn FnMut() + Send)]) {
+        let time = |task: &mut &mut (dyn FnMut() + Send)| {
+            let begun = ThreadTime::now();
+            task();
+            begun.elapsed()
+        };
+        let times: Vec<Duration> = tasks.iter_mut().map(time).collect();
+        let hidden = times.iter().sum::<Duration>() - times.iter().max().copied().unwrap_or_default();
+        let mut sum = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        *sum = (sum.0 + hidden, sum.1 + 1);
+    }
+}
+
+/// What several threads make of one sample. Other work on a machine takes threads away from each other, so that the clock says
+/// little: it is the processor's time of what cannot run beside something else that is told, without what waking a thread takes.
+struct Together {
+    /// On one thread, and on several.
+    milliseconds: [f64; 2],
+    /// How often threads are woken.
+    wakings: u32,
+}
+
+impl Together {
+    /// Both take turns.
+    fn of(bytes: &AlignedBytes, threads: u32, rounds: u32) -> anyhow::Result<Self> {
+        let model = Model::from_bytes(bytes.as_slice())?;
+        let pool = Arc::new(InTurn { threads, hidden: Mutex::default() });
+        let mut memory = arena(&model);
+        let mut accelerators = [Accelerator::new(&model), Accelerator::new(&model).with_threads(pool.clone())];
+        let (mut times, mut wakings) = ([vec![], vec![]], 0);
+        let begun = Instant::now();
+        while begun.elapsed() < ROUND * rounds || times[0].len() < 4 {
+            for (accelerator, times) in accelerators.iter_mut().zip(&mut times) {
+                let mut session = Session::new(&model, memory.as_mut_slice())?.accelerated(accelerator);
+                let begun = ThreadTime::now();
+                let mut call = session.predict(0, 0, (model.classes() > 0).then_some(0))?;
+                while call.step()? {}
+                let (hidden, count) = std::mem::take(&mut *pool.hidden.lock().unwrap_or_else(PoisonError::into_inner));
+                times.push((begun.elapsed() - hidden).as_secs_f64() * 1e3);
+                wakings = count;
+            }
+        }
+        let milliseconds = times.map(|mut times| {
+            // The first warms up.
+            times.remove(0);
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        });
+        Ok(Self { milliseconds, wakings })
+    }
 }
 
 /// The median of a thread's calls.

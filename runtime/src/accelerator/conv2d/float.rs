@@ -1,10 +1,16 @@
 //! Convolution in the float precisions, see [`ops::conv2d`](crate::ops::conv2d::float).
 
+use core::marker::PhantomData;
+use std::vec::Vec;
+
 use bytemuck::Pod;
 
 use super::super::activation::silu_float;
+use super::super::threads::Team;
 use super::super::{Scratch, room};
-use super::{Activation, Finish, Layer, Transform, block_of, gather, multiply, spread};
+use super::{
+    Activation, Finish, Geometry, InputBand, Layer, OutputBand, Transform, block_of, cut, gather, multiply, spread,
+};
 use crate::arch::wide::{self, Instructions, LANES, Lanes, Sums, Wide, Window};
 use crate::float::{Float, activate};
 use crate::format::{self, Element, Gather, NONE};
@@ -23,68 +29,112 @@ impl Activation for f32 {
 /// Chooses the type of stored activations.
 pub(super) fn run(
     instructions: Instructions,
-    layer: Layer<'_>,
+    layer: &Layer<'_>,
     weights: &[f32],
-    scratch: &mut Scratch,
+    machine: (Team<'_>, &mut Vec<u64>),
     arena: &mut [u8],
 ) -> Option<()> {
     match layer.op.layout() {
-        format::WeightLayout::Groups16 => instructions.dispatch(Work {
-            layer,
-            weights,
-            scratch,
-            arena,
-            stored: core::marker::PhantomData::<half::f16>,
-        }),
-        _ => instructions.dispatch(Work { layer, weights, scratch, arena, stored: core::marker::PhantomData::<f32> }),
+        format::WeightLayout::Groups16 => run_stored::<half::f16>(instructions, layer, weights, machine, arena),
+        _ => run_stored::<f32>(instructions, layer, weights, machine, arena),
     }
 }
 
-/// A convolution, with all that it reads and writes.
-struct Work<'a, 's, E> {
-    layer: Layer<'a>,
-    weights: &'a [f32],
-    scratch: &'s mut Scratch,
-    arena: &'s mut [u8],
-    stored: core::marker::PhantomData<E>,
+/// Gathers the padded input, then multiplies it.
+fn run_stored<E: Float>(
+    instructions: Instructions,
+    layer: &Layer<'_>,
+    weights: &[f32],
+    (mut team, input): (Team<'_>, &mut Vec<u64>),
+    arena: &mut [u8],
+) -> Option<()> {
+    let input: &mut [f32] = room(input, layer.geometry.len());
+    let bands = layer.input_bands(&team, input);
+    let (from, stored) = (&*arena, PhantomData::<E>);
+    team.each(bands, |band, scratch| instructions.dispatch(Gathering { layer, band, scratch, arena: from, stored }))?;
+    let input = &*input;
+    let place = |tensor: Option<&format::Tensor>| tensor.map_or(0..0, format::Tensor::range);
+    let bias_tensor = layer.context.tensor(layer.op.bias_tensor);
+    let residual = layer.residual();
+    let [bias, kept, output] =
+        arena.get_disjoint_mut([place(bias_tensor), place(residual), layer.output.range()]).ok()?;
+    let bias: &[f32] = layer.bias(bias)?;
+    let kept: Option<&[E]> = if residual.is_some() { Some(view(kept)?) } else { None };
+    let product = ([input, weights, bias], kept);
+    // The sample is single precision in f16 and f32.
+    if layer.output.element() == Element::F32 {
+        multiply_bands::<f32, E>((instructions, &mut team), layer, product, view_mut(output)?)
+    } else {
+        multiply_bands::<E, E>((instructions, &mut team), layer, product, view_mut(output)?)
+    }
 }
 
-impl<E: Float> wide::Work for Work<'_, '_, E> {
+fn multiply_bands<O: Float, E: Float>(
+    (instructions, team): (Instructions, &mut Team<'_>),
+    layer: &Layer<'_>,
+    ([input, weights, bias], kept): ([&[f32]; 3], Option<&[E]>),
+    output: &mut [O],
+) -> Option<()> {
+    let bands = layer.output_bands(team);
+    let outputs = cut(&bands, output)?;
+    let bands = bands.into_iter().zip(outputs).collect();
+    team.each(bands, |(OutputBand { geometry, input: first, results }, output), scratch| {
+        let kept = kept.map(|kept| kept.get(results).unwrap_or_default());
+        let results = Results { layer, bias, kept, output };
+        let input = input.get(first..)?;
+        instructions.dispatch(Multiplication { geometry: &geometry, input, weights, results, scratch })
+    })
+}
+
+/// A band of the padded input, and all that comes there.
+struct Gathering<'a, E> {
+    layer: &'a Layer<'a>,
+    band: InputBand<'a, f32>,
+    scratch: &'a mut Scratch,
+    arena: &'a [u8],
+    stored: PhantomData<E>,
+}
+
+impl<E: Float> wide::Work for Gathering<'_, E> {
     type Output = Option<()>;
 
     #[inline(always)]
-    fn run<W: Wide>(self, wide: W) -> Option<()> {
-        let Self { layer, weights, scratch, arena, .. } = self;
-        let Scratch { values, starts, row, maps, .. } = scratch;
-        let input: &mut [f32] = room(values, layer.geometry.len());
-        input.fill(0.0);
+    fn run<W: Wide>(self, _wide: W) -> Option<()> {
+        let Self { layer, mut band, scratch, arena, .. } = self;
+        let Scratch { row, maps, .. } = scratch;
+        band.input.fill(0.0);
         for source in layer.sources.iter().flatten() {
             let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
             let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;
             let tensor = arena.get(source.tensor.range())?;
             if source.tensor.element() == Element::F32 {
-                gather_source::<f32>(&layer, source, view(tensor)?, [input, row], maps)?;
+                gather_source::<f32>(layer, source, view(tensor)?, (&mut band, row), maps)?;
             } else {
-                gather_source::<E>(&layer, source, view(tensor)?, [input, row], maps)?;
+                gather_source::<E>(layer, source, view(tensor)?, (&mut band, row), maps)?;
             }
         }
-        layer.geometry.starts(starts);
-        let place = |tensor: Option<&format::Tensor>| tensor.map_or(0..0, format::Tensor::range);
-        let bias_tensor = layer.context.tensor(layer.op.bias_tensor);
-        let residual = layer.residual();
-        let [bias, kept, output] =
-            arena.get_disjoint_mut([place(bias_tensor), place(residual), layer.output.range()]).ok()?;
-        let bias: &[f32] = layer.bias(bias)?;
-        let kept: Option<&[E]> = if residual.is_some() { Some(view(kept)?) } else { None };
-        let operands = (starts.as_slice(), &*input, weights);
-        // The sample is single precision in f16 and f32.
-        if layer.output.element() == Element::F32 {
-            let mut results = Results::<f32, E> { layer: &layer, bias, kept, output: view_mut(output)? };
-            multiply(wide, &layer.geometry, operands, &mut results)
-        } else {
-            let mut results = Results::<E, E> { layer: &layer, bias, kept, output: view_mut(output)? };
-            multiply(wide, &layer.geometry, operands, &mut results)
-        }
+        Some(())
+    }
+}
+
+/// A band of results, and all that they are computed from.
+struct Multiplication<'a, O, E> {
+    geometry: &'a Geometry,
+    /// From the first row on that is read.
+    input: &'a [f32],
+    weights: &'a [f32],
+    results: Results<'a, O, E>,
+    scratch: &'a mut Scratch,
+}
+
+impl<O: Float, E: Float> wide::Work for Multiplication<'_, O, E> {
+    type Output = Option<()>;
+
+    #[inline(always)]
+    fn run<W: Wide>(self, wide: W) -> Option<()> {
+        let Self { geometry, input, weights, mut results, scratch } = self;
+        geometry.starts(&mut scratch.starts);
+        multiply(wide, geometry, (&scratch.starts, input, weights), &mut results)
     }
 }
 
@@ -151,7 +201,7 @@ fn gather_source<S: Float>(
     layer: &Layer<'_>,
     source: &Source,
     values: &[S],
-    target: [&mut [f32]; 2],
+    target: (&mut InputBand<'_, f32>, &mut [f32]),
     maps: [&[f32]; 2],
 ) -> Option<()> {
     let Layer { op, geometry, .. } = layer;

@@ -1,11 +1,16 @@
 //! Convolution in the `i8` precision, see [`ops::conv2d`](crate::ops::conv2d::i8).
 
+use core::ops::Range;
 use std::vec::Vec;
 
 use super::super::packed::Weights;
+use super::super::threads::Team;
 use super::super::{Scratch, room};
-use super::{Activation, Finish, Geometry, Layer, Transform, block_of, gather, multiply, spread, tiles};
-use crate::arch::wide::{self, Affine, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
+use super::{
+    Activation, Finish, Geometry, InputBand, Layer, OutputBand, Transform, block_of, cut, gather, multiply, spread,
+    tiles,
+};
+use crate::arch::wide::{self, Affine, Instructions, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
 use crate::fixed::{NORM_BITS, SILU_BITS, activate, saturate_i8, saturate_i16};
 use crate::format::{self, Conv2d, Element, Gather, NONE};
 use crate::ops::conv2d::i8::{limited, raw_map, sum};
@@ -126,73 +131,111 @@ impl Activation for i16 {
     }
 }
 
-/// A convolution, with all that it reads and writes.
-pub(super) struct Work<'a, 's, T: Activation> {
-    pub(super) layer: Layer<'a>,
-    pub(super) weights: &'a [T::Weight],
-    pub(super) scratch: &'s mut Scratch,
-    pub(super) arena: &'s mut [u8],
+/// Gathers the padded input, then multiplies it.
+pub(super) fn run<T: Ring>(
+    instructions: Instructions,
+    layer: &Layer<'_>,
+    weights: &[T::Weight],
+    (mut team, input): (Team<'_>, &mut Vec<u64>),
+    arena: &mut [u8],
+) -> Option<()> {
+    let input: &mut [T] = room(input, layer.geometry.len());
+    let bands = layer.input_bands(&team, input);
+    let from = &*arena;
+    team.each(bands, |band, scratch| instructions.dispatch(Gathering { layer, band, scratch, arena: from }))?;
+    let input = &*input;
+    let place = |tensor: Option<&format::Tensor>| tensor.map_or(0..0, format::Tensor::range);
+    let bias_tensor = layer.context.tensor(layer.op.bias_tensor);
+    let residual = layer.residual();
+    let [bias, kept, output] =
+        arena.get_disjoint_mut([place(bias_tensor), place(residual), layer.output.range()]).ok()?;
+    let kept = residual.map(|tensor| Kept::new(tensor.element(), kept)).unwrap_or(Some(Kept::Output))?;
+    let bias = layer.bias(bias)?;
+    let product = (input, weights, bias, &kept);
+    match layer.output.element() {
+        Element::I8 => multiply_bands::<T, i8>((instructions, &mut team), layer, product, view_mut(output)?),
+        Element::I16 => multiply_bands::<T, i16>((instructions, &mut team), layer, product, view_mut(output)?),
+        Element::I32 => multiply_bands::<T, i32>((instructions, &mut team), layer, product, view_mut(output)?),
+        Element::F16 | Element::F32 => None,
+    }
 }
 
-impl<T: Ring> wide::Work for Work<'_, '_, T> {
+fn multiply_bands<T: Ring, O: Narrow>(
+    (instructions, team): (Instructions, &mut Team<'_>),
+    layer: &Layer<'_>,
+    (input, weights, bias, kept): (&[T], &[T::Weight], &[i32], &Kept<'_>),
+    output: &mut [O],
+) -> Option<()> {
+    let bands = layer.output_bands(team);
+    let outputs = cut(&bands, output)?;
+    let bands = bands.into_iter().zip(outputs).collect();
+    team.each(bands, |(OutputBand { geometry, input: first, results }, output), scratch| {
+        let results = Results { layer, bias, kept: kept.band(results), output };
+        let input = input.get(first..)?;
+        instructions.dispatch(Multiplication { geometry: &geometry, input, weights, results, scratch })
+    })
+}
+
+/// A band of the padded input, and all that comes there.
+struct Gathering<'a, T> {
+    layer: &'a Layer<'a>,
+    band: InputBand<'a, T>,
+    scratch: &'a mut Scratch,
+    arena: &'a [u8],
+}
+
+impl<T: Ring> wide::Work for Gathering<'_, T> {
     type Output = Option<()>;
 
     #[inline(always)]
     fn run<W: Wide>(self, wide: W) -> Option<()> {
-        let Self { layer, weights, scratch, arena } = self;
-        let Scratch { values, starts, row, maps, sums, weights: tiles } = scratch;
-        let input: &mut [T] = room(values, layer.geometry.len());
+        let Self { layer, mut band, scratch, arena } = self;
+        let Scratch { row, maps, .. } = scratch;
         let is_narrow = layer.context.tensor(layer.op.scratch)?.element() == Element::I8;
         let zero = layer.op.ring_zero;
-        input.fill(T::nearest::<W>(if is_narrow { saturate_i8(zero).into() } else { zero }));
+        band.input.fill(T::nearest::<W>(if is_narrow { saturate_i8(zero).into() } else { zero }));
         for source in layer.sources.iter().flatten() {
             let row = room(row, usize::from(source.tensor.columns) * usize::from(source.tensor.channels));
             let maps = spread(layer.maps(source, arena)?, room(maps, 2 * row.len()))?;
             let tensor = arena.get(source.tensor.range())?;
             let map = Map::new(layer.op, source.index(), is_narrow);
-            let what = (source, &map);
+            let (what, target) = ((source, &map), (&mut band, row));
             match source.tensor.element() {
-                Element::I8 => gather_source::<i8, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
-                Element::I16 => gather_source::<i16, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
-                Element::I32 => gather_source::<i32, T, W>((wide, &layer), what, view(tensor)?, [input, row], maps)?,
+                Element::I8 => gather_source::<i8, T, W>((wide, layer), what, view(tensor)?, target, maps)?,
+                Element::I16 => gather_source::<i16, T, W>((wide, layer), what, view(tensor)?, target, maps)?,
+                Element::I32 => gather_source::<i32, T, W>((wide, layer), what, view(tensor)?, target, maps)?,
                 Element::F16 | Element::F32 => return None,
             }
         }
         let limit = layer.op.ring_limit;
         if limit != 0 {
-            input.iter_mut().for_each(|value| *value = value.limited(limit));
+            band.input.iter_mut().for_each(|value| *value = value.limited(limit));
         }
-        layer.geometry.starts(starts);
-        let place = |tensor: Option<&format::Tensor>| tensor.map_or(0..0, format::Tensor::range);
-        let bias_tensor = layer.context.tensor(layer.op.bias_tensor);
-        let residual = layer.residual();
-        let [bias, kept, output] =
-            arena.get_disjoint_mut([place(bias_tensor), place(residual), layer.output.range()]).ok()?;
-        let kept = residual.map(|tensor| Kept::new(tensor.element(), kept)).unwrap_or(Some(Kept::Output))?;
-        let bias = layer.bias(bias)?;
-        let product = Product {
-            geometry: &layer.geometry,
-            starts,
-            input,
-            weights,
-            is_tiled: matches!(layer.packed.weights, Weights::Tiles(_)),
-            memory: [row, tiles, sums],
-        };
-        match layer.output.element() {
-            Element::I8 => {
-                let mut results = Results::<i8> { layer: &layer, bias, kept, output: view_mut(output)? };
-                T::multiply(wide, product, &mut results)
-            }
-            Element::I16 => {
-                let mut results = Results::<i16> { layer: &layer, bias, kept, output: view_mut(output)? };
-                T::multiply(wide, product, &mut results)
-            }
-            Element::I32 => {
-                let mut results = Results::<i32> { layer: &layer, bias, kept, output: view_mut(output)? };
-                T::multiply(wide, product, &mut results)
-            }
-            Element::F16 | Element::F32 => None,
-        }
+        Some(())
+    }
+}
+
+/// A band of results, and all that they are computed from.
+struct Multiplication<'a, T: Activation, O> {
+    geometry: &'a Geometry,
+    /// From the first row on that is read.
+    input: &'a [T],
+    weights: &'a [T::Weight],
+    results: Results<'a, O>,
+    scratch: &'a mut Scratch,
+}
+
+impl<T: Ring, O: Narrow> wide::Work for Multiplication<'_, T, O> {
+    type Output = Option<()>;
+
+    #[inline(always)]
+    fn run<W: Wide>(self, wide: W) -> Option<()> {
+        let Self { geometry, input, weights, mut results, scratch } = self;
+        let Scratch { starts, row, sums, weights: tiles, .. } = scratch;
+        geometry.starts(starts);
+        let is_tiled = matches!(results.layer.packed.weights, Weights::Tiles(_));
+        let product = Product { geometry, starts, input, weights, is_tiled, memory: [row, tiles, sums] };
+        T::multiply(wide, product, &mut results)
     }
 }
 
@@ -304,7 +347,7 @@ fn gather_source<S: Narrow, T: Ring, W: Wide>(
     (wide, layer): (W, &Layer<'_>),
     (source, map): (&Source, &Map),
     values: &[S],
-    target: [&mut [T]; 2],
+    target: (&mut InputBand<'_, T>, &mut [T]),
     maps: [&[i32]; 2],
 ) -> Option<()> {
     let geometry = &layer.geometry;
@@ -339,6 +382,18 @@ impl<'a> Kept<'a> {
             Element::I16 => view(bytes).map(Kept::I16),
             Element::I32 => view(bytes).map(Kept::I32),
             Element::F16 | Element::F32 => None,
+        }
+    }
+}
+
+impl Kept<'_> {
+    /// What belongs to a band of results.
+    fn band(&self, results: Range<usize>) -> Kept<'_> {
+        match self {
+            Kept::Output => Kept::Output,
+            Kept::I8(values) => Kept::I8(values.get(results).unwrap_or_default()),
+            Kept::I16(values) => Kept::I16(values.get(results).unwrap_or_default()),
+            Kept::I32(values) => Kept::I32(values.get(results).unwrap_or_default()),
         }
     }
 }

@@ -4,12 +4,13 @@ mod float;
 mod integer;
 pub(super) mod tiles;
 
+use core::ops::Range;
 use std::vec::Vec;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Scratch;
 use super::packed::{Packed, Weights, panels};
+use super::threads::Team;
 use crate::arch::wide::{Instructions, LANES, Lanes, PANEL, PIXELS, Sums, Wide, Window};
 use crate::format::{Bias, Conv2d, NONE, Tensor};
 use crate::ops::{Context, Source, Sources, sources, view};
@@ -17,18 +18,17 @@ use crate::ops::{Context, Source, Sources, sources, view};
 pub(super) fn run(
     instructions: Instructions,
     context: &Context<'_>,
-    op: &Conv2d,
-    packed: &Packed,
-    scratch: &mut Scratch,
+    (op, packed): (&Conv2d, &Packed),
+    machine: (Team<'_>, &mut Vec<u64>),
     arena: &mut [u8],
 ) -> Option<()> {
-    let layer = Layer::new(context, op, packed)?;
+    let layer = &Layer::new(context, op, packed)?;
     match &packed.weights {
-        Weights::Bytes(weights) => instructions.dispatch(integer::Work::<u8> { layer, weights, scratch, arena }),
+        Weights::Bytes(weights) => integer::run::<u8>(instructions, layer, weights, machine, arena),
         Weights::Words(weights) | Weights::Tiles(weights) => {
-            instructions.dispatch(integer::Work::<i16> { layer, weights, scratch, arena })
+            integer::run::<i16>(instructions, layer, weights, machine, arena)
         }
-        Weights::Floats(weights) => float::run(instructions, layer, weights, scratch, arena),
+        Weights::Floats(weights) => float::run(instructions, layer, weights, machine, arena),
     }
 }
 
@@ -101,10 +101,74 @@ impl<'a> Layer<'a> {
         maps.get(source.channel..source.channel + usize::from(source.tensor.channels))
     }
 
+    /// The padded input in bands, for rows of the sources.
+    fn input_bands<'i, T>(&self, team: &Team<'_>, input: &'i mut [T]) -> Vec<InputBand<'i, T>> {
+        let Geometry { padding: [above, _], doubling, .. } = self.geometry;
+        let rows = self.sources.iter().flatten().map(|source| usize::from(source.tensor.rows)).max().unwrap_or(0);
+        // What brings a value there takes about as long as so many products.
+        let bands = team.bands(rows, 1, 16 * input.len());
+        let mut rest = input;
+        let mut first = 0;
+        let count = bands.len();
+        let cut = |(index, rows): (usize, Range<usize>)| {
+            let end =
+                if index + 1 == count { usize::MAX } else { (above + (rows.end << doubling)) * self.geometry.pitch() };
+            let all = core::mem::take(&mut rest);
+            let (input, others) = all.split_at_mut((end - first).min(all.len()));
+            let band = InputBand { rows, first, input };
+            first += band.input.len();
+            rest = others;
+            band
+        };
+        bands.into_iter().enumerate().map(cut).collect()
+    }
+
+    /// The output in bands of rows: the geometry of each, and the first element of its padded input and of its results.
+    fn output_bands(&self, team: &Team<'_>) -> Vec<OutputBand> {
+        let geometry = self.geometry;
+        let [rows, columns] = geometry.output;
+        let unit = if matches!(self.packed.weights, Weights::Tiles(_)) { tiles::TILE } else { 1 };
+        let work = rows * columns * geometry.outputs * geometry.kernel[0] * geometry.kernel[1] * geometry.channels;
+        let band = |rows: Range<usize>| OutputBand {
+            input: rows.start * geometry.stride * geometry.pitch(),
+            results: rows.start * columns * geometry.outputs..rows.end * columns * geometry.outputs,
+            geometry: Geometry { output: [rows.len(), columns], ..geometry },
+        };
+        team.bands(rows, unit, work).into_iter().map(band).collect()
+    }
+
     /// The tensor that is added, unless it lies at the output's place.
     fn residual(&self) -> Option<&'a Tensor> {
         self.context.tensor(self.op.residual).filter(|residual| residual.offset != self.output.offset)
     }
+}
+
+/// Some rows of the padded input.
+struct InputBand<'a, T> {
+    /// The rows of the sources that come there.
+    rows: Range<usize>,
+    /// The first element.
+    first: usize,
+    input: &'a mut [T],
+}
+
+/// Some rows of the output.
+struct OutputBand {
+    geometry: Geometry,
+    /// The first element of the padded input that they read.
+    input: usize,
+    results: Range<usize>,
+}
+
+/// Cuts what stands in the order of the output into bands; `None` if there is too little.
+fn cut<'a, T>(bands: &[OutputBand], values: &'a mut [T]) -> Option<Vec<&'a mut [T]>> {
+    let mut rest = values;
+    let cut = |band: &OutputBand| {
+        let values;
+        (values, rest) = core::mem::take(&mut rest).split_at_mut_checked(band.results.len())?;
+        Some(values)
+    };
+    bands.iter().map(cut).collect()
 }
 
 impl Geometry {
@@ -128,8 +192,8 @@ impl Geometry {
 }
 
 /// Elements of the padded input, and their products.
-pub(super) trait Activation: Pod {
-    type Weight: Pod;
+pub(super) trait Activation: Pod + Send + Sync {
+    type Weight: Pod + Sync;
     type Sum: Pod;
 
     fn dot<W: Wide, const N: usize>(
@@ -147,12 +211,12 @@ trait Transform<T> {
     fn row(&self, y: usize, target: &mut [T]);
 }
 
-/// Brings the rows of a source into the padded input. `row` holds one.
+/// Brings the rows of a source into a band of the padded input. `row` holds one.
 #[inline(always)]
 fn gather<T: Pod>(
     geometry: &Geometry,
     source: &Source,
-    [input, row]: [&mut [T]; 2],
+    (InputBand { rows, first, input }, row): (&mut InputBand<'_, T>, &mut [T]),
     transform: &impl Transform<T>,
 ) -> Option<()> {
     let Geometry { padding: [above, left], doubling, channels: pixel, .. } = *geometry;
@@ -160,8 +224,8 @@ fn gather<T: Pod>(
     let columns = usize::from(source.tensor.columns);
     let pitch = geometry.pitch();
     let is_direct = doubling == 0 && channels == pixel;
-    for y in 0..usize::from(source.tensor.rows) {
-        let start = (above + (y << doubling)) * pitch;
+    for y in rows.clone() {
+        let start = ((above + (y << doubling)) * pitch).checked_sub(*first)?;
         // A stride may leave the last rows unread.
         let Some(target) = input.get_mut(start..start + pitch) else { break };
         let target = target.get_mut(left * pixel..(left + (columns << doubling)) * pixel)?;

@@ -116,7 +116,7 @@ impl Scale {
 }
 
 /// Integers that tensors hold.
-pub(crate) trait Narrow: bytemuck::Pod + Into<i32> {
+pub(crate) trait Narrow: bytemuck::Pod + Into<i32> + Send + Sync {
     /// The nearest.
     fn nearest(value: i32) -> Self;
 }
