@@ -40,6 +40,7 @@ pub mod sample;
 pub mod schedule;
 pub mod shipped;
 pub mod stream;
+pub mod target_core;
 pub mod tensors;
 pub mod text;
 pub mod threads;

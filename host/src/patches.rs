@@ -18,6 +18,7 @@ use crate::cost::{self, Convolution, Core};
 use crate::graph::Shape;
 use crate::network::{Conv2d, Network, Op, OpId, Role, TensorId};
 use crate::plan::{ALIGN, Plan, live_bytes, plan, plan_within};
+use crate::target_core;
 
 /// Output columns from which patches are worth it: a row with fewer leaves most of them unused.
 const FEWEST: usize = 3;
@@ -193,7 +194,7 @@ fn may_tile(network: &Network, conv: &Conv2d, way: Way, core: &Core) -> Option<f
     let (tiling, _) = way.tiles()?;
     let element = if tiling == Tiling::Four { Element::I8 } else { Element::I16 };
     let instructions = |way| estimate(core, conv, output, element, Some(way));
-    let share = if matches!(way, Way::StoredTiles(_)) { 1.0 } else { cost::worth(core) };
+    let share = if matches!(way, Way::StoredTiles(_)) { 1.0 } else { target_core::worth(core) };
     let is_worth_it = instructions(way) <= share * instructions(Way::Patches);
     record(conv, way).filter(|record| is_worth_it && record.tiles(conv.conv.inputs as u64, shape))
 }
@@ -305,17 +306,18 @@ mod tests {
         let (network, elements, layouts, arena) = network();
         for limit in [arena, arena + 300, arena + 2000] {
             let mut elements = elements.clone();
-            let (patched_network, plan) = with_patches(&network, &mut elements, &layouts, cost::default_core(), limit);
+            let (patched_network, plan) =
+                with_patches(&network, &mut elements, &layouts, target_core::default_core(), limit);
             assert!(plan.arena_bytes <= limit);
             assert_eq!(elements.len(), patched_network.tensors.len());
         }
         let mut elements = elements;
-        let (all, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), arena + 2000);
+        let (all, _) = with_patches(&network, &mut elements, &layouts, target_core::default_core(), arena + 2000);
         assert_eq!(patched(&all), [true, true]);
         // 3·9 taps are seven groups of four, for four pixels of 16 bits: 224 bytes.
         let first = all.convs().next().and_then(|(_, conv)| conv.patches).expect("patches");
         assert_eq!(all.tensors[first].shape.len() * 4, 224);
-        let (none, plan) = with_patches(&network, &mut elements, &layouts, cost::default_core(), 0);
+        let (none, plan) = with_patches(&network, &mut elements, &layouts, target_core::default_core(), 0);
         assert_eq!((patched(&none), plan.arena_bytes), (vec![false, false], arena));
     }
 
@@ -328,7 +330,7 @@ mod tests {
             let network = rewrite(&graph, false).expect("folds");
             let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
             let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| Element::I16).collect();
-            patched(&with_patches(&network, &mut elements, &layouts, cost::default_core(), u64::MAX).0)
+            patched(&with_patches(&network, &mut elements, &layouts, target_core::default_core(), u64::MAX).0)
         };
         assert_eq!([1, 2, 4].map(has_patches), [[true], [false], [true]]);
     }
@@ -342,7 +344,7 @@ mod tests {
         let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
         let tiles = |element: Element, limit: u64| -> Vec<(usize, usize)> {
             let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| element).collect();
-            let (tiled, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), limit);
+            let (tiled, _) = with_patches(&network, &mut elements, &layouts, target_core::default_core(), limit);
             tiled.convs().map(|(_, conv)| (conv.tile_rows, tiled.tensors[conv.ring].shape.h)).collect()
         };
         // Two rows of two tiles, or four of four, are all that 8×8 pixels have: 8 rows of output are 10 of the ring.
@@ -354,7 +356,7 @@ mod tests {
         let conv = network.convs().nth(1).expect("two").1;
         assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Four, 2)), Shape::new(1, 3 * 36 + 12, 64));
         assert_eq!(shape(&network, conv, Way::Tiles(Tiling::Two, 4)), Shape::new(1, 9 * 16 + 10, 64));
-        assert_eq!(ring_limit(&network, conv, cost::default_core()), Some(7281));
+        assert_eq!(ring_limit(&network, conv, target_core::default_core()), Some(7281));
     }
 
     /// Flash is spent where it saves most for each byte, and no more than there is; a row of tiles is enough then.
@@ -367,10 +369,10 @@ mod tests {
         let network = rewrite(&graph, false).expect("folds");
         let layouts: TiVec<OpId, WeightLayout> = network.ops.iter().map(|_| WeightLayout::Rows8).collect();
         let mut elements: TiVec<TensorId, Element> = network.tensors.iter().map(|_| Element::I8).collect();
-        let (as_is, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), u64::MAX);
+        let (as_is, _) = with_patches(&network, &mut elements, &layouts, target_core::default_core(), u64::MAX);
         let sizes = [16 * 64, 64 * 64, 64 * 16].map(|channels| 7 * 9 * channels as u64);
         let chosen = |room| -> Vec<usize> {
-            let ids = stored(&as_is, &elements, &layouts, cost::default_core(), room);
+            let ids = stored(&as_is, &elements, &layouts, target_core::default_core(), room);
             ids.into_iter().map(|id| as_is.convs().position(|(other, _)| other == id).expect("one of three")).collect()
         };
         let [first, all] = [chosen(sizes[0]), chosen(u64::MAX)];
@@ -379,7 +381,7 @@ mod tests {
             (first[0], chosen(sizes[0] + sizes[2]).len()),
             (all.into_iter().find(|&at| at != 1).unwrap_or(1), 2)
         );
-        let ids = stored(&as_is, &elements, &layouts, cost::default_core(), sizes[1]);
+        let ids = stored(&as_is, &elements, &layouts, target_core::default_core(), sizes[1]);
         assert!(ids.len() == 1 || !ids.contains(&network.convs().nth(1).expect("three").0), "within the room");
         let mut flagged = network.clone();
         for (_, op) in &mut flagged.ops {
@@ -387,10 +389,10 @@ mod tests {
                 conv.stored_tiles = true;
             }
         }
-        let (laid, _) = with_patches(&flagged, &mut elements, &layouts, cost::default_core(), u64::MAX);
+        let (laid, _) = with_patches(&flagged, &mut elements, &layouts, target_core::default_core(), u64::MAX);
         let rows: Vec<_> = laid.convs().map(|(_, conv)| (conv.stored_tiles, conv.tile_rows)).collect();
         assert_eq!(rows, [(true, 1); 3]);
-        let (none, _) = with_patches(&flagged, &mut elements, &layouts, cost::default_core(), 0);
+        let (none, _) = with_patches(&flagged, &mut elements, &layouts, target_core::default_core(), 0);
         assert!(none.convs().all(|(_, conv)| !conv.stored_tiles && conv.tile_rows == 0), "no room for tiles");
     }
 
@@ -398,10 +400,10 @@ mod tests {
     fn weights_of_four_bits_meet_patches_and_floats_none() {
         let (network, mut elements, mut layouts, arena) = network();
         layouts[OpId::from(1usize)] = WeightLayout::Groups4;
-        let (mixed, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), 2 * arena);
+        let (mixed, _) = with_patches(&network, &mut elements, &layouts, target_core::default_core(), 2 * arena);
         assert_eq!(patched(&mixed), [true, true]);
         layouts[OpId::from(1usize)] = WeightLayout::Groups16;
-        let (mixed, _) = with_patches(&network, &mut elements, &layouts, cost::default_core(), 2 * arena);
+        let (mixed, _) = with_patches(&network, &mut elements, &layouts, target_core::default_core(), 2 * arena);
         assert_eq!(patched(&mixed), [true, false]);
     }
 }

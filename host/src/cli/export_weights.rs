@@ -9,9 +9,10 @@ use clap::builder::PossibleValue;
 use super::args::{Bar, CheckpointArgs, GuideArgs, Precision, guidance};
 use super::output::{self, print_json, write_files};
 use super::print_notes;
-use crate::cost::{self, Core, chips};
+use crate::cost::{Core, chips};
 use crate::export::{ExportOptions, ExportReport, Ranges, ResidualWidth, Rounding, Shortcuts, WeightWidth, export};
 use crate::schedule::Solver;
+use crate::target_core;
 use crate::text::visible;
 
 /// Turns a diffusers checkpoint into a .waft file.
@@ -122,7 +123,7 @@ struct IntegerArgs {
     /// Core by whose instructions the fastest way to compute each convolution is chosen that there is memory for: Cortex-M0+, -M3,
     /// -M4, -M4F, -M7, -M33, -M55 or -A53, RV32IMC or RV32IMAC, or the target of one. All cores run the file and draw the same
     /// from it; files for different cores draw the same where inputs of convolutions have 8 bits [default: Cortex-M4].
-    #[arg(long, value_name = "CORE", value_parser = cost::find)]
+    #[arg(long, value_name = "CORE", value_parser = target_core::find)]
     core: Option<&'static Core>,
 }
 

@@ -11,9 +11,7 @@ use waft::Model;
 use waft::arithmetic::Step;
 use waft::format::{Element, Op, Precision, Schedule, Tensor};
 
-mod choice;
 mod convolution;
-pub use choice::{UnknownCore, default_core, find, worth};
 pub use convolution::{Convolution, Way};
 pub mod chips;
 

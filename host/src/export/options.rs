@@ -6,9 +6,10 @@ use waft::format::Precision;
 
 use super::ExportError;
 use crate::checkpoint::ExportDefaults;
-use crate::cost::{self, Core};
+use crate::cost::Core;
 use crate::recipe::{Recipe, Rounding};
 use crate::schedule::{Ddim, Solver, StepRequest};
+use crate::target_core;
 use crate::widths::WeightWidth;
 
 /// Bytes of a name, at most, as the format says.
@@ -98,7 +99,7 @@ pub struct ExportOptions {
     /// lose least by it; what is left is spent on weights that are stored transformed, where that saves the most instructions
     /// for each byte. `None`: as `weights` says, and nothing is stored transformed.
     pub budget_flash: Option<u64>,
-    /// The core by whose instructions the `i8` precision chooses how each convolution is computed, from [`cost::find`]: a matter of
+    /// The core by whose instructions the `i8` precision chooses how each convolution is computed, from [`target_core::find`]: a matter of
     /// speed alone over rings of 8 bits; those of 16 keep 14 where tiles are to take them. Every core runs every file.
     pub core: &'static Core,
     /// Name in the header; `None`: the checkpoint's, or its folder's.
@@ -132,7 +133,7 @@ impl Default for ExportOptions {
             budget_ram: None,
             patches: Room::default(),
             budget_flash: None,
-            core: cost::default_core(),
+            core: target_core::default_core(),
             name: None,
             stream: None,
         }

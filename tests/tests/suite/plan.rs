@@ -5,6 +5,7 @@ use waft::{Guidance, Model, Request, Session};
 use waft_host::cost::{self, Core, Way};
 use waft_host::export::{Export, ExportOptions, ResidualWidth, Room};
 use waft_host::sample::arena;
+use waft_host::target_core;
 use waft_tests::{digits, exported, golden, model};
 
 fn options(precision: Precision, residual: ResidualWidth) -> ExportOptions {
@@ -150,7 +151,7 @@ fn cores_get_what_their_instructions_say() {
         let patches = Room::Bytes(1 << 20);
         exported(&digits(), &ExportOptions { core, patches, ..options(Precision::I8, ResidualWidth::Narrow) })
     };
-    let default = narrow(cost::default_core());
+    let default = narrow(target_core::default_core());
     let convolutions = |export: &Export| -> Vec<Op> {
         let model = model(&export.bytes);
         (0..model.ops()).filter_map(|index| model.op(index)).filter(|op| matches!(op, Op::Conv2d(_))).collect()
@@ -163,7 +164,7 @@ fn cores_get_what_their_instructions_say() {
     assert!(tiled(&default) >= 4, "{:?}", ways(&default));
     let picture = draw(&default, None);
     for core in cost::cores().values() {
-        let core = cost::find(&core.core).expect("a name of a core");
+        let core = target_core::find(&core.core).expect("a name of a core");
         let chosen = narrow(core);
         assert_eq!(draw(&chosen, None), picture, "{}", core.core);
         for (own, other) in convolutions(&chosen).iter().zip(convolutions(&default)) {

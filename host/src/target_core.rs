@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use thiserror::Error;
 
-use super::{Core, cores};
+use crate::cost::{Core, cores};
 
 /// The core that is chosen for where none is named.
 const DEFAULT: &str = "Cortex-M4";
