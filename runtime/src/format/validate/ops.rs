@@ -67,8 +67,8 @@ const fn validate_group_norm(file: File<'_>, index: u16, op: &GroupNorm) -> Chec
     ensure!(readable(file, op.sources, false), Operand, index);
     ensure!(output.element().is(file.wide()), Operand, index);
     ensure!(output.rows == 1 && output.columns as usize == channels && output.channels == 2, Operand, index);
-    // No number of channels is a multiple of 0.
-    ensure!(channels.is_multiple_of(op.groups as usize), Op, index);
+    // No number of channels is a multiple of 0; that nothing is divided by 0 below, the compiler has to see.
+    ensure!(op.groups > 0 && channels.is_multiple_of(op.groups as usize), Op, index);
     // Bounds the sum of squares of 16-bit values so that 16 fractional bits of its mean fit an unsigned 64-bit word.
     ensure!(rows as u64 * columns as u64 * (channels / op.groups as usize) as u64 <= 1 << 17, Op, index);
     check!(validate_affine(file, index, op, channels as u64));
