@@ -27,7 +27,7 @@ pub(crate) fn run<E: Float>(context: &Context<'_>, op: &LinearAttention, slice: 
                 let query = all.get_mut(start..start + channels)?;
                 // A zip would divide by the length of a head's contexts, which the compiler does not know to be above 0.
                 for (number, query) in query.chunks_exact_mut(head).enumerate() {
-                    let contexts = contexts.get(number * head * head..)?;
+                    let contexts = contexts.get(number * head * head..)?.get(..head * head)?;
                     let largest = query.iter().fold(f32::NEG_INFINITY, |a, value| a.max(value.to_f32()));
                     let mut total = 0.0;
                     for (weight, value) in weights.iter_mut().zip(&*query) {

@@ -34,7 +34,7 @@ pub(crate) fn run(context: &Context<'_>, op: &LinearAttention, slice: u32, arena
                 let query = all.get_mut(start..start + channels)?;
                 // A zip would divide by the length of a head's contexts, which the compiler does not know to be above 0.
                 for (number, query) in query.chunks_exact_mut(head).enumerate() {
-                    let contexts = contexts.get(number * head * head..)?;
+                    let contexts = contexts.get(number * head * head..)?.get(..head * head)?;
                     let largest = query.iter().copied().max().unwrap_or_default().into();
                     let mut total = 0u32;
                     for (weight, &value) in weights.iter_mut().zip(&*query) {
