@@ -174,6 +174,29 @@ class FourierEmbedding(Persistent):
         return torch.cat((angles.sin(), angles.cos()), 1)
 
 
+def encode(enc, name: str, block, kept: list[int], outputs: int, attentions: list[bool]) -> int:
+    """Adds the blocks of a level on the way down; their channels."""
+    last = kept[-1]
+    for index, attention in enumerate(attentions):
+        enc[f"{name}_block{index}"] = block(last, outputs, attention=attention)
+        last = outputs
+        kept.append(last)
+    return last
+
+
+def decode(dec, name: str, block, last: int, is_first: bool, kept: list[int], outputs: int, attentions: list[bool]) -> int:
+    """Adds the blocks of a level on the way up; their channels."""
+    if is_first:
+        dec[f"{name}_in0"] = block(last, last, attention=True)
+        dec[f"{name}_in1"] = block(last, last)
+    else:
+        dec[f"{name}_up"] = block(last, last, way="up")
+    for index, attention in enumerate(attentions):
+        dec[f"{name}_block{index}"] = block(last + kept.pop(), outputs, attention=attention)
+        last = outputs
+    return last
+
+
 class SongUNet(Persistent):
     def __init__(self, config: dict):
         super().__init__()
@@ -204,21 +227,11 @@ class SongUNet(Persistent):
                     self.enc[f"{name}_aux_residual"] = Conv2d(beside, last, 3, "down", taps, fused=True)
                     beside = last
             kept.append(last)
-            for index in range(blocks):
-                self.enc[f"{name}_block{index}"] = block(last, width * mult, attention=level in attends)
-                last = width * mult
-                kept.append(last)
+            last = encode(self.enc, name, block, kept, width * mult, [level in attends] * blocks)
         for level, mult in reversed(list(enumerate(mults))):
             name = f"{side >> level}x{side >> level}"
-            if level == len(mults) - 1:
-                self.dec[f"{name}_in0"] = block(last, last, attention=True)
-                self.dec[f"{name}_in1"] = block(last, last)
-            else:
-                self.dec[f"{name}_up"] = block(last, last, way="up")
-            for index in range(blocks + 1):
-                attention = index == blocks and level in attends
-                self.dec[f"{name}_block{index}"] = block(last + kept.pop(), width * mult, attention=attention)
-                last = width * mult
+            attentions, is_first = [False] * blocks + [level in attends], level == len(mults) - 1
+            last = decode(self.dec, name, block, last, is_first, kept, width * mult, attentions)
             if config["decoder"] == "skip" or level == 0:
                 if config["decoder"] == "skip" and level < len(mults) - 1:
                     self.dec[f"{name}_aux_up"] = Conv2d(channels, channels, 0, "up", taps)
@@ -279,20 +292,11 @@ class DhariwalUNet(Persistent):
             else:
                 self.enc[f"{name}_down"] = block(last, last, way="down")
             kept.append(last)
-            for index in range(blocks):
-                self.enc[f"{name}_block{index}"] = block(last, width * mult, attention=level in attends)
-                last = width * mult
-                kept.append(last)
+            last = encode(self.enc, name, block, kept, width * mult, [level in attends] * blocks)
         for level, mult in reversed(list(enumerate(mults))):
             name = f"{side >> level}x{side >> level}"
-            if level == len(mults) - 1:
-                self.dec[f"{name}_in0"] = block(last, last, attention=True)
-                self.dec[f"{name}_in1"] = block(last, last)
-            else:
-                self.dec[f"{name}_up"] = block(last, last, way="up")
-            for index in range(blocks + 1):
-                self.dec[f"{name}_block{index}"] = block(last + kept.pop(), width * mult, attention=level in attends)
-                last = width * mult
+            attentions, is_first = [level in attends] * (blocks + 1), level == len(mults) - 1
+            last = decode(self.dec, name, block, last, is_first, kept, width * mult, attentions)
         self.out_norm, self.out_conv = GroupNorm(last, 1e-5), Conv2d(last, channels, 3)
 
     def forward(self, x, noise, labels=None):
