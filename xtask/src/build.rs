@@ -114,11 +114,6 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Builds the firmware for a board and returns the image.
-pub(crate) fn image(board: &Board, contents: Contents<'_>) -> anyhow::Result<PathBuf> {
-    compile(board, contents, &[])
-}
-
 /// Builds the firmware that counts the instructions of each operation. Where the emulator can load the model, the image carries
 /// none: models of the same features have the same.
 pub(crate) fn profiling_image(board: &Board, model: &[u8]) -> anyhow::Result<PathBuf> {
@@ -140,12 +135,15 @@ pub(crate) fn kernels_image(board: &Board, model: &[u8]) -> anyhow::Result<PathB
     compile(board, Contents::of(model), &["kernels"])
 }
 
-/// Whether no panic path survives: whether an image whose panic handler cannot be linked links.
-pub(crate) fn is_panic_free(board: &Board, contents: Contents<'_>) -> anyhow::Result<bool> {
+/// Builds the firmware for a board. Returns the image, and whether no panic path survives in it: whether it links with a panic
+/// handler that cannot be linked.
+pub(crate) fn image(board: &Board, contents: Contents<'_>) -> anyhow::Result<(PathBuf, bool)> {
+    let panics = || Ok((compile(board, contents, &[])?, false));
     match compile(board, contents, &["prove-panic-free"]) {
         // WebAssembly imports what it lacks.
-        Ok(image) => Ok(!contains(&std::fs::read(image)?, PANIC_SYMBOL)),
-        Err(error) if error.to_string().contains(PANIC_SYMBOL) => Ok(false),
+        Ok(image) if contains(&std::fs::read(&image)?, PANIC_SYMBOL) => panics(),
+        Ok(image) => Ok((image, true)),
+        Err(error) if error.to_string().contains(PANIC_SYMBOL) => panics(),
         Err(error) => Err(error),
     }
 }
@@ -211,7 +209,7 @@ fn compile(board: &Board, contents: Contents<'_>, options: &[&'static str]) -> a
 
 /// Names of float routines that a soft-float image of the firmware contains: none, if it computes in integers only.
 pub(crate) fn float_routines(model: &[u8]) -> anyhow::Result<Vec<String>> {
-    let image = image(boards::find(SOFT_FLOAT)?[0], Contents::of(model))?;
+    let (image, _) = image(boards::find(SOFT_FLOAT)?[0], Contents::of(model))?;
     let data = std::fs::read(&image)?;
     let file = object::File::parse(&*data)?;
     let is_float = |name: &str| {

@@ -51,15 +51,14 @@ pub(crate) struct Firmware {
 }
 
 impl Firmware {
-    /// Builds the image, and once more with a panic handler that cannot be linked.
+    /// Builds the image.
     pub(crate) fn build(board: &'static Board, contents: Contents<'_>) -> anyhow::Result<Self> {
         let parsed = Model::from_bytes(contents.model)?;
         if let Some(emulator) = board.emulator() {
             setup::tool(emulator)?;
         }
         let compiler = setup::toolchain(board.triple)?.version().to_string();
-        let panic_free = build::is_panic_free(board, contents)?;
-        let image = build::image(board, contents)?;
+        let (image, panic_free) = build::image(board, contents)?;
         let arena_bytes = parsed.arena_bytes() as u64;
         let sizes = Sizes::of(&image)?;
         let model_bytes = (contents.model.len() + contents.weights.len()) as u64;

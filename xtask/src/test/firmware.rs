@@ -66,7 +66,8 @@ pub(super) fn firmware(missing: &mut Vec<String>) -> anyhow::Result<()> {
     no_long_step()?;
     let half = shipped::find("digits", Some(Precision::F16), None, &())?;
     let board = boards::find(CORTEX_M4F)?[0];
-    ensure!(build::is_panic_free(board, Contents::of(half.as_slice()))?, "a panic path survives in the f16 precision");
+    let (_, panic_free) = build::image(board, Contents::of(half.as_slice()))?;
+    ensure!(panic_free, "a panic path survives in the f16 precision");
     let floats = build::float_routines(digits)?;
     if !floats.is_empty() {
         bail!("the i8 firmware contains float routines: {}", floats.join(", "));
@@ -274,17 +275,20 @@ fn policy() -> anyhow::Result<()> {
     let observations = shipped::models_folder().join("reach").join("observations.safetensors");
     let conditions = Conditions::read_observations(&observations, len)?;
     let observation = conditions.observation_bytes(&model, 0);
-    let mut reports = vec![];
-    for seed in 1..=3 {
-        let request = Request { seed, ..PLAIN };
+    let draws = (1..=3).map(|seed| {
         let batch = Batch { seed, count: 1, conditions: conditions.clone(), ..Batch::default() };
         let drawn = draw(&model, &batch, &())?;
-        let expected = digest(drawn.iter().map(|drawn| drawn.bytes.as_slice()));
-        for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
-            let contents = Contents { observation: &observation, ..Contents::of(bytes.as_slice()) };
-            let report = Firmware::build(boards::find(target)?[0], contents)?.draw(&request)?;
+        Ok((Request { seed, ..PLAIN }, digest(drawn.iter().map(|drawn| drawn.bytes.as_slice()))))
+    });
+    let draws: Vec<(Request, String)> = draws.collect::<anyhow::Result<_>>()?;
+    let mut reports = vec![];
+    for target in ["thumbv6m-none-eabi", CORTEX_M4F, "riscv32imac-unknown-none-elf"] {
+        let contents = Contents { observation: &observation, ..Contents::of(bytes.as_slice()) };
+        let image = Firmware::build(boards::find(target)?[0], contents)?;
+        for (request, expected) in &draws {
+            let report = image.draw(request)?;
             let found = &report.digest;
-            ensure!(*found == expected, "{target}, reach: digest {found} but the host's is {expected}");
+            ensure!(found == expected, "{target}, reach: digest {found} but the host's is {expected}");
             ensure!(report.panic_free, "{target}: a panic path survives in a policy");
             let step = report.max_step_instructions.unwrap_or(0);
             ensure!(step <= STEP_INSTRUCTIONS, "{target}, reach: a step of {step} instructions");
