@@ -349,7 +349,7 @@ def main() -> None:
         for steps in (10, 20, 50):
             tensors[f"{spacing}_{steps}"] = trajectory(digits, scheduler, latents, classes, steps)[-1]
     scheduler = DDIMScheduler.from_config(config)
-    tensors["trailing_10_all"] = torch.stack(trajectory(digits, scheduler, latents, classes, 10))
+    tensors["own_10_all"] = torch.stack(trajectory(digits, scheduler, latents, classes, 10))
     tensors["guided_20"] = trajectory(digits, scheduler, latents, classes, 20, guidance=2.0, clipped=True)[-1]
     tensors["eta_noise"] = torch.randn((10, 4, 1, 8, 8), generator=torch.Generator().manual_seed(32))
     tensors["eta_10"] = trajectory(

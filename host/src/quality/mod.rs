@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
-use waft::format::Precision;
+use waft::format::{FixedStep, FloatStep, Precision, Schedule};
 use waft::{Guidance, Model, ModelError, Request};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -93,10 +93,60 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// The timesteps of a model's list of so many steps, if it has one.
-fn timesteps_of(model: &Model<'_>, steps: u32) -> Option<Vec<i32>> {
-    let mut lists = (0..model.schedules()).filter_map(|index| model.schedule(index));
-    lists.find(|list| list.steps == steps).map(|list| timesteps(model, &list))
+/// The list of so many steps.
+fn list_of(model: &Model<'_>, steps: u32) -> Option<Schedule> {
+    (0..model.schedules()).filter_map(|index| model.schedule(index)).find(|list| list.steps == steps)
+}
+
+/// The factors of each step of a list: those of its clean sample, and those of the next sample.
+fn factors(model: &Model<'_>, list: &Schedule) -> Vec<[Vec<f64>; 2]> {
+    let reals = |mantissas: &[i32], bits: u32| -> Vec<f64> {
+        mantissas.iter().map(|&mantissa| f64::from(mantissa) / 2f64.powi(bits as i32)).collect()
+    };
+    let fixed = |step: FixedStep| {
+        let next = [&step.next[..], &step.history].concat();
+        [reals(&step.x0, step.x0_shift), reals(&next, step.next_shift)]
+    };
+    let wide = |values: &[f32]| -> Vec<f64> { values.iter().copied().map(f64::from).collect() };
+    let float = |step: FloatStep| [wide(&step.x0), wide(&[&step.next[..], &step.history].concat())];
+    match model.precision() {
+        Precision::I8 => model.fixed_steps(list).map(fixed).collect(),
+        Precision::F16 | Precision::F32 => model.float_steps(list).map(float).collect(),
+    }
+}
+
+/// Whether two lists make the same of the same predictions, but for how their factors are rounded.
+fn are_alike(one: &[[Vec<f64>; 2]], other: &[[Vec<f64>; 2]]) -> bool {
+    /// Of the largest factor of a group; its mantissas have 29 bits, single precision has 24.
+    const ROUNDED: f64 = 1e-5;
+    let near = |(one, other): (&Vec<f64>, &Vec<f64>)| {
+        let largest = one.iter().fold(0f64, |largest, factor| largest.max(factor.abs()));
+        one.iter().zip(other).all(|(one, other)| (one - other).abs() <= ROUNDED * largest)
+    };
+    one.len() == other.len() && one.iter().flatten().zip(other.iter().flatten()).all(near)
+}
+
+/// Refuses a file whose pictures are of another run than those of its checkpoint: they say nothing about precision.
+fn same_run(path: &Path, file: &Model<'_>, reference: &Model<'_>, steps: u32) -> Result<(), QualityError> {
+    // What it lacks is told where it is drawn.
+    let (Some(found), Some(expected)) = (list_of(file, steps), list_of(reference, steps)) else { return Ok(()) };
+    let path = path.display();
+    let timesteps = [timesteps(file, &found), timesteps(reference, &expected)];
+    if let [found, expected] = &timesteps
+        && found != expected
+    {
+        return Err(QualityError::Option(format!(
+            "{path} draws at timesteps {found:?}, its checkpoint at {expected:?}: pictures of two runs say nothing about precision; \
+             name the file's as timesteps in the checkpoint's waft.json, or export the file again"
+        )));
+    }
+    if !are_alike(&factors(file, &found), &factors(reference, &expected)) {
+        return Err(QualityError::Option(format!(
+            "{path} draws with another sampler than the checkpoint's scheduler_config.json and waft.json name: pictures of two runs say \
+             nothing about precision; export the file again, or name a checkpoint folder with the file's sampler"
+        )));
+    }
+    Ok(())
 }
 
 /// Multiply-accumulates that the default number of pictures may cost in one precision.
@@ -267,17 +317,9 @@ impl Setup {
         };
         let float = float.in_steps(steps as usize, checkpoint.defaults());
         let reference = export(&checkpoint, &float, progress)?.bytes;
-        let expected = timesteps_of(&Model::from_bytes(reference.as_slice())?, steps);
         for File { path, bytes, .. } in &loaded {
-            let found = timesteps_of(&Model::from_bytes(bytes.as_slice())?, steps);
-            if found.is_some() && found != expected {
-                let [found, expected] = [found, expected].map(Option::unwrap_or_default);
-                return Err(QualityError::Option(format!(
-                    "{} draws at timesteps {found:?}, its checkpoint at {expected:?}: pictures of two runs say nothing about precision; \
-                     name the file's as timesteps in the checkpoint's waft.json, or export the file again",
-                    path.display()
-                )));
-            }
+            let [file, reference] = [bytes, &reference].map(|bytes| Model::from_bytes(bytes.as_slice()));
+            same_run(path, &file?, &reference?, steps)?;
         }
         let Options { guidance, seed, .. } = *options;
         Ok(Self { count, steps, guidance, seed, reference, files: loaded, judged })

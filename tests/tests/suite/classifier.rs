@@ -225,6 +225,7 @@ fn steps_without_signal_are_told() {
     let zero = |scheduler: &mut serde_json::Value| {
         scheduler["rescale_betas_zero_snr"] = true.into();
         scheduler["prediction_type"] = "v_prediction".into();
+        scheduler["timestep_spacing"] = "trailing".into();
     };
     rewrite(checkpoint.join("scheduler_config.json"), &zero);
     rewrite(classifier.join("config.json"), &|config| zero(&mut config["scheduler"]));

@@ -67,9 +67,11 @@ fn sqnr(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 /// Least signal-to-error ratio of one operation, given what it read. In the `i8` precision weights and inner activations
-/// have eight bits, which leaves some 30 dB for a convolution of random weights.
-fn floor(precision: Precision) -> f64 {
+/// have eight bits, which leaves some 30 dB for a convolution of random weights; gradients are a tenth of their range in
+/// some steps.
+fn floor(precision: Precision, is_gradient: bool) -> f64 {
     match precision {
+        Precision::I8 if is_gradient => 15.0,
         Precision::I8 => 24.0,
         Precision::F16 => 55.0,
         Precision::F32 => 100.0,
@@ -105,7 +107,8 @@ fn real_suite(export: &Export) {
         let found = oracle::reals(&model.tensor(op.output().in_file()).expect("exists"), &result);
         let ratio = sqnr(&found, &expected);
         let name = &export.network.ops[OpId::from(index)].0;
-        assert!(ratio >= floor(model.precision()), "{name}: {ratio:.1} dB in {:?}", model.precision());
+        let floor = floor(model.precision(), name.ends_with("(gradient)"));
+        assert!(ratio >= floor, "{name}: {ratio:.1} dB in {:?}", model.precision());
         seen[match op {
             Op::Conv2d(_) => 0,
             Op::GroupNorm(_) => 1,

@@ -121,15 +121,17 @@ fn quantized_digits_are_as_good() {
     let quality = measure("digits", &options, None, &()).expect("measures");
     let accuracy = |figures: &waft_host::quality::Figures| figures.class_accuracy.expect("there is a judge").value;
     let of = |name: &str| &quality.files.iter().find(|(figures, _)| figures.name == name).expect("shipped").0;
-    for (name, psnr, points) in
-        [("digits-i8.waft", 38.0, 0.005), ("digits-i4.waft", 28.0, 0.01), ("digits-f16.waft", 70.0, 0.002)]
-    {
+    for (name, psnr, points, distance) in [
+        ("digits-i8.waft", 47.0, 0.005, 1.05),
+        ("digits-i4.waft", 28.0, 0.01, 1.5),
+        ("digits-f16.waft", 70.0, 0.002, 1.01),
+    ] {
         let found = of(name);
         let ratio = found.psnr_median_db.expect("compared").value;
         println!("{name}: {ratio:.2} dB, accuracy {}, distance {:?}", accuracy(found), found.fid_above_f32);
         assert!(ratio >= psnr, "{name}: {ratio:.2} dB");
         assert!((accuracy(found) - accuracy(&quality.reference)).abs() <= points, "{name}");
-        assert!(found.fid.value <= 1.1 * quality.reference.fid.value, "{name}");
+        assert!(found.fid.value <= distance * quality.reference.fid.value, "{name}");
     }
     let [low, high] = of("digits-i8.waft").fid_above_f32.interval;
     assert!(low <= 0.0 && 0.0 <= high, "{low} to {high}");
@@ -181,8 +183,8 @@ fn options_of_the_exporter_buy_what_is_said() {
     let corrected = with(WeightWidth::Four, &|options| options.output_correction = true);
     println!("i8 {eight:.2} dB, joint {joint:.2}, narrow {narrow:.2}");
     println!("i4 {four:.2} dB, without bias correction {biased:.2}, with output correction {corrected:.2}");
-    assert!(eight >= joint + 2.0 && eight >= narrow + 4.0);
-    assert!(four >= biased + 1.0 && corrected >= four);
+    assert!(eight >= joint + 1.0 && eight >= narrow + 4.0);
+    assert!(four >= biased && (corrected - four).abs() <= 0.5);
     for ranges in [Ranges::MinMax, Ranges::Percentile] {
         let other = with(WeightWidth::Eight, &|options| options.recipe.ranges = ranges);
         assert!((other - eight).abs() <= 0.5, "{ranges:?}: {other:.2} dB");
@@ -212,7 +214,8 @@ fn output_gains_are_those_of_least_squares() {
     assert!(found.iter().all(|gain| (gain - 1.0).abs() < 0.1 && *gain != 1.0), "{found:?}");
 }
 
-/// Pictures of other timesteps than the checkpoint's are not compared with its own; those that its `waft.json` names are.
+/// Pictures of other timesteps or of another sampler than the checkpoint's are not compared with its own; those of timesteps that
+/// its `waft.json` names are.
 #[test]
 fn pictures_are_compared_at_the_same_timesteps() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -227,10 +230,14 @@ fn pictures_are_compared_at_the_same_timesteps() {
     let judge = Some(digits().with_file_name("judge.safetensors"));
     let options = Options { judge, count: Some(64), ..Options::default() };
     let refused = measure(&model, &options, None, &()).expect_err("other timesteps").to_string();
-    assert!(refused.contains("at timesteps [900, 500, 100], its checkpoint at [999,"), "{refused}");
+    assert!(refused.contains("at timesteps [900, 500, 100], its checkpoint at [685, 352, 19]"), "{refused}");
     let text = r#"{"timesteps": [[900, 500, 100]], "unconditional_class": 10, "use_clipped_model_output": true}"#;
     std::fs::write(checkpoint.join("waft.json"), text).expect("writes");
     let figures = measure(&model, &options, None, &()).expect("measures");
+    let other = ExportOptions { timesteps: vec![vec![900, 500, 100]], eta: 0.5, ..ExportOptions::default() };
+    std::fs::write(&model, exported(&checkpoint, &other).bytes.as_slice()).expect("writes");
+    let refused = measure(&model, &options, None, &()).expect_err("another sampler").to_string();
+    assert!(refused.contains("another sampler than the checkpoint's"), "{refused}");
     let ratio = figures.files[0].0.psnr_median_db.expect("compared").value;
     assert!(ratio > 35.0, "{ratio:.1} dB");
 }
