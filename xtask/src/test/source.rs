@@ -130,7 +130,7 @@ pub(super) fn clippy() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// clippy of a workspace of its own, with its build folder under the repository's.
+/// clippy of a workspace of its own, in the repository's build folder: what both depend on is checked once.
 fn outside(folder: &str, options: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     // Only the release profile aborts on a panic, which a program without the standard library must.
@@ -138,7 +138,7 @@ fn outside(folder: &str, options: &[&str]) -> anyhow::Result<()> {
         .args(["clippy", "--release", "-q", "--manifest-path"])
         .arg(Path::new(folder).join("Cargo.toml"))
         .args(options);
-    command.args(["--", "-D", "warnings"]).env("CARGO_TARGET_DIR", root().join("target").join("outside"));
+    command.args(["--", "-D", "warnings"]).env("CARGO_TARGET_DIR", root().join("target"));
     // What the firmware is built around.
     let model = root().join("models").join("digits").join("digits-i8.waft");
     run(command.env("WAFT_BOARD", "linux").env("WAFT_MODEL_FILE", &model).env("WAFT_WEIGHTS_FILE", &model))
