@@ -200,8 +200,8 @@ def draw_pairs(teacher: Teacher, args: argparse.Namespace, digest: str) -> torch
         done.append(teacher.fine(*teacher.noise(block, args.seed), args.fine).cpu())
         if (block + 1) % 8 == 0 or block + 1 == blocks:
             write({"settings": settings, "pictures": torch.cat(done)}, path)
-            left = (time.time() - started) / (block + 1 - first) * (blocks - block - 1)
-            print(f"pairs {(block + 1) * BLOCK}/{blocks * BLOCK}, {left:.0f} s left", flush=True)
+        left = (time.time() - started) / (block + 1 - first) * (blocks - block - 1)
+        print(f"pairs {(block + 1) * BLOCK}/{blocks * BLOCK}, {left:.0f} s left", flush=True)
     return torch.cat(done[:blocks])
 
 
