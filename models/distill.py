@@ -15,6 +15,8 @@ it as it takes any other checkpoint. The list is diffusers' leading spacing with
    Lists that start at pure noise (trailing spacing) lose: there the network's prediction says nothing.
 2. Pairs. The teacher turns noise into pictures along a fine trajectory: DPM-Solver++(2M) (Lu et al., 2022,
    arXiv:2211.01095) at the middles of --fine equal parts of the T training timesteps.
+   A student is no better than its pairs. Ten parts are enough for digits; emoji's pairs by ten are at a Frechet
+   distance of 27 from real pictures, by twenty of 14, which is the teacher's own. `waft compare` tells.
 3. Training, end to end: the student starts as the teacher, its whole run of n steps is differentiated and compared with
    the picture of its pair. Loss: pseudo-Huber (Song and Dhariwal, 2023, arXiv:2310.14189) of the root mean square
    difference. The bound of the clean sample passes gradients that pull back inside. What is saved is the exponential
@@ -322,7 +324,7 @@ def main() -> None:
     parser.add_argument("--offset", type=numbers, help="offset of each count's timesteps [default: searched]")
     parser.add_argument("--guidance", type=float, default=1.0, help="folded into the student")
     parser.add_argument("--state", type=Path, help="pairs and training state [default: OUT with .state behind]")
-    parser.add_argument("--fine", type=int, default=10, help="calls of the fine trajectory")
+    parser.add_argument("--fine", type=int, default=10, help="calls of the fine trajectory; more for larger pictures")
     parser.add_argument("--pairs", type=int, default=48_000)
     parser.add_argument("--iterations", type=int, help="[default: 3400 for one step, 1000 for others]")
     parser.add_argument("--batch", type=int, default=130)

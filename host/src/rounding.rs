@@ -17,6 +17,10 @@ const BATCH: usize = 256;
 const COLUMNS: usize = 256;
 /// Inputs beyond which the covariance is kept in blocks on its diagonal.
 const LARGEST_BLOCK: usize = 2048;
+/// Rows of weights that are rounded side by side.
+const ROWS: usize = 8;
+/// Rows of a covariance that stay in a cache for them.
+const SIDE: usize = 32;
 /// Share of the mean variance that is added to every variance: inputs that were never seen apart are not told apart.
 const DAMPING: f64 = 0.01;
 
@@ -139,39 +143,49 @@ impl Block {
         self.order.len()
     }
 
-    /// Rounds one weight after the other; `weights` and the result are in this block's order.
-    fn spread_errors(&self, weights: &[f32], grid: Grid) -> Vec<i8> {
+    /// Rounds one weight after the other, each row on its grid; rows and results are in this block's order.
+    fn spread_errors(&self, rows: &[(&[f32], Grid)]) -> Vec<Vec<i8>> {
         let n = self.len();
-        let mut rest = weights.to_vec();
-        (0..n)
-            .map(|i| {
-                let row = &self.spread[i * n..(i + 1) * n];
-                let q = grid.nearest(rest[i]);
-                let error = (rest[i] - f32::from(q) * grid.scale) / row[i];
-                for (value, u) in rest[i + 1..].iter_mut().zip(&row[i + 1..]) {
-                    *value -= error * u;
-                }
-                q
-            })
-            .collect()
-    }
-
-    /// `matrix · difference`.
-    fn gradient(&self, difference: &[f32]) -> Vec<f32> {
-        let mut gradient = vec![0.0; self.len()];
-        // The matrix is symmetric: rows times numbers can be added several elements at once, in the order of a dot product.
-        for (row, &factor) in self.matrix.chunks_exact(self.len()).zip(difference) {
-            gradient.iter_mut().zip(row).for_each(|(sum, value)| *sum += factor * value);
+        let mut rests: Vec<(Vec<f32>, Vec<i8>)> = rows.iter().map(|(row, _)| (row.to_vec(), vec![])).collect();
+        for first in (0..n).step_by(SIDE) {
+            let end = (first + SIDE).min(n);
+            let spread = &self.spread[first * n..end * n];
+            for ((rest, rounded), (_, grid)) in rests.iter_mut().zip(rows) {
+                let errors: Vec<f32> = (first..end)
+                    .map(|i| {
+                        let row = &spread[(i - first) * n..][..end];
+                        let q = grid.nearest(rest[i]);
+                        let error = (rest[i] - f32::from(q) * grid.scale) / row[i];
+                        for (value, u) in rest[i + 1..end].iter_mut().zip(&row[i + 1..]) {
+                            *value -= error * u;
+                        }
+                        rounded.push(q);
+                        -error
+                    })
+                    .collect();
+                add_rows(&mut rest[end..], spread, n, &errors);
+            }
         }
-        gradient
+        rests.into_iter().map(|(_, rounded)| rounded).collect()
     }
 
-    /// Moves single integers to their best value while that helps.
-    fn descend(&self, weights: &[f32], rounded: &mut [i8], grid: Grid) {
+    /// `matrix · difference` of each.
+    fn gradients(&self, differences: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let n = self.len();
+        let mut gradients = vec![vec![0.0; n]; differences.len()];
+        // The matrix is symmetric: rows times numbers can be added several elements at once, in the order of a dot product.
+        for (first, rows) in (0..n).step_by(SIDE).zip(self.matrix.chunks(SIDE * n)) {
+            for (gradient, difference) in gradients.iter_mut().zip(differences) {
+                add_rows(gradient, rows, n, &difference[first..(first + SIDE).min(n)]);
+            }
+        }
+        gradients
+    }
+
+    /// Moves single integers to their best value while that helps; the gradient is that of their differences.
+    fn descend(&self, rounded: &mut [i8], mut gradient: Vec<f32>, grid: Grid) {
         const SWEEPS: usize = 8;
         let n = self.len();
-        let difference: Vec<f32> = rounded.iter().zip(weights).map(|(&q, w)| f32::from(q) * grid.scale - w).collect();
-        let mut gradient = self.gradient(&difference);
         for _ in 0..SWEEPS {
             let mut moved = false;
             for i in 0..n {
@@ -188,6 +202,23 @@ impl Block {
                 return;
             }
         }
+    }
+}
+
+/// Adds rows of a matrix times a factor each to sums, one row after the other; sums are of a row's last columns.
+fn add_rows(sums: &mut [f32], rows: &[f32], columns: usize, factors: &[f32]) {
+    let first = columns - sums.len();
+    let mut rows = rows.chunks_exact(columns).map(|row| &row[first..]);
+    let mut fours = factors.chunks_exact(4);
+    for f in fours.by_ref() {
+        // Sums stay in registers for four rows.
+        let [Some(a), Some(b), Some(c), Some(d)] = [(); 4].map(|()| rows.next()) else { return };
+        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *sum = *sum + f[0] * a + f[1] * b + f[2] * c + f[3] * d;
+        }
+    }
+    for (row, factor) in rows.zip(fours.remainder()) {
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += factor * value);
     }
 }
 
@@ -235,86 +266,143 @@ pub struct Rounded {
     pub noise: f64,
 }
 
+/// A row of weights and what it is rounded to, in the order of each block.
+struct Row {
+    weights: Vec<Vec<f32>>,
+    floor: f64,
+    integers: Vec<Vec<i8>>,
+    scale: f64,
+    error: f64,
+}
+
 /// Rounds every row of `weights` to integers of `bits` bits, in scales of at least `floors`.
 pub fn round(weights: &[f32], covariance: &Covariance, bits: u32, floors: &[f64]) -> Rounded {
     let taps = weights.len() / floors.len().max(1);
-    let rows: Vec<(Vec<i8>, f64, f64)> = weights
-        .par_chunks_exact(taps)
-        .zip(floors)
-        .map(|(row, &floor)| round_row(row, covariance, bits, floor))
+    let rows: Vec<Row> = weights
+        .par_chunks(taps * ROWS)
+        .zip(floors.par_chunks(ROWS))
+        .flat_map_iter(|(rows, floors)| round_rows(rows, covariance, bits, floors))
         .collect();
-    let scales = rows.iter().map(|(_, scale, _)| *scale).collect();
-    let noise = rows.iter().map(|(_, _, error)| error).sum::<f64>() / rows.len().max(1) as f64;
-    Rounded { integers: rows.into_iter().flat_map(|(row, ..)| row).collect(), scales, noise }
+    let scales = rows.iter().map(|row| row.scale).collect();
+    let noise = rows.iter().map(|row| row.error).sum::<f64>() / rows.len().max(1) as f64;
+    let mut integers = vec![0; weights.len()];
+    for (integers, row) in integers.chunks_exact_mut(taps.max(1)).zip(&rows) {
+        for (block, rounded) in covariance.blocks.iter().zip(&row.integers) {
+            block.order.iter().zip(rounded).for_each(|(&place, &q)| integers[place] = q);
+        }
+    }
+    Rounded { integers, scales, noise }
 }
 
-/// A row's integers, scale and squared error.
-fn round_row(row: &[f32], covariance: &Covariance, bits: u32, floor: f64) -> (Vec<i8>, f64, f64) {
+/// Rounds rows side by side, so that what they read of the covariance is read once.
+fn round_rows(weights: &[f32], covariance: &Covariance, bits: u32, floors: &[f64]) -> Vec<Row> {
     let most = f64::from((1 << (bits - 1)) - 1);
     // Eight-bit weights are symmetric; of sixteen values none is given away.
     let least = if bits == 8 { -most } else { -most - 1.0 };
     let grid = |scale: f64| Grid { scale: scale as f32, least: least as f32, most: most as f32 };
-    let peak = row.iter().fold(0f64, |peak, &w| peak.max(f64::from(w).abs()));
-    let widest = (peak / most).max(floor).max(1e-30);
-    let ordered: Vec<Vec<f32>> =
-        covariance.blocks.iter().map(|block| block.order.iter().map(|&i| row[i]).collect()).collect();
-
     // Coarser grids gain from clipping the largest weights.
     let (candidates, step) = if bits == 8 { (6, 0.04) } else { (14, 0.045) };
-    let scales = (0..candidates).map(|i| (widest * (1.0 - step * f64::from(i))).max(floor));
-    let mut best: Option<(f64, Vec<Vec<i8>>, f64)> = None;
-    for scale in scales {
-        let blocks = covariance.blocks.iter().zip(&ordered);
-        let rounded: Vec<Vec<i8>> = blocks.map(|(block, w)| block.spread_errors(w, grid(scale))).collect();
-        let error = cost(covariance, &ordered, &rounded, scale);
-        if best.as_ref().is_none_or(|(least, ..)| error < *least) {
-            best = Some((error, rounded, scale));
-        }
-    }
-    let Some((mut error, mut rounded, mut scale)) = best else { return (vec![], widest, 0.0) };
-    for _ in 0..4 {
-        let mut next = rounded.clone();
-        let refined = best_scale(covariance, &ordered, &next).unwrap_or(scale).max(floor);
-        for ((block, w), q) in covariance.blocks.iter().zip(&ordered).zip(&mut next) {
-            block.descend(w, q, grid(refined));
-        }
-        let found = cost(covariance, &ordered, &next, refined);
-        if found >= error {
-            break;
-        }
-        (error, rounded, scale) = (found, next, refined);
-    }
-    let mut result = vec![0; row.len()];
-    for (block, rounded) in covariance.blocks.iter().zip(rounded) {
-        for (&place, q) in block.order.iter().zip(rounded) {
-            result[place] = q;
-        }
-    }
-    (result, scale, error)
-}
-
-/// Squared error of the result.
-fn cost(covariance: &Covariance, weights: &[Vec<f32>], rounded: &[Vec<i8>], scale: f64) -> f64 {
-    let scale = scale as f32;
-    let blocks = covariance.blocks.iter().zip(weights).zip(rounded);
-    let of_block = |((block, w), q): ((&Block, &Vec<f32>), &Vec<i8>)| -> f64 {
-        let difference: Vec<f32> = q.iter().zip(w).map(|(&q, w)| f32::from(q) * scale - w).collect();
-        block.gradient(&difference).iter().zip(&difference).map(|(g, d)| f64::from(g * d)).sum()
+    let ordered = |row: &[f32]| -> Vec<Vec<f32>> {
+        covariance.blocks.iter().map(|block| block.order.iter().map(|&i| row[i]).collect()).collect()
     };
-    blocks.map(of_block).sum()
-}
+    let taps = weights.len() / floors.len().max(1);
+    let mut rows: Vec<Row> = weights
+        .chunks_exact(taps)
+        .zip(floors)
+        .map(|(row, &floor)| {
+            let peak = row.iter().fold(0f64, |peak, &w| peak.max(f64::from(w).abs()));
+            let scale = (peak / most).max(floor).max(1e-30);
+            Row { weights: ordered(row), floor, integers: vec![], scale, error: f64::INFINITY }
+        })
+        .collect();
 
-/// The scale of least error for fixed integers, if it is positive.
-fn best_scale(covariance: &Covariance, weights: &[Vec<f32>], rounded: &[Vec<i8>]) -> Option<f64> {
-    let (mut above, mut below) = (0f64, 0f64);
-    for ((block, w), q) in covariance.blocks.iter().zip(weights).zip(rounded) {
-        let q: Vec<f32> = q.iter().map(|&q| f32::from(q)).collect();
-        for (g, (&w, &q)) in block.gradient(&q).iter().zip(w.iter().zip(&q)) {
-            above += f64::from(g * w);
-            below += f64::from(g * q);
+    let scales_of = |row: &Row| {
+        let (widest, floor) = (row.scale, row.floor);
+        (0..candidates).map(move |i| (widest * (1.0 - step * f64::from(i))).max(floor))
+    };
+    let tried: Vec<(usize, f64)> =
+        rows.iter().enumerate().flat_map(|(index, row)| scales_of(row).map(move |scale| (index, scale))).collect();
+    let mut found: Vec<Vec<Vec<i8>>> = vec![vec![]; tried.len()];
+    for (at, block) in covariance.blocks.iter().enumerate() {
+        let lanes: Vec<(&[f32], Grid)> =
+            tried.iter().map(|&(row, scale)| (rows[row].weights[at].as_slice(), grid(scale))).collect();
+        found.iter_mut().zip(block.spread_errors(&lanes)).for_each(|(found, rounded)| found.push(rounded));
+    }
+    let errors = costs(covariance, &rows, &tried, &found);
+    for ((&(row, scale), integers), error) in tried.iter().zip(found).zip(errors) {
+        let row = &mut rows[row];
+        if error < row.error || row.integers.is_empty() {
+            (row.integers, row.scale, row.error) = (integers, scale, error);
         }
     }
-    (below > 0.0 && above > 0.0).then(|| above / below)
+
+    // Rows that still improve.
+    let mut active: Vec<usize> = (0..rows.len()).collect();
+    for _ in 0..4 {
+        let mut next: Vec<Vec<Vec<i8>>> = active.iter().map(|&row| rows[row].integers.clone()).collect();
+        let scales = best_scales(covariance, &rows, &active);
+        let tried: Vec<(usize, f64)> = active
+            .iter()
+            .zip(scales)
+            .map(|(&row, scale)| (row, scale.unwrap_or(rows[row].scale).max(rows[row].floor)))
+            .collect();
+        for (at, block) in covariance.blocks.iter().enumerate() {
+            let gradients = block.gradients(&differences(at, &rows, &tried, &next));
+            for ((gradient, &(_, scale)), integers) in gradients.into_iter().zip(&tried).zip(&mut next) {
+                block.descend(&mut integers[at], gradient, grid(scale));
+            }
+        }
+        let errors = costs(covariance, &rows, &tried, &next);
+        active.clear();
+        for ((&(row, scale), integers), error) in tried.iter().zip(next).zip(errors) {
+            if error < rows[row].error {
+                active.push(row);
+                let row = &mut rows[row];
+                (row.integers, row.scale, row.error) = (integers, scale, error);
+            }
+        }
+    }
+    rows
+}
+
+/// What rounding adds to the weights of a block, of rows and scales that are tried.
+fn differences(at: usize, rows: &[Row], tried: &[(usize, f64)], integers: &[Vec<Vec<i8>>]) -> Vec<Vec<f32>> {
+    let of = |(&(row, scale), integers): (&(usize, f64), &Vec<Vec<i8>>)| {
+        let scale = scale as f32;
+        integers[at].iter().zip(&rows[row].weights[at]).map(|(&q, w)| f32::from(q) * scale - w).collect()
+    };
+    tried.iter().zip(integers).map(of).collect()
+}
+
+/// Squared errors of the results.
+fn costs(covariance: &Covariance, rows: &[Row], tried: &[(usize, f64)], integers: &[Vec<Vec<i8>>]) -> Vec<f64> {
+    let mut costs = vec![0.0; tried.len()];
+    for (at, block) in covariance.blocks.iter().enumerate() {
+        let differences = differences(at, rows, tried, integers);
+        for ((cost, gradient), difference) in costs.iter_mut().zip(block.gradients(&differences)).zip(&differences) {
+            *cost += gradient.iter().zip(difference).map(|(g, d)| f64::from(g * d)).sum::<f64>();
+        }
+    }
+    costs
+}
+
+/// The scale of least error of each row for its integers, if it is positive.
+fn best_scales(covariance: &Covariance, rows: &[Row], active: &[usize]) -> Vec<Option<f64>> {
+    let mut sums = vec![(0f64, 0f64); active.len()];
+    for (at, block) in covariance.blocks.iter().enumerate() {
+        let real = |&row: &usize| rows[row].integers[at].iter().map(|&q| f32::from(q)).collect();
+        let integers: Vec<Vec<f32>> = active.iter().map(real).collect();
+        let gradients = block.gradients(&integers);
+        for (((above, below), &row), (gradient, integers)) in
+            sums.iter_mut().zip(active).zip(gradients.iter().zip(&integers))
+        {
+            for (g, (&w, &q)) in gradient.iter().zip(rows[row].weights[at].iter().zip(integers)) {
+                *above += f64::from(g * w);
+                *below += f64::from(g * q);
+            }
+        }
+    }
+    sums.into_iter().map(|(above, below)| (below > 0.0 && above > 0.0).then(|| above / below)).collect()
 }
 
 #[cfg(test)]

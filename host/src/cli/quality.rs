@@ -13,6 +13,7 @@ use crate::gpu::Device;
 use crate::quality::metrics::Estimate;
 use crate::quality::shard::{self, Shard};
 use crate::quality::{Figures, Options, Quality, Setup, report};
+use crate::schedule::Solver;
 use crate::shipped;
 
 /// Measures what quantization costs: Fréchet distance, Inception Score, precision, recall, class accuracy, PSNR, SSIM.
@@ -37,6 +38,12 @@ pub struct Args {
     /// Steps, 1 to 1000, one of the counts that the model carries [default: its first].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: Option<u32>,
+    /// Timesteps that the file was exported with, where the checkpoint names others.
+    #[arg(long, value_name = "T[,T...]", value_delimiter = ',', conflicts_with = "steps")]
+    timesteps: Vec<i64>,
+    /// Sampler that the file was exported with, where the checkpoint names another.
+    #[arg(long, value_name = "NAME")]
+    scheduler: Option<Solver>,
     /// Scale of guidance, by a classifier if one is named, -1000 to 1000.
     #[arg(long, value_name = "G", default_value_t = 1.0, value_parser = guidance)]
     guidance: f32,
@@ -98,6 +105,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         real: args.real.clone(),
         count: args.count,
         steps: args.steps,
+        timesteps: args.timesteps.clone(),
+        solver: args.scheduler,
         guidance: Guidance::from_f32(args.guidance),
         classifier: args.guide.classifier.clone(),
         unconditional: args.guide.unconditional,

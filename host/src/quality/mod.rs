@@ -20,6 +20,7 @@ use crate::export::{ExportError, ExportOptions, export};
 use crate::gpu::{self, Device, GpuError};
 use crate::progress::Progress;
 use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw, timesteps};
+use crate::schedule::Solver;
 use crate::shipped::{self, FindError};
 use crate::tensors::TensorsError;
 pub use judged::{Judged, Seen};
@@ -81,8 +82,12 @@ pub struct Options {
     pub real: Option<PathBuf>,
     /// Pictures; `None`: as many as [`MACS`] allow, at least 500 and at most 2,000.
     pub count: Option<usize>,
-    /// Steps; `None`: the model's first list.
+    /// Steps; `None`: those of the timesteps, or of the model's first list.
     pub steps: Option<u32>,
+    /// Timesteps of the `f32` pictures, where the files have others than the checkpoint; empty: the checkpoint's.
+    pub timesteps: Vec<i64>,
+    /// Sampler of the `f32` pictures, where the files have another than the checkpoint; `None`: the checkpoint's.
+    pub solver: Option<Solver>,
     /// Guidance.
     pub guidance: Guidance,
     /// Folder of a classifier that guides, see [`ExportOptions::classifier`].
@@ -137,13 +142,13 @@ fn same_run(path: &Path, file: &Model<'_>, reference: &Model<'_>, steps: u32) ->
     {
         return Err(QualityError::Option(format!(
             "{path} draws at timesteps {found:?}, its checkpoint at {expected:?}: pictures of two runs say nothing about precision; \
-             name the file's as timesteps in the checkpoint's waft.json, or export the file again"
+             name the file's timesteps, or export it again"
         )));
     }
     if !are_alike(&factors(file, &found), &factors(reference, &expected)) {
         return Err(QualityError::Option(format!(
-            "{path} draws with another sampler than the checkpoint's scheduler_config.json and waft.json name: pictures of two runs say \
-             nothing about precision; export the file again, or name a checkpoint folder with the file's sampler"
+            "{path} draws with another sampler than its checkpoint: pictures of two runs say nothing about precision; name the file's \
+             scheduler, or export it again"
         )));
     }
     Ok(())
@@ -261,6 +266,7 @@ impl Setup {
     pub fn new(model: impl AsRef<Path>, options: &Options, progress: &dyn Progress) -> Result<Self, QualityError> {
         let model = model.as_ref();
         let steps = options.steps.map(|steps| steps as usize);
+        let steps = steps.or(Some(options.timesteps.len()).filter(|&count| count > 0));
         let student = model.to_str().and_then(|name| shipped::student(name, steps));
         let (paths, folder) = files(model, student.as_ref().map(|(stem, _)| stem.as_str()))?;
         let mut loaded = vec![];
@@ -274,8 +280,8 @@ impl Setup {
         };
         let first = Model::from_bytes(first.bytes.as_slice())?;
         let shape = first.image_shape();
-        let steps = match options.steps {
-            Some(steps) => steps,
+        let steps = match steps {
+            Some(steps) => steps as u32,
             None => first.schedule(0).map_or(0, |list| list.steps),
         };
         let count = options.count.unwrap_or_else(|| {
@@ -311,11 +317,15 @@ impl Setup {
         let checkpoint = Checkpoint::open(checkpoint)?;
         let float = ExportOptions {
             precision: Precision::F32,
+            solver: options.solver,
             classifier: options.classifier.clone(),
             unconditional: options.unconditional,
             ..ExportOptions::default()
         };
-        let float = float.in_steps(steps as usize, checkpoint.defaults());
+        let float = match options.timesteps.as_slice() {
+            [] => float.in_steps(steps as usize, checkpoint.defaults()),
+            list => ExportOptions { timesteps: vec![list.to_vec()], ..float },
+        };
         let reference = export(&checkpoint, &float, progress)?.bytes;
         for File { path, bytes, .. } in &loaded {
             let [file, reference] = [bytes, &reference].map(|bytes| Model::from_bytes(bytes.as_slice()));

@@ -13,6 +13,7 @@ use waft::Guidance;
 use super::{Options, Quality, QualityError, Setup};
 use crate::progress::Progress;
 use crate::sample::{Picture, digest};
+use crate::schedule::Solver;
 
 /// Key of the description in the metadata.
 const KEY: &str = "waft_quality";
@@ -55,6 +56,8 @@ struct Description {
     real: Option<PathBuf>,
     count: usize,
     steps: u32,
+    timesteps: Vec<i64>,
+    scheduler: Option<String>,
     guidance_q16: i32,
     classifier: Option<PathBuf>,
     unconditional: bool,
@@ -74,6 +77,8 @@ fn description(model: &str, options: &Options, setup: &Setup, first: usize) -> D
         real: options.real.clone(),
         count: setup.count,
         steps: setup.steps,
+        timesteps: options.timesteps.clone(),
+        scheduler: options.solver.map(|solver| solver.name().into()),
         guidance_q16: setup.guidance.to_bits(),
         classifier: options.classifier.clone(),
         unconditional: options.unconditional,
@@ -164,12 +169,19 @@ pub fn merge(paths: &[PathBuf], progress: &dyn Progress) -> Result<(String, Qual
         return Err(QualityError::Option("name at least one shard".into()));
     };
     let fail = |path: &PathBuf, what: String| QualityError::Shard { path: path.clone(), what };
+    let named = |name: &String| {
+        let solver = Solver::ALL.iter().copied().find(|solver| solver.name() == name);
+        solver.ok_or_else(|| fail(path, format!("{name:?} is no scheduler of this version")))
+    };
+    let solver = whole.scheduler.as_ref().map(named).transpose()?;
     let options = Options {
         checkpoint: whole.checkpoint.clone(),
         judge: whole.judge.clone(),
         real: whole.real.clone(),
         count: Some(whole.count),
         steps: Some(whole.steps),
+        timesteps: whole.timesteps.clone(),
+        solver,
         guidance: Guidance::from_bits(whole.guidance_q16),
         classifier: whole.classifier.clone(),
         unconditional: whole.unconditional,

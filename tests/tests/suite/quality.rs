@@ -13,6 +13,7 @@ use waft_host::quality::metrics::{
 };
 use waft_host::quality::{Options, QualityError, measure, report};
 use waft_host::sample::{Batch, Picture, draw};
+use waft_host::schedule::Solver;
 use waft_host::tensors::{self, Tensors};
 use waft_tests::{digits, exported, golden, model, root};
 
@@ -234,12 +235,20 @@ fn pictures_are_compared_at_the_same_timesteps() {
     let text = r#"{"timesteps": [[900, 500, 100]], "unconditional_class": 10, "use_clipped_model_output": true}"#;
     std::fs::write(checkpoint.join("waft.json"), text).expect("writes");
     let figures = measure(&model, &options, None, &()).expect("measures");
+    let ratio = figures.files[0].0.psnr_median_db.expect("compared").value;
+    assert!(ratio > 35.0, "{ratio:.1} dB");
     let other = ExportOptions { timesteps: vec![vec![900, 500, 100]], eta: 0.5, ..ExportOptions::default() };
     std::fs::write(&model, exported(&checkpoint, &other).bytes.as_slice()).expect("writes");
     let refused = measure(&model, &options, None, &()).expect_err("another sampler").to_string();
-    assert!(refused.contains("another sampler than the checkpoint's"), "{refused}");
-    let ratio = figures.files[0].0.psnr_median_db.expect("compared").value;
-    assert!(ratio > 35.0, "{ratio:.1} dB");
+    assert!(refused.contains("another sampler than its checkpoint"), "{refused}");
+    // Sampler and timesteps that the checkpoint does not name.
+    let timesteps = vec![900, 680, 460, 240, 60];
+    let solver = Some(Solver::DpmSolver);
+    let other = ExportOptions { timesteps: vec![timesteps.clone()], solver, ..ExportOptions::default() };
+    std::fs::write(&model, exported(&checkpoint, &other).bytes.as_slice()).expect("writes");
+    let given = Options { timesteps, solver, ..options.clone() };
+    let five = measure(&model, &given, None, &()).expect("measures").files[0].0.psnr_median_db.expect("compared").value;
+    assert!(five > 35.0, "{five:.1} dB");
 }
 
 #[test]

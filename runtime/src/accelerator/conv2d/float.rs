@@ -9,7 +9,7 @@ use super::super::activation::silu_float;
 use super::super::threads::Team;
 use super::super::{Scratch, room};
 use super::{
-    Activation, Finish, Geometry, InputBand, Layer, OutputBand, Transform, block_of, cut, gather, multiply, spread,
+    Activation, Finish, Geometry, InputBand, Layer, OutputBand, Transform, block_of, gather, multiply, spread,
 };
 use crate::arch::wide::{self, Instructions, LANES, Lanes, Sums, Wide, Window};
 use crate::float::{Float, activate};
@@ -75,13 +75,9 @@ fn multiply_bands<O: Float, E: Float>(
     ([input, weights, bias], kept): ([&[f32]; 3], Option<&[E]>),
     output: &mut [O],
 ) -> Option<()> {
-    let bands = layer.output_bands(team);
-    let outputs = cut(&bands, output)?;
-    let bands = bands.into_iter().zip(outputs).collect();
-    team.each(bands, |(OutputBand { geometry, input: first, results }, output), scratch| {
-        let kept = kept.map(|kept| kept.get(results).unwrap_or_default());
-        let results = Results { layer, bias, kept, output };
-        let input = input.get(first..)?;
+    let bands = layer.output_bands(team, input, output)?;
+    team.each(bands, |OutputBand { geometry, input, results, output }, scratch| {
+        let results = Results { layer, bias, kept: kept.map(|kept| kept.get(results).unwrap_or_default()), output };
         instructions.dispatch(Multiplication { geometry: &geometry, input, weights, results, scratch })
     })
 }

@@ -7,8 +7,7 @@ use super::super::packed::Weights;
 use super::super::threads::Team;
 use super::super::{Scratch, room};
 use super::{
-    Activation, Finish, Geometry, InputBand, Layer, OutputBand, Transform, block_of, cut, gather, multiply, spread,
-    tiles,
+    Activation, Finish, Geometry, InputBand, Layer, OutputBand, Transform, block_of, gather, multiply, spread, tiles,
 };
 use crate::arch::wide::{self, Affine, Instructions, LANES, Lanes, Narrow, Scale, Sums, Wide, Window};
 use crate::fixed::{NORM_BITS, SILU_BITS, activate, saturate_i8, saturate_i16};
@@ -166,12 +165,9 @@ fn multiply_bands<T: Ring, O: Narrow>(
     (input, weights, bias, kept): (&[T], &[T::Weight], &[i32], &Kept<'_>),
     output: &mut [O],
 ) -> Option<()> {
-    let bands = layer.output_bands(team);
-    let outputs = cut(&bands, output)?;
-    let bands = bands.into_iter().zip(outputs).collect();
-    team.each(bands, |(OutputBand { geometry, input: first, results }, output), scratch| {
+    let bands = layer.output_bands(team, input, output)?;
+    team.each(bands, |OutputBand { geometry, input, results, output }, scratch| {
         let results = Results { layer, bias, kept: kept.band(results), output };
-        let input = input.get(first..)?;
         instructions.dispatch(Multiplication { geometry: &geometry, input, weights, results, scratch })
     })
 }

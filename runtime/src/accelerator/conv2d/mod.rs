@@ -123,16 +123,25 @@ impl<'a> Layer<'a> {
         bands.into_iter().enumerate().map(cut).collect()
     }
 
-    /// The output in bands of rows: the geometry of each, and the first element of its padded input and of its results.
-    fn output_bands(&self, team: &Team<'_>) -> Vec<OutputBand> {
+    /// The output in bands of rows, each with what it reads of the padded input; `None` if there is too little of either.
+    fn output_bands<'i, 'o, T, O>(
+        &self,
+        team: &Team<'_>,
+        input: &'i [T],
+        output: &'o mut [O],
+    ) -> Option<Vec<OutputBand<'i, 'o, T, O>>> {
         let geometry = self.geometry;
         let [rows, columns] = geometry.output;
         let unit = if matches!(self.packed.weights, Weights::Tiles(_)) { tiles::TILE } else { 1 };
         let work = rows * columns * geometry.outputs * geometry.kernel[0] * geometry.kernel[1] * geometry.channels;
-        let band = |rows: Range<usize>| OutputBand {
-            input: rows.start * geometry.stride * geometry.pitch(),
-            results: rows.start * columns * geometry.outputs..rows.end * columns * geometry.outputs,
-            geometry: Geometry { output: [rows.len(), columns], ..geometry },
+        let mut rest = output;
+        let band = |rows: Range<usize>| {
+            let results = rows.start * columns * geometry.outputs..rows.end * columns * geometry.outputs;
+            let output;
+            (output, rest) = core::mem::take(&mut rest).split_at_mut_checked(results.len())?;
+            let input = input.get(rows.start * geometry.stride * geometry.pitch()..)?;
+            let geometry = Geometry { output: [rows.len(), columns], ..geometry };
+            Some(OutputBand { geometry, input, results, output })
         };
         team.bands(rows, unit, work).into_iter().map(band).collect()
     }
@@ -153,22 +162,13 @@ struct InputBand<'a, T> {
 }
 
 /// Some rows of the output.
-struct OutputBand {
+struct OutputBand<'i, 'o, T, O> {
     geometry: Geometry,
-    /// The first element of the padded input that they read.
-    input: usize,
+    /// The padded input from the first row on that they read.
+    input: &'i [T],
+    /// Where they stand in the output.
     results: Range<usize>,
-}
-
-/// Cuts what stands in the order of the output into bands; `None` if there is too little.
-fn cut<'a, T>(bands: &[OutputBand], values: &'a mut [T]) -> Option<Vec<&'a mut [T]>> {
-    let mut rest = values;
-    let cut = |band: &OutputBand| {
-        let values;
-        (values, rest) = core::mem::take(&mut rest).split_at_mut_checked(band.results.len())?;
-        Some(values)
-    };
-    bands.iter().map(cut).collect()
+    output: &'o mut [O],
 }
 
 impl Geometry {
