@@ -136,12 +136,10 @@ fn same_run(path: &Path, file: &Model<'_>, reference: &Model<'_>, steps: u32) ->
     // What it lacks is told where it is drawn.
     let (Some(found), Some(expected)) = (list_of(file, steps), list_of(reference, steps)) else { return Ok(()) };
     let path = path.display();
-    let timesteps = [timesteps(file, &found), timesteps(reference, &expected)];
-    if let [found, expected] = &timesteps
-        && found != expected
-    {
+    let [drawn, named] = [timesteps(file, &found), timesteps(reference, &expected)];
+    if drawn != named {
         return Err(QualityError::Option(format!(
-            "{path} draws at timesteps {found:?}, its checkpoint at {expected:?}: pictures of two runs say nothing about precision; \
+            "{path} draws at timesteps {drawn:?}, its checkpoint at {named:?}: pictures of two runs say nothing about precision; \
              name the file's timesteps, or export it again"
         )));
     }
