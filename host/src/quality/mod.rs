@@ -5,6 +5,7 @@ pub mod judge;
 mod judged;
 pub mod metrics;
 pub mod report;
+mod run;
 pub mod shard;
 
 use std::ops::Range;
@@ -12,14 +13,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
-use waft::format::{FixedStep, FloatStep, Precision, Schedule};
+use waft::format::Precision;
 use waft::{Guidance, Model, ModelError, Request};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::export::{ExportError, ExportOptions, export};
 use crate::gpu::{self, Device, GpuError};
 use crate::progress::Progress;
-use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw, timesteps};
+use crate::sample::{AlignedBytes, Batch, Picture, SampleError, classes_in_turn, draw};
 use crate::schedule::Solver;
 use crate::shipped::{self, FindError};
 use crate::tensors::TensorsError;
@@ -96,60 +97,6 @@ pub struct Options {
     pub unconditional: bool,
     /// Seed of the first picture.
     pub seed: u64,
-}
-
-/// The list of so many steps.
-fn list_of(model: &Model<'_>, steps: u32) -> Option<Schedule> {
-    (0..model.schedules()).filter_map(|index| model.schedule(index)).find(|list| list.steps == steps)
-}
-
-/// The factors of each step of a list: those of its clean sample, and those of the next sample.
-fn factors(model: &Model<'_>, list: &Schedule) -> Vec<[Vec<f64>; 2]> {
-    let reals = |mantissas: &[i32], bits: u32| -> Vec<f64> {
-        mantissas.iter().map(|&mantissa| f64::from(mantissa) / 2f64.powi(bits as i32)).collect()
-    };
-    let fixed = |step: FixedStep| {
-        let next = [&step.next[..], &step.history].concat();
-        [reals(&step.x0, step.x0_shift), reals(&next, step.next_shift)]
-    };
-    let wide = |values: &[f32]| -> Vec<f64> { values.iter().copied().map(f64::from).collect() };
-    let float = |step: FloatStep| [wide(&step.x0), wide(&[&step.next[..], &step.history].concat())];
-    match model.precision() {
-        Precision::I8 => model.fixed_steps(list).map(fixed).collect(),
-        Precision::F16 | Precision::F32 => model.float_steps(list).map(float).collect(),
-    }
-}
-
-/// Whether two lists make the same of the same predictions, but for how their factors are rounded.
-fn are_alike(one: &[[Vec<f64>; 2]], other: &[[Vec<f64>; 2]]) -> bool {
-    /// Of the largest factor of a group; its mantissas have 29 bits, single precision has 24.
-    const ROUNDED: f64 = 1e-5;
-    let near = |(one, other): (&Vec<f64>, &Vec<f64>)| {
-        let largest = one.iter().fold(0f64, |largest, factor| largest.max(factor.abs()));
-        one.iter().zip(other).all(|(one, other)| (one - other).abs() <= ROUNDED * largest)
-    };
-    one.len() == other.len() && one.iter().flatten().zip(other.iter().flatten()).all(near)
-}
-
-/// Refuses a file whose pictures are of another run than those of its checkpoint: they say nothing about precision.
-fn same_run(path: &Path, file: &Model<'_>, reference: &Model<'_>, steps: u32) -> Result<(), QualityError> {
-    // What it lacks is told where it is drawn.
-    let (Some(found), Some(expected)) = (list_of(file, steps), list_of(reference, steps)) else { return Ok(()) };
-    let path = path.display();
-    let [drawn, named] = [timesteps(file, &found), timesteps(reference, &expected)];
-    if drawn != named {
-        return Err(QualityError::Option(format!(
-            "{path} draws at timesteps {drawn:?}, its checkpoint at {named:?}: pictures of two runs say nothing about precision; \
-             name the file's timesteps, or export it again"
-        )));
-    }
-    if !are_alike(&factors(file, &found), &factors(reference, &expected)) {
-        return Err(QualityError::Option(format!(
-            "{path} draws with another sampler than its checkpoint: pictures of two runs say nothing about precision; name the file's \
-             scheduler, or export it again"
-        )));
-    }
-    Ok(())
 }
 
 /// Multiply-accumulates that the default number of pictures may cost in one precision.
@@ -278,18 +225,6 @@ impl Setup {
         };
         let first = Model::from_bytes(first.bytes.as_slice())?;
         let shape = first.image_shape();
-        let steps = match steps {
-            Some(steps) => steps as u32,
-            None => first.schedule(0).map_or(0, |list| list.steps),
-        };
-        let count = options.count.unwrap_or_else(|| {
-            let one = first.header().macs * u64::from(steps);
-            (MACS / one.max(1)).clamp(500, 2000) as usize
-        });
-        if !(16..=1_000_000).contains(&count) {
-            return Err(QualityError::Option(format!("--count {count}: 16 to 1000000 pictures")));
-        }
-        let classes = classes_in_turn(&first, count);
         for File { path, bytes, .. } in &loaded {
             let is_guided = Model::from_bytes(bytes.as_slice())?.header().gradient != 0;
             if is_guided != options.classifier.is_some() {
@@ -306,13 +241,27 @@ impl Setup {
             }
         }
 
-        let beside = folder.join("judge.safetensors");
-        let judge = options.judge.as_deref().or_else(|| beside.is_file().then_some(&beside));
-        let judged = Judged::open(judge, options.real.as_deref(), classes, shape)?;
-
         let checkpoint = options.checkpoint.clone().or(student.map(|(_, checkpoint)| checkpoint));
         let checkpoint = checkpoint.unwrap_or_else(|| folder.join("checkpoint"));
         let checkpoint = Checkpoint::open(checkpoint)?;
+        let solver = options.solver.or_else(|| Solver::of(checkpoint.scheduler().ok()?));
+        // A file's steps are its network calls, of which a step of the solver may take several.
+        let steps = match options.timesteps.as_slice() {
+            [] => options.steps.or_else(|| first.schedule(0).map(|list| list.steps)).unwrap_or(0),
+            list => solver.map_or(list.len(), |solver| solver.calls(list.len())) as u32,
+        };
+        let count = options.count.unwrap_or_else(|| {
+            let one = first.header().macs * u64::from(steps);
+            (MACS / one.max(1)).clamp(500, 2000) as usize
+        });
+        if !(16..=1_000_000).contains(&count) {
+            return Err(QualityError::Option(format!("--count {count}: 16 to 1000000 pictures")));
+        }
+
+        let beside = folder.join("judge.safetensors");
+        let judge = options.judge.as_deref().or_else(|| beside.is_file().then_some(&beside));
+        let judged = Judged::open(judge, options.real.as_deref(), classes_in_turn(&first, count), shape)?;
+
         let float = ExportOptions {
             precision: Precision::F32,
             solver: options.solver,
@@ -321,13 +270,16 @@ impl Setup {
             ..ExportOptions::default()
         };
         let float = match options.timesteps.as_slice() {
-            [] => float.in_steps(steps as usize, checkpoint.defaults()),
+            [] => {
+                let own = solver.map_or(steps as usize, |solver| solver.steps_in(steps as usize));
+                float.in_steps(own, checkpoint.defaults())
+            }
             list => ExportOptions { timesteps: vec![list.to_vec()], ..float },
         };
         let reference = export(&checkpoint, &float, progress)?.bytes;
+        let named = Model::from_bytes(reference.as_slice())?;
         for File { path, bytes, .. } in &loaded {
-            let [file, reference] = [bytes, &reference].map(|bytes| Model::from_bytes(bytes.as_slice()));
-            same_run(path, &file?, &reference?, steps)?;
+            run::check(path, &Model::from_bytes(bytes.as_slice())?, &named, steps)?;
         }
         let Options { guidance, seed, .. } = *options;
         Ok(Self { count, steps, guidance, seed, reference, files: loaded, judged })

@@ -129,6 +129,22 @@ impl Solver {
         Self::ALL.iter().copied().find(|solver| solver.class_name() == class_name)
     }
 
+    /// Network calls that so many of its steps take, as many as their list has.
+    pub const fn calls(&self, steps: usize) -> usize {
+        match self {
+            Self::Heun => (2 * steps).saturating_sub(1),
+            _ => steps,
+        }
+    }
+
+    /// Its steps in a list of so many network calls.
+    pub const fn steps_in(&self, calls: usize) -> usize {
+        match self {
+            Self::Heun => calls.div_ceil(2),
+            _ => calls,
+        }
+    }
+
     /// Fields that it reads of those that change noise levels or timesteps and that not every solver has.
     const fn reads(&self) -> &'static [&'static str] {
         match self {

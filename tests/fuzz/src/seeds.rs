@@ -3,10 +3,15 @@
 
 use std::cell::RefCell;
 
-use waft::format::{Conv2d, Element, Gather, Op, Precision, Threshold, Tiling, Upsample, WeightLayout};
+use bytemuck::Zeroable;
+use waft::format::{
+    Conv2d, Element, Gather, Linear, Observe, Op, OpKind, Precision, Threshold, Tiling, Upsample, WeightLayout,
+};
 
 use crate::draft::chain::Chain;
-use crate::draft::{Draft, FIRST, MAP, NEWER, OLDER, PARAMETERS, SAMPLE, SUM, TO_QUERY, UNCONDITIONAL, convolution};
+use crate::draft::{
+    BIAS, CONDITIONING, Draft, FIRST, LINEAR, MAP, NEWER, OLDER, PARAMETERS, SAMPLE, SUM, TO_QUERY, UNCONDITIONAL, convolution,
+};
 
 /// Each seed by name: a model, and the weights that it streams behind it.
 pub fn seeds() -> Vec<(String, Vec<u8>)> {
@@ -29,6 +34,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         add(format!("{name}-rows"), Draft::rows(precision));
         add(format!("{name}-learned-keys"), with(plain(precision), learned_keys));
         add(format!("{name}-condition"), with(plain(precision), condition));
+        add(format!("{name}-perceptron"), with(plain(precision), perceptron));
         add(format!("{name}-threshold"), with(plain(precision), threshold));
         add(format!("{name}-learned-variance"), with(plain(precision), Draft::learn_variance));
         add(format!("{name}-original"), with(plain(precision), original));
@@ -99,6 +105,28 @@ fn condition(draft: &mut Draft) {
     let ring = draft.conv(FIRST).scratch;
     let element = draft.tensor(ring).element();
     draft.resize(ring, [3, 4, 2], element);
+}
+
+/// The sum of a step's and a class's rows passes two layers, as in EDM's networks.
+fn perceptron(draft: &mut Draft) {
+    for tensor in &mut draft.tensors {
+        tensor.first += if tensor.first < 1 { 0 } else { 2 };
+        tensor.last += if tensor.last < 2 { 0 } else { 2 };
+    }
+    let [hidden, observed] = [BIAS, CONDITIONING].map(|like| *draft.tensor(like));
+    let hidden = draft.add([1, 1, 4], hidden.element(), [1, 2]);
+    let observed = draft.add([1, 1, 4], observed.element(), [2, 3]);
+    let second = Linear { source: observed, ..*draft.linear() };
+    draft.linear().output = hidden;
+    let activate = Observe {
+        kind: OpKind::Observe.code(),
+        source: hidden,
+        output: observed,
+        centers: PARAMETERS,
+        gains: PARAMETERS,
+        ..Observe::zeroed()
+    };
+    draft.ops.splice(LINEAR + 1..=LINEAR, [Op::Observe(activate), Op::Linear(second)]);
 }
 
 fn four_bits(draft: &mut Draft) {

@@ -1,6 +1,6 @@
 //! The measures of quality against well-known implementations, the judges against PyTorch, and the shipped models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use waft::format::Precision;
@@ -221,11 +221,7 @@ fn output_gains_are_those_of_least_squares() {
 fn pictures_are_compared_at_the_same_timesteps() {
     let folder = tempfile::tempdir().expect("a folder");
     let (checkpoint, model) = (folder.path().join("checkpoint"), folder.path().join("three.waft"));
-    std::fs::create_dir(&checkpoint).expect("creates");
-    for entry in std::fs::read_dir(digits()).expect("lists") {
-        let path = entry.expect("an entry").path();
-        std::fs::copy(&path, checkpoint.join(path.file_name().expect("a name"))).expect("copies");
-    }
+    copy_digits(&checkpoint);
     let options = ExportOptions { timesteps: vec![vec![900, 500, 100]], ..ExportOptions::default() };
     std::fs::write(&model, exported(&checkpoint, &options).bytes.as_slice()).expect("writes");
     let judge = Some(digits().with_file_name("judge.safetensors"));
@@ -249,6 +245,53 @@ fn pictures_are_compared_at_the_same_timesteps() {
     let given = Options { timesteps, solver, ..options.clone() };
     let five = measure(&model, &given, None, &()).expect("measures").files[0].0.psnr_median_db.expect("compared").value;
     assert!(five > 35.0, "{five:.1} dB");
+    // Heun's three steps are five network calls, named by their timesteps, as a count, or not at all.
+    let timesteps = vec![900, 500, 100];
+    let solver = Some(Solver::Heun);
+    let other = ExportOptions { timesteps: vec![timesteps.clone()], solver, ..ExportOptions::default() };
+    std::fs::write(&model, exported(&checkpoint, &other).bytes.as_slice()).expect("writes");
+    for (timesteps, steps) in [(timesteps, None), (vec![], Some(5)), (vec![], None)] {
+        let given = Options { timesteps, steps, solver, ..options.clone() };
+        let found = measure(&model, &given, None, &()).expect("measures");
+        assert_eq!(found.steps, 5);
+        let ratio = found.files[0].0.psnr_median_db.expect("compared").value;
+        assert!(ratio > 35.0, "{ratio:.1} dB");
+    }
+}
+
+/// Neither are those of steps that differ in their clip alone, or in their thresholds.
+#[test]
+fn pictures_are_compared_at_the_same_clip() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (checkpoint, model) = (folder.path().join("checkpoint"), folder.path().join("one.waft"));
+    copy_digits(&checkpoint);
+    let options = ExportOptions { steps: vec![2], ..ExportOptions::default() };
+    std::fs::write(&model, exported(&checkpoint, &options).bytes.as_slice()).expect("writes");
+    let judge = Some(digits().with_file_name("judge.safetensors"));
+    let options = Options { judge, count: Some(16), ..Options::default() };
+    measure(&model, &options, None, &()).expect("the same");
+    let scheduler = checkpoint.join("scheduler_config.json");
+    let text = std::fs::read_to_string(&scheduler).expect("reads");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    // A threshold of at most 1 would be the clip that the checkpoint has.
+    config["sample_max_value"] = 1.5.into();
+    for (field, value) in [("clip_sample_range", serde_json::json!(2.0)), ("thresholding", serde_json::json!(true))] {
+        let mut changed = config.clone();
+        changed[field] = value;
+        std::fs::write(&scheduler, changed.to_string()).expect("writes");
+        let found = measure(&model, &options, None, &()).map(|_| ());
+        let refused = found.expect_err(field).to_string();
+        assert!(refused.contains("another sampler than its checkpoint"), "{refused}");
+    }
+}
+
+/// A copy of the shipped checkpoint, to be changed.
+fn copy_digits(to: &Path) {
+    std::fs::create_dir(to).expect("creates");
+    for entry in std::fs::read_dir(digits()).expect("lists") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copies");
+    }
 }
 
 #[test]
