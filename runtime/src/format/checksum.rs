@@ -10,9 +10,10 @@ pub(crate) const CHECKSUM_AT: usize = core::mem::offset_of!(Header, checksum);
 
 /// The checksum of a model file: all of it without the checksum field.
 pub const fn checksum(bytes: &[u8]) -> u32 {
-    if cfg!(feature = "std") {
-        return checksum_interpreted(bytes);
-    }
+    if cfg!(feature = "std") { checksum_interpreted(bytes) } else { checksum_in_little_memory(bytes) }
+}
+
+const fn checksum_in_little_memory(bytes: &[u8]) -> u32 {
     let [head, tail] = summed(bytes);
     !crc32(crc32(!0, head), tail)
 }
@@ -25,8 +26,10 @@ pub(crate) const fn checksum_interpreted(bytes: &[u8]) -> u32 {
 
 /// What stands before the checksum field and behind it.
 const fn summed(bytes: &[u8]) -> [&[u8]; 2] {
-    let (head, tail) = bytes.split_at(if bytes.len() < CHECKSUM_AT { bytes.len() } else { CHECKSUM_AT });
-    [head, slice_at(tail, 4, tail.len().saturating_sub(4))]
+    match bytes.split_at_checked(CHECKSUM_AT) {
+        Some((head, tail)) => [head, slice_at(tail, 4, tail.len().saturating_sub(4))],
+        None => [bytes, &[]],
+    }
 }
 
 /// Writes the checksum of a model file into it.
@@ -128,11 +131,28 @@ mod tests {
         assert_eq!(chunk_checksum(b""), 0);
     }
 
+    /// Of a file too short for the field, and of longer ones without it.
     #[test]
     fn leaves_its_own_field_out() {
-        let mut bytes: [u8; 64] = core::array::from_fn(|i| i as u8);
-        seal(&mut bytes);
-        let sum = checksum(&bytes);
-        assert_eq!(bytes[CHECKSUM_AT..CHECKSUM_AT + 4], sum.to_le_bytes());
+        let bytes: [u8; 64] = core::array::from_fn(|i| (i * i) as u8 | 1);
+        for len in 0..=bytes.len() {
+            let mut file = bytes;
+            let file = &mut file[..len];
+            seal(file);
+            let mut others = [0; 64];
+            let others = &mut others[..len - len.saturating_sub(CHECKSUM_AT).min(4)];
+            let head = len.min(CHECKSUM_AT);
+            others[..head].copy_from_slice(&bytes[..head]);
+            let behind = bytes.get(CHECKSUM_AT + 4..len).unwrap_or(&[]);
+            others[head..].copy_from_slice(behind);
+            let sum = chunk_checksum(others);
+            assert_eq!(
+                [checksum(file), checksum_interpreted(file), checksum_in_little_memory(file)],
+                [sum; 3],
+                "{len}"
+            );
+            let field = if len < CHECKSUM_AT + 4 { &bytes[head..len] } else { &sum.to_le_bytes() };
+            assert_eq!(file[head..len.min(CHECKSUM_AT + 4)], *field, "{len}");
+        }
     }
 }

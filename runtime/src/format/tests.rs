@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::string::String;
 use std::vec::Vec;
 
+use bytemuck::Zeroable;
+
 use super::*;
 
 /// Bytes without a pattern, from the crate's own generator.
@@ -65,6 +67,24 @@ fn operations_are_read_by_their_kind() {
         assert_eq!(op.bytes(), bytes, "{kind:?}");
     }
     assert_eq!(Op::read(&[OpKind::ALL.len() as u8; OP_BYTES], 0), None);
+}
+
+/// Records of a kind follow each other from where the header says, as many as it says.
+#[test]
+fn records_follow_each_other() {
+    let mut file = noise(2, 1000);
+    for index in 0..3 {
+        file[176 + index * OP_BYTES] = index as u8;
+    }
+    let counts = Header { tensors: 3, ops: 3, schedules: 3, ..Header::zeroed() };
+    let header = Header { tensors_at: 16, ops_at: 176, schedules_at: 544, ..counts };
+    for index in 0..3 {
+        let at = usize::from(index);
+        assert_eq!(header.tensor(&file, index), Some(Tensor::read(&file, 16 + at * Tensor::BYTES)));
+        assert_eq!(header.op(&file, index), Op::read(&file, 176 + at * OP_BYTES));
+        assert_eq!(header.schedule(&file, index), Some(Schedule::read(&file, 544 + at * Schedule::BYTES)));
+    }
+    assert!(header.tensor(&file, 3).is_none() && header.op(&file, 3).is_none() && header.schedule(&file, 3).is_none());
 }
 
 #[test]
