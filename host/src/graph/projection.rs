@@ -14,6 +14,9 @@ pub enum Projection {
         freq_shift: f64,
         /// The ratio of the highest to the lowest frequency, 10,000 as a rule.
         theta: f64,
+        /// Whether frequencies and angles are rounded to single precision, as PyTorch does, which moves a sine of `t = 999` by up to
+        /// 6·10⁻⁵: seen where the vector is an input of the network itself.
+        in_single: bool,
     },
     /// The timestep itself, then sines and cosines of 2π·w·t for each frequency w.
     Frequencies {
@@ -76,13 +79,19 @@ impl Projection {
     /// If there is [none](Self::missing).
     pub fn of(&self, t: f64) -> Vec<f64> {
         match self {
-            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta } => {
+            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta, in_single } => {
                 let half = channels / 2;
                 let mut vector = vec![0.0; *channels];
+                let last = half as f64 - freq_shift;
                 for i in 0..half {
                     // `libm`, not the platform's functions: an export is the same on every host.
-                    let frequency = libm::exp(-libm::log(*theta) * i as f64 / (half as f64 - freq_shift));
-                    let (sin, cos) = libm::sincos(t * frequency);
+                    let angle = if *in_single {
+                        let exponent = -libm::log(*theta) as f32 * i as f32 / last as f32;
+                        f64::from(t as f32 * libm::exp(exponent.into()) as f32)
+                    } else {
+                        t * libm::exp(-libm::log(*theta) * i as f64 / last)
+                    };
+                    let (sin, cos) = libm::sincos(angle);
                     let (first, second) = if *flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
                     vector[i] = first;
                     vector[half + i] = second;
@@ -108,6 +117,35 @@ impl Projection {
             }
             Projection::Learned { table, channels } => {
                 table[t as usize * channels..][..*channels].iter().map(|&x| f64::from(x)).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those of diffusers' `get_timestep_embedding` (0.42.1, PyTorch 2.15), for t = 999 and 500: sines of angles of hundreds
+    /// that are not rounded differ in the fifth digit.
+    #[test]
+    fn sinusoids_in_single_precision_are_those_of_diffusers() {
+        let of = |flip_sin_to_cos, freq_shift, t| {
+            Projection::Sinusoid { channels: 8, flip_sin_to_cos, freq_shift, theta: 10_000.0, in_single: true }.of(t)
+        };
+        let expected = [
+            (
+                of(false, 1.0, 999.0),
+                [-0.02646075, 0.68486142, 0.83564848, 0.09973391, 0.99964982, -0.72867334, -0.54926467, 0.99501413],
+            ),
+            (
+                of(true, 0.0, 500.0),
+                [-0.88384926, 0.96496505, 0.28366220, 0.87758255, -0.46777170, -0.26237854, -0.95892429, 0.47942552],
+            ),
+        ];
+        for (found, expected) in expected {
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 2e-7, "{found}, expected {expected}");
             }
         }
     }

@@ -370,6 +370,7 @@ fn append(graph: &mut Graph, config: &Config, Parts { time, convs, times, head }
         flip_sin_to_cos: true,
         freq_shift: 0.0,
         theta: 10_000.0,
+        in_single: false,
     };
     graph.classifier = Some(Classifier { projection, time, classes, gradient: x });
 }

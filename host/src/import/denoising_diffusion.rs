@@ -128,7 +128,13 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
         if projected < 4 {
             return Err(ImportError::Layout { what: format!("{projected} elements of a timestep are too few") });
         }
-        Projection::Sinusoid { channels: projected, flip_sin_to_cos: false, freq_shift: 1.0, theta: options.theta }
+        Projection::Sinusoid {
+            channels: projected,
+            flip_sin_to_cos: false,
+            freq_shift: 1.0,
+            theta: options.theta,
+            in_single: false,
+        }
     };
     let time = graph::TimeEmbedding {
         linear_1: linear(&inner, "time_mlp.1", projection.channels(), embedding)?,

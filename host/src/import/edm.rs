@@ -109,6 +109,7 @@ pub(super) fn import(checkpoint: &Checkpoint, style: Style) -> Result<Graph, Imp
             flip_sin_to_cos: style.has_cosines_first,
             freq_shift: f64::from(u8::from(style.has_last_period)),
             theta: 10_000.0,
+            in_single: false,
         },
     };
     let time = TimeEmbedding {

@@ -101,6 +101,12 @@ fn codes_stand_for_their_values_only() {
     check!(Precision Output Element OpKind Activation Gather Upsample Shuffle Bias Affine Film Center Pass WeightLayout);
 }
 
+/// They are words of the command line.
+#[test]
+fn precisions_have_the_names_of_their_types() {
+    assert_eq!([Precision::I8, Precision::F16, Precision::F32].map(Precision::name), ["i8", "f16", "f32"]);
+}
+
 /// The tables of the documentation, from the records themselves.
 fn tables() -> String {
     fn table<R: Record>(text: &mut String, title: &str) {

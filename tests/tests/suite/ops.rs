@@ -74,7 +74,7 @@ fn floor(precision: Precision, is_gradient: bool) -> f64 {
         Precision::I8 if is_gradient => 15.0,
         Precision::I8 => 24.0,
         Precision::F16 => 55.0,
-        Precision::F32 => 100.0,
+        Precision::F32 => 115.0,
     }
 }
 

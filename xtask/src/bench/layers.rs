@@ -106,7 +106,13 @@ pub(crate) fn conv(kernel: usize, stride: usize, [inputs, outputs]: [usize; 2], 
 pub(crate) fn time_embedding() -> TimeEmbedding {
     let linear = || Linear { inputs: 2, outputs: 2, weight: vec![0.0; 4], bias: vec![0.0; 2] };
     TimeEmbedding {
-        projection: Projection::Sinusoid { channels: 2, flip_sin_to_cos: false, freq_shift: 0.0, theta: 10_000.0 },
+        projection: Projection::Sinusoid {
+            channels: 2,
+            flip_sin_to_cos: false,
+            freq_shift: 0.0,
+            theta: 10_000.0,
+            in_single: false,
+        },
         linear_1: linear(),
         activation: Activation::Silu,
         linear_2: linear(),

@@ -26,7 +26,13 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
         }
     } else {
         let (flip_sin_to_cos, freq_shift) = (config.flip_sin_to_cos, config.freq_shift);
-        Projection::Sinusoid { channels: config.time, flip_sin_to_cos, freq_shift, theta: 10_000.0 }
+        Projection::Sinusoid {
+            channels: config.time,
+            flip_sin_to_cos,
+            freq_shift,
+            theta: 10_000.0,
+            in_single: config.perceptron.is_none(),
+        }
     };
     let first = config.channels[0];
     let (time, activation) = match config.perceptron {

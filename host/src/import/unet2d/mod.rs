@@ -42,6 +42,7 @@ fn build(checkpoint: &Checkpoint, config: &Config, beside: Option<ClassChannels>
             flip_sin_to_cos: config.flip_sin_to_cos,
             freq_shift: config.freq_shift,
             theta: 10_000.0,
+            in_single: false,
         },
         TimeEmbedding::Fourier => Projection::Fourier {
             frequencies: checkpoint.tensor("time_proj.weight", &[first])?,
