@@ -96,3 +96,18 @@ impl Tensor {
         self.rows == other.rows && self.columns == other.columns && self.channels == other.channels
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    #[test]
+    fn tensors_have_as_many_elements_as_their_dimensions_say() {
+        let of = |[rows, columns, channels]: [u16; 3]| Tensor { rows, columns, channels, ..Tensor::zeroed() };
+        assert_eq!([of([2, 3, 5]).len(), of([1, 1, 1]).len(), of([7, 1, 65_535]).len()], [30, 1, 458_745]);
+        assert!(!of([1, 1, 1]).is_empty() && !of([2, 3, 5]).is_empty());
+        assert!([[0, 3, 5], [2, 0, 5], [2, 3, 0]].iter().all(|&shape| of(shape).is_empty()));
+    }
+}
