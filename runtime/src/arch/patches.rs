@@ -157,12 +157,16 @@ impl Kept {
     #[inline(always)]
     pub(crate) fn words(self, zero: i32, element: u32) -> Option<[i32; 5]> {
         let [multiplier, shift] = self.map;
-        let (left, right) = if shift < -1 { (0, -1 - shift) } else { (shift + 2, 1) };
         let bits = element as i32 + 1;
-        let narrow = self.zero.unsigned_abs() >> element == 0 && bits + left <= 31 && bits + shift <= 27 && right <= 6;
-        let summand = (1 << (RESIDUAL_BITS - 1)) + zero.checked_mul(1 << RESIDUAL_BITS)?;
-        let rounding = (1i32 << (right.clamp(1, 6) - 1)).checked_add(summand.checked_shl(right as u32)?)?;
-        (narrow && zero.unsigned_abs() >> 16 == 0).then_some([self.zero, left, multiplier, rounding, right])
+        // A model says what it likes.
+        let small = self.zero.unsigned_abs() >> element == 0 && zero.unsigned_abs() >> 16 == 0;
+        if !small || !(-7..=27 - bits).contains(&shift) {
+            return None;
+        }
+        let (left, right) = if shift < -1 { (0, -1 - shift) } else { (shift + 2, 1) };
+        // Less than 2³¹: 2¹⁶ as often as a product of 2⁸ and at most 2⁶.
+        let summand = (1 << (RESIDUAL_BITS - 1)) + (zero << RESIDUAL_BITS);
+        Some([self.zero, left, multiplier, (1 << (right - 1)) + (summand << right), right])
     }
 }
 

@@ -447,3 +447,24 @@ pub(super) fn patches_i8(kernel: impl Fn() -> patches::Patches<i8>) {
 pub(super) fn patches_i16(kernel: impl Fn() -> patches::Patches<i16>) {
     made_and_multiplied(i16s, kernel);
 }
+
+/// Whatever a model says of a residual and its zero points, words for it are made without an overflow, or not at all.
+#[cfg(not(no_long_multiply))]
+#[test]
+fn residuals_of_any_numbers_are_taken_or_left() {
+    const ZEROS: [i32; 9] = [i32::MIN, -65_536, -65_535, -128, 0, 65_535, 65_536, (1 << 23) - 1, i32::MAX];
+    const SHIFTS: [i32; 11] = [i32::MIN, -33, -8, -7, -1, 0, 10, 11, 18, 19, i32::MAX];
+    for zero in ZEROS {
+        for of_residual in ZEROS {
+            for shift in SHIFTS {
+                for element in [8, 16] {
+                    let kept = patches::Kept { zero: of_residual, map: [1 << 30, shift] };
+                    let fits = (-65_535..=65_535).contains(&zero)
+                        && i64::from(of_residual).abs() < 1 << element
+                        && (-7..=26 - element as i32).contains(&shift);
+                    assert_eq!(kept.words(zero, element).is_some(), fits, "{zero} {of_residual} {shift} {element}");
+                }
+            }
+        }
+    }
+}
