@@ -185,8 +185,22 @@ mod tests {
                     assert!((1..=channels).contains(&last));
                     assert_eq!(chunks.last_bytes, layout.bytes(last, 9).next_multiple_of(16));
                     assert_eq!(chunks.total(), (chunks.count - 1) * chunks.bytes + chunks.last_bytes);
+                    let sizes =
+                        (1..=chunks.count).map(|at| if at < chunks.count { chunks.bytes } else { chunks.last_bytes });
+                    assert_eq!(Some(chunks.largest()), sizes.max());
                 }
             }
         }
+    }
+
+    /// As many whole chunks as a window holds, and one if it holds none: a single chunk may be shorter than the others would be.
+    #[test]
+    fn windows_hold_whole_chunks() {
+        let of = |bytes| Chunks { count: 9, bytes, last_bytes: 16 };
+        for window in [0, 79, 80, 159, 160, 161, 400] {
+            let fit = (1..).take_while(|count| 80 * count <= window).count();
+            assert_eq!(of(80).buffers(window), fit.max(1) as u64, "{window}");
+        }
+        assert_eq!([of(u64::from(u32::MAX)).buffers(1 << 33), of((1 << 32) + 16).buffers(1 << 32)], [2, 1]);
     }
 }
