@@ -336,10 +336,12 @@ impl IntoRing {
 
     /// A raw value less `from`, by multiplier and shift, then the zero point; not a copy.
     pub(crate) fn raw(from: i32, [multiplier, shift]: [i32; 2], zero: i32) -> Option<Self> {
-        let (left, right) = if shift < -1 { (0, (-1i32).checked_sub(shift)?) } else { (shift + 2, 1) };
-        // A difference has 17 bits and a sign, and its product with the multiplier 30 bits at most.
-        let fits = from.unsigned_abs() >> 16 == 0 && left <= 13 && multiplier != 0;
-        Self::new(Entry::Raw, from, left as u32, multiplier, right, zero).filter(|_| fits)
+        // A difference has 17 bits and a sign, shifted left by at most 13, and its product with the multiplier 30 bits at most.
+        if from.unsigned_abs() >> 16 != 0 || !(-31..=11).contains(&shift) || multiplier == 0 {
+            return None;
+        }
+        let (left, right) = if shift < -1 { (0, -1 - shift) } else { (shift + 2, 1) };
+        Self::new(Entry::Raw, from, left as u32, multiplier, right, zero)
     }
 
     // Out of line, as there is more than one caller.

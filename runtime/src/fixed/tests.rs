@@ -64,3 +64,22 @@ fn products_of_halves_are_exact() {
         }
     }
 }
+
+/// Whatever a model says of a raw source, a map is made without an overflow, or not at all.
+#[cfg(not(no_long_multiply))]
+#[test]
+fn raw_maps_of_any_numbers_are_made_or_left() {
+    for shift in [i32::MIN, -32, -31, -2, -1, 0, 11, 12, 30, i32::MAX - 1, i32::MAX] {
+        for from in [i32::MIN, -65_536, -65_535, 0, 65_535, 65_536, i32::MAX] {
+            for zero in [i32::MIN, -128, 0, 127, 1 << 30, i32::MAX] {
+                let map = super::IntoRing::raw(from, [1 << 30, shift], zero);
+                let fits = (-31..=11).contains(&shift) && (-65_535..=65_535).contains(&from);
+                assert!(map.is_none() || fits, "{shift} {from} {zero}");
+                assert!(
+                    map.is_some() || !fits || zero.unsigned_abs() >= 1 << 30 || shift < -20,
+                    "{shift} {from} {zero}"
+                );
+            }
+        }
+    }
+}
