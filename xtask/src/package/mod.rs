@@ -32,20 +32,9 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-/// What the libraries are built with: all of the precision that every core has, and streamed weights.
-const FEATURES: [&str; 11] = [
-    "i8",
-    "i4",
-    "step-scales",
-    "attention",
-    "conditioning",
-    "history",
-    "original",
-    "guidance-rescale",
-    "thresholding",
-    "learned-variance",
-    "stream",
-];
+/// What the libraries are built with: what the C library has by default, which is all of the precision that every core has, and
+/// streamed weights.
+const FEATURES: [&str; 2] = ["default", "stream"];
 
 /// The file that `pkg-config` reads; it stands two folders below the package's own.
 const PKG_CONFIG: &str = "prefix=${pcfiledir}/../..
@@ -120,7 +109,8 @@ pub(crate) fn unpacked(board: &Board, out: &Path) -> anyhow::Result<PathBuf> {
     copy(&library(board)?, &lib.join("libwaft.a"))?;
     let sources = root().join("runtime").join("c");
     copy(&sources.join(HEADER), &folder.join("include").join(HEADER))?;
-    copy(&sources.join("README.md"), &folder.join("README.md"))?;
+    let text = fs::read_to_string(sources.join("README.md"))?;
+    fs::write(folder.join("README.md"), moved(&text))?;
     with_licences(&folder)?;
     let (pkg_config, cmake) = (lib.join("pkgconfig"), lib.join("cmake").join("waft"));
     for folder in [&pkg_config, &cmake] {
@@ -130,6 +120,12 @@ pub(crate) fn unpacked(board: &Board, out: &Path) -> anyhow::Result<PathBuf> {
     fs::write(cmake.join("waft-config.cmake"), CMAKE)?;
     fs::write(cmake.join("waft-config-version.cmake"), fill(CMAKE_VERSION))?;
     Ok(folder)
+}
+
+/// The C library's README where the package has it: the header lies in a folder of its own, the packages for build systems do not.
+fn moved(text: &str) -> String {
+    let packages = concat!("](", env!("CARGO_PKG_REPOSITORY"), "/tree/main/runtime/c/packages/");
+    text.replace("](waft.h)", "](include/waft.h)").replace("](packages/", packages)
 }
 
 /// The C header.
@@ -223,4 +219,20 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         if entry.file_type()?.is_dir() { list(&entry.path(), files)? } else { files.push(entry.path()) }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::moved;
+
+    #[test]
+    fn links_of_the_packaged_readme_lead_to_what_is_packaged() {
+        let text = moved(include_str!("../../../runtime/c/README.md"));
+        let targets: Vec<&str> = text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+        assert!(targets.contains(&"include/waft.h"), "{targets:?}");
+        assert!(
+            targets.iter().all(|target| *target == "include/waft.h" || target.starts_with("https://")),
+            "{targets:?}"
+        );
+    }
 }

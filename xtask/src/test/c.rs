@@ -109,6 +109,15 @@ fn on_this_computer(digits: &[u8]) -> anyhow::Result<()> {
             ensure!(found == expected, "tests/c/host.c: digest {found} but the core's is {expected}");
         }
     }
+    // Operations that digits do not have: what is packaged leaves none out.
+    let options =
+        ExportOptions { budget_flash: Some(2_000_000_000), calibration_images: 4, ..ExportOptions::default() };
+    let export = exported("digits", &options)?;
+    let stored = folder.join("stored.waft");
+    std::fs::write(&stored, export.bytes.as_slice())?;
+    let expected = on_host(export.bytes.as_slice(), &HOST)?;
+    let found = c::host(&Library::Package(&package), &[&stored])?;
+    ensure!(found == expected, "the package with stored tiles: digest {found} but the core's is {expected}");
     eprintln!("on this computer: misuse is refused, resident and streamed weights draw the core's image");
     Ok(())
 }
