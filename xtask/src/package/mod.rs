@@ -124,7 +124,7 @@ pub(crate) fn unpacked(board: &Board, out: &Path) -> anyhow::Result<PathBuf> {
 
 /// The C library's README where the package has it: the header lies in a folder of its own, the packages for build systems do not.
 fn moved(text: &str) -> String {
-    let packages = concat!("](", env!("CARGO_PKG_REPOSITORY"), "/tree/main/runtime/c/packages/");
+    let packages = concat!("](", env!("CARGO_PKG_REPOSITORY"), "/blob/main/runtime/c/packages/");
     text.replace("](waft.h)", "](include/waft.h)").replace("](packages/", packages)
 }
 
