@@ -97,6 +97,8 @@ fn tiles_have_room_for_all_that_they_hold() {
     // (2 + 1)·36 points; 4·36 + 4·16·8 = 656 values, 164 of four channels, and 55 of twelve, for which there are 56.
     assert_eq!([four.tile_columns(16, 4), four.tile_columns(16, 12)], [108 + 164, 108 + 56]);
     assert_eq!(of(Tiling::Four, 1, WeightLayout::Tiles4).tile_columns(16, 4), 72 + 164);
+    // Three pairs, 144 + 768 values; and as many of no channels as of one.
+    assert_eq!([four.tile_columns(24, 4), four.tile_columns(16, 0)], [144 + 228, 108 + 656]);
     let two = of(Tiling::Two, 3, WeightLayout::Rows8);
     assert_eq!([two.band_rows(), two.ring_rows()], [6, 8]);
     // Three rows of two pairs and the weights: 7·16 points; 4·16 + 6·8·8 = 448 values.
