@@ -9,7 +9,7 @@ pub(crate) fn run<E: Float>(context: &Context<'_>, op: &LayerNorm, slice: u32, a
     let Bound { gamma, beta, source, residual, output } = Bound::<f32>::bind(context, op, slice, arena)?;
     let channels = gamma.len().max(1);
     let (element, bytes) = output;
-    for (index, output) in bytes.chunks_exact_mut(channels * element.bytes()).enumerate() {
+    for (index, output) in bytes.chunks_exact_mut((channels * element.bytes()).max(1)).enumerate() {
         let values: &[E] = view(pixel(source, index, channels, output))?;
         let mut sum = 0.0;
         let mut deviations = 0.0;

@@ -20,7 +20,7 @@ pub(crate) fn run(context: &Context<'_>, op: &LayerNorm, slice: u32, arena: &mut
     let channels = gamma.len().max(1);
     let (element, bytes) = output;
     let width = element.bytes();
-    for (index, output) in bytes.chunks_exact_mut(channels * width).enumerate() {
+    for (index, output) in bytes.chunks_exact_mut((channels * width).max(1)).enumerate() {
         let mut sums = Sums::default();
         let values = pixel(source, index, channels, output).chunks_exact(source.0.bytes());
         values.for_each(|value| sums.add(integer(value).wrapping_sub(op.zero)));

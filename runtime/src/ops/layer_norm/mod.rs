@@ -59,7 +59,7 @@ fn pixel<'a>((element, bytes): (Element, &'a [u8]), index: usize, channels: usiz
     if bytes.is_empty() {
         return output;
     }
-    bytes.chunks_exact(channels.max(1) * element.bytes()).nth(index).unwrap_or_default()
+    bytes.chunks_exact((channels * element.bytes()).max(1)).nth(index).unwrap_or_default()
 }
 
 /// The bytes in the arena of a slice's pixels.
