@@ -225,7 +225,7 @@ fn steps(value: Option<Value>, is_stated: bool) -> Result<usize, ImportError> {
         _ => {
             let value = found.map_or(value.unwrap_or(Value::Null), Value::from);
             let expected =
-                format!("the plan is for one length: give 1 to {MOST_STEPS} steps, on the command line as --size 1x64");
+                format!("the plan is for one length: give 1 to {MOST_STEPS} steps, on the command line as --size 1,64");
             Err(refuse("sample_size", value, expected))
         }
     }
