@@ -10,7 +10,8 @@ use waft::format::{
 
 use crate::draft::chain::Chain;
 use crate::draft::{
-    BIAS, CONDITIONING, Draft, FIRST, LINEAR, MAP, NEWER, OLDER, PARAMETERS, SAMPLE, SUM, TO_QUERY, UNCONDITIONAL, convolution,
+    BIAS, CONDITIONING, Draft, FIRST, LINEAR, MAP, NEWER, OLDER, PARAMETERS, SAMPLE, SUM, TO_QUERY, UNCONDITIONAL,
+    convolution,
 };
 
 /// Each seed by name: a model, and the weights that it streams behind it.
