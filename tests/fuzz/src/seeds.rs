@@ -127,7 +127,8 @@ fn perceptron(draft: &mut Draft) {
         gains: PARAMETERS,
         ..Observe::zeroed()
     };
-    draft.ops.splice(LINEAR + 1..=LINEAR, [Op::Observe(activate), Op::Linear(second)]);
+    draft.ops.insert(LINEAR + 1, Op::Observe(activate));
+    draft.ops.insert(LINEAR + 2, Op::Linear(second));
 }
 
 fn four_bits(draft: &mut Draft) {
