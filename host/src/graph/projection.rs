@@ -48,6 +48,11 @@ pub enum Projection {
 }
 
 impl Projection {
+    /// The sinusoid of most networks: frequencies down to 1/10,000, angles that are not rounded.
+    pub const fn sinusoid(channels: usize, flip_sin_to_cos: bool, freq_shift: f64) -> Self {
+        Self::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta: 10_000.0, in_single: false }
+    }
+
     /// Length of the vector.
     pub fn channels(&self) -> usize {
         match self {

@@ -365,13 +365,7 @@ fn append(graph: &mut Graph, config: &Config, Parts { time, convs, times, head }
         }
         x = graph.node(name("convs", index) + " (gradient)", Op::Conv2d(conv.backward(pool)), &[x]);
     }
-    let projection = Projection::Sinusoid {
-        channels: config.time_embedding_dim,
-        flip_sin_to_cos: true,
-        freq_shift: 0.0,
-        theta: 10_000.0,
-        in_single: false,
-    };
+    let projection = Projection::sinusoid(config.time_embedding_dim, true, 0.0);
     graph.classifier = Some(Classifier { projection, time, classes, gradient: x });
 }
 

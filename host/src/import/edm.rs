@@ -104,13 +104,7 @@ pub(super) fn import(checkpoint: &Checkpoint, style: Style) -> Result<Graph, Imp
     }
     let projection = match checkpoint.has("map_noise.freqs") {
         true => Projection::Angles { frequencies: checkpoint.tensor("map_noise.freqs", &[noise / 2])? },
-        false => Projection::Sinusoid {
-            channels: noise,
-            flip_sin_to_cos: style.has_cosines_first,
-            freq_shift: f64::from(u8::from(style.has_last_period)),
-            theta: 10_000.0,
-            in_single: false,
-        },
+        false => Projection::sinusoid(noise, style.has_cosines_first, f64::from(u8::from(style.has_last_period))),
     };
     let time = TimeEmbedding {
         projection,

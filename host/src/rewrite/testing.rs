@@ -6,13 +6,7 @@ use crate::network::{self, Network};
 /// A graph of one square input, without nodes. Its conditioning vector has two elements.
 pub(crate) fn graph(side: usize, channels: usize) -> Graph {
     let time = TimeEmbedding {
-        projection: Projection::Sinusoid {
-            channels: 2,
-            flip_sin_to_cos: false,
-            freq_shift: 0.0,
-            theta: 10_000.0,
-            in_single: false,
-        },
+        projection: Projection::sinusoid(2, false, 0.0),
         linear_1: linear(2, 2),
         activation: Activation::Silu,
         linear_2: linear(2, 2),

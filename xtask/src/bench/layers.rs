@@ -106,13 +106,7 @@ pub(crate) fn conv(kernel: usize, stride: usize, [inputs, outputs]: [usize; 2], 
 pub(crate) fn time_embedding() -> TimeEmbedding {
     let linear = || Linear { inputs: 2, outputs: 2, weight: vec![0.0; 4], bias: vec![0.0; 2] };
     TimeEmbedding {
-        projection: Projection::Sinusoid {
-            channels: 2,
-            flip_sin_to_cos: false,
-            freq_shift: 0.0,
-            theta: 10_000.0,
-            in_single: false,
-        },
+        projection: Projection::sinusoid(2, false, 0.0),
         linear_1: linear(),
         activation: Activation::Silu,
         linear_2: linear(),

@@ -112,13 +112,7 @@ fn build(checkpoint: &Checkpoint, config: Config) -> Result<Graph, ImportError> 
     }
     let key = |part: &str| format!("{}{part}", config.prefix);
     let time = TimeEmbedding {
-        projection: Projection::Sinusoid {
-            channels: step,
-            flip_sin_to_cos: false,
-            freq_shift: 1.0,
-            theta: 10_000.0,
-            in_single: false,
-        },
+        projection: Projection::sinusoid(step, false, 1.0),
         linear_1: linear(checkpoint, &key("diffusion_step_encoder.1"), step, 4 * step)?,
         activation: Activation::Mish,
         linear_2: linear(checkpoint, &key("diffusion_step_encoder.3"), 4 * step, step)?,

@@ -37,13 +37,7 @@ fn build(checkpoint: &Checkpoint, config: &Config, beside: Option<ClassChannels>
     let first = config.channels[0];
     let embedding = config.time_embedding_dim.unwrap_or(4 * first);
     let projection = match config.time_embedding_type {
-        TimeEmbedding::Positional => Projection::Sinusoid {
-            channels: first,
-            flip_sin_to_cos: config.flip_sin_to_cos,
-            freq_shift: config.freq_shift,
-            theta: 10_000.0,
-            in_single: false,
-        },
+        TimeEmbedding::Positional => Projection::sinusoid(first, config.flip_sin_to_cos, config.freq_shift),
         TimeEmbedding::Fourier => Projection::Fourier {
             frequencies: checkpoint.tensor("time_proj.weight", &[first])?,
             of_logarithm: true,

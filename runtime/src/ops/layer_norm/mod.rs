@@ -59,6 +59,7 @@ fn pixel<'a>((element, bytes): (Element, &'a [u8]), index: usize, channels: usiz
     if bytes.is_empty() {
         return output;
     }
+    // On 32 bits the compiler does not see that the product is above 0.
     bytes.chunks_exact((channels * element.bytes()).max(1)).nth(index).unwrap_or_default()
 }
 
