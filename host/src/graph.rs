@@ -10,7 +10,7 @@ mod projection;
 use std::fmt;
 
 pub use linear::Linear;
-pub use projection::Projection;
+pub use projection::{FrequencyOrder, Projection};
 pub use waft::format::{Activation, Pass, Resampling};
 
 /// Height, width and channels of an activation.

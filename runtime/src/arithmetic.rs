@@ -14,7 +14,7 @@ pub use crate::threshold::{PASSES, Search};
 /// Convolution.
 pub mod conv2d {
     #[cfg(any(feature = "f16", feature = "f32"))]
-    pub use crate::ops::conv2d::float::gathered as gathered_float;
+    pub use crate::ops::conv2d::float::{CHAIN as FLOAT_CHAIN, gathered as gathered_float};
     #[cfg(feature = "i8")]
     pub use crate::ops::conv2d::i8::{finished, gathered, limited, raw_map, rescaled};
 }

@@ -14,9 +14,8 @@ pub enum Projection {
         freq_shift: f64,
         /// The ratio of the highest to the lowest frequency, 10,000 as a rule.
         theta: f64,
-        /// Whether frequencies and angles are rounded to single precision, as PyTorch does, which moves a sine of `t = 999` by up to
-        /// 6·10⁻⁵: seen where the vector is an input of the network itself.
-        in_single: bool,
+        /// How the network's own code computes a frequency.
+        order: FrequencyOrder,
     },
     /// The timestep itself, then sines and cosines of 2π·w·t for each frequency w.
     Frequencies {
@@ -47,10 +46,34 @@ pub enum Projection {
     },
 }
 
+/// The order in which a frequency θ^(-i/n) is computed in single precision. Each rounds differently, which moves a sine of `t = 999`
+/// by up to 6·10⁻⁵.
+#[derive(Clone, Copy, Debug)]
+pub enum FrequencyOrder {
+    /// exp(-ln θ · i / n): diffusers and OpenAI's code.
+    Product,
+    /// exp(i · -(ln θ / n)): lucidrains' code, diffusion_policy and LeRobot.
+    Quotient,
+    /// (1/θ)^(i/n): EDM.
+    Power,
+}
+
+impl FrequencyOrder {
+    /// θ^(-i/n).
+    fn frequency(self, theta: f64, i: usize, n: f64) -> f32 {
+        let (i, logarithm) = (i as f32, libm::log(theta));
+        match self {
+            FrequencyOrder::Product => libm::exp(f64::from(-logarithm as f32 * i / n as f32)) as f32,
+            FrequencyOrder::Quotient => libm::exp(f64::from(i * (-logarithm / n) as f32)) as f32,
+            FrequencyOrder::Power => libm::pow(f64::from((1.0 / theta) as f32), f64::from(i / n as f32)) as f32,
+        }
+    }
+}
+
 impl Projection {
-    /// The sinusoid of most networks: frequencies down to 1/10,000, angles that are not rounded.
-    pub const fn sinusoid(channels: usize, flip_sin_to_cos: bool, freq_shift: f64) -> Self {
-        Self::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta: 10_000.0, in_single: false }
+    /// The sinusoid of most networks: frequencies down to 1/10,000.
+    pub const fn sinusoid(channels: usize, flip_sin_to_cos: bool, freq_shift: f64, order: FrequencyOrder) -> Self {
+        Self::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta: 10_000.0, order }
     }
 
     /// Length of the vector.
@@ -84,19 +107,14 @@ impl Projection {
     /// If there is [none](Self::missing).
     pub fn of(&self, t: f64) -> Vec<f64> {
         match self {
-            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta, in_single } => {
+            Projection::Sinusoid { channels, flip_sin_to_cos, freq_shift, theta, order } => {
                 let half = channels / 2;
                 let mut vector = vec![0.0; *channels];
                 let last = half as f64 - freq_shift;
                 for i in 0..half {
                     // `libm`, not the platform's functions: an export is the same on every host.
-                    let angle = if *in_single {
-                        let exponent = -libm::log(*theta) as f32 * i as f32 / last as f32;
-                        f64::from(t as f32 * libm::exp(exponent.into()) as f32)
-                    } else {
-                        t * libm::exp(-libm::log(*theta) * i as f64 / last)
-                    };
-                    let (sin, cos) = libm::sincos(angle);
+                    let angle = t as f32 * order.frequency(*theta, i, last);
+                    let (sin, cos) = libm::sincos(angle.into());
                     let (first, second) = if *flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
                     vector[i] = first;
                     vector[half + i] = second;
@@ -131,25 +149,90 @@ impl Projection {
 mod tests {
     use super::*;
 
-    /// Those of diffusers' `get_timestep_embedding` (0.42.1, PyTorch 2.15), for t = 999 and 500: sines of angles of hundreds
-    /// that are not rounded differ in the fifth digit.
+    /// What the layouts' own code computes (PyTorch 2.15) for t = 999, and for 500 with cosines first: sines of angles of hundreds
+    /// differ by the order of roundings in the fifth digit.
     #[test]
-    fn sinusoids_in_single_precision_are_those_of_diffusers() {
-        let of = |flip_sin_to_cos, freq_shift, t| {
-            Projection::Sinusoid { channels: 8, flip_sin_to_cos, freq_shift, theta: 10_000.0, in_single: true }.of(t)
-        };
+    fn sinusoids_are_rounded_as_each_layout_rounds_them() {
+        let of = |freq_shift, order| Projection::sinusoid(16, false, freq_shift, order).of(999.0);
         let expected = [
+            // diffusers' `get_timestep_embedding` (0.42.1).
             (
-                of(false, 1.0, 999.0),
-                [-0.02646075, 0.68486142, 0.83564848, 0.09973391, 0.99964982, -0.72867334, -0.54926467, 0.99501413],
+                of(1.0, FrequencyOrder::Product),
+                [
+                    -0.02646075,
+                    -0.82259929,
+                    0.35230440,
+                    0.42423254,
+                    -0.89520431,
+                    0.98335838,
+                    0.36383951,
+                    0.09973391,
+                    0.99964982,
+                    -0.56862152,
+                    -0.93588549,
+                    0.90555328,
+                    0.44565600,
+                    0.18167639,
+                    0.93146163,
+                    0.99501413,
+                ]
+                .to_vec(),
             ),
             (
-                of(true, 0.0, 500.0),
-                [-0.88384926, 0.96496505, 0.28366220, 0.87758255, -0.46777170, -0.26237854, -0.95892429, 0.47942552],
+                Projection::sinusoid(8, true, 0.0, FrequencyOrder::Product).of(500.0),
+                [-0.88384926, 0.96496505, 0.28366220, 0.87758255, -0.46777170, -0.26237854, -0.95892429, 0.47942552]
+                    .to_vec(),
+            ),
+            // lucidrains' `SinusoidalPosEmb` (2.3.4).
+            (
+                of(1.0, FrequencyOrder::Quotient),
+                [
+                    -0.02646075,
+                    -0.82259929,
+                    0.35230440,
+                    0.42423773,
+                    -0.89520431,
+                    0.98335850,
+                    0.36383966,
+                    0.09973391,
+                    0.99964982,
+                    -0.56862152,
+                    -0.93588549,
+                    0.90555084,
+                    0.44565600,
+                    0.18167567,
+                    0.93146157,
+                    0.99501413,
+                ]
+                .to_vec(),
+            ),
+            // EDM's `PositionalEmbedding` with its endpoint.
+            (
+                of(1.0, FrequencyOrder::Power),
+                [
+                    -0.02646075,
+                    -0.82258195,
+                    0.35231867,
+                    0.42423254,
+                    -0.89520538,
+                    0.98335844,
+                    0.36383948,
+                    0.09973392,
+                    0.99964982,
+                    -0.56864661,
+                    -0.93588012,
+                    0.90555328,
+                    0.44565386,
+                    0.18167603,
+                    0.93146169,
+                    0.99501413,
+                ]
+                .to_vec(),
             ),
         ];
         for (found, expected) in expected {
-            for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.into_iter().zip(expected) {
                 assert!((found - expected).abs() < 2e-7, "{found}, expected {expected}");
             }
         }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use thiserror::Error;
 use waft::format::Pass;
 
-use crate::graph::{Activation, Classifier, Conv2d, Graph, Linear, Op, Projection, Shape, TensorId};
+use crate::graph::{Activation, Classifier, Conv2d, FrequencyOrder, Graph, Linear, Op, Projection, Shape, TensorId};
 use crate::schedule::{ScheduleError, SchedulerConfig};
 use crate::tensors::{self, Tensors, TensorsError};
 
@@ -365,7 +365,7 @@ fn append(graph: &mut Graph, config: &Config, Parts { time, convs, times, head }
         }
         x = graph.node(name("convs", index) + " (gradient)", Op::Conv2d(conv.backward(pool)), &[x]);
     }
-    let projection = Projection::sinusoid(config.time_embedding_dim, true, 0.0);
+    let projection = Projection::sinusoid(config.time_embedding_dim, true, 0.0, FrequencyOrder::Product);
     graph.classifier = Some(Classifier { projection, time, classes, gradient: x });
 }
 

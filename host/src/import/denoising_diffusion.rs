@@ -11,7 +11,9 @@ use super::config::{Fields, refuse};
 use super::{ImportError, refuse_unused};
 use crate::checkpoint::denoising_diffusion::PREFIXES;
 use crate::checkpoint::{Checkpoint, NamedTensor};
-use crate::graph::{self, Activation, Conv2d, Graph, LayerNorm, Memory, Op, Projection, Shape, TensorId};
+use crate::graph::{
+    self, Activation, Conv2d, FrequencyOrder, Graph, LayerNorm, Memory, Op, Projection, Shape, TensorId,
+};
 
 /// Epsilon of layer normalizations and standardized weights.
 const EPSILON: f64 = 1e-5;
@@ -133,7 +135,7 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
             flip_sin_to_cos: false,
             freq_shift: 1.0,
             theta: options.theta,
-            in_single: false,
+            order: FrequencyOrder::Quotient,
         }
     };
     let time = graph::TimeEmbedding {

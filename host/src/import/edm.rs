@@ -13,7 +13,9 @@ use super::resample::Resample;
 use super::resnet::Residual;
 use crate::checkpoint::edm::LABEL_DROPOUT;
 use crate::checkpoint::{Checkpoint, MOST_CLASSES, NamedTensor};
-use crate::graph::{Activation, ClassEmbedding, Graph, Layer, Projection, Shape, TensorId, TimeEmbedding};
+use crate::graph::{
+    Activation, ClassEmbedding, FrequencyOrder, Graph, Layer, Projection, Shape, TensorId, TimeEmbedding,
+};
 
 /// In what the networks differ besides their tensors.
 #[derive(Clone, Copy)]
@@ -104,7 +106,12 @@ pub(super) fn import(checkpoint: &Checkpoint, style: Style) -> Result<Graph, Imp
     }
     let projection = match checkpoint.has("map_noise.freqs") {
         true => Projection::Angles { frequencies: checkpoint.tensor("map_noise.freqs", &[noise / 2])? },
-        false => Projection::sinusoid(noise, style.has_cosines_first, f64::from(u8::from(style.has_last_period))),
+        false => Projection::sinusoid(
+            noise,
+            style.has_cosines_first,
+            f64::from(u8::from(style.has_last_period)),
+            FrequencyOrder::Power,
+        ),
     };
     let time = TimeEmbedding {
         projection,

@@ -1,12 +1,14 @@
 //! Small graphs for the tests of the rules.
 
-use crate::graph::{Activation, Conv2d, Graph, GroupNorm, Linear, Op, Projection, Shape, TimeEmbedding};
+use crate::graph::{
+    Activation, Conv2d, FrequencyOrder, Graph, GroupNorm, Linear, Op, Projection, Shape, TimeEmbedding,
+};
 use crate::network::{self, Network};
 
 /// A graph of one square input, without nodes. Its conditioning vector has two elements.
 pub(crate) fn graph(side: usize, channels: usize) -> Graph {
     let time = TimeEmbedding {
-        projection: Projection::sinusoid(2, false, 0.0),
+        projection: Projection::sinusoid(2, false, 0.0, FrequencyOrder::Product),
         linear_1: linear(2, 2),
         activation: Activation::Silu,
         linear_2: linear(2, 2),

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use bytemuck::{Pod, Zeroable};
-use waft::arithmetic::conv2d::gathered_float;
+use waft::arithmetic::conv2d::{FLOAT_CHAIN, gathered_float};
 use waft::format::{CHANNEL_BLOCK, NONE};
 
 use super::Parameters;
@@ -99,13 +99,20 @@ impl Threads for MultiplyKernel {
         let mut weight = block * kernel_rows * run * CHANNEL_BLOCK as u32;
         for row in 0..kernel_rows {
             let start = ((y * stride + row) * p.padded_columns + x * stride) * p.channels;
-            for k in 0..run {
-                let activation: f32 = memory.load(Space::Scratch, scratch + 4 * (start + k) as usize);
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    let at = p.weights_at as usize;
-                    *sum += activation * float(memory, Space::Constants, at, p.half != 0, weight + i as u32);
+            let mut begin = 0;
+            while begin < run {
+                let end = run.min(begin + FLOAT_CHAIN as u32);
+                let mut parts = [0f32; CHANNEL_BLOCK];
+                for k in begin..end {
+                    let activation: f32 = memory.load(Space::Scratch, scratch + 4 * (start + k) as usize);
+                    for (i, part) in parts.iter_mut().enumerate() {
+                        let at = p.weights_at as usize;
+                        *part += activation * float(memory, Space::Constants, at, p.half != 0, weight + i as u32);
+                    }
+                    weight += CHANNEL_BLOCK as u32;
                 }
-                weight += CHANNEL_BLOCK as u32;
+                sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+                begin = end;
             }
         }
         (0..CHANNEL_BLOCK as u32).for_each(|i| {

@@ -80,7 +80,7 @@ fn the_picture_is_the_same_everywhere() {
     assert_eq!(digest(pictures.iter().map(|p| p.bytes.as_slice())), DIGEST);
 }
 
-const DIGEST: &str = "c4a582f8c51fe1b57da3212559c4b8fa544aea9f8d1f2c73401d1432b20cb592";
+const DIGEST: &str = "7e8f7135e827196ee92d406255a68de9049668e94db95259a9832819d255d125";
 
 #[test]
 fn a_dropped_run_leaves_nothing_behind() {

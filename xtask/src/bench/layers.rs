@@ -2,7 +2,7 @@
 //! of it.
 
 use waft::noise::philox;
-use waft_host::graph::{Activation, Conv2d, Graph, Linear, Op, Projection, Shape, TimeEmbedding};
+use waft_host::graph::{Activation, Conv2d, FrequencyOrder, Graph, Linear, Op, Projection, Shape, TimeEmbedding};
 
 /// A convolution, or a dense layer as one of a single pixel.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +106,7 @@ pub(crate) fn conv(kernel: usize, stride: usize, [inputs, outputs]: [usize; 2], 
 pub(crate) fn time_embedding() -> TimeEmbedding {
     let linear = || Linear { inputs: 2, outputs: 2, weight: vec![0.0; 4], bias: vec![0.0; 2] };
     TimeEmbedding {
-        projection: Projection::sinusoid(2, false, 0.0),
+        projection: Projection::sinusoid(2, false, 0.0, FrequencyOrder::Product),
         linear_1: linear(),
         activation: Activation::Silu,
         linear_2: linear(),

@@ -12,7 +12,7 @@ use super::builder::{Builder, Conditioning, linear};
 use super::config::refuse;
 use super::row::Keys;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{Activation, Graph, Observation, Op, Projection, Shape, TensorId, TimeEmbedding};
+use crate::graph::{Activation, FrequencyOrder, Graph, Observation, Op, Projection, Shape, TensorId, TimeEmbedding};
 
 pub(super) use diffusion_policy::import as import_diffusion_policy;
 pub(super) use lerobot::import as import_lerobot;
@@ -112,7 +112,7 @@ fn build(checkpoint: &Checkpoint, config: Config) -> Result<Graph, ImportError> 
     }
     let key = |part: &str| format!("{}{part}", config.prefix);
     let time = TimeEmbedding {
-        projection: Projection::sinusoid(step, false, 1.0),
+        projection: Projection::sinusoid(step, false, 1.0, FrequencyOrder::Quotient),
         linear_1: linear(checkpoint, &key("diffusion_step_encoder.1"), step, 4 * step)?,
         activation: Activation::Mish,
         linear_2: linear(checkpoint, &key("diffusion_step_encoder.3"), 4 * step, step)?,

@@ -10,7 +10,7 @@ use super::ImportError;
 use super::builder::{Builder, Conditioning, linear};
 use super::config::refuse;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{Activation, Conv2d, Graph, Linear, Op, Projection, Shape, TensorId, TimeEmbedding};
+use crate::graph::{Activation, Conv2d, FrequencyOrder, Graph, Linear, Op, Projection, Shape, TensorId, TimeEmbedding};
 
 /// Epsilon of normalizations, PyTorch's default.
 const EPS: f64 = 1e-5;
@@ -25,14 +25,7 @@ pub(super) fn import(checkpoint: &Checkpoint) -> Result<Graph, ImportError> {
             flip_sin_to_cos: config.flip_sin_to_cos,
         }
     } else {
-        let (flip_sin_to_cos, freq_shift) = (config.flip_sin_to_cos, config.freq_shift);
-        Projection::Sinusoid {
-            channels: config.time,
-            flip_sin_to_cos,
-            freq_shift,
-            theta: 10_000.0,
-            in_single: config.perceptron.is_none(),
-        }
+        Projection::sinusoid(config.time, config.flip_sin_to_cos, config.freq_shift, FrequencyOrder::Product)
     };
     let first = config.channels[0];
     let (time, activation) = match config.perceptron {

@@ -19,7 +19,7 @@ use super::builder::{Builder, Window};
 use super::config::refuse;
 use super::embedding;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{self, Activation, Graph, Op, Projection, Shape, TensorId};
+use crate::graph::{self, Activation, FrequencyOrder, Graph, Op, Projection, Shape, TensorId};
 
 pub(super) use class_channels::import as import_class_conditioned;
 pub(super) use guided_diffusion::import as import_guided_diffusion;
@@ -37,7 +37,9 @@ fn build(checkpoint: &Checkpoint, config: &Config, beside: Option<ClassChannels>
     let first = config.channels[0];
     let embedding = config.time_embedding_dim.unwrap_or(4 * first);
     let projection = match config.time_embedding_type {
-        TimeEmbedding::Positional => Projection::sinusoid(first, config.flip_sin_to_cos, config.freq_shift),
+        TimeEmbedding::Positional => {
+            Projection::sinusoid(first, config.flip_sin_to_cos, config.freq_shift, FrequencyOrder::Product)
+        }
         TimeEmbedding::Fourier => Projection::Fourier {
             frequencies: checkpoint.tensor("time_proj.weight", &[first])?,
             of_logarithm: true,

@@ -11,9 +11,10 @@ use super::super::{Scratch, room};
 use super::{
     Activation, Finish, Geometry, InputBand, Layer, OutputBand, Transform, block_of, gather, multiply, spread,
 };
-use crate::arch::wide::{self, Instructions, LANES, Lanes, Sums, Wide, Window};
+use crate::arch::wide::{self, Instructions, LANES, Lanes, PANEL, PIXELS, Sums, Wide, Window};
 use crate::float::{Float, activate};
 use crate::format::{self, Element, Gather, NONE};
+use crate::ops::conv2d::float::CHAIN;
 use crate::ops::{Source, view, view_mut};
 
 impl Activation for f32 {
@@ -22,7 +23,18 @@ impl Activation for f32 {
 
     #[inline(always)]
     fn dot<W: Wide, const N: usize>(wide: W, sums: &mut Sums<f32>, window: &Window<'_, f32>, weights: &[f32]) {
-        wide.dot_floats::<N>(sums, window, weights);
+        let mut rest = weights;
+        for piece in window.pieces(CHAIN) {
+            let Some((weights, behind)) = rest.split_at_checked(N * LANES * piece.taps()) else { return };
+            rest = behind;
+            let mut parts = [[[0.0; LANES]; PIXELS]; PANEL];
+            wide.dot_floats::<N>(&mut parts, &piece, weights);
+            for (sums, parts) in sums.iter_mut().zip(&parts).take(N) {
+                for (sum, part) in sums.as_flattened_mut().iter_mut().zip(parts.as_flattened()) {
+                    *sum += part;
+                }
+            }
+        }
     }
 }
 

@@ -73,9 +73,23 @@ impl<'a, T> Window<'a, T> {
         (last.checked_add(reach)? <= values.len()).then_some(Self { values, starts, rows, run, pitch })
     }
 
+    /// Its runs in pieces of at most so many neighbours, one after another.
+    #[inline(always)]
+    pub(crate) fn pieces(&self, most: usize) -> impl Iterator<Item = Self> {
+        (0..self.rows).flat_map(move |row| {
+            (0..self.run).step_by(most).map(move |first| Self {
+                values: self.values,
+                starts: self.starts.map(|start| start + row * self.pitch + first),
+                rows: 1,
+                run: most.min(self.run - first),
+                pitch: 0,
+            })
+        })
+    }
+
     /// Activations of a pixel.
     #[inline(always)]
-    fn taps(&self) -> usize {
+    pub(crate) fn taps(&self) -> usize {
         self.rows * self.run
     }
 

@@ -6,6 +6,12 @@ use crate::float::{Float, activate};
 use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
 use crate::ops::{Context, Source, sources, view, view_mut};
 
+/// Products that are added one after another, of neighbouring taps in a row of the kernel; their sums are added to the bias one after
+/// another. What rounding makes of a sum grows with the longest chain of additions, which is shortest where the chains are of
+/// about one length (Blanchard, Higham and Mary, "A class of fast and accurate summation algorithms", SIAM Journal on Scientific
+/// Computing 42, 2020).
+pub const CHAIN: usize = 64;
+
 pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
     let layer = Layer::new(context, op)?;
     let tile = layer.geometry.tile(slice);
@@ -110,8 +116,16 @@ fn compute<O: Float, E: Float>(layer: &Layer<'_>, tile: &Tile, operands: Operand
         }
         for (ky, weights) in weights.chunks_exact(geometry.run().max(1)).enumerate() {
             // Past the last pixel the last one is computed again; its sums are not stored.
-            let patches = core::array::from_fn(|i| geometry.patch(ring, [tile.y, (PIXELS * block + i).min(last)], ky));
-            dot_pixels(&mut sums, patches, weights);
+            let patches: [&[f32]; PIXELS] =
+                core::array::from_fn(|i| geometry.patch(ring, [tile.y, (PIXELS * block + i).min(last)], ky));
+            let mut patches = patches.map(|patch| patch.chunks(CHAIN));
+            for weights in weights.chunks(CHAIN) {
+                let mut parts = [[0f32; CHANNEL_BLOCK]; PIXELS];
+                dot_pixels(&mut parts, patches.each_mut().map(|patch| patch.next().unwrap_or_default()), weights);
+                for (sum, &part) in sums.as_flattened_mut().iter_mut().zip(parts.as_flattened()) {
+                    *sum += part;
+                }
+            }
         }
         for (sums, output) in sums.iter().zip(output.chunks_exact_mut(row)) {
             let mut kept = kept.as_mut().and_then(Iterator::next).into_iter().flatten().skip(tile.channel);
