@@ -6,6 +6,9 @@ use crate::format::Activation;
 
 /// How activations and weights are stored; arithmetic is in `f32`.
 pub trait Float: Pod + Send + Sync {
+    /// Whether convolutions add their products in short chains. In half precision the rounding of what is stored outweighs that of sums.
+    const SUMS_IN_CHAINS: bool;
+
     /// In single precision.
     fn to_f32(self) -> f32;
     /// The nearest.
@@ -13,6 +16,8 @@ pub trait Float: Pod + Send + Sync {
 }
 
 impl Float for f32 {
+    const SUMS_IN_CHAINS: bool = true;
+
     #[inline]
     fn to_f32(self) -> f32 {
         self
@@ -26,6 +31,8 @@ impl Float for f32 {
 
 #[cfg(feature = "f16")]
 impl Float for half::f16 {
+    const SUMS_IN_CHAINS: bool = false;
+
     #[cfg(not(vfp))]
     fn to_f32(self) -> f32 {
         half::f16::to_f32(self)

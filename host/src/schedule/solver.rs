@@ -278,6 +278,9 @@ impl Solver {
     /// If the list is not one, the solver takes none, or a coefficient is not finite.
     pub fn steps_through(&self, config: &SchedulerConfig, sigmas: &[f64]) -> Result<Vec<Step>, ScheduleError> {
         let refuse = |what: String| Err(ScheduleError::Sigmas { what });
+        if *self == Self::EdmEuler {
+            return refuse("EDM's follow from sigma_min, sigma_max and a number of steps; name that".into());
+        }
         if !matches!(self, Self::Euler | Self::FlowMatchEuler) {
             return refuse(format!("{} takes none; use euler or flow-match-euler, or name timesteps", self.name()));
         }

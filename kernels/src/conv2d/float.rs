@@ -99,10 +99,11 @@ impl Threads for MultiplyKernel {
         let mut weight = block * kernel_rows * run * CHANNEL_BLOCK as u32;
         for row in 0..kernel_rows {
             let start = ((y * stride + row) * p.padded_columns + x * stride) * p.channels;
+            let chain = if p.half != 0 { run } else { FLOAT_CHAIN as u32 };
             let mut begin = 0;
             while begin < run {
-                let end = run.min(begin + FLOAT_CHAIN as u32);
-                let mut parts = [0f32; CHANNEL_BLOCK];
+                let end = run.min(begin + chain);
+                let mut parts = if p.half != 0 { sums } else { [0f32; CHANNEL_BLOCK] };
                 for k in begin..end {
                     let activation: f32 = memory.load(Space::Scratch, scratch + 4 * (start + k) as usize);
                     for (i, part) in parts.iter_mut().enumerate() {
@@ -111,7 +112,11 @@ impl Threads for MultiplyKernel {
                     }
                     weight += CHANNEL_BLOCK as u32;
                 }
-                sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+                if p.half != 0 {
+                    sums = parts;
+                } else {
+                    sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+                }
                 begin = end;
             }
         }

@@ -23,6 +23,11 @@ impl Activation for f32 {
 
     #[inline(always)]
     fn dot<W: Wide, const N: usize>(wide: W, sums: &mut Sums<f32>, window: &Window<'_, f32>, weights: &[f32]) {
+        wide.dot_floats::<N>(sums, window, weights);
+    }
+
+    #[inline(always)]
+    fn dot_chains<W: Wide, const N: usize>(wide: W, sums: &mut Sums<f32>, window: &Window<'_, f32>, weights: &[f32]) {
         let mut rest = weights;
         for piece in window.pieces(CHAIN) {
             let Some((weights, behind)) = rest.split_at_checked(N * LANES * piece.taps()) else { return };
@@ -233,6 +238,8 @@ struct Results<'a, O, E> {
 }
 
 impl<O: Float, E: Float> Finish<f32> for Results<'_, O, E> {
+    const OF_CHAINS: bool = E::SUMS_IN_CHAINS;
+
     #[inline(always)]
     fn begin(&self, block: usize) -> Lanes<f32> {
         block_of(self.bias, block)

@@ -196,12 +196,24 @@ pub(super) trait Activation: Pod + Send + Sync {
     type Weight: Pod + Sync;
     type Sum: Pod;
 
+    /// Adds products of a window's activations.
     fn dot<W: Wide, const N: usize>(
         wide: W,
         sums: &mut Sums<Self::Sum>,
         window: &Window<'_, Self>,
         weights: &[Self::Weight],
     );
+
+    /// Adds them in short chains, if the type has these.
+    #[inline(always)]
+    fn dot_chains<W: Wide, const N: usize>(
+        wide: W,
+        sums: &mut Sums<Self::Sum>,
+        window: &Window<'_, Self>,
+        weights: &[Self::Weight],
+    ) {
+        Self::dot::<W, N>(wide, sums, window, weights);
+    }
 }
 
 /// What makes a row of the padded input of a source's row. A trait, as closures are not always inlined, see [`wide::Work`].
@@ -247,6 +259,9 @@ fn gather<T: Pod>(
 
 /// What becomes of sums.
 trait Finish<S> {
+    /// Whether they are sums of short chains.
+    const OF_CHAINS: bool = false;
+
     /// How those of a block of channels start.
     fn begin(&self, block: usize) -> Lanes<S>;
 
@@ -256,11 +271,11 @@ trait Finish<S> {
 
 /// Multiplies the padded input with all weights.
 #[inline(always)]
-fn multiply<T: Activation, W: Wide>(
+fn multiply<T: Activation, W: Wide, R: Finish<T::Sum>>(
     wide: W,
     geometry: &Geometry,
     (starts, input, mut weights): (&[usize], &[T], &[T::Weight]),
-    results: &mut impl Finish<T::Sum>,
+    results: &mut R,
 ) -> Option<()> {
     let [rows, run] = [geometry.kernel[0], geometry.kernel[1] * geometry.channels];
     let mut first = 0;
@@ -283,10 +298,13 @@ fn multiply<T: Activation, W: Wide>(
             for (sums, &lanes) in sums.iter_mut().zip(&initial).take(blocks) {
                 *sums = [lanes; PIXELS];
             }
-            match blocks {
-                1 => T::dot::<W, 1>(wide, &mut sums, &window, panel),
-                2 => T::dot::<W, 2>(wide, &mut sums, &window, panel),
-                _ => T::dot::<W, PANEL>(wide, &mut sums, &window, panel),
+            match (blocks, R::OF_CHAINS) {
+                (1, false) => T::dot::<W, 1>(wide, &mut sums, &window, panel),
+                (2, false) => T::dot::<W, 2>(wide, &mut sums, &window, panel),
+                (_, false) => T::dot::<W, PANEL>(wide, &mut sums, &window, panel),
+                (1, true) => T::dot_chains::<W, 1>(wide, &mut sums, &window, panel),
+                (2, true) => T::dot_chains::<W, 2>(wide, &mut sums, &window, panel),
+                (_, true) => T::dot_chains::<W, PANEL>(wide, &mut sums, &window, panel),
             }
             for (block, sums) in (first..).zip(sums.iter_mut().take(blocks)) {
                 for (pixel, sums) in (tile * PIXELS..).zip(sums.iter_mut().take(starts.len())) {

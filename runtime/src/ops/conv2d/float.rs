@@ -7,7 +7,7 @@ use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
 use crate::ops::{Context, Source, sources, view, view_mut};
 
 /// Products that are added one after another, of neighbouring taps in a row of the kernel; their sums are added to the bias one after
-/// another. What rounding makes of a sum grows with the longest chain of additions, which is shortest where the chains are of
+/// another (all of them to the bias, where [`SUMS_IN_CHAINS`](Float::SUMS_IN_CHAINS) is not set). What rounding makes of a sum grows with the longest chain of additions, which is shortest where the chains are of
 /// about one length (Blanchard, Higham and Mary, "A class of fast and accurate summation algorithms", SIAM Journal on Scientific
 /// Computing 42, 2020).
 pub const CHAIN: usize = 64;
@@ -118,6 +118,10 @@ fn compute<O: Float, E: Float>(layer: &Layer<'_>, tile: &Tile, operands: Operand
             // Past the last pixel the last one is computed again; its sums are not stored.
             let patches: [&[f32]; PIXELS] =
                 core::array::from_fn(|i| geometry.patch(ring, [tile.y, (PIXELS * block + i).min(last)], ky));
+            if !E::SUMS_IN_CHAINS {
+                dot_pixels(&mut sums, patches, weights);
+                continue;
+            }
             let mut patches = patches.map(|patch| patch.chunks(CHAIN));
             for weights in weights.chunks(CHAIN) {
                 let mut parts = [[0f32; CHANNEL_BLOCK]; PIXELS];
