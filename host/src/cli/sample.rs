@@ -211,7 +211,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             "precision": precision_name(model.precision()),
         }));
     }
-    output::print(&format!("{count} pictures, SHA-256 {digest}\n"))
+    let what = if pictures.iter().any(|picture| !picture.actions.is_empty()) { "action sequence" } else { "picture" };
+    let ending = if count == 1 { "" } else { "s" };
+    output::print(&format!("{count} {what}{ending}, SHA-256 {digest}\n"))
 }
 
 /// The request with its guidance, and that of each step if there are several.

@@ -29,30 +29,30 @@ pub enum TimestepSpacing {
 }
 
 /// What `scheduler_config.json` says. Fields that are absent have the defaults of diffusers' `DDIMScheduler`, or of the
-/// solver that reads them.
+/// solver that reads them. It is what the file says, so that a solver can read it again with its own defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedulerConfig {
     /// The scheduler that the checkpoint was saved with.
-    pub class_name: String,
+    pub(crate) class_name: String,
     /// Number of training timesteps, T.
-    pub num_train_timesteps: usize,
+    pub(crate) num_train_timesteps: usize,
     /// How much noise each training timestep adds.
-    pub betas: Betas,
+    pub(crate) betas: Betas,
     /// Rescales β so that the last timestep has no signal (Lin et al., 2023, arXiv:2305.08891, algorithm 1).
-    pub rescale_betas_zero_snr: bool,
+    pub(crate) rescale_betas_zero_snr: bool,
     /// What the network predicts.
-    pub prediction_type: PredictionType,
+    pub(crate) prediction_type: PredictionType,
     /// Dynamic thresholding of the predicted clean sample.
-    pub thresholding: Option<Thresholding>,
+    pub(crate) thresholding: Option<Thresholding>,
     /// Bound of the predicted clean sample in DDIM and DDPM: `clip_sample_range` if `clip_sample`, without
     /// thresholding.
-    pub clip: Option<f64>,
+    pub(crate) clip: Option<f64>,
     /// Whether the last step of DDIM ends at ᾱ = 1 rather than at ᾱ of timestep 0.
-    pub set_alpha_to_one: bool,
+    pub(crate) set_alpha_to_one: bool,
     /// Which timesteps a short list visits; `None`: as the solver's class in diffusers.
-    pub timestep_spacing: Option<TimestepSpacing>,
+    pub(crate) timestep_spacing: Option<TimestepSpacing>,
     /// Added to the timesteps of leading spacing.
-    pub steps_offset: usize,
+    pub(crate) steps_offset: usize,
     /// The fields as they are, for solvers with fields of their own.
     pub(super) fields: Fields,
 }
@@ -237,6 +237,26 @@ impl SchedulerConfig {
         })
     }
 
+    /// The scheduler that the checkpoint was saved with.
+    pub fn class_name(&self) -> &str {
+        &self.class_name
+    }
+
+    /// Number of training timesteps, T.
+    pub fn num_train_timesteps(&self) -> usize {
+        self.num_train_timesteps
+    }
+
+    /// What the network predicts.
+    pub fn prediction_type(&self) -> PredictionType {
+        self.prediction_type
+    }
+
+    /// Bound of the predicted clean sample in DDIM and DDPM, if there is one.
+    pub fn clip(&self) -> Option<f64> {
+        self.clip
+    }
+
     /// Refuses a field that changes noise levels or timesteps and that the solver does not read.
     pub(super) fn check_read(&self, solver: &str, reads: &[&str]) -> Result<(), ScheduleError> {
         let unread = |(name, value): &(&str, &Value)| {
@@ -267,7 +287,7 @@ impl SchedulerConfig {
                 let [x0_x, x0_m] = [step.x0_x / limit, step.x0_m / limit];
                 Step { x0_x, x0_m, kept: Some(1.0 / limit), clip: Some(1.0), ..step }
             }
-            thresholding => Step { thresholding, clip: None, ..step },
+            thresholding => Step { thresholding, ..step },
         }
     }
 

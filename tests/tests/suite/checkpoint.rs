@@ -41,7 +41,7 @@ fn refusal(path: &Path) -> String {
 
 fn train_steps(path: &Path) -> usize {
     let opened = Checkpoint::open(path).expect("opens");
-    opened.scheduler().expect("found").num_train_timesteps
+    opened.scheduler().expect("found").num_train_timesteps()
 }
 
 fn says(checkpoint: &Checkpoint, note: &Note) -> bool {
@@ -96,7 +96,7 @@ fn a_missing_scheduler_is_told_and_one_that_is_given_is_taken() {
     write(&given, scheduler(70));
     let options = Options { scheduler_config: Some(given), ..Options::default() };
     let opened = Checkpoint::open_with(&unet, &options).expect("opens");
-    assert_eq!(opened.scheduler().expect("given").num_train_timesteps, 70);
+    assert_eq!(opened.scheduler().expect("given").num_train_timesteps(), 70);
     // The end of a training run leaves one above its checkpoints: it is named, not taken.
     write(&folder.path().join("scheduler").join(SCHEDULER), scheduler(80));
     let error = Checkpoint::open(folder.path().join("checkpoint-500")).expect("opens").scheduler().expect_err("none");
@@ -401,7 +401,7 @@ fn a_snapshot_is_a_network_with_its_noise() {
     let path = folder.path().join("network-snapshot-000001.pkl");
     write(&path, snapshot("SongUNet", "SongUNet"));
     let opened = Checkpoint::open(&path).expect("opens");
-    assert_eq!(opened.scheduler().expect("its own").class_name, "EDMEulerScheduler");
+    assert_eq!(opened.scheduler().expect("its own").class_name(), "EDMEulerScheduler");
     import_for_sampling(&opened).expect("imports");
     // A scheduler that lies beside it is taken.
     write(&folder.path().join(SCHEDULER), json!({ "_class_name": "EDMEulerScheduler", "sigma_data": 0.7 }).to_string());

@@ -183,8 +183,8 @@ fn what_the_tensors_do_not_say_is_asked_for_by_name() {
 fn the_average_is_taken_and_the_schedule_with_it() {
     let checkpoint = Checkpoint::open(checkpoint()).expect("opens");
     let scheduler = checkpoint.scheduler().expect("among the tensors");
-    assert_eq!(scheduler.num_train_timesteps, 100);
-    assert_eq!(scheduler.prediction_type, waft_host::schedule::PredictionType::VPrediction);
+    assert_eq!(scheduler.num_train_timesteps(), 100);
+    assert_eq!(scheduler.prediction_type(), waft_host::schedule::PredictionType::VPrediction);
     assert!(checkpoint.defaults().use_clipped_model_output);
     assert!(export(&checkpoint, &options(Precision::F32), &()).is_ok());
 }

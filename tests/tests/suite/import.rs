@@ -126,7 +126,7 @@ fn shards_and_pipeline_folders_are_found() {
     let scheduler = r#"{"_class_name":"DDPMScheduler","num_train_timesteps":77}"#;
     std::fs::write(pipeline.path().join("scheduler/scheduler_config.json"), scheduler).expect("writes");
     let opened = Checkpoint::open(pipeline.path()).expect("opens");
-    assert_eq!(opened.scheduler().expect("found").num_train_timesteps, 77);
+    assert_eq!(opened.scheduler().expect("found").num_train_timesteps(), 77);
     assert_eq!(weights(&import(&opened).expect("imports")), expected);
 
     let folder = pipeline.path().join("unet");

@@ -152,7 +152,7 @@ fn positive_fields_are_positive() {
     let refused = |fields: Value| SchedulerConfig::from_json(&fields.to_string()).expect_err("refused").to_string();
     assert!(refused(json!({ "clip_sample_range": 0 })).contains("clip_sample_range = 0"));
     assert!(refused(json!({ "clip_sample_range": 1001 })).contains("clip_sample_range = 1001"));
-    assert_eq!(config(&json!({ "clip_sample_range": 1000 })).clip, Some(1000.0));
+    assert_eq!(config(&json!({ "clip_sample_range": 1000 })).clip(), Some(1000.0));
     // One noise level for all of training: every step gives the clean sample that the network says.
     let level = of(Solver::Consistency, &json!({ "sigma_min": 0.5, "sigma_max": 0.5 }));
     assert_eq!(Solver::Consistency.steps(&level, 3).expect("steps").len(), 3);
@@ -191,11 +191,9 @@ fn lists_of_noise_levels_have_a_least_length() {
 fn a_largest_threshold_below_1_is_the_threshold() {
     let ddim = Solver::Ddim(Ddim::default());
     let thresholded = |limit: f64| {
+        // Thresholds take the place of a bound.
         let fields = json!({ "thresholding": true, "sample_max_value": limit, "clip_sample": true });
-        // Thresholds take the place of a bound, whoever set one.
-        let mut both = config(&fields);
-        both.clip = Some(0.25);
-        ddim.steps(&both, 5).expect("steps")
+        ddim.steps(&config(&fields), 5).expect("steps")
     };
     let plain = ddim.steps(&config(&json!({ "clip_sample": false })), 5).expect("steps");
     for limit in [0.5, 1.0] {
