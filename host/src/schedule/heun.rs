@@ -32,7 +32,7 @@ fn kept(config: &SchedulerConfig, grid: &Grid, i: usize) -> Step {
     let level = grid.level(i);
     let step = Step { level, clip: config.clip, ..Step::default() };
     if keeps_slope(config) {
-        return Step { x0_x: 0.0, x0_m: 1.0, kept: Some(level.noise_by_clean()), ..step };
+        return Step { x0_m: 1.0, kept: Some(level.noise_by_clean()), ..step };
     }
     let (x0_x, x0_m) = config.clean(level.signal, level.noise);
     Step { x0_x, x0_m, ..step }

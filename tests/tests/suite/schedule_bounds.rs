@@ -208,6 +208,19 @@ fn a_largest_threshold_below_1_is_the_threshold() {
     }
 }
 
+/// Heun's method calls the network twice a step but in the last (Karras et al., 2022, algorithm 1), the others once.
+#[test]
+fn lists_have_as_many_entries_as_calls() {
+    for &solver in Solver::ALL {
+        for n in 1..=12 {
+            let Ok(list) = solver.steps(&of(solver, &json!({})), n) else { continue };
+            let expected = if solver == Solver::Heun { 2 * n - 1 } else { n };
+            assert_eq!((list.len(), solver.calls(n)), (expected, expected), "{}, {n} steps", solver.name());
+            assert_eq!(solver.steps_in(expected), n, "{}, {expected} calls", solver.name());
+        }
+    }
+}
+
 /// A classifier's gradient moves the noise by −√(1−ᾱ) times itself (Dhariwal and Nichol, 2021, arXiv:2105.05233, algorithm 2), and
 /// with it what a network predicts instead, whatever a solver makes of that.
 #[test]
