@@ -131,7 +131,7 @@ impl Step {
     /// algorithm 2). 0 where there is no signal, or no noise.
     pub fn gradient_factor(&self) -> f64 {
         let Level { signal, noise, .. } = self.level;
-        if self.leaves_gradient_out() || noise == 0.0 {
+        if self.leaves_gradient_out() {
             return 0.0;
         }
         self.kept.unwrap_or(1.0) * noise * noise / (signal * self.x0_m)
@@ -159,6 +159,21 @@ pub fn history(steps: &[Step]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// By Tweedie's formula `x0 + noise²/signal·∇`, where `x0 = … + x0_m·m`.
+    #[test]
+    fn gradients_have_no_factor_without_signal_or_prediction() {
+        let level = Level { signal: 0.5, noise: 0.25, start: 1.0 };
+        let step = Step { level, x0_m: 2.0, ..Step::default() };
+        assert_eq!((step.gradient_factor(), step.leaves_gradient_out()), (0.0625, false));
+        for (silent, leaves) in [
+            (Step { level: Level { signal: 0.0, ..level }, ..step }, true),
+            (Step { x0_m: 0.0, ..step }, true),
+            (Step { level: Level { noise: 0.0, ..level }, ..step }, false),
+        ] {
+            assert_eq!((silent.gradient_factor(), silent.leaves_gradient_out()), (0.0, leaves), "{silent:?}");
+        }
+    }
 
     #[test]
     fn levels_are_what_a_device_can_hold() {
