@@ -53,9 +53,10 @@ class Layout:
     def noised(self, pictures, generator):
         """Samples, their timesteps, and what the network shall say."""
         noise = torch.randn(pictures.shape, generator=generator)
-        timestep = torch.randint(1000, (len(pictures),), generator=generator)
-        alpha = SCHEDULER.alphas_cumprod[timestep][:, None, None, None]
-        return alpha.sqrt() * pictures + (1 - alpha).sqrt() * noise, timestep, noise
+        return self.at(pictures, noise, torch.randint(1000, (len(pictures),), generator=generator))
+
+    def at(self, pictures, noise, timestep):
+        return SCHEDULER.add_noise(pictures, noise, timestep), timestep, noise
 
 
 class Edm(Layout):
@@ -66,11 +67,11 @@ class Edm(Layout):
 
     def noised(self, pictures, generator):
         sigma = (1.2 * torch.randn(len(pictures), generator=generator) - 1.2).exp()
-        return self.at(pictures, sigma, generator)
+        return self.at(pictures, torch.randn(pictures.shape, generator=generator), sigma)
 
-    def at(self, pictures, sigma, generator):
+    def at(self, pictures, noise, sigma):
         level, data = sigma[:, None, None, None], 0.5
-        sample = pictures + level * torch.randn(pictures.shape, generator=generator)
+        sample = pictures + level * noise
         total = level**2 + data**2
         target = (pictures - sample * data**2 / total) / (level * data / total.sqrt())
         return sample / total.sqrt(), sigma.log() / 4, target
@@ -152,14 +153,12 @@ def measure(layout: Layout, pictures: torch.Tensor, labels: torch.Tensor, folder
     subprocess.run([waft, "export-weights", source, "--out", model, *layout.options], check=True, capture_output=True)
     pictures, labels = pictures[:CALLS], labels[:CALLS]
     if isinstance(layout, Edm):
-        sigma = torch.tensor(LEVELS).repeat(CALLS)[:CALLS]
-        sample, timestep, _ = layout.at(pictures, sigma, generator)
+        levels = torch.tensor(LEVELS)
     else:
         listed = json.loads(subprocess.run([waft, "inspect", model, "--json"], check=True, capture_output=True).stdout)
-        timestep = torch.tensor(listed["timesteps"][0]).repeat(CALLS)[:CALLS]
-        alpha = SCHEDULER.alphas_cumprod[timestep][:, None, None, None]
-        noise = torch.randn(pictures.shape, generator=generator)
-        sample = alpha.sqrt() * pictures + (1 - alpha).sqrt() * noise
+        levels = torch.tensor(listed["timesteps"][0])
+    noise = torch.randn(pictures.shape, generator=generator)
+    sample, timestep, _ = layout.at(pictures, noise, levels.repeat(CALLS)[:CALLS])
     reference = layout.call(sample, timestep, labels)
     inputs = {"sample": sample.contiguous(), "timestep": timestep.round().long()} | ({"class_labels": labels} if layout.classes else {})
     save_file(inputs, folder / "in.safetensors")

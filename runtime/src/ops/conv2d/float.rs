@@ -7,9 +7,9 @@ use crate::format::{CHANNEL_BLOCK, Conv2d, Element, Gather, NONE};
 use crate::ops::{Context, Source, sources, view, view_mut};
 
 /// Products that are added one after another, of neighbouring taps in a row of the kernel; their sums are added to the bias one after
-/// another (all of them to the bias, where [`SUMS_IN_CHAINS`](Float::SUMS_IN_CHAINS) is not set). What rounding makes of a sum grows with the longest chain of additions, which is shortest where the chains are of
-/// about one length (Blanchard, Higham and Mary, "A class of fast and accurate summation algorithms", SIAM Journal on Scientific
-/// Computing 42, 2020).
+/// another (all of them to the bias, where [`SUMS_IN_CHAINS`](Float::SUMS_IN_CHAINS) is not set). What rounding makes of a sum grows
+/// with the longest chain of additions, which is shortest where the chains are of about one length (Blanchard, Higham and Mary, "A
+/// class of fast and accurate summation algorithms", SIAM Journal on Scientific Computing 42, 2020).
 pub const CHAIN: usize = 64;
 
 pub(crate) fn run<E: Float>(context: &Context<'_>, op: &Conv2d, slice: u32, arena: &mut [u8]) -> Option<()> {
